@@ -1,0 +1,61 @@
+// When is a managed Secret due? The webhook and the refresher answer with this one rule. Pure: `now` is an argument.
+
+const HOUR_MS = 3_600_000;
+
+/** An ECR authorization token lives 12 hours (Amazon ECR API reference, GetAuthorizationToken). */
+export const TOKEN_LIFETIME_MS = 12 * HOUR_MS;
+
+/** A Secret whose credentials expire within this time is due. */
+export const REFRESH_WINDOW_MS = TOKEN_LIFETIME_MS / 2;
+
+/** How far ECR's clock and a reader's may lie apart before an expiry counts as implausible. */
+export const CLOCK_TOLERANCE_MS = HOUR_MS;
+
+export type DueReason =
+  | 'expiry-missing'
+  | 'expiry-unreadable'
+  | 'expiry-implausible'
+  | 'expired'
+  | 'expiring';
+
+export type Freshness =
+  | { due: false; expiresAt: number }
+  | { due: true; reason: DueReason; expiresAt?: number };
+
+/**
+ * Judges an `expires_at` annotation.
+ *
+ * @param expiresAt the annotation's value, if there is one
+ * @param now milliseconds since the epoch
+ * @param earlierByMs widens the refresh window by so many milliseconds (the refresher's jitter)
+ * @returns whether the Secret is due, why, and the expiry in milliseconds since the epoch where it is believable
+ */
+export function freshness(expiresAt: string | undefined, now: number, earlierByMs = 0): Freshness {
+  if (expiresAt === undefined) return { due: true, reason: 'expiry-missing' };
+  const time = parseTime(expiresAt);
+  if (time === undefined) return { due: true, reason: 'expiry-unreadable' };
+  if (time > now + TOKEN_LIFETIME_MS + CLOCK_TOLERANCE_MS) return { due: true, reason: 'expiry-implausible' };
+  if (time <= now) return { due: true, reason: 'expired', expiresAt: time };
+  if (time <= now + REFRESH_WINDOW_MS + earlierByMs)
+    return { due: true, reason: 'expiring', expiresAt: time };
+  return { due: false, expiresAt: time };
+}
+
+const RFC_3339 = /^(\d{4}-\d{2}-\d{2})T(\d{2}:\d{2}:\d{2})(\.\d+)?(Z|[+-]\d{2}:\d{2})$/i;
+
+/** Reads an RFC 3339 time as milliseconds since the epoch; undefined where it is not one (RFC 3339, section 5.6). */
+export function parseTime(value: string): number | undefined {
+  const match = RFC_3339.exec(value);
+  if (!match) return undefined;
+  const [, date, time, fraction = '', zone = 'Z'] = match;
+  const ms = Date.parse(`${date}T${time}${fraction.slice(0, 4)}${zone.toUpperCase()}`);
+  if (Number.isNaN(ms)) return undefined;
+  // Date.parse rolls 31 February over to March; a day that does not exist is not a time.
+  const day = Number(date?.slice(8));
+  return new Date(`${date}T00:00:00Z`).getUTCDate() === day ? ms : undefined;
+}
+
+/** Writes milliseconds since the epoch as RFC 3339 in UTC, to the second, as the original does. */
+export function formatTime(ms: number): string {
+  return `${new Date(Math.floor(ms / 1000) * 1000).toISOString().slice(0, 19)}Z`;
+}

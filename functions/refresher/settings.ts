@@ -1,0 +1,30 @@
+// What the CDK app sets and the refresher reads: environment variables, metric names, the registry's prefix.
+// Declared once, so that neither side can misspell the other's.
+
+/** Every secret in Secrets Manager whose name begins so is a registered cluster; its value is a kubeconfig. */
+export const CLUSTERS_PREFIX = 'ecr-anywhere/clusters/';
+
+/** Environment variables of the Lambda function. */
+export const ENVIRONMENT = {
+  /** Seconds a cluster's turn may take. */
+  clusterDeadline: 'CLUSTER_DEADLINE_SECONDS',
+  /** How many clusters run at the same time. */
+  clusterConcurrency: 'CLUSTER_CONCURRENCY',
+} as const;
+
+/** CloudWatch namespace of the metrics; their one dimension is `service`, the function's name. */
+export const METRICS_NAMESPACE = 'EcrAnywhere';
+
+/** Written once per scheduled run, in embedded metric format. */
+export const METRIC = {
+  clustersRegistered: 'ClustersRegistered',
+  clustersServed: 'ClustersServed',
+  clustersFailed: 'ClustersFailed',
+  secretsManaged: 'SecretsManaged',
+  secretsDue: 'SecretsDue',
+  secretsRefreshed: 'SecretsRefreshed',
+  secretsRefused: 'SecretsRefused',
+  secretsNotAttempted: 'SecretsNotAttempted',
+  /** Seconds until the first of all managed credentials expires; negative once it has. */
+  soonestExpiry: 'SoonestExpiry',
+} as const;
