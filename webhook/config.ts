@@ -1,0 +1,62 @@
+// The webhook's settings: read from the environment once, every problem reported together, readonly from then on.
+import { z } from 'zod';
+import { WEBHOOK_PORT } from '../contract/names.ts';
+
+/** The environment variables that are read here; the chart sets the same ones. PORT, CERT_FILE and KEY_FILE are the original's. */
+export const ENVIRONMENT = {
+  host: 'HOST',
+  port: 'PORT',
+  certFile: 'CERT_FILE',
+  keyFile: 'KEY_FILE',
+  timeout: 'TIMEOUT_SECONDS',
+  drain: 'DRAIN_SECONDS',
+  logLevel: 'LOG_LEVEL',
+  refresherUsername: 'REFRESHER_USERNAME',
+  region: 'AWS_REGION',
+} as const;
+
+/** Of the API server's patience, what is left for the network and for writing the answer. */
+const ANSWER_MARGIN_MS = 1_500;
+
+const Environment = z
+  .object({
+    [ENVIRONMENT.host]: z.string().min(1).optional(),
+    [ENVIRONMENT.port]: z.coerce.number().int().min(1).max(65_535).default(WEBHOOK_PORT),
+    [ENVIRONMENT.certFile]: z.string().min(1).default('/etc/webhook/certs/tls.crt'),
+    [ENVIRONMENT.keyFile]: z.string().min(1).default('/etc/webhook/certs/tls.key'),
+    // Kubernetes allows 1 to 30 (MutatingWebhook.timeoutSeconds); below 3 nothing would be left for ECR.
+    [ENVIRONMENT.timeout]: z.coerce.number().int().min(3).max(30).default(10),
+    [ENVIRONMENT.drain]: z.coerce.number().min(0).max(60).default(5),
+    [ENVIRONMENT.logLevel]: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
+    [ENVIRONMENT.refresherUsername]: z.string().min(1).optional(),
+    [ENVIRONMENT.region]: z
+      .string({ error: 'is missing: set it to the region of the registry, such as eu-central-1' })
+      .regex(/^[a-z]{2,4}(-[a-z]+)+-\d+$/, 'is not an AWS region: give one such as eu-central-1'),
+  })
+  .transform((env) => ({
+    host: env.HOST,
+    port: env.PORT,
+    certFile: env.CERT_FILE,
+    keyFile: env.KEY_FILE,
+    /** Milliseconds from a review's arrival until it must be answered. */
+    answerWithinMs: env.TIMEOUT_SECONDS * 1000 - ANSWER_MARGIN_MS,
+    /** Milliseconds between SIGTERM and the end of listening. */
+    drainMs: env.DRAIN_SECONDS * 1000,
+    logLevel: env.LOG_LEVEL,
+    refresherUsername: env.REFRESHER_USERNAME,
+    region: env.AWS_REGION,
+  }));
+
+export type Config = Readonly<z.infer<typeof Environment>>;
+
+/**
+ * Reads the settings from environment variables.
+ *
+ * @throws Error that names every variable that is wrong, and why
+ */
+export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {
+  const parsed = Environment.safeParse(env);
+  if (parsed.success) return parsed.data;
+  const problems = parsed.error.issues.map((issue) => `${issue.path.join('.')} ${issue.message}`);
+  throw new Error(`The webhook cannot start with these settings: ${problems.join('; ')}`);
+}

@@ -1,0 +1,151 @@
+// AdmissionReview v1 in and out. Pure: what the API server sends becomes a request or a named mistake,
+// what was decided becomes its answer.
+import { z } from 'zod';
+
+const StringMap = z.record(z.string(), z.string());
+
+const Secret = z.object({
+  metadata: z.object({
+    labels: StringMap.nullish(),
+    annotations: StringMap.nullish(),
+    deletionTimestamp: z.string().nullish(),
+    managedFields: z.array(z.unknown()).nullish(),
+  }),
+  type: z.string().default('Opaque'),
+  immutable: z.boolean().nullish(),
+  data: StringMap.nullish(),
+});
+
+const Identity = z.object({ username: z.string().default(''), groups: z.array(z.string()).default([]) });
+
+const Envelope = z.object({
+  apiVersion: z.literal('admission.k8s.io/v1'),
+  kind: z.literal('AdmissionReview'),
+  request: z.object({ uid: z.string().min(1) }).loose(),
+});
+
+const Kind = z.object({ group: z.string().default(''), version: z.string(), kind: z.string() });
+
+const Request = z.object({
+  uid: z.string(),
+  kind: Kind,
+  operation: z.string(),
+  namespace: z.string().min(1),
+  name: z.string().default(''),
+  dryRun: z.boolean().nullish(),
+  userInfo: Identity.default({ username: '', groups: [] }),
+});
+
+const Create = z.object({ object: Secret });
+const Update = z.object({ object: Secret, oldObject: Secret });
+
+/** A Secret as far as it is looked at. */
+export type Secret = z.infer<typeof Secret>;
+
+export interface AdmissionRequest {
+  readonly uid: string;
+  readonly operation: 'CREATE' | 'UPDATE';
+  readonly namespace: string;
+  /** Empty for a CREATE with `generateName`. */
+  readonly name: string;
+  readonly dryRun: boolean;
+  readonly user: z.infer<typeof Identity>;
+  readonly object: Secret;
+  readonly oldObject?: Secret;
+  /** Both objects with every field they came with, for comparison only. */
+  readonly raw: { readonly object: unknown; readonly oldObject?: unknown };
+}
+
+/** What a body turned out to be. Without a uid the mistake cannot be an admission answer: it becomes an HTTP 400. */
+export type Reading =
+  | { kind: 'request'; request: AdmissionRequest }
+  | { kind: 'nothing-to-do'; uid: string; reason: string }
+  | { kind: 'mistake'; uid?: string; message: string };
+
+/** Reads a parsed JSON body as an AdmissionReview about the creation or update of a Secret. */
+export function readReview(body: unknown): Reading {
+  const envelope = Envelope.safeParse(body);
+  if (!envelope.success)
+    return mistake(undefined, 'The body is not an admission.k8s.io/v1 AdmissionReview', envelope.error);
+  const raw = envelope.data.request;
+  const parsed = Request.safeParse(raw);
+  if (!parsed.success) return mistake(raw.uid, 'The AdmissionReview cannot be read', parsed.error);
+  const { kind, operation, uid, namespace, name, dryRun, userInfo } = parsed.data;
+  if (kind.group !== '' || kind.version !== 'v1' || kind.kind !== 'Secret') {
+    const what = [kind.group, kind.version, kind.kind].filter(Boolean).join('/');
+    return {
+      kind: 'mistake',
+      uid,
+      message: `This webhook serves v1 Secrets, not ${what}: narrow the rules of the MutatingWebhookConfiguration to secrets.`,
+    };
+  }
+  if (operation !== 'CREATE' && operation !== 'UPDATE')
+    return { kind: 'nothing-to-do', uid, reason: 'neither created nor updated' };
+  const objects = (operation === 'CREATE' ? Create : Update).safeParse(raw);
+  if (!objects.success) return mistake(uid, 'The AdmissionReview cannot be read', objects.error);
+  return {
+    kind: 'request',
+    request: {
+      uid,
+      operation,
+      namespace,
+      name,
+      dryRun: dryRun ?? false,
+      user: userInfo,
+      ...(objects.data as { object: Secret; oldObject?: Secret }),
+      raw: { object: raw.object, oldObject: raw.oldObject },
+    },
+  };
+}
+
+function mistake(uid: string | undefined, what: string, error: z.ZodError): Reading {
+  const problems = error.issues.map(
+    ({ path, message }) => `${path.map(String).join('.') || 'body'}: ${message}`,
+  );
+  return { kind: 'mistake', ...(uid !== undefined && { uid }), message: `${what}: ${problems.join('; ')}` };
+}
+
+/** One operation of a JSON Patch (RFC 6902). */
+export interface PatchOperation {
+  op: 'add' | 'remove';
+  path: string;
+  value?: unknown;
+}
+
+export interface ReviewAnswer {
+  apiVersion: 'admission.k8s.io/v1';
+  kind: 'AdmissionReview';
+  response: {
+    uid: string;
+    allowed: boolean;
+    status?: { code: number; message: string };
+    patchType?: 'JSONPatch';
+    patch?: string;
+    warnings?: string[];
+  };
+}
+
+function answer(uid: string, response: Omit<ReviewAnswer['response'], 'uid'>): ReviewAnswer {
+  return { apiVersion: 'admission.k8s.io/v1', kind: 'AdmissionReview', response: { uid, ...response } };
+}
+
+/** Lets the object pass, with the patch and the warnings that there are. */
+export function allowed(
+  uid: string,
+  patch: readonly PatchOperation[] = [],
+  warnings: readonly string[] = [],
+): ReviewAnswer {
+  return answer(uid, {
+    allowed: true,
+    ...(patch.length > 0 && {
+      patchType: 'JSONPatch',
+      patch: Buffer.from(JSON.stringify(patch)).toString('base64'),
+    }),
+    ...(warnings.length > 0 && { warnings: [...warnings] }),
+  });
+}
+
+/** Refuses the object; the API server hands code and message on to the client. */
+export function denied(uid: string, code: number, message: string): ReviewAnswer {
+  return answer(uid, { allowed: false, status: { code, message } });
+}

@@ -1,0 +1,86 @@
+// The HTTPS server: routes, limits, certificates, and an end that answers every request in flight.
+import { setTimeout as sleep } from 'node:timers/promises';
+import Fastify, { type FastifyInstance } from 'fastify';
+import type { Logger } from 'pino';
+import { WEBHOOK_PATH } from '../contract/names.ts';
+import type { Answer } from './admission.ts';
+import type { KeyPair } from './certificates.ts';
+
+/** The API server takes request bodies of up to 3 MiB; a review carries an object twice, and a little around it. */
+const BODY_LIMIT_BYTES = (2 * 3 + 1) * 1024 * 1024;
+
+export interface WebhookServer {
+  listen(host: string | undefined, port: number): Promise<void>;
+  /** Serves new connections with another certificate; those that are open go on. */
+  useKeyPair(pair: KeyPair): void;
+  /**
+   * Goes on answering for `drainMs`, closing each connection with its answer, while the cluster takes this
+   * server out of the Service; then stops listening and waits for the requests in flight.
+   */
+  drain(drainMs: number): Promise<void>;
+}
+
+/** Makes the server; `answer` gets the parsed body of each review. */
+export function webhookServer(
+  pair: KeyPair,
+  answer: (body: unknown) => Promise<Answer>,
+  logger: Logger,
+): WebhookServer {
+  let draining = false;
+  const server: FastifyInstance = Fastify({
+    https: { ...pair, minVersion: 'TLSv1.2' },
+    bodyLimit: BODY_LIMIT_BYTES,
+    logger: false,
+    // A Secret may have a key named __proto__; nothing here merges objects.
+    onProtoPoisoning: 'ignore',
+    onConstructorPoisoning: 'ignore',
+    // Whoever still has a connection while this server closes is answered.
+    return503OnClosing: false,
+  }) as unknown as FastifyInstance;
+
+  server.addHook('onSend', async (_request, reply) => {
+    if (draining) reply.header('connection', 'close');
+  });
+  server.setErrorHandler(async (error: Error & { statusCode?: number }, _request, reply) => {
+    const status = error.statusCode ?? 500;
+    logger[status < 500 ? 'warn' : 'error']({ status, message: error.message }, 'request refused');
+    return reply
+      .code(status)
+      .send({
+        message:
+          status < 500 ? `Send an AdmissionReview as application/json: ${error.message}` : 'internal error',
+      });
+  });
+  server.setNotFoundHandler(async (_request, reply) =>
+    reply.code(404).send({ message: `AdmissionReviews go to POST ${WEBHOOK_PATH}` }),
+  );
+  server.post(WEBHOOK_PATH, async (request, reply) => {
+    const { status, body } = await answer(request.body);
+    return reply.code(status).send(body);
+  });
+  server.get('/healthz', async () => ({ status: 'ok' }));
+  server.get('/readyz', async (_request, reply) =>
+    draining ? reply.code(503).send({ status: 'draining' }) : { status: 'ok' },
+  );
+
+  return {
+    async listen(host, port) {
+      // Both families where the machine has both.
+      await server.listen({ port, host: host ?? '::' }).catch((error: NodeJS.ErrnoException) => {
+        if (host !== undefined || error.code !== 'EAFNOSUPPORT') throw error;
+        return server.listen({ port, host: '0.0.0.0' });
+      });
+    },
+    useKeyPair(next) {
+      (server.server as unknown as import('node:tls').Server).setSecureContext({
+        ...next,
+        minVersion: 'TLSv1.2',
+      });
+    },
+    async drain(drainMs) {
+      draining = true;
+      await sleep(drainMs);
+      await server.close();
+    },
+  };
+}
