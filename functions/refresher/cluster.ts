@@ -1,0 +1,206 @@
+// One cluster's turn: list what is managed, request what is due, check every answer.
+import pMap from 'p-map';
+import { freshness } from '../../contract/freshness.ts';
+import { ANNOTATION } from '../../contract/names.ts';
+import { type KubernetesApi, KubernetesError, type ManagedSecret } from './kubernetes.ts';
+import { jitterOf, outcomeOf, plan, type Refresh } from './plan.ts';
+
+/** PATCHes at the same time; each makes the API server call the webhook. */
+export const PATCHES_AT_ONCE = 8;
+
+/** So many failures in a row for the same cause of the cluster's, not of a Secret's, end its turn. */
+export const FAILURES_TO_END_TURN = 5;
+
+export type Outcome = 'refreshed' | 'partial' | 'not-mutated' | 'refused' | 'gone' | 'not-attempted';
+
+export interface SecretResult {
+  readonly secret: string;
+  /** Why it was asked for. */
+  readonly due: Refresh['reason'];
+  readonly outcome: Outcome;
+  /** Why it was not refreshed. */
+  readonly reason?: string;
+  readonly expiresAt?: string | undefined;
+}
+
+export interface ClusterReport {
+  readonly cluster: string;
+  /** Its Secrets could be listed. */
+  readonly served: boolean;
+  /** It was not served, or something that was due was not refreshed. */
+  readonly failed: boolean;
+  /** Why it failed as a whole; what failed for one Secret stands with the Secret. */
+  readonly reason?: string;
+  readonly managed: number;
+  /** What was requested, or would have been. */
+  readonly results: readonly SecretResult[];
+  /** Milliseconds since the epoch: the first of its credentials to expire, as far as is known. */
+  readonly soonestExpiry?: number;
+}
+
+export interface Scope {
+  readonly namespaces?: readonly string[] | undefined;
+  readonly dryRun: boolean;
+  readonly force: boolean;
+}
+
+/** The report of a cluster that could not be served. */
+export function notServed(cluster: string, reason: string): ClusterReport {
+  return { cluster, served: false, failed: true, reason, managed: 0, results: [] };
+}
+
+/**
+ * Refreshes what is due in a cluster. Never rejects: what goes wrong is in the report.
+ *
+ * @param now milliseconds since the epoch; also the mark of every request of this turn
+ * @param signal ends the turn; what was not attempted by then is reported so
+ */
+export async function refreshCluster(
+  cluster: string,
+  api: KubernetesApi,
+  scope: Scope,
+  now: number,
+  signal: AbortSignal,
+): Promise<ClusterReport> {
+  const listing = await list(api, scope.namespaces);
+  if (!listing.served) return notServed(cluster, listing.reasons.join('; '));
+
+  const refreshes = plan(listing.secrets, now, jitterOf(cluster), scope.force);
+  const requested = await request(api, refreshes, scope, now, signal);
+  const results = requested.results;
+  const reasons = [...listing.reasons, ...(requested.endedBy === undefined ? [] : [requested.endedBy])];
+  const soonest = soonestExpiry(listing.secrets, scope.dryRun ? [] : results, now);
+  return {
+    cluster,
+    served: true,
+    failed:
+      reasons.length > 0 || results.some(({ outcome }) => outcome !== 'refreshed' && outcome !== 'gone'),
+    ...(reasons.length > 0 && { reason: reasons.join('; ') }),
+    managed: listing.secrets.length,
+    results,
+    ...(soonest !== undefined && { soonestExpiry: soonest }),
+  };
+}
+
+/** All managed Secrets; a namespace that cannot be listed is a reason, and costs the others nothing. */
+async function list(
+  api: KubernetesApi,
+  only: readonly string[] | undefined,
+): Promise<{ served: boolean; secrets: ManagedSecret[]; reasons: string[] }> {
+  const reasons: string[] = [];
+  try {
+    const enabled = await api.enabledNamespaces();
+    const namespaces = only ? enabled.filter((name) => only.includes(name)) : enabled;
+    const lists = await pMap(
+      namespaces,
+      (namespace) =>
+        api.managedSecrets(namespace).catch((error: unknown) => {
+          reasons.push(messageOf(error));
+          return undefined;
+        }),
+      { concurrency: PATCHES_AT_ONCE },
+    );
+    const listed = lists.filter((secrets) => secrets !== undefined);
+    return { served: namespaces.length === 0 || listed.length > 0, secrets: listed.flat(), reasons };
+  } catch (error) {
+    return { served: false, secrets: [], reasons: [messageOf(error)] };
+  }
+}
+
+/** Requests the refreshes in their order, a few at a time, until all are asked for or the turn ends early. */
+async function request(
+  api: KubernetesApi,
+  refreshes: readonly Refresh[],
+  scope: Scope,
+  now: number,
+  signal: AbortSignal,
+): Promise<{ results: SecretResult[]; endedBy?: string }> {
+  const mark = new Date(now).toISOString();
+  const annotations = { [ANNOTATION.requestedAt]: mark, ...(scope.force && { [ANNOTATION.force]: mark }) };
+  let streak = { cause: '', length: 0 };
+  let endedBy: string | undefined;
+
+  const results = await pMap(
+    refreshes,
+    async (refresh): Promise<SecretResult> => {
+      if (signal.aborted) endedBy ??= "the cluster's time was up";
+      const { secret, reason: due } = refresh;
+      const result = { secret: `${secret.namespace}/${secret.name}`, due };
+      if (endedBy !== undefined) return { ...result, outcome: 'not-attempted' };
+      const came = await attempt(api, refresh, annotations, scope.dryRun, now);
+      streak =
+        came.cause === undefined
+          ? NO_STREAK
+          : { cause: came.cause, length: came.cause === streak.cause ? streak.length + 1 : 1 };
+      if (streak.length === FAILURES_TO_END_TURN) {
+        endedBy ??= `ended after ${streak.length} failures in a row: ${came.reason}`;
+      }
+      return {
+        ...result,
+        outcome: came.outcome,
+        ...(came.reason && { reason: came.reason }),
+        expiresAt: came.expiresAt,
+      };
+    },
+    { concurrency: PATCHES_AT_ONCE },
+  );
+  return { results, ...(endedBy !== undefined && { endedBy }) };
+}
+
+const NO_STREAK = { cause: '', length: 0 };
+
+interface Attempt {
+  readonly outcome: Outcome;
+  readonly reason?: string;
+  /** The same for failures that the cluster is at fault for, whichever Secret met them. */
+  readonly cause?: string;
+  readonly expiresAt?: string | undefined;
+}
+
+async function attempt(
+  api: KubernetesApi,
+  refresh: Refresh,
+  annotations: Readonly<Record<string, string>>,
+  dryRun: boolean,
+  now: number,
+): Promise<Attempt> {
+  try {
+    const after = await api.annotate(refresh.secret, annotations, dryRun);
+    const outcome = outcomeOf(refresh, after, now);
+    const expiresAt = after.annotations[ANNOTATION.expiresAt];
+    if (outcome === 'refreshed') return { outcome, expiresAt };
+    if (outcome === 'partial')
+      return { outcome, expiresAt, reason: 'the new credentials are due again already' };
+    const reason =
+      'the API server took the request and no credentials were written: is the webhook configuration there, and does it select this namespace?';
+    return { outcome, reason, cause: outcome };
+  } catch (error) {
+    if (error instanceof KubernetesError && error.status === 404) return { outcome: 'gone' };
+    const isClusters = error instanceof KubernetesError && error.scope === 'cluster';
+    // Without its own name in it, one Secret's message is the same as the next one's.
+    const cause = messageOf(error)
+      .replaceAll(refresh.secret.name, '')
+      .replaceAll(refresh.secret.namespace, '');
+    return { outcome: 'refused', reason: messageOf(error), ...(isClusters && { cause }) };
+  }
+}
+
+/** The first expiry among the Secrets, as they are after the results. */
+function soonestExpiry(
+  secrets: readonly ManagedSecret[],
+  results: readonly SecretResult[],
+  now: number,
+): number | undefined {
+  const renewed = new Map(results.map(({ secret, expiresAt }) => [secret, expiresAt]));
+  let soonest: number | undefined;
+  for (const { namespace, name, annotations } of secrets) {
+    const value = renewed.get(`${namespace}/${name}`) ?? annotations[ANNOTATION.expiresAt];
+    const { expiresAt } = freshness(value, now);
+    if (expiresAt !== undefined) soonest = Math.min(soonest ?? expiresAt, expiresAt);
+  }
+  return soonest;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

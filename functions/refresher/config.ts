@@ -1,0 +1,26 @@
+// The refresher's settings: read from the environment once, every problem reported together.
+import { z } from 'zod';
+import { ENVIRONMENT } from './settings.ts';
+
+const Environment = z
+  .object({
+    [ENVIRONMENT.clusterDeadline]: z.coerce.number().min(1).max(900),
+    [ENVIRONMENT.clusterConcurrency]: z.coerce.number().int().min(1).max(500),
+    AWS_LAMBDA_FUNCTION_NAME: z.string().min(1),
+  })
+  .transform((env) => ({
+    clusterDeadlineMs: env.CLUSTER_DEADLINE_SECONDS * 1000,
+    clusterConcurrency: env.CLUSTER_CONCURRENCY,
+    /** Tells the metrics of several deployments in one account apart. */
+    service: env.AWS_LAMBDA_FUNCTION_NAME,
+  }));
+
+export type Config = Readonly<z.infer<typeof Environment>>;
+
+/** Reads the settings. @throws Error that names every variable that is wrong */
+export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {
+  const parsed = Environment.safeParse(env);
+  if (parsed.success) return parsed.data;
+  const problems = parsed.error.issues.map((issue) => `${issue.path.join('.')} ${issue.message}`);
+  throw new Error(`The refresher cannot start with these environment variables: ${problems.join('; ')}`);
+}

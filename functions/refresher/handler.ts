@@ -1,0 +1,52 @@
+// The refresher's Lambda function: wiring only. Invoked by EventBridge Scheduler with an empty event, and by people
+// with one that says what to do (event.ts). Logs every outcome; writes metrics after a run over all clusters.
+import { Logger } from '@aws-lambda-powertools/logger';
+import { Metrics, MetricUnit } from '@aws-lambda-powertools/metrics';
+import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
+import type { Context } from 'aws-lambda';
+import type { ClusterReport } from './cluster.ts';
+import { readConfig } from './config.ts';
+import { isWholeRun, readEvent } from './event.ts';
+import { type ClusterSummary, failureOf, metricsOf, summarize } from './report.ts';
+import { run } from './run.ts';
+import { METRIC, METRICS_NAMESPACE } from './settings.ts';
+
+/** Kept back of the function's time, for reporting what it had no time for. */
+const REPORTING_MS = 10_000;
+
+const config = readConfig(process.env);
+const client = new SecretsManagerClient({ maxAttempts: 5, retryMode: 'adaptive' });
+const logger = new Logger({ serviceName: config.service });
+
+/** Refreshes what is due, and answers with each cluster's outcome. Rejects where no cluster could be served. */
+export async function handler(rawEvent: unknown, context: Context): Promise<{ clusters: ClusterSummary[] }> {
+  const event = readEvent(rawEvent);
+  const signal = AbortSignal.timeout(Math.max(context.getRemainingTimeInMillis() - REPORTING_MS, 1_000));
+  const reports = await run(client, event, config, Date.now, signal, log);
+  if (isWholeRun(event)) writeMetrics(reports);
+  const failure = failureOf(reports);
+  if (failure !== undefined) throw new Error(failure);
+  return { clusters: reports.map(summarize) };
+}
+
+function log(report: ClusterReport): void {
+  const { cluster, results } = report;
+  for (const result of results) {
+    const { outcome } = result;
+    if (outcome === 'not-attempted') continue; // counted in the cluster's line
+    logger[outcome === 'refreshed' || outcome === 'gone' ? 'info' : 'error']('secret', {
+      cluster,
+      ...result,
+    });
+  }
+  const { problems: _, ...figures } = summarize(report);
+  logger[report.failed ? 'error' : 'info']('cluster', figures);
+}
+
+function writeMetrics(reports: readonly ClusterReport[]): void {
+  const metrics = new Metrics({ namespace: METRICS_NAMESPACE, serviceName: config.service });
+  for (const [name, value] of Object.entries(metricsOf(reports, Date.now()))) {
+    metrics.addMetric(name, name === METRIC.soonestExpiry ? MetricUnit.Seconds : MetricUnit.Count, value);
+  }
+  metrics.publishStoredMetrics();
+}

@@ -1,0 +1,132 @@
+// From a kubeconfig to a server and an identity. Nothing in it is executed and no file it names is read:
+// whatever would need that is refused by name.
+import { parse } from 'yaml';
+import { z } from 'zod';
+
+/** How to reach an API server, and as whom. Certificates and keys are PEM. */
+export interface ClusterAccess {
+  readonly server: string;
+  readonly ca?: string;
+  readonly serverName?: string;
+  readonly identity: { readonly token: string } | { readonly cert: string; readonly key: string };
+}
+
+/** A kubeconfig that cannot be used. The message quotes names of fields and entries, never a value. */
+export class KubeconfigError extends Error {
+  override readonly name = 'KubeconfigError';
+}
+
+const Kubeconfig = z.object({
+  'current-context': z.string().min(1),
+  contexts: z.array(
+    z.object({ name: z.string(), context: z.object({ cluster: z.string(), user: z.string() }) }),
+  ),
+  clusters: z.array(z.object({ name: z.string(), cluster: z.record(z.string(), z.unknown()) })),
+  users: z.array(z.object({ name: z.string(), user: z.record(z.string(), z.unknown()).nullable() })),
+});
+
+const Server = z.object({
+  server: z.url({ protocol: /^https$/, error: 'must be an https URL' }),
+  'certificate-authority-data': z.base64().optional(),
+  'tls-server-name': z.string().optional(),
+});
+
+const Identity = z.object({
+  token: z.string().min(1).optional(),
+  'client-certificate-data': z.base64().optional(),
+  'client-key-data': z.base64().optional(),
+});
+
+/** What is refused, and the way out. */
+const REFUSED_OF_SERVER: Readonly<Record<string, string>> = {
+  'certificate-authority':
+    'names a file: embed it as certificate-authority-data (kubectl config view --flatten --minify --raw)',
+  'insecure-skip-tls-verify': 'would hand the credentials to anyone: give certificate-authority-data instead',
+  'proxy-url': 'is not supported',
+};
+const REFUSED_OF_USER: Readonly<Record<string, string>> = {
+  exec: 'would run a command: register a token or a client certificate',
+  'auth-provider': 'would run a plugin: register a token or a client certificate',
+  tokenFile: 'names a file: give token',
+  'client-certificate':
+    'names a file: embed it as client-certificate-data (kubectl config view --flatten --minify --raw)',
+  'client-key': 'names a file: embed it as client-key-data (kubectl config view --flatten --minify --raw)',
+  username:
+    'is basic authentication, which Kubernetes no longer has: register a token or a client certificate',
+  password:
+    'is basic authentication, which Kubernetes no longer has: register a token or a client certificate',
+  as: 'impersonates: register the identity itself',
+};
+
+/**
+ * Reads the current context of a kubeconfig.
+ *
+ * @throws KubeconfigError that names what is missing or refused, and the way out
+ */
+export function readKubeconfig(text: string): ClusterAccess {
+  const config = check(Kubeconfig, load(text), 'it is not a kubeconfig');
+  const current = config['current-context'];
+  const { context } = find(config.contexts, current, 'context');
+  const { cluster } = find(config.clusters, context.cluster, 'cluster');
+  const { user } = find(config.users, context.user, 'user');
+  refuse(cluster, REFUSED_OF_SERVER, `cluster "${context.cluster}"`);
+  refuse(user ?? {}, REFUSED_OF_USER, `user "${context.user}"`);
+  const server = check(Server, cluster, `cluster "${context.cluster}"`);
+  const identity = check(Identity, user ?? {}, `user "${context.user}"`);
+  return {
+    server: server.server.replace(/\/+$/, ''),
+    ...(server['certificate-authority-data'] && { ca: decode(server['certificate-authority-data']) }),
+    ...(server['tls-server-name'] && { serverName: server['tls-server-name'] }),
+    identity: identityOf(identity, context.user),
+  };
+}
+
+function identityOf(user: z.infer<typeof Identity>, name: string): ClusterAccess['identity'] {
+  const cert = user['client-certificate-data'];
+  const key = user['client-key-data'];
+  // As in client-go, a token goes before a certificate.
+  if (user.token) return { token: user.token };
+  if (cert && key) return { cert: decode(cert), key: decode(key) };
+  throw new KubeconfigError(
+    `user "${name}" has neither a token nor client-certificate-data with client-key-data`,
+  );
+}
+
+function load(text: string): unknown {
+  try {
+    return parse(text, { logLevel: 'silent' });
+  } catch {
+    // The parser's message quotes the line, which may hold a token.
+    throw new KubeconfigError('it is not YAML');
+  }
+}
+
+function check<Schema extends z.ZodType>(schema: Schema, value: unknown, what: string): z.infer<Schema> {
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const problems = parsed.error.issues.map(
+    ({ path, message }) => `${path.map(String).join('.') || 'document'}: ${message}`,
+  );
+  throw new KubeconfigError(`${what}: ${problems.join('; ')}`);
+}
+
+function find<Item extends { name: string }>(items: readonly Item[], name: string, what: string): Item {
+  const item = items.find((candidate) => candidate.name === name);
+  if (!item) throw new KubeconfigError(`there is no ${what} named "${name}"`);
+  return item;
+}
+
+function refuse(
+  fields: Readonly<Record<string, unknown>>,
+  refused: Readonly<Record<string, string>>,
+  where: string,
+): void {
+  const reasons = Object.entries(refused).filter(([field]) => fields[field]);
+  if (reasons.length > 0) {
+    throw new KubeconfigError(`${where}: ${reasons.map(([field, why]) => `"${field}" ${why}`).join('; ')}`);
+  }
+}
+
+function decode(base64: string): string {
+  return Buffer.from(base64, 'base64').toString();
+}

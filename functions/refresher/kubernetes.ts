@@ -1,0 +1,281 @@
+// What is asked of a Kubernetes API server: names of namespaces, metadata of Secrets, one annotation's PATCH.
+// Never a Secret's data: lists and answers come as PartialObjectMetadata (Kubernetes API concepts,
+// "Metadata-only fetches"), and of the annotations only ours are kept.
+import { setTimeout as sleep } from 'node:timers/promises';
+import pRetry from 'p-retry';
+import { Agent, type Dispatcher } from 'undici';
+import { z } from 'zod';
+import {
+  ANNOTATION,
+  EXCLUDED_NAMESPACES,
+  NAMESPACE_LABEL,
+  SECRET_LABEL,
+  SECRET_TYPE,
+} from '../../contract/names.ts';
+import type { ClusterAccess } from './kubeconfig.ts';
+
+const PAGE_SIZE = 250;
+/** A page of Secrets whose annotations are as large as Kubernetes allows (256 KiB each). */
+const MAX_RESPONSE_BYTES = PAGE_SIZE * 256 * 1024;
+/** More would be a server that never ends its list. */
+const MAX_PAGES = 2_000;
+const REQUEST_TIMEOUT_MS = 30_000;
+const CONNECT_TIMEOUT_MS = 10_000;
+const MAX_RETRY_AFTER_MS = 10_000;
+const MAX_MESSAGE_LENGTH = 400;
+
+/** A managed Secret as far as the refresher knows it. */
+export interface ManagedSecret {
+  readonly namespace: string;
+  readonly name: string;
+  /** Our annotations by their full keys; nobody else's. */
+  readonly annotations: Readonly<Partial<Record<string, string>>>;
+}
+
+/**
+ * A request that failed. `status` is HTTP's, absent where no answer came.
+ * `scope` says whether the next Secret would fare better: not where the cluster is at fault.
+ */
+export class KubernetesError extends Error {
+  override readonly name = 'KubernetesError';
+  readonly status: number | undefined;
+  readonly scope: 'cluster' | 'object';
+  readonly retryAfterMs: number | undefined;
+
+  constructor(
+    message: string,
+    details: {
+      status?: number;
+      scope: 'cluster' | 'object';
+      retryAfterMs?: number | undefined;
+      cause?: unknown;
+    },
+  ) {
+    super(message, { cause: details.cause });
+    this.status = details.status;
+    this.scope = details.scope;
+    this.retryAfterMs = details.retryAfterMs;
+  }
+}
+
+const Metadata = z.object({
+  metadata: z.object({
+    name: z.string(),
+    namespace: z.string().optional(),
+    annotations: z.record(z.string(), z.string()).nullish(),
+  }),
+});
+
+const List = z.object({
+  metadata: z.object({ continue: z.string().optional() }),
+  items: z.array(Metadata),
+});
+
+const Status = z.object({ kind: z.literal('Status'), message: z.string() });
+
+const OURS: ReadonlySet<string> = new Set(Object.values(ANNOTATION));
+
+/** A connection to one API server, as one identity. Close it when the cluster's turn is over. */
+export class KubernetesApi implements AsyncDisposable {
+  readonly #access: ClusterAccess;
+  readonly #agent: Agent;
+  readonly #signal: AbortSignal;
+
+  /**
+   * @param connections how many requests run at the same time at most
+   * @param signal ends all requests
+   */
+  constructor(access: ClusterAccess, connections: number, signal: AbortSignal) {
+    this.#access = access;
+    this.#signal = signal;
+    const { ca, serverName, identity } = access;
+    this.#agent = new Agent({
+      connections,
+      headersTimeout: REQUEST_TIMEOUT_MS,
+      bodyTimeout: REQUEST_TIMEOUT_MS,
+      maxResponseSize: MAX_RESPONSE_BYTES,
+      connect: {
+        timeout: CONNECT_TIMEOUT_MS,
+        ...(ca !== undefined && { ca }),
+        ...(serverName !== undefined && { servername: serverName }),
+        ...('cert' in identity && identity),
+      },
+    });
+  }
+
+  /** The namespaces that are enabled. @throws KubernetesError */
+  async enabledNamespaces(): Promise<string[]> {
+    const query = { labelSelector: `${NAMESPACE_LABEL.key}=${NAMESPACE_LABEL.value}` };
+    const namespaces = await this.#list('/api/v1/namespaces', query);
+    return namespaces
+      .map(({ metadata }) => metadata.name)
+      .filter((name) => !EXCLUDED_NAMESPACES.includes(name));
+  }
+
+  /** The managed Secrets of a namespace. @throws KubernetesError */
+  async managedSecrets(namespace: string): Promise<ManagedSecret[]> {
+    const secrets = await this.#list(`/api/v1/namespaces/${encodeURIComponent(namespace)}/secrets`, {
+      labelSelector: `${SECRET_LABEL.key}=${SECRET_LABEL.value}`,
+      fieldSelector: `type=${SECRET_TYPE}`,
+    });
+    return secrets.map((secret) => managedSecret(namespace, secret));
+  }
+
+  /**
+   * Sets annotations of a Secret with a merge patch (RFC 7396) and returns what it then is.
+   *
+   * @param dryRun the whole chain answers, admission webhooks too, and nothing is stored
+   * @throws KubernetesError
+   */
+  async annotate(
+    { namespace, name }: ManagedSecret,
+    annotations: Readonly<Record<string, string>>,
+    dryRun: boolean,
+  ): Promise<ManagedSecret> {
+    const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}/secrets/${encodeURIComponent(name)}`;
+    const query = { fieldManager: 'ecr-anywhere-refresher', ...(dryRun && { dryRun: 'All' }) };
+    const body = JSON.stringify({ metadata: { annotations } });
+    return managedSecret(
+      namespace,
+      await this.#request('PATCH', path, query, 'PartialObjectMetadata', Metadata, body),
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#agent.destroy();
+  }
+
+  async #list(path: string, query: Readonly<Record<string, string>>): Promise<z.infer<typeof Metadata>[]> {
+    const items: z.infer<typeof Metadata>[] = [];
+    let next: string | undefined;
+    for (let page = 0; page < MAX_PAGES; page++) {
+      const pageQuery = { ...query, limit: String(PAGE_SIZE), ...(next && { continue: next }) };
+      const list = await this.#request('GET', path, pageQuery, 'PartialObjectMetadataList', List);
+      for (const { metadata } of list.items) {
+        // Dropped here, at once: kubectl's last-applied annotation can hold a whole docker config.
+        const ours = Object.entries(metadata.annotations ?? {}).filter(([key]) => OURS.has(key));
+        items.push({ metadata: { ...metadata, annotations: Object.fromEntries(ours) } });
+      }
+      next = list.metadata.continue;
+      if (!next) return items;
+    }
+    throw new KubernetesError(`GET ${path}: the list does not end`, { scope: 'cluster' });
+  }
+
+  #request<Schema extends z.ZodType>(
+    method: 'GET' | 'PATCH',
+    path: string,
+    query: Readonly<Record<string, string>>,
+    as: string,
+    schema: Schema,
+    body?: string,
+  ): Promise<z.infer<Schema>> {
+    const what = `${method} ${path}`;
+    const attempt = async () => {
+      const response = await this.#send(what, {
+        method,
+        origin: new URL(this.#access.server).origin,
+        path: `${new URL(this.#access.server).pathname.replace(/\/$/, '')}${path}?${new URLSearchParams(query)}`,
+        headers: {
+          accept: `application/json;as=${as};g=meta.k8s.io;v=v1`,
+          'user-agent': 'ecr-anywhere-refresher',
+          ...(body !== undefined && { 'content-type': 'application/merge-patch+json' }),
+          ...('token' in this.#access.identity && { authorization: `Bearer ${this.#access.identity.token}` }),
+        },
+        ...(body !== undefined && { body }),
+        signal: this.#signal,
+      });
+      const parsed = schema.safeParse(response);
+      if (parsed.success) return parsed.data;
+      throw new KubernetesError(`${what}: the answer is not a ${as}`, { scope: 'cluster' });
+    };
+    return pRetry(attempt, {
+      retries: 3,
+      minTimeout: 200,
+      randomize: true,
+      signal: this.#signal,
+      shouldRetry: ({ error }) => isTransient(error),
+      onFailedAttempt: async ({ error, retriesLeft }) => {
+        const waitMs = error instanceof KubernetesError ? error.retryAfterMs : undefined;
+        if (waitMs && retriesLeft > 0 && isTransient(error))
+          await sleep(waitMs, undefined, { signal: this.#signal });
+      },
+    }).catch((error: unknown) => {
+      throw error instanceof KubernetesError ? error : unanswered(what, error);
+    });
+  }
+
+  async #send(what: string, options: Dispatcher.RequestOptions): Promise<unknown> {
+    try {
+      const response = await this.#agent.request(options);
+      const text = await response.body.text();
+      if (response.statusCode < 300) return parseJson(text);
+      throw refusal(what, response.statusCode, parseJson(text), response.headers['retry-after']);
+    } catch (error) {
+      throw error instanceof KubernetesError ? error : unanswered(what, error);
+    }
+  }
+}
+
+function managedSecret(namespace: string, { metadata }: z.infer<typeof Metadata>): ManagedSecret {
+  const ours = Object.entries(metadata.annotations ?? {}).filter(([key]) => OURS.has(key));
+  return { namespace, name: metadata.name, annotations: Object.fromEntries(ours) };
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** A failure of the server's own words, as a KubernetesError. */
+function refusal(
+  what: string,
+  status: number,
+  body: unknown,
+  retryAfter: string | string[] | undefined,
+): KubernetesError {
+  const parsed = Status.safeParse(body);
+  const said = parsed.success ? parsed.data.message.slice(0, MAX_MESSAGE_LENGTH) : 'no reason given';
+  const hint = status === 401 ? ' (is the registered credential expired or revoked?)' : '';
+  const seconds = Number(retryAfter);
+  return new KubernetesError(`${what}: HTTP ${status}: ${said}${hint}`, {
+    status,
+    // What the server says of one object with 4xx need not be true of the next one.
+    scope: status >= 500 || status === 401 || status === 429 ? 'cluster' : 'object',
+    retryAfterMs: seconds > 0 ? Math.min(seconds * 1000, MAX_RETRY_AFTER_MS) : undefined,
+  });
+}
+
+function unanswered(what: string, error: unknown): KubernetesError {
+  const { code, message, name } = error as NodeJS.ErrnoException;
+  if (name === 'TimeoutError' || name === 'AbortError') {
+    return new KubernetesError(`${what}: no answer before the cluster's deadline`, {
+      scope: 'cluster',
+      cause: error,
+    });
+  }
+  return new KubernetesError(`${what}: ${message}${code ? ` (${code})` : ''}`, {
+    scope: 'cluster',
+    cause: error,
+  });
+}
+
+const TRANSIENT_STATUS: ReadonlySet<number> = new Set([429, 502, 503, 504]);
+const TRANSIENT_CODE: ReadonlySet<string> = new Set([
+  'ECONNRESET',
+  'ECONNREFUSED',
+  'EPIPE',
+  'UND_ERR_SOCKET',
+]);
+
+/** Whether to try again. Not where an admission webhook refused: it has tried for as long as makes sense. */
+function isTransient(error: unknown): boolean {
+  if (!(error instanceof KubernetesError)) return false;
+  if (error.status !== undefined)
+    return TRANSIENT_STATUS.has(error.status) && !error.message.includes('admission webhook');
+  const { code } = (error.cause ?? {}) as NodeJS.ErrnoException;
+  return code !== undefined && TRANSIENT_CODE.has(code);
+}

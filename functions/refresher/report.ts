@@ -1,0 +1,75 @@
+// What a run says of itself: figures, and the answer to whoever invoked it. Pure.
+import type { ClusterReport, Outcome, SecretResult } from './cluster.ts';
+import { METRIC } from './settings.ts';
+
+type MetricName = (typeof METRIC)[keyof typeof METRIC];
+
+/** Problems that the invocation's answer lists of a cluster; the log has them all. */
+const PROBLEMS_LISTED = 20;
+
+export interface ClusterSummary {
+  readonly cluster: string;
+  readonly served: boolean;
+  readonly failed: boolean;
+  readonly reason?: string;
+  readonly managed: number;
+  readonly due: number;
+  readonly outcomes: Readonly<Partial<Record<Outcome, number>>>;
+  readonly soonestExpiry?: string;
+  readonly problems: readonly SecretResult[];
+}
+
+/** A cluster's report in figures, with the first of its problems. */
+export function summarize(report: ClusterReport): ClusterSummary {
+  const { cluster, served, failed, reason, managed, results, soonestExpiry } = report;
+  const problems = results.filter(({ outcome }) => outcome !== 'refreshed' && outcome !== 'not-attempted');
+  return {
+    cluster,
+    served,
+    failed,
+    ...(reason !== undefined && { reason }),
+    managed,
+    due: results.length,
+    outcomes: Object.fromEntries(
+      Map.groupBy(results, ({ outcome }) => outcome)
+        .entries()
+        .map(([outcome, those]) => [outcome, those.length]),
+    ),
+    ...(soonestExpiry !== undefined && { soonestExpiry: new Date(soonestExpiry).toISOString() }),
+    problems: problems.slice(0, PROBLEMS_LISTED),
+  };
+}
+
+/** The metrics of a run over all clusters. @param now milliseconds since the epoch */
+export function metricsOf(
+  reports: readonly ClusterReport[],
+  now: number,
+): Partial<Record<MetricName, number>> {
+  const results = reports.flatMap((report) => report.results);
+  const count = (...outcomes: Outcome[]) =>
+    results.filter(({ outcome }) => outcomes.includes(outcome)).length;
+  const expiries = reports.flatMap(({ soonestExpiry }) => soonestExpiry ?? []);
+  return {
+    [METRIC.clustersRegistered]: reports.length,
+    [METRIC.clustersServed]: reports.filter(({ served }) => served).length,
+    [METRIC.clustersFailed]: reports.filter(({ failed }) => failed).length,
+    [METRIC.secretsManaged]: reports.reduce((sum, { managed }) => sum + managed, 0),
+    [METRIC.secretsDue]: results.length,
+    [METRIC.secretsRefreshed]: count('refreshed'),
+    [METRIC.secretsRefused]: count('refused', 'not-mutated', 'partial'),
+    [METRIC.secretsNotAttempted]: count('not-attempted'),
+    ...(expiries.length > 0 && {
+      [METRIC.soonestExpiry]: Math.round((expiries.reduce((a, b) => Math.min(a, b)) - now) / 1000),
+    }),
+  };
+}
+
+/**
+ * Why the invocation has failed, if it has: clusters are registered and none was served. Anything less is for
+ * metrics and alarms: of three thousand clusters, one is always down.
+ */
+export function failureOf(reports: readonly ClusterReport[]): string | undefined {
+  if (reports.length === 0 || reports.some(({ served }) => served)) return undefined;
+  const reasons = reports.slice(0, 5).map(({ cluster, reason }) => `${cluster}: ${reason}`);
+  return `None of ${reports.length} clusters could be served. ${reasons.join(' | ')}`;
+}
