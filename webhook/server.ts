@@ -44,12 +44,10 @@ export function webhookServer(
   server.setErrorHandler(async (error: Error & { statusCode?: number }, _request, reply) => {
     const status = error.statusCode ?? 500;
     logger[status < 500 ? 'warn' : 'error']({ status, message: error.message }, 'request refused');
-    return reply
-      .code(status)
-      .send({
-        message:
-          status < 500 ? `Send an AdmissionReview as application/json: ${error.message}` : 'internal error',
-      });
+    return reply.code(status).send({
+      message:
+        status < 500 ? `Send an AdmissionReview as application/json: ${error.message}` : 'internal error',
+    });
   });
   server.setNotFoundHandler(async (_request, reply) =>
     reply.code(404).send({ message: `AdmissionReviews go to POST ${WEBHOOK_PATH}` }),
