@@ -31,6 +31,8 @@ export interface ClusterReport {
   readonly failed: boolean;
   /** Why it failed as a whole; what failed for one Secret stands with the Secret. */
   readonly reason?: string;
+  /** The enabled namespaces that were looked at. */
+  readonly namespaces: readonly string[];
   readonly managed: number;
   /** What was requested, or would have been. */
   readonly results: readonly SecretResult[];
@@ -46,7 +48,7 @@ export interface Scope {
 
 /** The report of a cluster that could not be served. */
 export function notServed(cluster: string, reason: string): ClusterReport {
-  return { cluster, served: false, failed: true, reason, managed: 0, results: [] };
+  return { cluster, served: false, failed: true, reason, namespaces: [], managed: 0, results: [] };
 }
 
 /**
@@ -76,6 +78,7 @@ export async function refreshCluster(
     failed:
       reasons.length > 0 || results.some(({ outcome }) => outcome !== 'refreshed' && outcome !== 'gone'),
     ...(reasons.length > 0 && { reason: reasons.join('; ') }),
+    namespaces: listing.namespaces,
     managed: listing.secrets.length,
     results,
     ...(soonest !== undefined && { soonestExpiry: soonest }),
@@ -86,7 +89,7 @@ export async function refreshCluster(
 async function list(
   api: KubernetesApi,
   only: readonly string[] | undefined,
-): Promise<{ served: boolean; secrets: ManagedSecret[]; reasons: string[] }> {
+): Promise<{ served: boolean; namespaces: string[]; secrets: ManagedSecret[]; reasons: string[] }> {
   const reasons: string[] = [];
   try {
     const enabled = await api.enabledNamespaces();
@@ -101,9 +104,14 @@ async function list(
       { concurrency: PATCHES_AT_ONCE },
     );
     const listed = lists.filter((secrets) => secrets !== undefined);
-    return { served: namespaces.length === 0 || listed.length > 0, secrets: listed.flat(), reasons };
+    return {
+      served: namespaces.length === 0 || listed.length > 0,
+      namespaces,
+      secrets: listed.flat(),
+      reasons,
+    };
   } catch (error) {
-    return { served: false, secrets: [], reasons: [messageOf(error)] };
+    return { served: false, namespaces: [], secrets: [], reasons: [messageOf(error)] };
   }
 }
 

@@ -18,15 +18,27 @@ const config = readConfig(process.env);
 const client = new SecretsManagerClient({ maxAttempts: 5, retryMode: 'adaptive' });
 const logger = new Logger({ serviceName: config.service });
 
+export interface Answer {
+  readonly clusters: readonly ClusterSummary[];
+  /** Namespaces that the event named and that are enabled in none of the clusters. */
+  readonly namespacesNotEnabled?: readonly string[];
+}
+
 /** Refreshes what is due, and answers with each cluster's outcome. Rejects where no cluster could be served. */
-export async function handler(rawEvent: unknown, context: Context): Promise<{ clusters: ClusterSummary[] }> {
+export async function handler(rawEvent: unknown, context: Context): Promise<Answer> {
   const event = readEvent(rawEvent);
   const signal = AbortSignal.timeout(Math.max(context.getRemainingTimeInMillis() - REPORTING_MS, 1_000));
   const reports = await run(client, event, config, Date.now, signal, log);
   if (isWholeRun(event)) writeMetrics(reports);
   const failure = failureOf(reports);
   if (failure !== undefined) throw new Error(failure);
-  return { clusters: reports.map(summarize) };
+  const notEnabled = event.namespaces?.filter(
+    (name) => !reports.some(({ namespaces }) => namespaces.includes(name)),
+  );
+  return {
+    clusters: reports.map(summarize),
+    ...(notEnabled?.length && { namespacesNotEnabled: notEnabled }),
+  };
 }
 
 function log(report: ClusterReport): void {
