@@ -2,7 +2,7 @@
 import type { Logger } from 'pino';
 import { decide, type Policy, settle } from './decision.ts';
 import type { EcrTokens } from './ecr-tokens.ts';
-import { allowed, denied, type ReviewAnswer, readReview } from './review.ts';
+import { type AdmissionRequest, allowed, denied, type ReviewAnswer, readReview } from './review.ts';
 
 export interface Answer {
   /** The HTTP status: other than 200 only where there is no review to answer. */
@@ -18,7 +18,6 @@ export function admission(
   now: () => number = Date.now,
 ): (body: unknown) => Promise<Answer> {
   return async (body) => {
-    const startedAt = performance.now();
     const reading = readReview(body);
     if (reading.kind === 'mistake') {
       logger.warn({ uid: reading.uid, reason: 'malformed', message: reading.message }, 'admission');
@@ -28,6 +27,24 @@ export function admission(
     if (reading.kind === 'nothing-to-do') return { status: 200, body: allowed(reading.uid) };
 
     const { request } = reading;
+    try {
+      return await answerTo(request);
+    } catch (error) {
+      // A document nested so deep that the stack ends, or a defect of ours: whoever asked is told, and nobody else suffers.
+      const { name, message } = error as Error;
+      logger.error(
+        { uid: request.uid, secret: `${request.namespace}/${request.name}`, error: name },
+        'admission failed',
+      );
+      return {
+        status: 200,
+        body: denied(request.uid, 500, `This webhook cannot process the Secret: ${name}: ${message}`),
+      };
+    }
+  };
+
+  async function answerTo(request: AdmissionRequest): Promise<Answer> {
+    const startedAt = performance.now();
     const known = { ...policy, registries: policy.registries.map((registry) => tokens.known(registry)) };
     let verdict = decide(request, known, now());
     if (verdict.action === 'obtain') {
@@ -54,5 +71,5 @@ export function admission(
     if (verdict.action === 'deny')
       return { status: 200, body: denied(request.uid, verdict.code, verdict.message) };
     return { status: 200, body: allowed(request.uid, verdict.patch, verdict.warnings) };
-  };
+  }
 }

@@ -10,6 +10,8 @@ export async function buildWebhook(outfile: string): Promise<void> {
     platform: 'node',
     target: 'node24',
     format: 'esm',
+    // jsonc-parser's main is a UMD file that no bundler can follow.
+    mainFields: ['module', 'main'],
     minify: true,
     sourcemap: true,
     legalComments: 'none',

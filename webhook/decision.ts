@@ -15,10 +15,10 @@ import {
   type DockerConfig,
   EMPTY_CONFIG,
   fingerprint,
-  formatDockerConfig,
   formatEntry,
   hostOf,
   parseDockerConfig,
+  withEntries,
 } from './docker-config.ts';
 import { isHostOf, type Registry } from './registries.ts';
 import type { AdmissionRequest, PatchOperation, Secret } from './review.ts';
@@ -244,10 +244,15 @@ function withoutRequest(object: unknown): unknown {
 
 /** The docker config of a Secret; undefined where what it holds is not one (a placeholder such as FAKE, or a mistake). */
 function dockerConfig(secret: Secret): DockerConfig | undefined {
-  const data = secret.data?.[SECRET_KEY];
-  if (!data) return EMPTY_CONFIG;
-  return parseDockerConfig(Buffer.from(data, 'base64').toString());
+  if (!documents.has(secret)) {
+    const data = secret.data?.[SECRET_KEY];
+    documents.set(secret, data ? parseDockerConfig(Buffer.from(data, 'base64').toString()) : EMPTY_CONFIG);
+  }
+  return documents.get(secret);
 }
+
+/** Each is asked for several times in a review, and may be a mebibyte. */
+const documents = new WeakMap<Secret, DockerConfig | undefined>();
 
 /** Whether taking the new data would drop another registry's entries by mistake. */
 function loses(object: Secret, oldObject: Secret | undefined, policy: Policy): boolean {
@@ -257,7 +262,7 @@ function loses(object: Secret, oldObject: Secret | undefined, policy: Policy): b
   const ours = ownEntries(oldObject);
   const isForeign = (host: string) =>
     !ours?.has(host) && !policy.registries.some((registry) => isHostOf(registry, host));
-  return old.rest.size > 0 || [...old.auths.keys()].some((key) => isForeign(hostOf(key)));
+  return old.hasMore || [...old.auths.keys()].some((key) => isForeign(hostOf(key)));
 }
 
 /** Our entries in a stored Secret; undefined where what it holds is not what we wrote. */
@@ -268,20 +273,23 @@ function ownEntries(secret: Secret): OwnEntries | undefined {
   const entries = new Map<string, Entry>();
   for (const item of registries.split(',')) {
     const [host = '', time = ''] = item.split('=');
-    const text = auths.get(host);
     const expiresAt = parseTime(time);
-    if (text === undefined || expiresAt === undefined) return undefined;
-    entries.set(host, { text, expiresAt });
+    if (!auths.has(host) || expiresAt === undefined) return undefined;
+    entries.set(host, { text: JSON.stringify(auths.get(host)), expiresAt });
   }
   return sealOf(entries).fingerprint === annotation(secret, ANNOTATION.fingerprint) ? entries : undefined;
 }
 
 /** What the annotations say of our entries: each host with its expiry, and the hash over all of it. */
 function sealOf(entries: OwnEntries): { registries: string; fingerprint: string } {
-  const sorted = [...entries].sort(([a], [b]) => (a < b ? -1 : 1));
+  const sorted = [...entries].sort(byHost);
   const registries = sorted.map(([host, { expiresAt }]) => `${host}=${formatTime(expiresAt)}`).join(',');
   const texts = sorted.map(([, { text }]) => text);
   return { registries, fingerprint: fingerprint(registries, texts) };
+}
+
+function byHost([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number {
+  return a < b ? -1 : 1;
 }
 
 function match(registries: readonly Registry[], stored: OwnEntries): boolean {
@@ -310,17 +318,18 @@ function write(
   updatedAt: string | undefined,
 ): PatchOperation[] {
   const sent = dockerConfig(object);
-  const auths = new Map<string, string>();
-  for (const [key, text] of sent?.auths ?? []) {
+  const isKept = (key: string) => {
     const host = hostOf(key);
-    const wasOurs = stored.get(host)?.text === text;
-    if (!entries.has(host) && !wasOurs) auths.set(key, text);
-  }
-  for (const [host, { text }] of [...entries].sort(([a], [b]) => (a < b ? -1 : 1))) auths.set(host, text);
-
+    const wasOurs = stored.get(host)?.text === JSON.stringify(sent?.auths.get(key));
+    return !entries.has(host) && !wasOurs;
+  };
+  const isAsItShouldBe = (key: string) =>
+    entries.has(key) ? entries.get(key)?.text === JSON.stringify(sent?.auths.get(key)) : isKept(key);
+  const hasAll = sent && [...entries.keys()].every((host) => sent.auths.has(host));
   const patch: PatchOperation[] = [];
-  if (!sent || !sameEntries(sent.auths, auths)) {
-    const text = formatDockerConfig({ rest: sent?.rest ?? EMPTY_CONFIG.rest, auths });
+  if (!hasAll || ![...sent.auths.keys()].every(isAsItShouldBe)) {
+    const own = [...entries].sort(byHost).map(([host, { text }]) => [host, text] as const);
+    const text = withEntries(sent ?? EMPTY_CONFIG, isKept, new Map(own));
     set(patch, '/data', object.data, { [SECRET_KEY]: Buffer.from(text).toString('base64') });
   }
   const soonest = Math.min(...[...entries.values()].map(({ expiresAt }) => expiresAt));
@@ -332,10 +341,6 @@ function write(
     ...(updatedAt !== undefined && { [ANNOTATION.updatedAt]: updatedAt }),
   });
   return patch;
-}
-
-function sameEntries(a: ReadonlyMap<string, string>, b: ReadonlyMap<string, string>): boolean {
-  return a.size === b.size && [...a].every(([key, text]) => b.get(key) === text);
 }
 
 /** Adds the operations that set members of a map which may not be there yet (RFC 6902; escapes of RFC 6901). */

@@ -1,54 +1,65 @@
 // The document inside a kubernetes.io/dockerconfigjson Secret. Pure.
 // Entries that are not ours are handled as the text they were written in, so that they stay byte for byte.
 import { createHash } from 'node:crypto';
-import { type Node, parseTree } from 'jsonc-parser';
-
-/** Registry key as written → the entry's JSON text. */
-export type Entries = ReadonlyMap<string, string>;
+import { parseTree } from 'jsonc-parser';
 
 export interface DockerConfig {
-  readonly auths: Entries;
-  /** Top-level members other than `auths` (credHelpers and the like), as JSON text. */
-  readonly rest: Entries;
+  readonly text: string;
+  /** Registry key as written → its entry. */
+  readonly auths: ReadonlyMap<string, unknown>;
+  /** Whether there are top-level members other than `auths` (credHelpers and the like). */
+  readonly hasMore: boolean;
 }
 
-export const EMPTY_CONFIG: DockerConfig = { auths: new Map(), rest: new Map() };
+export const EMPTY_CONFIG: DockerConfig = { text: '{}', auths: new Map(), hasMore: false };
 
 /** Reads a docker config; undefined where the text is not one (not JSON, or `auths` is not an object). */
 export function parseDockerConfig(text: string): DockerConfig | undefined {
   try {
-    JSON.parse(text); // strict; the tree below is only for the positions
-    const rest = members(text, parseTree(text));
-    const auths = rest?.get('auths');
-    if (!rest || auths === undefined) return rest && { auths: new Map(), rest };
-    rest.delete('auths');
-    if (auths === 'null') return { auths: new Map(), rest };
-    const entries = members(auths, parseTree(auths));
-    return entries && { auths: entries, rest };
+    const document: unknown = JSON.parse(text);
+    if (!isObject(document)) return undefined;
+    const { auths, ...more } = document;
+    if (auths !== undefined && auths !== null && !isObject(auths)) return undefined;
+    return { text, auths: new Map(Object.entries(auths ?? {})), hasMore: Object.keys(more).length > 0 };
   } catch {
-    return undefined; // also nesting so deep that the reader's stack ends
+    return undefined;
   }
 }
 
-/** The members of an object as text, the last of equal names winning as in JSON.parse; undefined for anything else. */
-function members(text: string, node: Node | undefined): Map<string, string> | undefined {
-  if (node?.type !== 'object') return undefined;
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/**
+ * Writes a docker config with other entries: the kept ones and all else as the text they were, then the new ones.
+ *
+ * @param isKept by registry key as written
+ * @param entries registry key → JSON text
+ */
+export function withEntries(
+  config: DockerConfig,
+  isKept: (key: string) => boolean,
+  entries: ReadonlyMap<string, string>,
+): string {
+  const more = members(config.text);
+  const auths = more.get('auths') ?? '{}';
+  more.delete('auths');
+  const kept = auths === 'null' ? [] : [...members(auths)].filter(([key]) => isKept(key));
+  return object([...more, ['auths', object([...kept, ...entries])]]);
+}
+
+/** The members of a JSON object as text, the last of equal names winning as in JSON.parse. */
+function members(text: string): Map<string, string> {
   const found = new Map<string, string>();
-  for (const member of node.children ?? []) {
-    const [key, value] = member.children ?? [];
+  for (const { children } of parseTree(text)?.children ?? []) {
+    const [key, value] = children ?? [];
     if (key && value) found.set(String(key.value), text.slice(value.offset, value.offset + value.length));
   }
   return found;
 }
 
-/** Writes a docker config: what else it holds as it was, then the entries in their order. */
-export function formatDockerConfig(config: DockerConfig): string {
-  const auths = `{${format(config.auths)}}`;
-  return `{${format(new Map([...config.rest, ['auths', auths]]))}}`;
-}
-
-function format(entries: Entries): string {
-  return [...entries].map(([key, value]) => `${JSON.stringify(key)}:${value}`).join(',');
+function object(entries: readonly (readonly [string, string])[]): string {
+  return `{${entries.map(([key, value]) => `${JSON.stringify(key)}:${value}`).join(',')}}`;
 }
 
 /** An entry's JSON text, with the fields that kubelet, containerd, skopeo and podman read. */
