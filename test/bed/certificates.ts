@@ -1,0 +1,82 @@
+// Certificates for the bed: an authority, and what it signs for servers and for people.
+// The X.509 library wants it, and wants it first.
+import 'reflect-metadata';
+import type { webcrypto } from 'node:crypto';
+import * as x509 from '@peculiar/x509';
+
+export interface KeyPair {
+  readonly certPem: string;
+  readonly keyPem: string;
+}
+
+export interface Authority {
+  readonly caPem: string;
+  /** A serving certificate for DNS names and IP addresses. */
+  serving(names: readonly string[], days?: number): Promise<KeyPair>;
+  /** A client certificate: Kubernetes reads CN as the user and each O as a group. */
+  client(user: string, groups: readonly string[]): Promise<KeyPair>;
+}
+
+const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
+const DAY_MS = 86_400_000;
+
+/** Makes a new authority. */
+export async function createAuthority(name: string): Promise<Authority> {
+  const keys = await newKeys();
+  const ca = await x509.X509CertificateGenerator.createSelfSigned({
+    name: `CN=${name}`,
+    keys,
+    signingAlgorithm: ALGORITHM,
+    ...validity(30),
+    extensions: [
+      new x509.BasicConstraintsExtension(true, undefined, true),
+      await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
+    ],
+  });
+  const issue = async (
+    subject: x509.JsonName | string,
+    extensions: x509.Extension[],
+    days: number,
+  ): Promise<KeyPair> => {
+    const own = await newKeys();
+    const cert = await x509.X509CertificateGenerator.create({
+      subject,
+      issuer: ca.subject,
+      publicKey: own.publicKey,
+      signingKey: keys.privateKey,
+      signingAlgorithm: ALGORITHM,
+      ...validity(days),
+      extensions,
+    });
+    const pkcs8 = await crypto.subtle.exportKey('pkcs8', own.privateKey);
+    return { certPem: cert.toString('pem'), keyPem: x509.PemConverter.encode(pkcs8, 'PRIVATE KEY') };
+  };
+  return {
+    caPem: ca.toString('pem'),
+    serving: (names, days = 7) =>
+      issue(
+        `CN=${names[0]}`,
+        [
+          new x509.SubjectAlternativeNameExtension(
+            names.map((value) => ({ type: /^[\d.]+$/.test(value) ? 'ip' : 'dns', value })),
+          ),
+          new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth]),
+        ],
+        days,
+      ),
+    client: (user, groups) =>
+      issue(
+        [...groups.map((group) => ({ O: [group] })), { CN: [user] }],
+        [new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.clientAuth])],
+        7,
+      ),
+  };
+}
+
+function newKeys(): Promise<webcrypto.CryptoKeyPair> {
+  return crypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']) as Promise<webcrypto.CryptoKeyPair>;
+}
+
+function validity(days: number): { notBefore: Date; notAfter: Date } {
+  return { notBefore: new Date(Date.now() - DAY_MS), notAfter: new Date(Date.now() + days * DAY_MS) };
+}

@@ -1,0 +1,225 @@
+// A real Kubernetes control plane without nodes: etcd and kube-apiserver on loopback. Services get loopback
+// addresses, so a webhook that listens on its Service's ClusterIP is reached as it is in a cluster.
+import { execFile } from 'node:child_process';
+import { generateKeyPairSync, randomBytes, randomInt } from 'node:crypto';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { request } from 'node:https';
+import { join } from 'node:path';
+import { type Authority, createAuthority } from './certificates.ts';
+import { freePorts, type Program, startProgram } from './process.ts';
+import { tools } from './toolchain.ts';
+
+export interface CommandResult {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface ControlPlane extends AsyncDisposable {
+  readonly name: string;
+  readonly dir: string;
+  readonly server: string;
+  readonly caPem: string;
+  readonly adminKubeconfigPath: string;
+  /** Runs kubectl as the administrator. @throws Error with what it said, unless `mayFail` */
+  kubectl(
+    args: readonly string[],
+    options?: { input?: string; mayFail?: boolean; kubeconfig?: string },
+  ): Promise<CommandResult>;
+  /** A kubeconfig (YAML) for a client certificate of this user. */
+  kubeconfigFor(user: string, groups?: readonly string[]): Promise<string>;
+  /** A kubeconfig (YAML) for a bearer token. */
+  kubeconfigForToken(token: string): string;
+  stop(): Promise<void>;
+}
+
+/** Starts one. @param dir holds all it writes @throws Error with the end of a log where it does not come up */
+export async function startControlPlane({ name, dir }: { name: string; dir: string }): Promise<ControlPlane> {
+  await mkdir(dir, { recursive: true });
+  const { etcd: etcdPath, kubeApiserver, kubectl } = tools();
+  const [etcdPort = 0, peerPort = 0, apiPort = 0] = await freePorts(3);
+  const path = (file: string) => join(dir, file);
+  const authority = await createAuthority(`${name} control plane`);
+  const serving = await authority.serving(['127.0.0.1', 'localhost', 'kubernetes.default.svc']);
+  // Two beds may race for a port: etcd speaks TLS with this control plane's own authority, so that nobody else's
+  // API server can store into it.
+  const etcdClient = await authority.client('kube-apiserver', []);
+  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
+  const adminToken = randomBytes(24).toString('hex');
+  await Promise.all([
+    writeFile(path('ca.crt'), authority.caPem),
+    writeFile(path('serving.crt'), serving.certPem),
+    writeFile(path('serving.key'), serving.keyPem, { mode: 0o600 }),
+    writeFile(path('etcd-client.crt'), etcdClient.certPem),
+    writeFile(path('etcd-client.key'), etcdClient.keyPem, { mode: 0o600 }),
+    writeFile(path('service-accounts.key'), privateKey.export({ type: 'pkcs8', format: 'pem' }), {
+      mode: 0o600,
+    }),
+    writeFile(path('tokens.csv'), `${adminToken},admin,admin,system:masters\n`, { mode: 0o600 }),
+  ]);
+
+  const etcd = await startProgram(
+    `etcd of ${name}`,
+    etcdPath,
+    [
+      `--name=${name}`,
+      `--data-dir=${path('etcd')}`,
+      `--listen-client-urls=https://127.0.0.1:${etcdPort}`,
+      `--advertise-client-urls=https://127.0.0.1:${etcdPort}`,
+      `--listen-peer-urls=http://127.0.0.1:${peerPort}`,
+      `--initial-advertise-peer-urls=http://127.0.0.1:${peerPort}`,
+      `--initial-cluster=${name}=http://127.0.0.1:${peerPort}`,
+      `--cert-file=${path('serving.crt')}`,
+      `--key-file=${path('serving.key')}`,
+      `--trusted-ca-file=${path('ca.crt')}`,
+      '--client-cert-auth',
+      '--unsafe-no-fsync',
+      '--log-level=warn',
+    ],
+    {
+      env: {},
+      logPath: path('etcd.log'),
+      isReady: () =>
+        answers(`https://127.0.0.1:${etcdPort}/health`, {
+          ca: authority.caPem,
+          cert: etcdClient.certPem,
+          key: etcdClient.keyPem,
+        }),
+    },
+  );
+
+  // Any second byte that Kubernetes and loopback both allow: beds side by side hardly ever share one, and a
+  // webhook that finds its address taken says so.
+  const serviceCidr = `127.${randomInt(16, 255)}.0.0/16`;
+  const server = `https://127.0.0.1:${apiPort}`;
+  let apiServer: Program;
+  try {
+    apiServer = await startProgram(
+      `kube-apiserver of ${name}`,
+      kubeApiserver,
+      [
+        `--etcd-servers=https://127.0.0.1:${etcdPort}`,
+        `--etcd-cafile=${path('ca.crt')}`,
+        `--etcd-certfile=${path('etcd-client.crt')}`,
+        `--etcd-keyfile=${path('etcd-client.key')}`,
+        '--bind-address=127.0.0.1',
+        `--secure-port=${apiPort}`,
+        `--tls-cert-file=${path('serving.crt')}`,
+        `--tls-private-key-file=${path('serving.key')}`,
+        `--client-ca-file=${path('ca.crt')}`,
+        `--token-auth-file=${path('tokens.csv')}`,
+        '--authorization-mode=RBAC',
+        '--disable-admission-plugins=ServiceAccount',
+        `--service-cluster-ip-range=${serviceCidr}`,
+        '--service-account-issuer=https://kubernetes.default.svc',
+        `--service-account-key-file=${path('service-accounts.key')}`,
+        `--service-account-signing-key-file=${path('service-accounts.key')}`,
+        '--profiling=false',
+      ],
+      {
+        env: {},
+        logPath: path('kube-apiserver.log'),
+        isReady: () => answers(`${server}/readyz`, { ca: authority.caPem, token: adminToken }),
+      },
+    );
+  } catch (error) {
+    await etcd.stop();
+    throw error;
+  }
+
+  const kubeconfigForToken = (token: string) => kubeconfig(server, authority, { token });
+  const adminKubeconfigPath = path('admin.kubeconfig');
+  await writeFile(adminKubeconfigPath, kubeconfigForToken(adminToken), { mode: 0o600 });
+  const stop = async () => {
+    await apiServer.stop();
+    await etcd.stop();
+  };
+  return {
+    name,
+    dir,
+    server,
+    caPem: authority.caPem,
+    adminKubeconfigPath,
+    async kubectl(args, { input, mayFail = false, kubeconfig: as = adminKubeconfigPath } = {}) {
+      const result = await runCommand(
+        kubectl,
+        args,
+        { PATH: process.env.PATH ?? '', HOME: dir, KUBECONFIG: as },
+        input,
+      );
+      if (result.code !== 0 && !mayFail)
+        throw new Error(`kubectl ${args.join(' ')}: ${result.stderr.trim()}`);
+      return result;
+    },
+    async kubeconfigFor(user, groups = []) {
+      return kubeconfig(server, authority, await authority.client(user, groups));
+    },
+    kubeconfigForToken,
+    stop,
+    [Symbol.asyncDispose]: stop,
+  };
+}
+
+/** Runs a program to its end with just the environment that is given. */
+export function runCommand(
+  command: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string>>,
+  input?: string,
+): Promise<CommandResult> {
+  return new Promise((resolve, reject) => {
+    const child = execFile(command, args, { env, maxBuffer: 256 * 1024 * 1024 }, (error, stdout, stderr) => {
+      const code = error ? error.code : 0;
+      if (error && typeof code !== 'number') reject(new Error(`${command} cannot be run: ${error.message}`));
+      else resolve({ code: Number(code), stdout, stderr });
+    });
+    child.stdin?.end(input ?? '');
+  });
+}
+
+function kubeconfig(
+  server: string,
+  { caPem }: Authority,
+  identity: { token: string } | { certPem: string; keyPem: string },
+): string {
+  const base64 = (text: string) => Buffer.from(text).toString('base64');
+  const user =
+    'token' in identity
+      ? `token: ${identity.token}`
+      : `client-certificate-data: ${base64(identity.certPem)}\n    client-key-data: ${base64(identity.keyPem)}`;
+  return `apiVersion: v1
+kind: Config
+current-context: bed
+contexts:
+- name: bed
+  context:
+    cluster: bed
+    user: bed
+clusters:
+- name: bed
+  cluster:
+    server: ${server}
+    certificate-authority-data: ${base64(caPem)}
+users:
+- name: bed
+  user:
+    ${user}
+`;
+}
+
+/** Whether a GET is answered with 200 by whoever has this authority's certificate. */
+function answers(
+  url: string,
+  { token, ...tls }: { ca: string; cert?: string; key?: string; token?: string },
+): Promise<boolean> {
+  return new Promise((resolve) => {
+    const headers = token ? { authorization: `Bearer ${token}` } : {};
+    const asked = request(url, { ...tls, headers, timeout: 2_000, agent: false }, (response) => {
+      response.resume();
+      resolve(response.statusCode === 200);
+    });
+    asked.on('timeout', () => asked.destroy());
+    asked.on('error', () => resolve(false));
+    asked.end();
+  });
+}

@@ -1,0 +1,62 @@
+// The first half of `npm run demo`, `npm test`, `npm run bench` and `npm run bed`: on a machine with nothing but
+// Node, npm, Go and Python it installs and builds all else, says what it does, and is done at once the next time.
+// Plain JavaScript without dependencies, because it runs before there are any.
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const stamp = `${root}node_modules/.installed-lockfile`;
+
+/** What must be there already: command, the oldest version that will do, how to get it. */
+const REQUIRED = [
+  ['node', ['--version'], [20, 0], 'Node.js 20 or later (nodejs.org, or your package manager)'],
+  ['npm', ['--version'], [10, 0], 'npm 10 or later (comes with Node.js)'],
+  ['go', ['version'], [1, 26], 'Go 1.26 or later (go.dev): it builds kube-apiserver, etcd and helm'],
+  ['python3', ['--version'], [3, 11], 'Python 3.11 or later: it runs the local AWS'],
+  [
+    'python3',
+    ['-c', 'import venv, ensurepip; print("0.0")'],
+    [0, 0],
+    "Python's venv module (Debian: python3-venv)",
+  ],
+  ['openssl', ['version'], [1, 1], 'the openssl command: it makes the local AWS its certificate'],
+];
+
+function missing([command, args, [major, minor], how]) {
+  const { status, stdout } = spawnSync(command, args, { encoding: 'utf8' });
+  const version = status === 0 && /(\d+)\.(\d+)/.exec(stdout);
+  if (!version) return `${command} is not there: install ${how}`;
+  const isOld = Number(version[1]) < major || (Number(version[1]) === major && Number(version[2]) < minor);
+  return isOld ? `${command} is ${version[0]}: install ${how}` : undefined;
+}
+
+function run(command, args) {
+  const { status, error } = spawnSync(command, args, { cwd: root, stdio: 'inherit' });
+  if (error) throw error;
+  if (status !== 0) {
+    console.error(
+      `\n✖ ${command} ${args.join(' ')} failed (exit code ${status}); what it printed stands above.`,
+    );
+    process.exit(1);
+  }
+}
+
+const problems = REQUIRED.map(missing).filter(Boolean);
+if (problems.length > 0) {
+  console.error(
+    `✖ This machine lacks what the set-up needs:\n${problems.map((problem) => `  - ${problem}`).join('\n')}`,
+  );
+  process.exit(1);
+}
+
+const lockfile = createHash('sha256')
+  .update(readFileSync(`${root}package-lock.json`))
+  .digest('hex');
+if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== lockfile) {
+  console.log('• npm dependencies: installing');
+  run('npm', ['ci', '--prefer-offline', '--no-audit', '--no-fund', '--loglevel=error']);
+  writeFileSync(stamp, lockfile);
+}
+run(`${root}node_modules/.bin/node`, ['test/bed/toolchain.ts']);

@@ -1,0 +1,214 @@
+// The programs that the bed needs and npm does not have: kube-apiserver, etcd, kubectl, helm, and a Python with the
+// local AWS. Built once into a cache outside the checkout; a cache entry is named after what it was built from.
+import { spawn, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+
+const SOURCES = fileURLToPath(new URL('toolchain', import.meta.url));
+const KUBERNETES_VERSION = 'v1.36.3';
+
+/** Where what was built is kept. */
+export const CACHE =
+  process.env.ECR_ANYWHERE_CACHE ??
+  join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'ecr-anywhere');
+
+export interface Tools {
+  readonly kubeApiserver: string;
+  readonly etcd: string;
+  readonly kubectl: string;
+  readonly helm: string;
+  /** A Python that has the local AWS. */
+  readonly python: string;
+}
+
+interface Build {
+  readonly title: string;
+  /** What it is built from; the cache entry's name follows from their content. */
+  readonly inputs: readonly string[];
+  /** A file of the result, to see that it is there. */
+  readonly result: string;
+  readonly commands: (target: string) => readonly { command: string; args: readonly string[]; cwd: string }[];
+}
+
+function goBuild(
+  title: string,
+  folder: string,
+  result: string,
+  packages: readonly string[],
+  ldflags: string,
+): Build {
+  const cwd = join(SOURCES, folder);
+  return {
+    title,
+    inputs: [join(cwd, 'go.mod'), join(cwd, 'go.sum')],
+    result,
+    commands: (target) =>
+      packages.map((path) => ({
+        command: 'go',
+        // A package's last element is the program's name, but for etcd's.
+        args: [
+          'build',
+          '-mod=readonly',
+          '-trimpath',
+          '-ldflags',
+          `-s -w ${ldflags}`,
+          '-o',
+          join(target, nameOf(path)),
+          path,
+        ],
+        cwd,
+      })),
+  };
+}
+
+function nameOf(path: string): string {
+  return path.startsWith('go.etcd.io/etcd') ? 'etcd' : path.slice(path.lastIndexOf('/') + 1);
+}
+
+const version = `-X k8s.io/component-base/version.gitVersion=${KUBERNETES_VERSION}`;
+const CONTROL_PLANE = goBuild(
+  `kube-apiserver ${KUBERNETES_VERSION} and etcd`,
+  'kubernetes',
+  'etcd',
+  ['k8s.io/kubernetes/cmd/kube-apiserver', 'go.etcd.io/etcd/server/v3'],
+  version,
+);
+const KUBECTL = goBuild(
+  `kubectl ${KUBERNETES_VERSION}`,
+  'kubernetes',
+  'kubectl',
+  ['k8s.io/kubernetes/cmd/kubectl'],
+  version,
+);
+const HELM = goBuild('helm', 'helm', 'helm', ['helm.sh/helm/v3/cmd/helm'], '');
+const LOCAL_AWS: Build = {
+  title: 'the local AWS (MiniStack)',
+  inputs: [join(SOURCES, 'requirements.txt')],
+  result: 'bin/ministack',
+  commands: (target) => [
+    { command: 'python3', args: ['-m', 'venv', target], cwd: SOURCES },
+    {
+      command: join(target, 'bin/python'),
+      args: ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '-r', 'requirements.txt'],
+      cwd: SOURCES,
+    },
+  ],
+};
+
+/** The programs' paths. @throws Error that says how to build what is not there */
+export function tools(): Tools {
+  const inCache = (build: Build, file = build.result) => {
+    const path = join(folderOf(build), file);
+    if (!existsSync(path)) throw new Error(`${build.title} is not built yet: run "node test/bed/setup.mjs"`);
+    return path;
+  };
+  const assets = kubebuilderAssets();
+  return {
+    kubeApiserver: assets ? join(assets, 'kube-apiserver') : inCache(CONTROL_PLANE, 'kube-apiserver'),
+    etcd: assets ? join(assets, 'etcd') : inCache(CONTROL_PLANE, 'etcd'),
+    kubectl: isKubectlOnPath() ? 'kubectl' : inCache(KUBECTL),
+    helm: inCache(HELM),
+    python: inCache(LOCAL_AWS, 'bin/python'),
+  };
+}
+
+/** $KUBEBUILDER_ASSETS, where it has an API server and an etcd. */
+function kubebuilderAssets(): string | undefined {
+  const assets = process.env.KUBEBUILDER_ASSETS;
+  return assets && existsSync(join(assets, 'kube-apiserver')) && existsSync(join(assets, 'etcd'))
+    ? assets
+    : undefined;
+}
+
+let kubectlOnPath: boolean | undefined;
+function isKubectlOnPath(): boolean {
+  kubectlOnPath ??= spawnSync('kubectl', ['version', '--client'], { stdio: 'ignore' }).status === 0;
+  return kubectlOnPath;
+}
+
+function folderOf(build: Build): string {
+  const hash = createHash('sha256');
+  for (const input of build.inputs) hash.update(readFileSync(input));
+  return join(CACHE, `${build.title.replace(/[^A-Za-z0-9.]+/g, '-')}-${hash.digest('hex').slice(0, 12)}`);
+}
+
+async function ensure(build: Build): Promise<void> {
+  const folder = folderOf(build);
+  if (existsSync(join(folder, build.result))) return;
+  mkdirSync(CACHE, { recursive: true });
+  await using _ = await lock(`${folder}.lock`, build.title);
+  if (existsSync(join(folder, build.result))) return;
+  // A virtual environment knows its own path, so it is made in place; the result appears last in both cases.
+  const inPlace = build === LOCAL_AWS;
+  const target = inPlace ? folder : `${folder}.${process.pid}`;
+  rmSync(target, { recursive: true, force: true });
+  const startedAt = performance.now();
+  const elapsed = () => `${Math.round((performance.now() - startedAt) / 1000)} s`;
+  console.log(`• ${build.title}: building (once; kept in ${CACHE})`);
+  const alive = setInterval(() => console.log(`  … ${build.title}: ${elapsed()}`), 20_000);
+  try {
+    for (const { command, args, cwd } of build.commands(target)) await run(command, args, cwd);
+    if (!inPlace) renameSync(target, folder);
+    console.log(`  ${build.title}: done in ${elapsed()}`);
+  } catch (error) {
+    rmSync(target, { recursive: true, force: true });
+    throw error;
+  } finally {
+    clearInterval(alive);
+  }
+}
+
+function run(command: string, args: readonly string[], cwd: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, args, {
+      cwd,
+      stdio: ['ignore', 'inherit', 'inherit'],
+      env: { ...process.env, GOFLAGS: '' },
+    });
+    child.on('error', reject);
+    child.on('exit', (code) =>
+      code === 0 ? resolve() : reject(new Error(`${command} ${args.join(' ')}: exit code ${code}`)),
+    );
+  });
+}
+
+/** A lock on a path, for two set-ups at the same time; one whose owner is gone is taken over. */
+async function lock(path: string, title: string): Promise<AsyncDisposable> {
+  for (let said = false; ; said = true) {
+    try {
+      mkdirSync(path);
+      writeFileSync(join(path, 'pid'), String(process.pid));
+      return { [Symbol.asyncDispose]: async () => rmSync(path, { recursive: true, force: true }) };
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    }
+    if (isAbandoned(path)) rmSync(path, { recursive: true, force: true });
+    else if (!said) console.log(`• ${title}: another process is building it; waiting`);
+    await sleep(500);
+  }
+}
+
+function isAbandoned(path: string): boolean {
+  try {
+    process.kill(Number(readFileSync(join(path, 'pid'), 'utf8')), 0);
+    return false;
+  } catch (error) {
+    // No such process; or no pid written yet, which is a matter of milliseconds.
+    const noPid = (error as NodeJS.ErrnoException).code === 'ENOENT';
+    return !noPid || (existsSync(path) && Date.now() - statSync(path).mtimeMs > 5_000);
+  }
+}
+
+if (import.meta.main) {
+  const builds = [
+    ...(kubebuilderAssets() ? [] : [CONTROL_PLANE]),
+    ...(isKubectlOnPath() ? [] : [KUBECTL]),
+    HELM,
+    LOCAL_AWS,
+  ];
+  for (const build of builds) await ensure(build);
+}
