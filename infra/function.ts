@@ -1,0 +1,106 @@
+// The Lambda function: its bundle, its log group, and a role that can do what a run needs and nothing else.
+import { ArnFormat, Duration, RemovalPolicy, Stack } from 'aws-cdk-lib';
+import { PolicyDocument, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
+import { ApplicationLogLevel, Architecture, LoggingFormat, Runtime } from 'aws-cdk-lib/aws-lambda';
+import { LogLevel, NodejsFunction, OutputFormat } from 'aws-cdk-lib/aws-lambda-nodejs';
+import { LogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
+import { Construct } from 'constructs';
+import { CLUSTERS_PREFIX, ENVIRONMENT } from '../functions/refresher/settings.ts';
+import { deadLetters } from './dead-letters.ts';
+
+export interface RefresherFunctionProps {
+  readonly entry: string;
+  readonly interval: Duration;
+  readonly clusterDeadline: Duration;
+  readonly clusterConcurrency: number;
+  readonly memory: number;
+  readonly timeout: Duration;
+  readonly logRetention: RetentionDays | undefined;
+  readonly exclusive: boolean;
+}
+
+/** The function, ready to be invoked by a schedule or by people. */
+export class RefresherFunction extends Construct {
+  readonly function: NodejsFunction;
+  readonly logGroup: LogGroup;
+
+  constructor(scope: Construct, id: string, props: RefresherFunctionProps) {
+    super(scope, id);
+    const failures = deadLetters(this, 'Failures');
+    this.logGroup = new LogGroup(this, 'Logs', {
+      retention: props.logRetention ?? RetentionDays.ONE_MONTH,
+      // Reports of runs, worth nothing without the deployment.
+      removalPolicy: RemovalPolicy.DESTROY,
+    });
+
+    const role = new Role(this, 'Role', {
+      assumedBy: new ServicePrincipal('lambda.amazonaws.com'),
+      description: 'The refresher of ECR Anywhere: reads registered kubeconfigs, writes its own log.',
+      inlinePolicies: {
+        Refresh: new PolicyDocument({
+          statements: [
+            // A log group's ARN ends in `:*`, its streams: Lambda names them as it goes.
+            new PolicyStatement({
+              actions: ['logs:CreateLogStream', 'logs:PutLogEvents'],
+              resources: [this.logGroup.logGroupArn],
+            }),
+            // Lists names in the whole account: the action knows no resources (Service Authorization Reference).
+            new PolicyStatement({ actions: ['secretsmanager:ListSecrets'], resources: ['*'] }),
+            new PolicyStatement({
+              actions: ['secretsmanager:GetSecretValue'],
+              resources: [
+                Stack.of(this).formatArn({
+                  service: 'secretsmanager',
+                  resource: 'secret',
+                  resourceName: `${CLUSTERS_PREFIX}*`,
+                  arnFormat: ArnFormat.COLON_RESOURCE_NAME,
+                }),
+              ],
+            }),
+            new PolicyStatement({ actions: ['sqs:SendMessage'], resources: [failures.queueArn] }),
+          ],
+        }),
+      },
+    });
+
+    this.function = new NodejsFunction(this, 'Refresher', {
+      description: 'Asks every registered cluster to refresh its ECR pull Secrets that are due.',
+      entry: props.entry,
+      runtime: Runtime.NODEJS_24_X,
+      architecture: Architecture.ARM_64,
+      memorySize: props.memory,
+      timeout: props.timeout,
+      role,
+      logGroup: this.logGroup,
+      // Loggers that write JSON to standard output pass unchanged, embedded metrics too. These carry no level and
+      // so count as INFO: a higher threshold here would discard them, and the alarms would see no runs.
+      loggingFormat: LoggingFormat.JSON,
+      applicationLogLevelV2: ApplicationLogLevel.INFO,
+      environment: {
+        [ENVIRONMENT.clusterDeadline]: String(props.clusterDeadline.toSeconds()),
+        [ENVIRONMENT.clusterConcurrency]: String(props.clusterConcurrency),
+        NODE_OPTIONS: '--enable-source-maps',
+      },
+      // The next tick is the retry. An event that waits for a free execution is given up before the next one comes.
+      retryAttempts: 0,
+      maxEventAge: Duration.minutes(Math.max(1, Math.floor(props.interval.toMinutes() / 2))),
+      // Not SqsDestination, which grants more than sending.
+      onFailure: { bind: () => ({ destination: failures.queueArn }) },
+      ...(props.exclusive && { reservedConcurrentExecutions: 1 }),
+      bundling: {
+        format: OutputFormat.ESM,
+        target: 'node24',
+        mainFields: ['module', 'main'],
+        minify: true,
+        sourceMap: true,
+        sourcesContent: false,
+        logLevel: LogLevel.WARNING,
+        // The AWS SDK of our lock file, not the one that Lambda happens to have.
+        externalModules: [],
+        // Some dependencies are CommonJS and ask for Node's own modules with `require`.
+        banner:
+          "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);",
+      },
+    });
+  }
+}

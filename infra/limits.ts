@@ -1,0 +1,24 @@
+// What the settings of a deployment may be, derived from how long credentials live.
+import { REFRESH_WINDOW_MS } from '../contract/freshness.ts';
+
+const MINUTE_MS = 60_000;
+
+/**
+ * Minutes between two runs. A due Secret has the refresh window left: at a third of it two runs in a row may be
+ * lost, the alarms still come before the credentials end, and another run does too.
+ */
+export const INTERVAL = { min: 1, max: REFRESH_WINDOW_MS / 3 / MINUTE_MS, default: 60 } as const;
+
+/** Seconds that AWS lets a function run, and that ours keeps back of it to report what it had no time for. */
+export const FUNCTION_TIMEOUT_SECONDS = 900;
+const REPORTING_SECONDS = 10;
+
+/** Seconds that one cluster may take. */
+export const CLUSTER_DEADLINE = {
+  min: 1,
+  max: FUNCTION_TIMEOUT_SECONDS - REPORTING_SECONDS,
+  default: 120,
+} as const;
+
+/** Clusters at the same time: each opens up to 8 connections, and a function may open 1,024 files. */
+export const CLUSTER_CONCURRENCY = { min: 1, max: 100, default: 25 } as const;

@@ -1,0 +1,75 @@
+// When the refresher runs: an EventBridge schedule that may invoke this one function, and a queue for ticks it could
+// not deliver.
+import { Duration, RemovalPolicy, Stack } from 'aws-cdk-lib';
+import { PolicyDocument, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
+import type { IFunction } from 'aws-cdk-lib/aws-lambda';
+import {
+  Schedule,
+  ScheduleExpression,
+  ScheduleGroup,
+  ScheduleTargetInput,
+  TimeWindow,
+} from 'aws-cdk-lib/aws-scheduler';
+import { LambdaInvoke } from 'aws-cdk-lib/aws-scheduler-targets';
+import type { Queue } from 'aws-cdk-lib/aws-sqs';
+import { Construct } from 'constructs';
+import { deadLetters } from './dead-letters.ts';
+
+export interface RefresherScheduleProps {
+  readonly function: IFunction;
+  readonly interval: Duration;
+  readonly flexibleWindow: Duration;
+  readonly enabled: boolean;
+}
+
+/** The refresher's clock. */
+export class RefresherSchedule extends Construct {
+  readonly deadLetters: Queue;
+
+  constructor(scope: Construct, id: string, props: RefresherScheduleProps) {
+    super(scope, id);
+    this.deadLetters = deadLetters(this, 'DeadLetters');
+    // A group of its own: EventBridge Scheduler names the group as the source when it assumes the role, so schedules
+    // of others in the account cannot borrow it.
+    const group = new ScheduleGroup(this, 'Group', { removalPolicy: RemovalPolicy.DESTROY });
+    const role = new Role(this, 'Role', {
+      assumedBy: new ServicePrincipal('scheduler.amazonaws.com', {
+        conditions: {
+          StringEquals: {
+            'aws:SourceAccount': Stack.of(this).account,
+            'aws:SourceArn': group.scheduleGroupArn,
+          },
+        },
+      }),
+      description: 'The schedule of ECR Anywhere: invokes the refresher.',
+      inlinePolicies: {
+        Invoke: new PolicyDocument({
+          statements: [
+            new PolicyStatement({
+              actions: ['lambda:InvokeFunction'],
+              resources: [props.function.functionArn],
+            }),
+            new PolicyStatement({ actions: ['sqs:SendMessage'], resources: [this.deadLetters.queueArn] }),
+          ],
+        }),
+      },
+    });
+    const windowMinutes = props.flexibleWindow.toMinutes();
+    new Schedule(this, 'Schedule', {
+      description: 'Runs the refresher of ECR Anywhere.',
+      schedule: ScheduleExpression.rate(props.interval),
+      timeWindow: windowMinutes > 0 ? TimeWindow.flexible(props.flexibleWindow) : TimeWindow.off(),
+      enabled: props.enabled,
+      scheduleGroup: group,
+      target: new LambdaInvoke(props.function, {
+        // As it is: the target would add permissions to every version and alias of the function.
+        role: role.withoutPolicyUpdates(),
+        input: ScheduleTargetInput.fromObject({}),
+        deadLetterQueue: this.deadLetters,
+        // A tick that cannot be delivered soon is a lost one: the next is due, and the dead letter tells.
+        retryAttempts: 5,
+        maxEventAge: Duration.minutes(Math.max(1, Math.floor(props.interval.toMinutes() / 4))),
+      }),
+    });
+  }
+}

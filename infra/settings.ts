@@ -1,0 +1,50 @@
+// The deployer's settings: CDK context, validated, every problem reported together.
+import { z } from 'zod';
+import { CLUSTER_CONCURRENCY, CLUSTER_DEADLINE, INTERVAL } from './limits.ts';
+
+/** `-c key=value` on the command line arrives as text, in cdk.json as what it is. */
+const number = (limits: { min: number; max: number }) =>
+  z.coerce.number().int().min(limits.min).max(limits.max);
+const flag = z.preprocess(String, z.stringbool());
+
+const Settings = z.object({
+  /** Name of the CloudFormation stack; a second stage in the same account and region takes another. */
+  stackName: z
+    .string()
+    .regex(/^[A-Za-z][A-Za-z0-9-]{0,127}$/, 'must be a letter, then letters, digits and hyphens')
+    .default('EcrAnywhere'),
+  /** Minutes between two runs. */
+  rateMinutes: number(INTERVAL).default(INTERVAL.default),
+  /** Whether the schedule runs. Off, the function answers whoever invokes it, and an alarm rings where nobody does. */
+  scheduleEnabled: flag.default(true),
+  /** Who gets the alarms by e-mail; AWS asks them to confirm. Without it, subscribe to the topic yourself. */
+  alarmEmail: z.email().optional(),
+  /** Seconds one cluster may take. */
+  clusterDeadlineSeconds: number(CLUSTER_DEADLINE).default(CLUSTER_DEADLINE.default),
+  /** How many clusters run at the same time. */
+  clusterConcurrency: number(CLUSTER_CONCURRENCY).default(CLUSTER_CONCURRENCY.default),
+});
+
+export type Settings = Readonly<z.infer<typeof Settings>>;
+
+/** The CDK's own context keys all carry one of these; a key without is meant for us. */
+const NOT_OURS = /[:/@-]/;
+
+/**
+ * Reads the settings.
+ *
+ * @param context everything that the CDK knows: cdk.json and `-c key=value`
+ * @throws Error that names every setting that is wrong or unknown (a mistyped `alarmEmail` must not pass silently)
+ */
+export function readSettings(context: Readonly<Record<string, unknown>>): Settings {
+  const ours = Object.fromEntries(Object.entries(context).filter(([key]) => !NOT_OURS.test(key)));
+  const parsed = Settings.strict().safeParse(ours);
+  if (parsed.success) return parsed.data;
+  const problems = parsed.error.issues.map((issue) =>
+    issue.path.length > 0 ? `${issue.path.join('.')}: ${issue.message}` : issue.message,
+  );
+  throw new Error(
+    `The CDK context does not fit:\n${problems.map((problem) => `  - ${problem}`).join('\n')}\n` +
+      `Known settings: ${Object.keys(Settings.shape).join(', ')}. Set them with -c key=value or in cdk.json.`,
+  );
+}

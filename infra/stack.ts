@@ -1,0 +1,36 @@
+// The stack of this project's own CDK app: one refresher, and outputs that say what to do next.
+import { CfnOutput, Duration, Stack, type StackProps } from 'aws-cdk-lib';
+import type { Construct } from 'constructs';
+import { CLUSTERS_PREFIX } from '../functions/refresher/settings.ts';
+import { Refresher } from './refresher.ts';
+import type { Settings } from './settings.ts';
+
+export interface EcrAnywhereStackProps extends StackProps {
+  readonly settings: Settings;
+}
+
+/** One refresher. Two stages in one account and region are two stacks; they serve the same registered clusters. */
+export class EcrAnywhereStack extends Stack {
+  constructor(scope: Construct, id: string, { settings, ...props }: EcrAnywhereStackProps) {
+    super(scope, id, {
+      description: 'ECR Anywhere: keeps the ECR pull Secrets of Kubernetes clusters fresh.',
+      ...props,
+    });
+    const refresher = new Refresher(this, 'Refresher', {
+      interval: Duration.minutes(settings.rateMinutes),
+      scheduleEnabled: settings.scheduleEnabled,
+      clusterDeadline: Duration.seconds(settings.clusterDeadlineSeconds),
+      clusterConcurrency: settings.clusterConcurrency,
+      ...(settings.alarmEmail !== undefined && { alarmEmail: settings.alarmEmail }),
+    });
+    const { functionName } = refresher.function;
+    const outputs = {
+      FunctionName: functionName,
+      AlarmTopicArn: refresher.alarmTopic.topicArn,
+      RegisterCluster: `aws secretsmanager create-secret --region ${this.region} --name ${CLUSTERS_PREFIX}NAME --secret-string file://kubeconfig`,
+      DryRun: `aws lambda invoke --region ${this.region} --function-name ${functionName} --cli-binary-format raw-in-base64-out --cli-read-timeout 900 --payload '{"dryRun":true}' /dev/stdout`,
+      TailLog: `aws logs tail ${refresher.logGroup.logGroupName} --region ${this.region} --follow`,
+    };
+    for (const [name, value] of Object.entries(outputs)) new CfnOutput(this, name, { value });
+  }
+}

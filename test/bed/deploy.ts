@@ -1,0 +1,60 @@
+// Deploys a CDK app into the local AWS as anybody would into theirs: `cdk bootstrap`, then `cdk deploy`.
+import { execFile } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { CloudFormationClient, DescribeStacksCommand } from '@aws-sdk/client-cloudformation';
+import { Deployment } from './deployment.ts';
+import type { Emulator } from './emulator.ts';
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+
+export interface DeployOptions {
+  /** Settings of the app (infra/settings.ts). */
+  readonly context?: Readonly<Record<string, string | number | boolean>>;
+  /** Another app than the project's, as in cdk.json, with the name of its one stack. */
+  readonly app?: { readonly command: string; readonly stackName: string };
+}
+
+/** Deploys the stack, or updates it, and bootstraps the account where that is still to be done. */
+export async function deployStack(emulator: Emulator, options: DeployOptions = {}): Promise<Deployment> {
+  const { context = {}, app } = options;
+  const stackName = app?.stackName ?? String(context.stackName ?? 'EcrAnywhere');
+  const settings = [
+    ...Object.entries(context).flatMap(([key, value]) => ['--context', `${key}=${value}`]),
+    ...(app ? ['--app', app.command] : []),
+    ...['--output', join(emulator.dir, `cdk.out.${stackName}`)],
+  ];
+  if (!(await exists(emulator, 'CDKToolkit'))) await cdk(emulator, ['bootstrap', ...settings]);
+  const outputsFile = join(emulator.dir, `outputs.${stackName}.json`);
+  await cdk(emulator, [
+    ...['deploy', stackName, ...settings, '--require-approval', 'never', '--outputs-file', outputsFile],
+  ]);
+  const outputs = JSON.parse(await readFile(outputsFile, 'utf8')) as Record<string, Record<string, string>>;
+  return Deployment.of(emulator, stackName, outputs[stackName] ?? {});
+}
+
+async function exists(emulator: Emulator, StackName: string): Promise<boolean> {
+  const client = new CloudFormationClient(emulator.clientConfig);
+  try {
+    await client.send(new DescribeStacksCommand({ StackName }));
+    return true;
+  } catch (error) {
+    if (error instanceof Error && error.name === 'ValidationError') return false;
+    throw error;
+  }
+}
+
+async function cdk(emulator: Emulator, args: readonly string[]): Promise<void> {
+  try {
+    await promisify(execFile)('cdk', [...args, '--no-notices'], {
+      cwd: ROOT,
+      env: { ...emulator.env, CDK_DISABLE_CLI_TELEMETRY: 'true' },
+      maxBuffer: 64 * 1024 * 1024,
+    });
+  } catch (error) {
+    const { stdout = '', stderr = '' } = error as { stdout?: string; stderr?: string };
+    throw new Error(`cdk ${args[0]} failed:\n${stdout}${stderr}`, { cause: error });
+  }
+}

@@ -1,0 +1,227 @@
+// A deployed stack, to work with: invoke it, register clusters, read its log, queues and alarms, start and stop its
+// schedule. Everything through AWS's own interfaces, as the account's root.
+import { CloudFormationClient, DescribeStackResourcesCommand } from '@aws-sdk/client-cloudformation';
+import { CloudWatchClient, DescribeAlarmsCommand } from '@aws-sdk/client-cloudwatch';
+import { CloudWatchLogsClient, paginateFilterLogEvents } from '@aws-sdk/client-cloudwatch-logs';
+import { InvokeCommand, LambdaClient } from '@aws-sdk/client-lambda';
+import {
+  GetScheduleCommand,
+  ListSchedulesCommand,
+  SchedulerClient,
+  UpdateScheduleCommand,
+} from '@aws-sdk/client-scheduler';
+import {
+  CreateSecretCommand,
+  DeleteSecretCommand,
+  PutSecretValueCommand,
+  ResourceExistsException,
+  SecretsManagerClient,
+} from '@aws-sdk/client-secrets-manager';
+import { ReceiveMessageCommand, SQSClient } from '@aws-sdk/client-sqs';
+import { CLUSTERS_PREFIX } from '../../functions/refresher/settings.ts';
+import type { AlarmState } from './cloudwatch-alarms.ts';
+import type { Emulator } from './emulator.ts';
+
+/** What a synchronous invocation answered. */
+export interface Invocation {
+  readonly payload: unknown;
+  /** Set where the function failed; the payload then tells the error. */
+  readonly functionError?: string;
+  /** The end of its log, up to 4 kB. */
+  readonly logTail: string;
+}
+
+export interface LogLine {
+  readonly time: number;
+  readonly message: string;
+}
+
+export class Deployment {
+  readonly emulator: Emulator;
+  readonly stackName: string;
+  readonly outputs: Readonly<Record<string, string>>;
+  readonly functionName: string;
+  readonly logGroupName: string;
+  /** CloudFormation's physical ids by logical id. */
+  readonly resources: ReadonlyMap<string, string>;
+  readonly #clients;
+
+  private constructor(
+    emulator: Emulator,
+    stackName: string,
+    outputs: Readonly<Record<string, string>>,
+    resources: ReadonlyMap<string, string>,
+  ) {
+    const config = emulator.clientConfig;
+    this.emulator = emulator;
+    this.stackName = stackName;
+    this.outputs = outputs;
+    this.resources = resources;
+    this.functionName = this.resource('RefresherFunctionRefresher');
+    this.logGroupName = this.resource('RefresherFunctionLogs');
+    this.#clients = {
+      lambda: new LambdaClient({ ...config, maxAttempts: 1 }),
+      logs: new CloudWatchLogsClient(config),
+      cloudWatch: new CloudWatchClient(config),
+      scheduler: new SchedulerClient(config),
+      secrets: new SecretsManagerClient(config),
+      queues: new SQSClient(config),
+    };
+  }
+
+  /** Looks a deployed stack up. */
+  static async of(
+    emulator: Emulator,
+    stackName: string,
+    outputs: Readonly<Record<string, string>>,
+  ): Promise<Deployment> {
+    const client = new CloudFormationClient(emulator.clientConfig);
+    const { StackResources = [] } = await client.send(
+      new DescribeStackResourcesCommand({ StackName: stackName }),
+    );
+    const resources = new Map(
+      StackResources.map(({ LogicalResourceId = '', PhysicalResourceId = '' }) => [
+        LogicalResourceId,
+        PhysicalResourceId,
+      ]),
+    );
+    return new Deployment(emulator, stackName, outputs, resources);
+  }
+
+  /** The physical id of the resource whose construct path is this; CloudFormation's name for it ends in a hash. */
+  resource(path: string): string {
+    const pattern = new RegExp(`^${path}[0-9A-F]{8}$`);
+    const found = this.resources.entries().find(([logicalId]) => pattern.test(logicalId));
+    if (!found) throw new Error(`The stack ${this.stackName} has no ${path}: ${[...this.resources.keys()]}`);
+    return found[1];
+  }
+
+  /** Invokes the function and waits for its answer. */
+  async invoke(event: unknown = {}): Promise<Invocation> {
+    const { Payload, FunctionError, LogResult } = await this.#clients.lambda.send(
+      new InvokeCommand({ FunctionName: this.functionName, Payload: JSON.stringify(event), LogType: 'Tail' }),
+    );
+    return {
+      payload: JSON.parse(new TextDecoder().decode(Payload) || 'null'),
+      ...(FunctionError !== undefined && { functionError: FunctionError }),
+      logTail: Buffer.from(LogResult ?? '', 'base64').toString(),
+    };
+  }
+
+  /** Invokes the function as the schedule does, without waiting. */
+  async invokeAsync(event: unknown = {}): Promise<void> {
+    await this.#clients.lambda.send(
+      new InvokeCommand({
+        FunctionName: this.functionName,
+        Payload: JSON.stringify(event),
+        InvocationType: 'Event',
+      }),
+    );
+  }
+
+  /** The function's log, oldest first. @param since milliseconds since the epoch */
+  async logs(since = 0): Promise<LogLine[]> {
+    const lines: LogLine[] = [];
+    const pages = paginateFilterLogEvents(
+      { client: this.#clients.logs },
+      { logGroupName: this.logGroupName, startTime: since },
+    );
+    for await (const { events = [] } of pages) {
+      for (const { timestamp = 0, message = '' } of events) lines.push({ time: timestamp, message });
+    }
+    return lines.sort((a, b) => a.time - b.time);
+  }
+
+  /** Registers a cluster, or gives it another kubeconfig. */
+  async registerCluster(name: string, kubeconfig: string): Promise<void> {
+    const id = `${CLUSTERS_PREFIX}${name}`;
+    try {
+      await this.#clients.secrets.send(new CreateSecretCommand({ Name: id, SecretString: kubeconfig }));
+    } catch (error) {
+      if (!(error instanceof ResourceExistsException)) throw error;
+      await this.#clients.secrets.send(new PutSecretValueCommand({ SecretId: id, SecretString: kubeconfig }));
+    }
+  }
+
+  /** Forgets a cluster. */
+  async unregisterCluster(name: string): Promise<void> {
+    await this.#clients.secrets.send(
+      new DeleteSecretCommand({ SecretId: `${CLUSTERS_PREFIX}${name}`, ForceDeleteWithoutRecovery: true }),
+    );
+  }
+
+  /** What the function failed at when it was invoked without waiting; the messages stay. */
+  failures(): Promise<string[]> {
+    return this.#peek(this.resource('RefresherFunctionFailures'));
+  }
+
+  /** Ticks that the schedule could not deliver; the messages stay. */
+  deadLetters(): Promise<string[]> {
+    return this.#peek(this.resource('RefresherScheduleDeadLetters'));
+  }
+
+  async #peek(QueueUrl: string): Promise<string[]> {
+    const { Messages = [] } = await this.#clients.queues.send(
+      new ReceiveMessageCommand({ QueueUrl, MaxNumberOfMessages: 10, VisibilityTimeout: 0 }),
+    );
+    return Messages.map(({ Body = '' }) => Body);
+  }
+
+  /** The stack's alarms by the names that infra/alarms.ts gives them. The local AWS evaluates them only when metrics come in: see metrics.ts. */
+  async alarms(): Promise<Record<string, AlarmState>> {
+    const names = new Map(
+      [...this.resources].flatMap(([logicalId, name]) => {
+        const match = /^RefresherAlarms(\w+)[0-9A-F]{8}$/.exec(logicalId);
+        return match?.[1] ? [[name, match[1]]] : [];
+      }),
+    );
+    const { MetricAlarms = [] } = await this.#clients.cloudWatch.send(
+      new DescribeAlarmsCommand({ AlarmNames: [...names.keys()] }),
+    );
+    return Object.fromEntries(
+      MetricAlarms.map(({ AlarmName = '', StateValue = 'INSUFFICIENT_DATA' }) => [
+        names.get(AlarmName) ?? AlarmName,
+        StateValue,
+      ]),
+    ) as Record<string, AlarmState>;
+  }
+
+  /** Starts the schedule, at another rate if one is given. */
+  startSchedule(options: { readonly rateMinutes?: number } = {}): Promise<void> {
+    const { rateMinutes } = options;
+    return this.#setSchedule({
+      State: 'ENABLED',
+      ...(rateMinutes !== undefined && {
+        ScheduleExpression: `rate(${rateMinutes} minute${rateMinutes === 1 ? '' : 's'})`,
+        FlexibleTimeWindow: { Mode: 'OFF' },
+      }),
+    });
+  }
+
+  /** Stops the schedule; the function still answers. */
+  stopSchedule(): Promise<void> {
+    return this.#setSchedule({ State: 'DISABLED' });
+  }
+
+  async #setSchedule(change: {
+    readonly State: 'ENABLED' | 'DISABLED';
+    readonly ScheduleExpression?: string;
+    readonly FlexibleTimeWindow?: { readonly Mode: 'OFF' };
+  }): Promise<void> {
+    const GroupName = this.resource('RefresherScheduleGroup');
+    const { Schedules = [] } = await this.#clients.scheduler.send(new ListSchedulesCommand({ GroupName }));
+    for (const { Name } of Schedules) {
+      const schedule = await this.#clients.scheduler.send(new GetScheduleCommand({ Name, GroupName }));
+      await this.#clients.scheduler.send(
+        new UpdateScheduleCommand({
+          Name,
+          GroupName,
+          Target: schedule.Target,
+          ScheduleExpression: schedule.ScheduleExpression,
+          FlexibleTimeWindow: schedule.FlexibleTimeWindow,
+          ...change,
+        }),
+      );
+    }
+  }
+}

@@ -1,0 +1,136 @@
+// A local AWS: MiniStack with IAM enforced, over TLS, on a free loopback port. It runs the deployed function under the
+// Node that is first on its PATH.
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { Agent, get } from 'node:https';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { writeSelfSignedCertificate } from './emulator-certificate.ts';
+import { freePorts, startProgram } from './process.ts';
+
+const ACCOUNT = '111122223333';
+const REGION = 'eu-central-1';
+
+export interface EmulatorOptions {
+  /** Holds everything it writes: data, log, certificate, temporary files. */
+  readonly dir: string;
+  /** The Python that has MiniStack. */
+  readonly python: string;
+  /** More environment variables for it, which the functions it runs inherit. */
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+/** Settings that every client of the AWS SDK takes. */
+export interface ClientConfig {
+  readonly endpoint: string;
+  readonly region: string;
+  readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: string };
+  readonly requestHandler: { readonly httpsAgent: Agent };
+}
+
+export interface Emulator extends AsyncDisposable {
+  readonly dir: string;
+  readonly endpoint: string;
+  readonly account: string;
+  readonly region: string;
+  /** A clean environment for child processes that talk to it as the account's root. */
+  readonly env: Readonly<Record<string, string>>;
+  /** For clients in this process, as the account's root. */
+  readonly clientConfig: ClientConfig;
+  readonly logPath: string;
+  /** Stops it. Idempotent. */
+  stop(): Promise<void>;
+}
+
+/** Starts it and waits until it answers. @throws Error with the end of its log where it does not */
+export async function startEmulator({ dir, python, env = {} }: EmulatorOptions): Promise<Emulator> {
+  const tmp = join(dir, 'tmp');
+  const home = join(dir, 'home');
+  await mkdir(tmp, { recursive: true });
+  await mkdir(home, { recursive: true });
+  // It unpacks functions here and adds CommonJS files: an ancestor's "type": "module" must not reach them.
+  await writeFile(join(tmp, 'package.json'), '{}');
+
+  const certificate = join(dir, 'emulator.crt');
+  const key = join(dir, 'emulator.key');
+  await writeSelfSignedCertificate(certificate, key);
+  const ca = await readFile(certificate, 'utf8');
+
+  const [port] = await freePorts(1);
+  const endpoint = `https://127.0.0.1:${port}`;
+  const bin = fileURLToPath(new URL('../../node_modules/.bin', import.meta.url));
+  const base = { PATH: `${bin}:/usr/local/bin:/usr/bin:/bin`, HOME: home, TMPDIR: tmp, LANG: 'C.UTF-8' };
+  const httpsAgent = new Agent({ ca, keepAlive: true });
+  const program = await startProgram(
+    'The local AWS',
+    python,
+    // Not its own entry point, which would also take port 443.
+    ['-m', 'hypercorn', 'ministack.app:app', '--bind', `127.0.0.1:${port}`]
+      .concat('--certfile', certificate, '--keyfile', key)
+      .concat('--keep-alive', '75', '--graceful-timeout', '0'),
+    {
+      cwd: dir,
+      logPath: join(dir, 'emulator.log'),
+      env: {
+        ...base,
+        AUTH: 'true',
+        USE_SSL: '1',
+        MINISTACK_SSL_CERT: certificate,
+        MINISTACK_SSL_KEY: key,
+        NODE_EXTRA_CA_CERTS: certificate,
+        AWS_CA_BUNDLE: certificate,
+        MINISTACK_ACCOUNT_ID: ACCOUNT,
+        MINISTACK_REGION: REGION,
+        GATEWAY_PORT: String(port),
+        STATE_DIR: join(dir, 'state'),
+        S3_DATA_DIR: join(dir, 's3'),
+        PYTHONDONTWRITEBYTECODE: '1',
+        // Listeners on fixed ports that nobody here uses.
+        SFTP_ENABLED: '0',
+        IOT_MTLS_ENABLED: '0',
+        ...env,
+      },
+      // Only this process has the certificate's key, so what answers is this one and not another bed's.
+      isReady: () => answers(`${endpoint}/_ministack/health`, httpsAgent),
+    },
+  );
+  const stop = async () => {
+    httpsAgent.destroy();
+    await program.stop();
+  };
+
+  const credentials = { accessKeyId: ACCOUNT, secretAccessKey: 'test' };
+  return {
+    dir,
+    endpoint,
+    account: ACCOUNT,
+    region: REGION,
+    env: {
+      ...base,
+      AWS_ENDPOINT_URL: endpoint,
+      AWS_REGION: REGION,
+      AWS_DEFAULT_REGION: REGION,
+      AWS_ACCESS_KEY_ID: credentials.accessKeyId,
+      AWS_SECRET_ACCESS_KEY: credentials.secretAccessKey,
+      AWS_EC2_METADATA_DISABLED: 'true',
+      AWS_CONFIG_FILE: join(home, 'no-config'),
+      AWS_SHARED_CREDENTIALS_FILE: join(home, 'no-credentials'),
+      NODE_EXTRA_CA_CERTS: certificate,
+      AWS_CA_BUNDLE: certificate,
+    },
+    clientConfig: { endpoint, region: REGION, credentials, requestHandler: { httpsAgent } },
+    logPath: program.logPath,
+    stop,
+    [Symbol.asyncDispose]: stop,
+  };
+}
+
+function answers(url: string, agent: Agent): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    const request = get(url, { agent }, (response) => {
+      response.resume();
+      resolve(response.statusCode === 200);
+    });
+    request.setTimeout(2_000, () => request.destroy(new Error('no answer')));
+    request.on('error', reject);
+  });
+}

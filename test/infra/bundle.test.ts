@@ -1,0 +1,47 @@
+// The bundle that is deployed: one file that Node can load with nothing beside it.
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { synthWithBundle } from './synth.ts';
+
+const outdir = mkdtempSync(join(tmpdir(), 'ecr-anywhere-'));
+afterAll(() => rmSync(outdir, { recursive: true, force: true }));
+let bundle: string;
+beforeAll(() => {
+  bundle = synthWithBundle(outdir);
+});
+
+const load = (env: Record<string, string>) =>
+  execFileSync(
+    process.execPath,
+    [
+      '--enable-source-maps',
+      '--input-type=module',
+      '-e',
+      `console.log(typeof (await import('${bundle}/index.mjs')).handler)`,
+    ],
+    { cwd: bundle, env, encoding: 'utf8', stdio: 'pipe' },
+  );
+
+test('is a module with its source map, without the sources', () => {
+  expect(readdirSync(bundle).sort()).toEqual(['index.mjs', 'index.mjs.map']);
+  const map = JSON.parse(readFileSync(join(bundle, 'index.mjs.map'), 'utf8')) as Record<string, unknown>;
+  expect(map).not.toHaveProperty('sourcesContent');
+});
+
+test('loads under Node 24 outside the checkout, so the AWS SDK is inside', () => {
+  expect(process.versions.node).toMatch(/^24\./);
+  const env = {
+    AWS_REGION: 'eu-central-1',
+    AWS_LAMBDA_FUNCTION_NAME: 'refresher',
+    CLUSTER_DEADLINE_SECONDS: '120',
+    CLUSTER_CONCURRENCY: '25',
+  };
+  expect(load(env).trim()).toBe('function');
+});
+
+test('without its settings it says which are missing', () => {
+  expect(() => load({ AWS_REGION: 'eu-central-1' })).toThrow('CLUSTER_DEADLINE_SECONDS');
+});

@@ -1,0 +1,156 @@
+// The stack deployed by the real CDK into a local AWS that enforces IAM, and invoked there: bundle, role, log, metrics,
+// queues, schedule and alarms as one.
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { CreateSecretCommand, SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { METRIC, METRICS_NAMESPACE } from '../../functions/refresher/settings.ts';
+import { embeddedMetrics } from '../bed/cloudwatch-alarms.ts';
+import { deployStack } from '../bed/deploy.ts';
+import type { Deployment } from '../bed/deployment.ts';
+import { type Emulator, startEmulator } from '../bed/emulator.ts';
+import { relayMetrics } from '../bed/metrics.ts';
+import { tools } from '../bed/toolchain.ts';
+import type { ProbeEvent } from './probe/handler.ts';
+
+const UNREACHABLE = `apiVersion: v1
+kind: Config
+current-context: c
+contexts: [{name: c, context: {cluster: c, user: u}}]
+clusters: [{name: c, cluster: {server: "https://192.0.2.1:6443"}}]
+users: [{name: u, user: {token: not-a-token}}]
+`;
+
+let dir: string;
+let emulator: Emulator;
+
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
+  emulator = await startEmulator({ dir, python: tools().python });
+});
+
+afterAll(async () => {
+  await emulator?.stop();
+  await rm(dir, { recursive: true, force: true });
+});
+
+describe('the stack', () => {
+  let stack: Deployment;
+
+  beforeAll(async () => {
+    stack = await deployStack(emulator, { context: { scheduleEnabled: false, clusterDeadlineSeconds: 2 } });
+  });
+
+  test('answers with no clusters, and counts them', async () => {
+    expect(await stack.invoke()).toMatchObject({ payload: { clusters: [] } });
+    const metrics = embeddedMetrics((await stack.logs()).map(({ message }) => message));
+    expect(metrics).toContainEqual(
+      expect.objectContaining({
+        namespace: METRICS_NAMESPACE,
+        name: METRIC.clustersRegistered,
+        dimensions: { service: stack.functionName },
+        value: 0,
+      }),
+    );
+  });
+
+  test('its outputs name what was made', () => {
+    expect(stack.outputs).toMatchObject({
+      FunctionName: stack.functionName,
+      AlarmTopicArn: expect.stringContaining(':sns:'),
+      RegisterCluster: expect.stringContaining('--name ecr-anywhere/clusters/NAME'),
+      DryRun: expect.stringContaining(`--function-name ${stack.functionName} `),
+      TailLog: `aws logs tail ${stack.logGroupName} --region ${emulator.region} --follow`,
+    });
+  });
+
+  test('reads a registered cluster; failing, it fails the run, once, and the queue for failures tells', async () => {
+    await stack.registerCluster('nowhere', UNREACHABLE);
+    const { functionError, payload } = await stack.invoke({ clusters: ['nowhere'] });
+    expect(functionError).toBe('Unhandled');
+    expect(payload).toMatchObject({
+      errorMessage: expect.stringContaining('None of 1 clusters could be served. nowhere:'),
+    });
+
+    const before = (await stack.logs()).length;
+    await stack.invokeAsync();
+    await vi.waitFor(async () => expect(await stack.failures()).toHaveLength(1), {
+      timeout: 20_000,
+      interval: 200,
+    });
+    const [failure = ''] = await stack.failures();
+    expect(JSON.parse(failure)).toMatchObject({ requestPayload: {} });
+    const runs = (await stack.logs()).slice(before).filter(({ message }) => message.startsWith('START '));
+    expect(runs).toHaveLength(1);
+  });
+
+  test('a failing run raises the alarms', async () => {
+    await using relay = relayMetrics(stack);
+    await stack.registerCluster('nowhere', UNREACHABLE);
+    await stack.invoke();
+    await vi.waitFor(
+      async () => expect(await stack.alarms()).toMatchObject({ Errors: 'ALARM', ClustersFailed: 'ALARM' }),
+      { timeout: 20_000, interval: 500 },
+    );
+    expect(relay.metrics.map(({ name }) => name)).toContain(METRIC.clustersFailed);
+    await stack.unregisterCluster('nowhere');
+    expect(await stack.invoke()).toMatchObject({ payload: { clusters: [] } });
+  });
+
+  test('the schedule runs it', { timeout: 120_000 }, async () => {
+    const since = Date.now();
+    await stack.startSchedule({ rateMinutes: 1 });
+    const runs = async () =>
+      embeddedMetrics((await stack.logs(since)).map(({ message }) => message)).filter(
+        ({ name }) => name === METRIC.clustersRegistered,
+      );
+    await vi.waitFor(async () => expect((await runs()).length).toBeGreaterThan(0), {
+      timeout: 110_000,
+      interval: 1_000,
+    });
+    await stack.stopSchedule();
+    expect(await stack.deadLetters()).toEqual([]);
+  });
+});
+
+describe("the function's role", () => {
+  let probe: Deployment;
+  const call = async (event: ProbeEvent) => (await probe.invoke(event)).payload;
+
+  beforeAll(async () => {
+    const app = `node ${join(import.meta.dirname, 'probe/app.ts')}`;
+    probe = await deployStack(emulator, { app: { command: app, stackName: 'Probe' } });
+    const secrets = new SecretsManagerClient(emulator.clientConfig);
+    for (const Name of ['ecr-anywhere/clusters/one', 'ecr-anywhere/other', 'database']) {
+      await secrets.send(new CreateSecretCommand({ Name, SecretString: 'x' }));
+    }
+  });
+
+  test.each<ProbeEvent>([
+    { call: 'ListSecrets' },
+    { call: 'GetSecretValue', target: 'ecr-anywhere/clusters/one' },
+  ])('may $call $target', async (event) => {
+    expect(await call(event)).toBe('allowed');
+  });
+
+  test('may send to the queue for failures, not read it', async () => {
+    const target = probe.resource('RefresherFunctionFailures');
+    expect(await call({ call: 'SendMessage', target })).toBe('allowed');
+    expect(await call({ call: 'ReceiveMessage', target })).toMatch(/AccessDenied/);
+  });
+
+  test.each<ProbeEvent>([
+    { call: 'GetSecretValue', target: 'ecr-anywhere/other' },
+    { call: 'GetSecretValue', target: 'database' },
+    { call: 'PutSecretValue', target: 'ecr-anywhere/clusters/one' },
+    { call: 'DeleteSecret', target: 'ecr-anywhere/clusters/one' },
+    { call: 'CreateSecret', target: 'ecr-anywhere/clusters/two' },
+  ])('may not $call $target', async (event) => {
+    expect(await call(event)).toMatch(/AccessDenied/);
+  });
+
+  test('may not invoke itself', async () => {
+    expect(await call({ call: 'Invoke', target: probe.functionName })).toMatch(/AccessDenied/);
+  });
+});

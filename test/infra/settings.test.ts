@@ -1,0 +1,65 @@
+// The deployer's settings: text from the command line or values from cdk.json, and one clear error for all that is wrong.
+import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { expect, test } from 'vitest';
+import { readSettings } from '../../infra/settings.ts';
+
+const DEFAULTS = {
+  stackName: 'EcrAnywhere',
+  rateMinutes: 60,
+  scheduleEnabled: true,
+  clusterDeadlineSeconds: 120,
+  clusterConcurrency: 25,
+};
+
+test('defaults, whatever else the CDK knows', () => {
+  expect(
+    readSettings({
+      '@aws-cdk/aws-iam:minimizePolicies': true,
+      'aws:cdk:enable-path-metadata': true,
+      '// settings': 'a comment',
+      'acknowledged-issue-numbers': [1],
+    }),
+  ).toEqual(DEFAULTS);
+});
+
+test('text and values are the same', () => {
+  const settings = { ...DEFAULTS, rateMinutes: 30, scheduleEnabled: false, alarmEmail: 'a@example.com' };
+  expect(readSettings({ rateMinutes: '30', scheduleEnabled: 'false', alarmEmail: 'a@example.com' })).toEqual(
+    settings,
+  );
+  expect(readSettings({ rateMinutes: 30, scheduleEnabled: false, alarmEmail: 'a@example.com' })).toEqual(
+    settings,
+  );
+});
+
+test.each([
+  { rateMinutes: 0 },
+  { rateMinutes: 121 },
+  { rateMinutes: 1.5 },
+  { rateMinutes: 'hourly' },
+  { stackName: 'ecr_anywhere' },
+  { alarmEmail: 'nobody' },
+  { clusterDeadlineSeconds: 891 },
+  { clusterConcurrency: 101 },
+  { scheduleEnabled: 'perhaps' },
+])('refuses %j by name', (context) => {
+  expect(() => readSettings(context)).toThrow(`- ${Object.keys(context)[0]}: `);
+});
+
+test('reports every problem together, a mistyped name too', () => {
+  expect(() => readSettings({ rateMinutes: 0, clusterConcurrency: 0, alarmMail: 'a@example.com' })).toThrow(
+    /rateMinutes.*clusterConcurrency.*"alarmMail".*Known settings: stackName/s,
+  );
+});
+
+test('the app ends with the sentence and without a stack trace', () => {
+  const { status, stderr } = spawnSync(
+    process.execPath,
+    [fileURLToPath(new URL('../../infra/app.ts', import.meta.url))],
+    { env: { ...process.env, CDK_CONTEXT_JSON: '{"rateMinutes":"0"}' }, encoding: 'utf8' },
+  );
+  expect(status).toBe(1);
+  expect(stderr).toMatch(/^The CDK context does not fit:\n {2}- rateMinutes: /);
+  expect(stderr).not.toContain('    at ');
+});

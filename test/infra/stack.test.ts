@@ -1,0 +1,245 @@
+// What the template says: who may do what, when it runs, what becomes of failures, and the outputs.
+import { Match } from 'aws-cdk-lib/assertions';
+import { describe, expect, test } from 'vitest';
+import { type Resource, resources, synth } from './synth.ts';
+
+const template = synth();
+const arn = (path: string) => ({ 'Fn::GetAtt': [expect.stringMatching(`^${path}[0-9A-F]{8}$`), 'Arn'] });
+const arnOf = (rest: string) => ({
+  'Fn::Join': ['', ['arn:', { Ref: 'AWS::Partition' }, ...join(rest)]],
+});
+const join = (rest: string) =>
+  rest.split(/(\{\w+\})/).map((part) => (part.startsWith('{') ? { Ref: `AWS::${part.slice(1, -1)}` } : part));
+
+describe('roles', () => {
+  const roles = resources(template, 'AWS::IAM::Role');
+
+  test('there are two, with inline policies only', () => {
+    expect(Object.keys(roles)).toEqual(['RefresherFunctionRole', 'RefresherScheduleRole']);
+    expect(resources(template, 'AWS::IAM::Policy')).toEqual({});
+    for (const { Properties } of Object.values(roles)) {
+      expect(Properties).not.toHaveProperty('ManagedPolicyArns');
+    }
+  });
+
+  test("the function's: its own log, registered kubeconfigs, its queue; no resource is `*` but ListSecrets'", () => {
+    expect(roles.RefresherFunctionRole?.Properties.Policies).toEqual([
+      {
+        PolicyName: 'Refresh',
+        PolicyDocument: {
+          Version: '2012-10-17',
+          Statement: [
+            {
+              Effect: 'Allow',
+              Action: ['logs:CreateLogStream', 'logs:PutLogEvents'],
+              Resource: arn('RefresherFunctionLogs'),
+            },
+            { Effect: 'Allow', Action: 'secretsmanager:ListSecrets', Resource: '*' },
+            {
+              Effect: 'Allow',
+              Action: 'secretsmanager:GetSecretValue',
+              Resource: arnOf(':secretsmanager:{Region}:{AccountId}:secret:ecr-anywhere/clusters/*'),
+            },
+            { Effect: 'Allow', Action: 'sqs:SendMessage', Resource: arn('RefresherFunctionFailures') },
+          ],
+        },
+      },
+    ]);
+  });
+
+  test("the schedule's: this function and its own queue, and only schedules of its group may assume it", () => {
+    expect(roles.RefresherScheduleRole?.Properties).toMatchObject({
+      AssumeRolePolicyDocument: {
+        Statement: [
+          {
+            Action: 'sts:AssumeRole',
+            Principal: { Service: 'scheduler.amazonaws.com' },
+            Condition: {
+              StringEquals: {
+                'aws:SourceAccount': { Ref: 'AWS::AccountId' },
+                'aws:SourceArn': arn('RefresherScheduleGroup'),
+              },
+            },
+          },
+        ],
+      },
+      Policies: [
+        {
+          PolicyDocument: {
+            Statement: [
+              {
+                Effect: 'Allow',
+                Action: 'lambda:InvokeFunction',
+                Resource: arn('RefresherFunctionRefresher'),
+              },
+              { Effect: 'Allow', Action: 'sqs:SendMessage', Resource: arn('RefresherScheduleDeadLetters') },
+            ],
+          },
+        },
+      ],
+    });
+  });
+
+  test('nobody else may invoke the function', () => {
+    template.resourceCountIs('AWS::Lambda::Permission', 0);
+    template.resourceCountIs('AWS::Lambda::Url', 0);
+  });
+});
+
+describe('the function', () => {
+  test('runs on Node 24 with the settings that its code reads', () => {
+    template.hasResourceProperties('AWS::Lambda::Function', {
+      Runtime: 'nodejs24.x',
+      Architectures: ['arm64'],
+      Handler: 'index.handler',
+      MemorySize: 512,
+      Timeout: 900,
+      Environment: {
+        Variables: {
+          CLUSTER_DEADLINE_SECONDS: '120',
+          CLUSTER_CONCURRENCY: '25',
+          NODE_OPTIONS: '--enable-source-maps',
+        },
+      },
+      // INFO at most: embedded metrics carry no level and count as INFO.
+      LoggingConfig: { LogFormat: 'JSON', ApplicationLogLevel: 'INFO', LogGroup: Match.anyValue() },
+      ReservedConcurrentExecutions: Match.absent(),
+    });
+    synth({ clusterDeadlineSeconds: '30', clusterConcurrency: '7' }).hasResourceProperties(
+      'AWS::Lambda::Function',
+      {
+        Environment: {
+          Variables: Match.objectLike({ CLUSTER_DEADLINE_SECONDS: '30', CLUSTER_CONCURRENCY: '7' }),
+        },
+      },
+    );
+  });
+
+  test('keeps its log for a month', () => {
+    template.hasResourceProperties('AWS::Logs::LogGroup', { RetentionInDays: 30 });
+  });
+
+  test('is not retried; failures go to a queue; an event waits for less than an interval', () => {
+    template.hasResourceProperties('AWS::Lambda::EventInvokeConfig', {
+      MaximumRetryAttempts: 0,
+      MaximumEventAgeInSeconds: 1800,
+      DestinationConfig: {
+        OnFailure: {
+          Destination: { 'Fn::GetAtt': [Match.stringLikeRegexp('^RefresherFunctionFailures'), 'Arn'] },
+        },
+      },
+    });
+  });
+});
+
+describe('the schedule', () => {
+  const schedule = (context: Record<string, unknown>) =>
+    Object.values(resources(synth(context), 'AWS::Scheduler::Schedule'))[0]?.Properties;
+
+  test('invokes the function every hour within ten minutes, with an empty event', () => {
+    expect(schedule({})).toMatchObject({
+      ScheduleExpression: 'rate(1 hour)',
+      FlexibleTimeWindow: { Mode: 'FLEXIBLE', MaximumWindowInMinutes: 10 },
+      State: 'ENABLED',
+      Target: {
+        Arn: arn('RefresherFunctionRefresher'),
+        Input: '{}',
+        RoleArn: arn('RefresherScheduleRole'),
+        DeadLetterConfig: { Arn: arn('RefresherScheduleDeadLetters') },
+        RetryPolicy: { MaximumRetryAttempts: 5, MaximumEventAgeInSeconds: 900 },
+      },
+    });
+  });
+
+  test('every minute, exactly; or not at all', () => {
+    expect(schedule({ rateMinutes: '1', scheduleEnabled: 'false' })).toMatchObject({
+      ScheduleExpression: 'rate(1 minute)',
+      FlexibleTimeWindow: { Mode: 'OFF' },
+      State: 'DISABLED',
+      Target: { RetryPolicy: { MaximumEventAgeInSeconds: 60 } },
+    });
+  });
+
+  test('its group goes with the stack, so that a stack of the same name can come again', () => {
+    template.hasResource('AWS::Scheduler::ScheduleGroup', { DeletionPolicy: 'Delete' });
+  });
+});
+
+test('queues are encrypted, reached over TLS only, and keep messages for 14 days', () => {
+  const queues = resources(template, 'AWS::SQS::Queue');
+  expect(Object.keys(queues)).toEqual(['RefresherFunctionFailures', 'RefresherScheduleDeadLetters']);
+  for (const { Properties } of Object.values(queues)) {
+    expect(Properties).toEqual({ MessageRetentionPeriod: 1_209_600, SqsManagedSseEnabled: true });
+  }
+  const policies = Object.values(resources(template, 'AWS::SQS::QueuePolicy'));
+  expect(policies).toHaveLength(2);
+  for (const { Properties } of policies) {
+    expect(Properties).toMatchObject({
+      PolicyDocument: {
+        Statement: [
+          { Effect: 'Deny', Action: 'sqs:*', Condition: { Bool: { 'aws:SecureTransport': 'false' } } },
+        ],
+      },
+    });
+  }
+});
+
+describe('the topic', () => {
+  test("takes this stack's alarms over TLS, from nobody else", () => {
+    const [policy] = Object.values(resources(template, 'AWS::SNS::TopicPolicy'));
+    expect(policy?.Properties.PolicyDocument).toMatchObject({
+      Statement: [
+        { Effect: 'Deny', Action: 'sns:Publish', Condition: { Bool: { 'aws:SecureTransport': 'false' } } },
+        {
+          Effect: 'Allow',
+          Action: 'sns:Publish',
+          Principal: { Service: 'cloudwatch.amazonaws.com' },
+          Condition: {
+            StringEquals: { 'aws:SourceAccount': { Ref: 'AWS::AccountId' } },
+            ArnLike: { 'aws:SourceArn': arnOf(':cloudwatch:{Region}:{AccountId}:alarm:Test-*') },
+          },
+        },
+      ],
+    });
+  });
+
+  test('has a subscriber where the deployer names one', () => {
+    template.resourceCountIs('AWS::SNS::Subscription', 0);
+    synth({ alarmEmail: 'someone@example.com' }).hasResourceProperties('AWS::SNS::Subscription', {
+      Protocol: 'email',
+      Endpoint: 'someone@example.com',
+    });
+  });
+});
+
+test('nothing has a physical name that would keep a second stack out of the account', () => {
+  for (const { Type, Properties } of Object.values(template.toJSON().Resources as Record<string, Resource>)) {
+    const names = Object.keys(Properties).filter((key) => /^(\w*Name|Name)$/.test(key));
+    const allowed: Record<string, readonly string[]> = {
+      'AWS::CloudWatch::Alarm': ['MetricName'],
+      'AWS::Lambda::EventInvokeConfig': ['FunctionName'],
+      'AWS::SNS::Topic': ['DisplayName'],
+      'AWS::Scheduler::Schedule': ['GroupName'],
+      // The CDK makes it of the stack's name.
+      'AWS::Scheduler::ScheduleGroup': ['Name'],
+    };
+    expect({ Type, names }).toEqual({ Type, names: allowed[Type] ?? [] });
+  }
+});
+
+test('outputs say what to do next', () => {
+  const outputs = template.toJSON().Outputs as Record<string, { Value: unknown }>;
+  expect(Object.keys(outputs)).toEqual([
+    'FunctionName',
+    'AlarmTopicArn',
+    'RegisterCluster',
+    'DryRun',
+    'TailLog',
+  ]);
+  const text = (name: string) => JSON.stringify(outputs[name]?.Value);
+  expect(text('RegisterCluster')).toContain(
+    '--name ecr-anywhere/clusters/NAME --secret-string file://kubeconfig',
+  );
+  expect(text('DryRun')).toContain('aws lambda invoke');
+  expect(text('TailLog')).toContain('aws logs tail');
+});
