@@ -11,6 +11,9 @@ export const PATCHES_AT_ONCE = 8;
 /** So many failures in a row for the same cause of the cluster's, not of a Secret's, end its turn. */
 export const FAILURES_TO_END_TURN = 5;
 
+/** Of a cluster's reasons, as many as are told. */
+const REASONS_GIVEN = 20;
+
 export type Outcome = 'refreshed' | 'partial' | 'not-mutated' | 'refused' | 'gone' | 'not-attempted';
 
 export interface SecretResult {
@@ -65,7 +68,7 @@ export async function refreshCluster(
   signal: AbortSignal,
 ): Promise<ClusterReport> {
   const listing = await list(api, scope.namespaces);
-  if (!listing.served) return notServed(cluster, listing.reasons.join('; '));
+  if (!listing.served) return notServed(cluster, joined(listing.reasons));
 
   const refreshes = plan(listing.secrets, now, jitterOf(cluster), scope.force);
   const requested = await request(api, refreshes, scope, now, signal);
@@ -77,7 +80,7 @@ export async function refreshCluster(
     served: true,
     failed:
       reasons.length > 0 || results.some(({ outcome }) => outcome !== 'refreshed' && outcome !== 'gone'),
-    ...(reasons.length > 0 && { reason: reasons.join('; ') }),
+    ...(reasons.length > 0 && { reason: joined(reasons) }),
     namespaces: listing.namespaces,
     managed: listing.secrets.length,
     results,
@@ -185,11 +188,9 @@ async function attempt(
   } catch (error) {
     if (error instanceof KubernetesError && error.status === 404) return { outcome: 'gone' };
     const isClusters = error instanceof KubernetesError && error.scope === 'cluster';
-    // Without its own name in it, one Secret's message is the same as the next one's.
-    const cause = messageOf(error)
-      .replaceAll(refresh.secret.name, '')
-      .replaceAll(refresh.secret.namespace, '');
-    return { outcome: 'refused', reason: messageOf(error), ...(isClusters && { cause }) };
+    // Ports and times differ from one failure to the next.
+    const cause = isClusters ? error.said.replaceAll(/\d+/g, '#') : undefined;
+    return { outcome: 'refused', reason: messageOf(error), ...(cause !== undefined && { cause }) };
   }
 }
 
@@ -199,14 +200,22 @@ function soonestExpiry(
   results: readonly SecretResult[],
   now: number,
 ): number | undefined {
-  const renewed = new Map(results.map(({ secret, expiresAt }) => [secret, expiresAt]));
+  const resultOf = new Map(results.map((result) => [result.secret, result]));
   let soonest: number | undefined;
   for (const { namespace, name, annotations } of secrets) {
-    const value = renewed.get(`${namespace}/${name}`) ?? annotations[ANNOTATION.expiresAt];
+    const result = resultOf.get(`${namespace}/${name}`);
+    if (result?.outcome === 'gone') continue;
+    const value = result?.expiresAt ?? annotations[ANNOTATION.expiresAt];
     const { expiresAt } = freshness(value, now);
     if (expiresAt !== undefined) soonest = Math.min(soonest ?? expiresAt, expiresAt);
   }
   return soonest;
+}
+
+/** A cluster may have thousands of namespaces, and a log line has an end. */
+function joined(reasons: readonly string[]): string {
+  const more = reasons.length - REASONS_GIVEN;
+  return [...reasons.slice(0, REASONS_GIVEN), ...(more > 0 ? [`and ${more} more`] : [])].join('; ');
 }
 
 function messageOf(error: unknown): string {

@@ -25,16 +25,34 @@ const Kubeconfig = z.object({
   users: z.array(z.object({ name: z.string(), user: z.record(z.string(), z.unknown()).nullable() })),
 });
 
+const HIDDEN = 'is what kubectl shows instead of the value: add --raw to "kubectl config view"';
+
+/** PEM in base64, which may be in several lines. */
+const Embedded = z
+  .string()
+  .transform((text) => text.replaceAll(/\s/g, ''))
+  .refine((text) => text !== 'DATA+OMITTED', { error: HIDDEN, abort: true })
+  .pipe(z.base64())
+  .transform((text) => Buffer.from(text, 'base64').toString())
+  .refine((text) => text === '' || text.includes('-----BEGIN '), 'is not PEM');
+
 const Server = z.object({
-  server: z.url({ protocol: /^https$/, error: 'must be an https URL' }),
-  'certificate-authority-data': z.base64().optional(),
+  server: z
+    .url({ protocol: /^https$/, error: 'must be an https URL' })
+    .refine((url) => !/^https:\/\/[^/?#]*@/.test(url), 'must not hold a user or a password'),
+  'certificate-authority-data': Embedded.optional(),
   'tls-server-name': z.string().optional(),
 });
 
 const Identity = z.object({
-  token: z.string().min(1).optional(),
-  'client-certificate-data': z.base64().optional(),
-  'client-key-data': z.base64().optional(),
+  token: z
+    .string()
+    .trim()
+    .regex(/^[\x21-\x7e]*$/, 'holds characters that no token has')
+    .refine((text) => text !== 'REDACTED', HIDDEN)
+    .optional(),
+  'client-certificate-data': Embedded.optional(),
+  'client-key-data': Embedded.optional(),
 });
 
 /** What is refused, and the way out. */
@@ -75,7 +93,7 @@ export function readKubeconfig(text: string): ClusterAccess {
   const identity = check(Identity, user ?? {}, `user "${context.user}"`);
   return {
     server: server.server.replace(/\/+$/, ''),
-    ...(server['certificate-authority-data'] && { ca: decode(server['certificate-authority-data']) }),
+    ...(server['certificate-authority-data'] && { ca: server['certificate-authority-data'] }),
     ...(server['tls-server-name'] && { serverName: server['tls-server-name'] }),
     identity: identityOf(identity, context.user),
   };
@@ -84,9 +102,9 @@ export function readKubeconfig(text: string): ClusterAccess {
 function identityOf(user: z.infer<typeof Identity>, name: string): ClusterAccess['identity'] {
   const cert = user['client-certificate-data'];
   const key = user['client-key-data'];
-  // As in client-go, a token goes before a certificate.
+  // One identity is enough; with both (AKS), the token is the one that can be revoked.
   if (user.token) return { token: user.token };
-  if (cert && key) return { cert: decode(cert), key: decode(key) };
+  if (cert && key) return { cert, key };
   throw new KubeconfigError(
     `user "${name}" has neither a token nor client-certificate-data with client-key-data`,
   );
@@ -94,7 +112,8 @@ function identityOf(user: z.infer<typeof Identity>, name: string): ClusterAccess
 
 function load(text: string): unknown {
   try {
-    return parse(text, { logLevel: 'silent' });
+    // Not 'silent': that would make the best of a document with errors, such as one that was cut off.
+    return parse(text, { logLevel: 'error' });
   } catch {
     // The parser's message quotes the line, which may hold a token.
     throw new KubeconfigError('it is not YAML');
@@ -125,8 +144,4 @@ function refuse(
   if (reasons.length > 0) {
     throw new KubeconfigError(`${where}: ${reasons.map(([field, why]) => `"${field}" ${why}`).join('; ')}`);
   }
-}
-
-function decode(base64: string): string {
-  return Buffer.from(base64, 'base64').toString();
 }

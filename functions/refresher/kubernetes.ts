@@ -38,12 +38,15 @@ export interface ManagedSecret {
  */
 export class KubernetesError extends Error {
   override readonly name = 'KubernetesError';
+  /** The message without what was asked for: the same for every Secret that fails for the same cause. */
+  readonly said: string;
   readonly status: number | undefined;
   readonly scope: 'cluster' | 'object';
   readonly retryAfterMs: number | undefined;
 
   constructor(
-    message: string,
+    what: string,
+    said: string,
     details: {
       status?: number;
       scope: 'cluster' | 'object';
@@ -51,14 +54,15 @@ export class KubernetesError extends Error {
       cause?: unknown;
     },
   ) {
-    super(message, { cause: details.cause });
+    super(`${what}: ${said}`, { cause: details.cause });
+    this.said = said;
     this.status = details.status;
     this.scope = details.scope;
     this.retryAfterMs = details.retryAfterMs;
   }
 }
 
-const Metadata = z.object({
+const Item = z.object({
   metadata: z.object({
     name: z.string(),
     namespace: z.string().optional(),
@@ -66,9 +70,12 @@ const Metadata = z.object({
   }),
 });
 
+const Metadata = Item.extend({ kind: z.literal('PartialObjectMetadata') });
+
 const List = z.object({
+  kind: z.literal('PartialObjectMetadataList'),
   metadata: z.object({ continue: z.string().optional() }),
-  items: z.array(Metadata),
+  items: z.array(Item),
 });
 
 const Status = z.object({ kind: z.literal('Status'), message: z.string() });
@@ -100,6 +107,10 @@ export class KubernetesApi implements AsyncDisposable {
         ...(serverName !== undefined && { servername: serverName }),
         ...('cert' in identity && identity),
       },
+    });
+    // A request's own signal does not end it while the connection is still being made.
+    signal.addEventListener('abort', () => void this.#agent.destroy(signal.reason as Error).catch(() => {}), {
+      once: true,
     });
   }
 
@@ -142,11 +153,11 @@ export class KubernetesApi implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#agent.destroy();
+    if (!this.#agent.destroyed) await this.#agent.destroy();
   }
 
-  async #list(path: string, query: Readonly<Record<string, string>>): Promise<z.infer<typeof Metadata>[]> {
-    const items: z.infer<typeof Metadata>[] = [];
+  async #list(path: string, query: Readonly<Record<string, string>>): Promise<z.infer<typeof Item>[]> {
+    const items: z.infer<typeof Item>[] = [];
     let next: string | undefined;
     for (let page = 0; page < MAX_PAGES; page++) {
       const pageQuery = { ...query, limit: String(PAGE_SIZE), ...(next && { continue: next }) };
@@ -159,7 +170,7 @@ export class KubernetesApi implements AsyncDisposable {
       next = list.metadata.continue;
       if (!next) return items;
     }
-    throw new KubernetesError(`GET ${path}: the list does not end`, { scope: 'cluster' });
+    throw new KubernetesError(`GET ${path}`, 'the list does not end', { scope: 'cluster' });
   }
 
   #request<Schema extends z.ZodType>(
@@ -187,7 +198,7 @@ export class KubernetesApi implements AsyncDisposable {
       });
       const parsed = schema.safeParse(response);
       if (parsed.success) return parsed.data;
-      throw new KubernetesError(`${what}: the answer is not a ${as}`, { scope: 'cluster' });
+      throw new KubernetesError(what, `the answer is not a ${as}`, { scope: 'cluster' });
     };
     return pRetry(attempt, {
       retries: 3,
@@ -210,14 +221,20 @@ export class KubernetesApi implements AsyncDisposable {
       const response = await this.#agent.request(options);
       const text = await response.body.text();
       if (response.statusCode < 300) return parseJson(text);
-      throw refusal(what, response.statusCode, parseJson(text), response.headers['retry-after']);
+      throw refusal(what, response.statusCode, this.#withoutToken(text), response.headers['retry-after']);
     } catch (error) {
       throw error instanceof KubernetesError ? error : unanswered(what, error);
     }
   }
+
+  /** What a server says reaches the log, and some proxies repeat the request's headers. */
+  #withoutToken(text: string): string {
+    const { identity } = this.#access;
+    return 'token' in identity ? text.replaceAll(identity.token, '…') : text;
+  }
 }
 
-function managedSecret(namespace: string, { metadata }: z.infer<typeof Metadata>): ManagedSecret {
+function managedSecret(namespace: string, { metadata }: z.infer<typeof Item>): ManagedSecret {
   const ours = Object.entries(metadata.annotations ?? {}).filter(([key]) => OURS.has(key));
   return { namespace, name: metadata.name, annotations: Object.fromEntries(ours) };
 }
@@ -234,14 +251,14 @@ function parseJson(text: string): unknown {
 function refusal(
   what: string,
   status: number,
-  body: unknown,
+  body: string,
   retryAfter: string | string[] | undefined,
 ): KubernetesError {
-  const parsed = Status.safeParse(body);
+  const parsed = Status.safeParse(parseJson(body));
   const said = parsed.success ? parsed.data.message.slice(0, MAX_MESSAGE_LENGTH) : 'no reason given';
   const hint = status === 401 ? ' (is the registered credential expired or revoked?)' : '';
   const seconds = Number(retryAfter);
-  return new KubernetesError(`${what}: HTTP ${status}: ${said}${hint}`, {
+  return new KubernetesError(what, `HTTP ${status}: ${said}${hint}`, {
     status,
     // What the server says of one object with 4xx need not be true of the next one.
     scope: status >= 500 || status === 401 || status === 429 ? 'cluster' : 'object',
@@ -250,17 +267,14 @@ function refusal(
 }
 
 function unanswered(what: string, error: unknown): KubernetesError {
-  const { code, message, name } = error as NodeJS.ErrnoException;
-  if (name === 'TimeoutError' || name === 'AbortError') {
-    return new KubernetesError(`${what}: no answer before the cluster's deadline`, {
-      scope: 'cluster',
-      cause: error,
-    });
-  }
-  return new KubernetesError(`${what}: ${message}${code ? ` (${code})` : ''}`, {
-    scope: 'cluster',
-    cause: error,
-  });
+  // A host with several addresses fails with one error for each of them, and no message of its own.
+  const failure = error instanceof AggregateError ? (error.errors[0] ?? error) : error;
+  const { code, message, name } = failure as NodeJS.ErrnoException;
+  const isDeadline = name === 'TimeoutError' || name === 'AbortError';
+  const said = isDeadline
+    ? "no answer before the cluster's deadline"
+    : `${message}${code ? ` (${code})` : ''}`;
+  return new KubernetesError(what, said, { scope: 'cluster', cause: failure });
 }
 
 const TRANSIENT_STATUS: ReadonlySet<number> = new Set([429, 502, 503, 504]);

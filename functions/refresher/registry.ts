@@ -7,11 +7,12 @@ import {
 import { CLUSTERS_PREFIX } from './settings.ts';
 
 /** The names of the registered clusters, sorted. */
-export async function listClusters(client: SecretsManagerClient): Promise<string[]> {
+export async function listClusters(client: SecretsManagerClient, signal: AbortSignal): Promise<string[]> {
   const names: string[] = [];
   const pages = paginateListSecrets(
     { client, pageSize: 100 },
     { Filters: [{ Key: 'name', Values: [CLUSTERS_PREFIX] }] },
+    { abortSignal: signal },
   );
   for await (const { SecretList } of pages) {
     for (const { Name } of SecretList ?? []) {

@@ -29,7 +29,7 @@ export async function run(
   signal: AbortSignal,
   report: (cluster: ClusterReport) => void,
 ): Promise<ClusterReport[]> {
-  const clusters = select(await listClusters(client), event.clusters);
+  const clusters = select(await listClusters(client, signal), event.clusters);
   return pMap(
     clusters,
     async (cluster) => {
@@ -68,6 +68,7 @@ async function turn(
     await using api = new KubernetesApi(access, PATCHES_AT_ONCE, signal);
     return await refreshCluster(cluster, api, event, now, signal);
   } catch (error) {
+    if (signal.aborted) return notServed(cluster, "the cluster's time was up before its kubeconfig was read");
     return notServed(cluster, error instanceof Error ? error.message : String(error));
   }
 }

@@ -1,10 +1,10 @@
 // A local AWS: MiniStack with IAM enforced, over TLS, on a free loopback port. It runs the deployed function under the
 // Node that is first on its PATH.
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { Agent, get } from 'node:https';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { writeSelfSignedCertificate } from './emulator-certificate.ts';
+import { createAuthority } from './certificates.ts';
 import { freePorts, startProgram } from './process.ts';
 
 const ACCOUNT = '111122223333';
@@ -52,8 +52,13 @@ export async function startEmulator({ dir, python, env = {} }: EmulatorOptions):
 
   const certificate = join(dir, 'emulator.crt');
   const key = join(dir, 'emulator.key');
-  await writeSelfSignedCertificate(certificate, key);
-  const ca = await readFile(certificate, 'utf8');
+  const authority = await createAuthority('local AWS');
+  const { certPem, keyPem } = await authority.serving(['127.0.0.1', 'localhost']);
+  const trusted = join(dir, 'emulator-ca.crt');
+  await writeFile(certificate, certPem);
+  await writeFile(key, keyPem, { mode: 0o600 });
+  await writeFile(trusted, authority.caPem);
+  const ca = authority.caPem;
 
   const [port] = await freePorts(1);
   const endpoint = `https://127.0.0.1:${port}`;
@@ -76,8 +81,8 @@ export async function startEmulator({ dir, python, env = {} }: EmulatorOptions):
         USE_SSL: '1',
         MINISTACK_SSL_CERT: certificate,
         MINISTACK_SSL_KEY: key,
-        NODE_EXTRA_CA_CERTS: certificate,
-        AWS_CA_BUNDLE: certificate,
+        NODE_EXTRA_CA_CERTS: trusted,
+        AWS_CA_BUNDLE: trusted,
         MINISTACK_ACCOUNT_ID: ACCOUNT,
         MINISTACK_REGION: REGION,
         GATEWAY_PORT: String(port),
@@ -114,8 +119,8 @@ export async function startEmulator({ dir, python, env = {} }: EmulatorOptions):
       AWS_EC2_METADATA_DISABLED: 'true',
       AWS_CONFIG_FILE: join(home, 'no-config'),
       AWS_SHARED_CREDENTIALS_FILE: join(home, 'no-credentials'),
-      NODE_EXTRA_CA_CERTS: certificate,
-      AWS_CA_BUNDLE: certificate,
+      NODE_EXTRA_CA_CERTS: trusted,
+      AWS_CA_BUNDLE: trusted,
     },
     clientConfig: { endpoint, region: REGION, credentials, requestHandler: { httpsAgent } },
     logPath: program.logPath,

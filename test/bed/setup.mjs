@@ -21,7 +21,6 @@ const REQUIRED = [
     [0, 0],
     "Python's venv module (Debian: python3-venv)",
   ],
-  ['openssl', ['version'], [1, 1], 'the openssl command: it makes the local AWS its certificate'],
 ];
 
 function missing([command, args, [major, minor], how]) {

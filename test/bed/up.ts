@@ -1,0 +1,141 @@
+// Brings the whole bed up, step by step and visibly: ECR at the wire, a local AWS with the deployed stack, and control
+// planes with the chart installed and registered. The demo, the command line and the end-to-end tests all start here.
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { ListrTask } from 'listr2';
+import { type ControlPlane, startControlPlane } from './control-plane.ts';
+import { deployStack } from './deploy.ts';
+import type { Deployment } from './deployment.ts';
+import { type EcrEndpoint, startEcrEndpoint } from './ecr-endpoint.ts';
+import { type Emulator, startEmulator } from './emulator.ts';
+import { tools } from './toolchain.ts';
+import { installWebhook, refresherKubeconfig, type WebhookInstallation } from './webhook.ts';
+
+export interface BedCluster {
+  readonly name: string;
+  readonly controlPlane: ControlPlane;
+  readonly webhook: WebhookInstallation;
+}
+
+export interface BedOptions {
+  /** Names of the clusters. */
+  readonly clusters: readonly string[];
+  /** Settings of the CDK app (infra/settings.ts). */
+  readonly context: Readonly<Record<string, string | number | boolean>>;
+}
+
+/** The bed as far as it is up. Disposing of it ends every process, and removes its folder unless it is kept. */
+export class Bed implements AsyncDisposable {
+  readonly dir: string;
+  readonly options: BedOptions;
+  /** For whoever wants to look at the logs afterwards. */
+  keepFolder = false;
+  readonly #stack = new AsyncDisposableStack();
+  readonly #clusters = new Map<string, BedCluster>();
+  #ecr: EcrEndpoint | undefined;
+  #emulator: Emulator | undefined;
+  #deployment: Deployment | undefined;
+
+  private constructor(dir: string, options: BedOptions) {
+    this.dir = dir;
+    this.options = options;
+  }
+
+  /** Makes a bed's folder; nothing runs yet. */
+  static async create(options: BedOptions): Promise<Bed> {
+    return new Bed(await mkdtemp(join(tmpdir(), 'ecr-anywhere-')), options);
+  }
+
+  get ecr(): EcrEndpoint {
+    return isUp(this.#ecr, 'the ECR endpoint');
+  }
+
+  get deployment(): Deployment {
+    return isUp(this.#deployment, 'the stack');
+  }
+
+  cluster(name: string): BedCluster {
+    return isUp(this.#clusters.get(name), `cluster ${name}`);
+  }
+
+  /** The steps, for a listing that shows how far they are. */
+  tasks(): ListrTask[] {
+    const { clusters, context } = this.options;
+    const isMany = clusters.length > 1;
+    return [
+      {
+        title: 'ECR at the wire, and a local AWS that enforces IAM',
+        task: async () => {
+          this.#ecr = this.#stack.use(await startEcrEndpoint());
+          const dir = join(this.dir, 'aws');
+          this.#emulator = this.#stack.use(await startEmulator({ dir, python: tools().python }));
+        },
+      },
+      {
+        title: 'cdk bootstrap, cdk deploy',
+        task: async () => {
+          this.#deployment = await deployStack(isUp(this.#emulator, 'the local AWS'), { context });
+        },
+      },
+      ...clusters.flatMap((name): ListrTask[] => [
+        {
+          title: `Kubernetes control plane${isMany ? ` ${name}` : ''}; helm install`,
+          task: async () => {
+            const controlPlane = this.#stack.use(
+              await startControlPlane({ name, dir: join(this.dir, name) }),
+            );
+            const webhook = this.#stack.use(await installWebhook(controlPlane, { ecrUrl: this.ecr.url }));
+            this.#clusters.set(name, { name, controlPlane, webhook });
+          },
+        },
+        {
+          title: `Register ${isMany ? name : 'the cluster'} in Secrets Manager`,
+          task: async () =>
+            this.deployment.registerCluster(name, await refresherKubeconfig(this.cluster(name).controlPlane)),
+        },
+      ]),
+    ];
+  }
+
+  /** What to type to look at it. */
+  howToLookAround(): string {
+    const { deployment, ecr, options } = this;
+    const { endpoint, env } = deployment.emulator;
+    return [
+      'Look around (in another terminal):',
+      ...options.clusters.map(
+        (name) => `  export KUBECONFIG=${this.cluster(name).controlPlane.adminKubeconfigPath}   # ${name}`,
+      ),
+      '  kubectl get secrets --all-namespaces -l ecr-anywhere.centml.ai/managed=true -o yaml',
+      `  tail -f ${this.cluster(options.clusters[0] ?? '').webhook.logPath}`,
+      `  curl -s ${ecr.url}/_calls          # each call to ECR; POST {"mode":"down"} to ${ecr.url}/_control breaks it`,
+      `  export AWS_ENDPOINT_URL=${endpoint} AWS_CA_BUNDLE=${env.AWS_CA_BUNDLE} AWS_REGION=${env.AWS_REGION} \\`,
+      `         AWS_ACCESS_KEY_ID=${env.AWS_ACCESS_KEY_ID} AWS_SECRET_ACCESS_KEY=${env.AWS_SECRET_ACCESS_KEY}`,
+      `  ${deployment.outputs.DryRun ?? ''}`,
+      `Everything it writes is in ${this.dir}`,
+    ].join('\n');
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#stack.disposeAsync();
+    if (!this.keepFolder) await rm(this.dir, { recursive: true, force: true });
+  }
+}
+
+function isUp<T>(part: T | undefined, what: string): T {
+  if (part === undefined) throw new Error(`${what} is not up yet`);
+  return part;
+}
+
+/** Resolves when somebody presses Ctrl-C, or sends SIGTERM. */
+export function interrupted(): Promise<void> {
+  return new Promise((resolve) => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+      process.removeAllListeners(signal);
+      process.once(signal, () => resolve());
+    }
+    // Nothing else may be left to keep this process waiting.
+    setInterval(() => {}, 60_000);
+  });
+}
