@@ -10,6 +10,7 @@ import {
   SECRET_KEY,
   SECRET_LABEL,
   SECRET_TYPE,
+  WEBHOOK_ANNOTATIONS,
 } from '../contract/names.ts';
 import {
   type DockerConfig,
@@ -256,7 +257,8 @@ const documents = new WeakMap<Secret, DockerConfig | undefined>();
 
 /** Whether taking the new data would drop another registry's entries by mistake. */
 function loses(object: Secret, oldObject: Secret | undefined, policy: Policy): boolean {
-  if (!oldObject || dockerConfig(object)) return false;
+  if (!oldObject || object.data?.[SECRET_KEY] === oldObject.data?.[SECRET_KEY] || dockerConfig(object))
+    return false;
   const old = dockerConfig(oldObject);
   if (!old) return false;
   const ours = ownEntries(oldObject);
@@ -306,8 +308,18 @@ function keep(
   reason: string,
   warnings: readonly string[] = [],
 ): Allowance {
+  // Most updates touch nothing of ours: then there is nothing to restore.
+  if (isUntouched(request)) return { action: 'keep', reason, patch: [], warnings };
   const updatedAt = request.oldObject && annotation(request.oldObject, ANNOTATION.updatedAt);
   return { action: 'keep', reason, patch: write(request, stored, stored, updatedAt), warnings };
+}
+
+function isUntouched({ object, oldObject }: AdmissionRequest): boolean {
+  return (
+    oldObject !== undefined &&
+    object.data?.[SECRET_KEY] === oldObject.data?.[SECRET_KEY] &&
+    WEBHOOK_ANNOTATIONS.every((key) => annotation(object, key) === annotation(oldObject, key))
+  );
 }
 
 /** The patch after which the Secret holds these entries of ours, says so, and has kept all that is not ours. */

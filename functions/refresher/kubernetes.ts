@@ -75,7 +75,11 @@ const Metadata = Item.extend({ kind: z.literal('PartialObjectMetadata') });
 const List = z.object({
   kind: z.literal('PartialObjectMetadataList'),
   metadata: z.object({ continue: z.string().optional() }),
-  items: z.array(Item),
+  // The API server says null for none.
+  items: z
+    .array(Item)
+    .nullable()
+    .transform((items) => items ?? []),
 });
 
 const Status = z.object({ kind: z.literal('Status'), message: z.string() });

@@ -1,0 +1,134 @@
+// Admissions per second: the webhook bundle beside a bare HTTPS server of Node's own that gives a constant answer of
+// the same size and writes the same log line. Turn and turn about, so that the machine's moods hit both.
+import { mkdir, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { ANNOTATION, SECRET_LABEL, SECRET_TYPE, WEBHOOK_PATH } from '../../contract/names.ts';
+import { buildWebhook } from '../../webhook/build.ts';
+import { createAuthority } from '../bed/certificates.ts';
+import { startEcrEndpoint } from '../bed/ecr-endpoint.ts';
+import { freePorts, type Program, startProgram } from '../bed/process.ts';
+import { type Load, load, post } from './load.ts';
+import { median, type Row } from './table.ts';
+
+const CONNECTIONS = 64;
+const SECONDS = 3;
+const ROUNDS = 5;
+
+/** Measures a CREATE with a token from the cache, and an UPDATE that keeps what is stored. */
+export async function benchAdmissions(dir: string): Promise<Row[]> {
+  await mkdir(dir, { recursive: true });
+  const path = (file: string) => join(dir, file);
+  const authority = await createAuthority('bench');
+  const { certPem, keyPem } = await authority.serving(['localhost']);
+  await writeFile(path('tls.crt'), certPem);
+  await writeFile(path('tls.key'), keyPem, { mode: 0o600 });
+  await buildWebhook(path('webhook.mjs'));
+  await using ecr = await startEcrEndpoint();
+  const [port = 0] = await freePorts(1);
+  await using _ = await start(path('webhook.log'), port, [path('webhook.mjs')], {
+    HOST: '127.0.0.1',
+    PORT: String(port),
+    CERT_FILE: path('tls.crt'),
+    KEY_FILE: path('tls.key'),
+    DRAIN_SECONDS: '0',
+    AWS_REGION: 'eu-central-1',
+    AWS_ENDPOINT_URL_ECR: ecr.url,
+    AWS_ACCESS_KEY_ID: 'bench',
+    AWS_SECRET_ACCESS_KEY: 'bench',
+  });
+  const webhook = { origin: `https://127.0.0.1:${port}`, ca: authority.caPem, path: WEBHOOK_PATH };
+
+  const secret = {
+    metadata: { name: 'pull', namespace: 'team-a', labels: { [SECRET_LABEL.key]: SECRET_LABEL.value } },
+    type: SECRET_TYPE,
+  };
+  const create = review('CREATE', secret);
+  const answer = await post(webhook, create);
+  const patch = JSON.parse(Buffer.from(JSON.parse(answer).response.patch, 'base64').toString());
+  const stored = {
+    ...secret,
+    data: patch.find((operation: { path: string }) => operation.path === '/data').value,
+    metadata: {
+      ...secret.metadata,
+      annotations: patch.find((operation: { path: string }) => operation.path === '/metadata/annotations')
+        .value,
+    },
+  };
+  if (!stored.metadata.annotations[ANNOTATION.fingerprint]) throw new Error('the webhook injected nothing');
+  const keep = review(
+    'UPDATE',
+    { ...stored, metadata: { ...stored.metadata, finalizers: ['example.com/x'] } },
+    stored,
+  );
+
+  const rows: Row[] = [];
+  for (const [title, body] of [
+    ['CREATE, token from the cache', create],
+    ['UPDATE, credentials kept', keep],
+  ] as const) {
+    await writeFile(path('answer.json'), await post(webhook, body));
+    const [barePort = 0] = await freePorts(1);
+    const script = fileURLToPath(new URL('bare-server.ts', import.meta.url));
+    const args = [
+      script,
+      path('tls.crt'),
+      path('tls.key'),
+      '127.0.0.1',
+      String(barePort),
+      path('answer.json'),
+    ];
+    await using __ = await start(path('bare.log'), barePort, args, {});
+    const bare = { ...webhook, origin: `https://127.0.0.1:${barePort}` };
+    const rounds: { bare: Load; ours: Load }[] = [];
+    for (let round = 0; round <= ROUNDS; round++) {
+      const pair = {
+        bare: await load(bare, body, CONNECTIONS, SECONDS),
+        ours: await load(webhook, body, CONNECTIONS, SECONDS),
+      };
+      if (round > 0) rounds.push(pair); // the first one warms both up
+    }
+    const show = ({ perSecond, p99 }: Load) => `${Math.round(perSecond)}/s, p99 ${Math.round(p99)} ms`;
+    const middle = rounds.toSorted((a, b) => a.ours.perSecond - b.ours.perSecond)[Math.floor(ROUNDS / 2)];
+    rows.push({
+      what: `admissions: ${title} (${(body.length / 1024).toFixed(1)} kB in)`,
+      floor: middle ? show(middle.bare) : '',
+      ours: middle ? show(middle.ours) : '',
+      ratio: median(rounds.map((round) => round.ours.perSecond / round.bare.perSecond)),
+      aim: 0.7,
+    });
+  }
+  return rows;
+}
+
+function review(operation: 'CREATE' | 'UPDATE', object: unknown, oldObject: unknown = null): string {
+  return JSON.stringify({
+    apiVersion: 'admission.k8s.io/v1',
+    kind: 'AdmissionReview',
+    request: {
+      uid: '705ab4f5-6393-11e8-b7cc-42010a800002',
+      kind: { group: '', version: 'v1', kind: 'Secret' },
+      resource: { group: '', version: 'v1', resource: 'secrets' },
+      name: 'pull',
+      namespace: 'team-a',
+      operation,
+      userInfo: { username: 'bench', groups: ['system:authenticated'] },
+      object,
+      oldObject,
+      dryRun: false,
+    },
+  });
+}
+
+function start(logPath: string, port: number, args: string[], env: Record<string, string>): Promise<Program> {
+  return startProgram(`what listens on ${port}`, process.execPath, args, {
+    env,
+    logPath,
+    isReady: () =>
+      new Promise((resolve) => {
+        const socket = connect(port, '127.0.0.1', () => resolve(true)).on('error', () => resolve(false));
+        socket.on('connect', () => socket.destroy());
+      }),
+  });
+}

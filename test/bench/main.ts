@@ -1,0 +1,21 @@
+// `npm run bench`: how much of what this machine can do is left after our work. Ratios within one run; absolute
+// figures change from one minute to the next. Load stays on loopback and ends by itself.
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { benchAdmissions } from './admissions.ts';
+import { benchRefresh } from './refresh.ts';
+import { type Row, table } from './table.ts';
+
+const dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-bench-'));
+const rows: Row[] = [];
+try {
+  console.log('• 500 Secrets through API server, policies and webhook (about a minute)');
+  rows.push(...(await benchRefresh(join(dir, 'refresh'))));
+  console.log('• admissions per second (about a minute and a half)');
+  rows.push(...(await benchAdmissions(join(dir, 'admissions'))));
+} finally {
+  await rm(dir, { recursive: true, force: true });
+}
+console.log(`\n${table(rows)}\nratio: ours over the floor in the same round, the median of five rounds`);
+process.exit(0);
