@@ -4,6 +4,8 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     testTimeout: 60_000,
-    hookTimeout: 600_000,
+    hookTimeout: 180_000,
+    // Most files run control planes of their own: more at once would only take turns on the processors.
+    maxWorkers: 2,
   },
 });

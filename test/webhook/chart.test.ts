@@ -1,0 +1,322 @@
+// Chart, code and contract say the same, and the chart explains what it is missing. Rendered by the real helm.
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { beforeAll, describe, expect, test } from 'vitest';
+import { parse, parseAllDocuments } from 'yaml';
+import {
+  ANNOTATION,
+  EXCLUDED_NAMESPACES,
+  NAMESPACE_LABEL,
+  REFRESHER_GROUP,
+  SECRET_KEY,
+  SECRET_LABEL,
+  SECRET_TYPE,
+  WEBHOOK_PATH,
+  WEBHOOK_PORT,
+} from '../../contract/names.ts';
+import { ENVIRONMENT, readConfig } from '../../webhook/config.ts';
+import { CHART, helm } from '../bed/helm.ts';
+
+const NAMESPACE = 'pull';
+const NAME = 'ecr-anywhere';
+const CA = Buffer.from('-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n').toString('base64');
+const REQUIRED = {
+  'image.repository': 'registry.example.com/ecr-anywhere',
+  'aws.region': 'eu-central-1',
+  'tls.caBundle': CA,
+};
+
+interface Manifest {
+  kind: string;
+  metadata: { name: string; namespace?: string };
+}
+interface Container {
+  image: string;
+  env: { name: string; value: string }[];
+  ports: { name: string; containerPort: number }[];
+  volumeMounts: { mountPath: string; readOnly: boolean; subPath?: string }[];
+}
+interface Deployment extends Manifest {
+  spec: { template: { spec: { terminationGracePeriodSeconds: number; containers: [Container] } } };
+}
+interface Policy extends Manifest {
+  spec: {
+    failurePolicy: string;
+    matchConstraints: { resourceRules: { operations: string[] }[] };
+    matchConditions: { expression: string }[];
+    variables?: { expression: string }[];
+    validations: { expression: string; message: string; reason: string }[];
+  };
+}
+interface Role extends Manifest {
+  rules: { apiGroups: string[]; resources: string[]; verbs: string[] }[];
+}
+
+function render(values: Readonly<Record<string, string>>, command = ['template', NAME]) {
+  const set = Object.entries(values).flatMap(([key, value]) => ['--set', `${key}=${value}`]);
+  const args = [...command, CHART, '--namespace', NAMESPACE, '--kube-version', '1.30.0', ...set];
+  return helm(args, { mayFail: true });
+}
+
+async function manifests(values: Readonly<Record<string, string>> = {}): Promise<Manifest[]> {
+  const { code, stdout, stderr } = await render({ ...REQUIRED, ...values });
+  expect(code, stderr).toBe(0);
+  return parseAllDocuments(stdout).flatMap((document) => (document.toJS() as Manifest | null) ?? []);
+}
+
+function find<T extends Manifest>(all: readonly Manifest[], kind: string, name = NAME): T {
+  const found = all.find((manifest) => manifest.kind === kind && manifest.metadata.name === name);
+  if (!found) throw new Error(`the chart renders no ${kind} ${name}`);
+  return found as T;
+}
+
+let chart: Manifest[];
+beforeAll(async () => {
+  chart = await manifests();
+});
+
+test('one version: package, chart, application', async () => {
+  const { version } = JSON.parse(await readFile(join(CHART, '../../package.json'), 'utf8'));
+  expect(parse(await readFile(join(CHART, 'Chart.yaml'), 'utf8'))).toMatchObject({
+    name: NAME,
+    version,
+    appVersion: version,
+  });
+  const { containers } = find<Deployment>(chart, 'Deployment').spec.template.spec;
+  expect(containers[0].image).toBe(`${REQUIRED['image.repository']}:${version}`);
+});
+
+test('a digest wins over the tag', async () => {
+  const digest = `sha256:${'0'.repeat(64)}`;
+  const all = await manifests({ 'image.digest': digest, 'image.tag': 'other' });
+  const { containers } = find<Deployment>(all, 'Deployment').spec.template.spec;
+  expect(containers[0].image).toBe(`${REQUIRED['image.repository']}@${digest}`);
+});
+
+test('the API server sends labelled Secrets of enabled namespaces, and no others', () => {
+  expect(find(chart, 'MutatingWebhookConfiguration')).toMatchObject({
+    webhooks: [
+      {
+        rules: [
+          {
+            apiGroups: [''],
+            apiVersions: ['v1'],
+            resources: ['secrets'],
+            operations: ['CREATE', 'UPDATE'],
+            scope: 'Namespaced',
+          },
+        ],
+        namespaceSelector: {
+          matchExpressions: [
+            { key: NAMESPACE_LABEL.key, operator: 'In', values: [NAMESPACE_LABEL.value] },
+            {
+              key: 'kubernetes.io/metadata.name',
+              operator: 'NotIn',
+              values: [...EXCLUDED_NAMESPACES, NAMESPACE],
+            },
+          ],
+        },
+        objectSelector: { matchLabels: { [SECRET_LABEL.key]: SECRET_LABEL.value } },
+        admissionReviewVersions: ['v1'],
+        failurePolicy: 'Fail',
+        matchPolicy: 'Equivalent',
+        sideEffects: 'None',
+        reinvocationPolicy: 'Never',
+      },
+    ],
+  });
+});
+
+test('it finds the webhook: path, Service port, container port, and whose certificate to trust', async () => {
+  const all = await manifests({ 'service.port': '8080' });
+  expect(find(all, 'MutatingWebhookConfiguration')).toMatchObject({
+    webhooks: [
+      {
+        clientConfig: {
+          service: { name: NAME, namespace: NAMESPACE, path: WEBHOOK_PATH, port: 8080 },
+          caBundle: CA,
+        },
+      },
+    ],
+  });
+  const [container] = find<Deployment>(all, 'Deployment').spec.template.spec.containers;
+  expect(find(all, 'Service')).toMatchObject({
+    spec: { ports: [{ port: 8080, targetPort: container.ports[0]?.name }] },
+  });
+  expect(container.ports).toMatchObject([{ containerPort: WEBHOOK_PORT }]);
+});
+
+test('the container gets the environment that the webhook reads, and it can be read', async () => {
+  const all = await manifests({ 'webhook.timeoutSeconds': '7', drainSeconds: '11', logLevel: 'debug' });
+  const [{ env, volumeMounts }] = find<Deployment>(all, 'Deployment').spec.template.spec.containers;
+  const given = Object.fromEntries(env.map(({ name, value }) => [name, value]));
+  const expected = Object.values(ENVIRONMENT).filter((name) => name !== ENVIRONMENT.host);
+  expect(Object.keys(given).sort()).toEqual([...expected, 'NODE_OPTIONS'].sort());
+  const config = readConfig(given);
+  expect(config).toMatchObject({
+    port: WEBHOOK_PORT,
+    drainMs: 11_000,
+    logLevel: 'debug',
+    refresherUsername: `system:serviceaccount:${NAMESPACE}:${NAME}-refresher`,
+    region: REQUIRED['aws.region'],
+  });
+  expect(given[ENVIRONMENT.timeout]).toBe('7');
+  const [mount] = volumeMounts;
+  expect(mount).toMatchObject({ readOnly: true });
+  expect(mount).not.toHaveProperty('subPath');
+  for (const file of [config.certFile, config.keyFile])
+    expect(file.startsWith(`${mount?.mountPath}/`)).toBe(true);
+});
+
+test('the API server waits as long as the webhook thinks, and a pod that stops may finish', async () => {
+  const all = await manifests({ 'webhook.timeoutSeconds': '30', drainSeconds: '60' });
+  expect(find(all, 'MutatingWebhookConfiguration')).toMatchObject({ webhooks: [{ timeoutSeconds: 30 }] });
+  const { terminationGracePeriodSeconds } = find<Deployment>(all, 'Deployment').spec.template.spec;
+  expect(terminationGracePeriodSeconds).toBeGreaterThan(90);
+});
+
+test('the pod runs with as little as it can', () => {
+  expect(find(chart, 'Deployment')).toMatchObject({
+    spec: {
+      template: {
+        spec: {
+          automountServiceAccountToken: false,
+          securityContext: {
+            runAsNonRoot: true,
+            runAsUser: 65532,
+            seccompProfile: { type: 'RuntimeDefault' },
+          },
+          containers: [
+            {
+              securityContext: {
+                allowPrivilegeEscalation: false,
+                readOnlyRootFilesystem: true,
+                capabilities: { drop: ['ALL'] },
+              },
+            },
+          ],
+        },
+      },
+    },
+  });
+  const webhookIsBound = (manifest: Manifest) =>
+    manifest.kind.endsWith('RoleBinding') && manifest.metadata.name === NAME;
+  expect(chart.some(webhookIsBound)).toBe(false);
+});
+
+describe("the refresher's rights", () => {
+  const SECRETS = { apiGroups: [''], resources: ['secrets'], verbs: ['list', 'patch'] };
+  const NAMESPACES = { apiGroups: [''], resources: ['namespaces'], verbs: ['list'] };
+  const REFRESHER = `${NAME}-refresher`;
+  const subjects = [
+    { kind: 'ServiceAccount', name: REFRESHER, namespace: NAMESPACE },
+    { kind: 'Group', apiGroup: 'rbac.authorization.k8s.io', name: REFRESHER_GROUP },
+  ];
+
+  test('everywhere, as it comes', () => {
+    expect(find<Role>(chart, 'ClusterRole', REFRESHER).rules).toEqual([NAMESPACES, SECRETS]);
+    expect(find(chart, 'ClusterRoleBinding', REFRESHER)).toMatchObject({
+      roleRef: { kind: 'ClusterRole', name: REFRESHER },
+      subjects,
+    });
+    expect(chart.map(({ kind }) => kind)).not.toContain('Role');
+    expect(find(chart, 'ServiceAccount', REFRESHER)).toMatchObject({ automountServiceAccountToken: false });
+  });
+
+  test('in the named namespaces only', async () => {
+    const all = await manifests({ 'refresher.namespaces': '{shop,billing}' });
+    expect(find<Role>(all, 'ClusterRole', REFRESHER).rules).toEqual([NAMESPACES]);
+    const roles = all.filter(({ kind }) => kind === 'Role') as Role[];
+    expect(roles.map(({ metadata }) => metadata.namespace)).toEqual(['shop', 'billing']);
+    for (const { rules } of roles) expect(rules).toEqual([SECRETS]);
+    const bindings = all.filter(({ kind }) => kind === 'RoleBinding');
+    expect(bindings.map(({ metadata }) => metadata.namespace)).toEqual(['shop', 'billing']);
+    for (const binding of bindings)
+      expect(binding).toMatchObject({ roleRef: { kind: 'Role', name: REFRESHER }, subjects });
+  });
+});
+
+describe('the fence', () => {
+  const names = ['update', 'create-delete'].map((what) => `${NAME}-refresher-${what}`);
+
+  test.each(names)('%s is for the refresher, by name and by group, and denies', (name) => {
+    const { spec } = find<Policy>(chart, 'ValidatingAdmissionPolicy', name);
+    const [condition] = spec.matchConditions;
+    expect(condition?.expression).toContain(`'system:serviceaccount:${NAMESPACE}:${NAME}-refresher'`);
+    expect(condition?.expression).toContain(`'${REFRESHER_GROUP}'`);
+    expect(spec.failurePolicy).toBe('Fail');
+    for (const { message, reason } of spec.validations) {
+      expect(message).not.toBe('');
+      expect(reason).toBe('Forbidden');
+    }
+    expect(find(chart, 'ValidatingAdmissionPolicyBinding', name)).toMatchObject({
+      spec: { policyName: name, validationActions: ['Deny'] },
+    });
+  });
+
+  test('together they judge every write', () => {
+    const operations = names.flatMap((name) =>
+      find<Policy>(chart, 'ValidatingAdmissionPolicy', name).spec.matchConstraints.resourceRules.flatMap(
+        (rule) => rule.operations,
+      ),
+    );
+    expect(operations.sort()).toEqual(['CREATE', 'DELETE', 'UPDATE']);
+  });
+
+  test('its expressions use the words of the contract', () => {
+    const { variables = [], validations } = find<Policy>(
+      chart,
+      'ValidatingAdmissionPolicy',
+      `${NAME}-refresher-update`,
+    ).spec;
+    const ours = variables.find(({ expression }) => expression.startsWith('['));
+    expect(ours?.expression.match(/[^'[\], ]+/g)?.sort()).toEqual(Object.values(ANNOTATION).sort());
+    const text = validations.map(({ expression }) => expression).join('\n');
+    for (const word of [
+      `[?'${NAMESPACE_LABEL.key}'].orValue('') == '${NAMESPACE_LABEL.value}'`,
+      `[?'${SECRET_LABEL.key}'].orValue('') == '${SECRET_LABEL.value}'`,
+      `'${SECRET_TYPE}'`,
+      `'${SECRET_KEY}'`,
+      ...[...EXCLUDED_NAMESPACES, NAMESPACE].map((namespace) => `'${namespace}'`),
+    ])
+      expect(text).toContain(word);
+  });
+});
+
+describe('what is missing or wrong is said', () => {
+  test.each([
+    { key: 'image.repository', says: /image\.repository is missing: build and push the image/ },
+    { key: 'aws.region', says: /aws\.region is missing: add --set aws\.region=/ },
+    { key: 'tls.caBundle', says: /tls\.caBundle is missing: the PEM certificate .* base64/ },
+  ])('no $key', async ({ key, says }) => {
+    const { code, stderr } = await render({ ...REQUIRED, [key]: '' });
+    expect(code).not.toBe(0);
+    expect(stderr).toMatch(says);
+  });
+
+  test.each([
+    {
+      key: 'tls.caBundle',
+      value: 'bm90IGEgY2VydGlmaWNhdGU=',
+      says: /tls\.caBundle is not what it should be/,
+    },
+    { key: 'replica', value: '3', says: /replica/ },
+    { key: 'refresher.namespace', value: 'shop', says: /namespace/ },
+    { key: 'webhook.timeoutSeconds', value: '31', says: /timeoutSeconds/ },
+    { key: 'webhook.timeoutSeconds', value: '2', says: /timeoutSeconds/ },
+    { key: 'service.port', value: '0', says: /port/ },
+    { key: 'logLevel', value: 'loud', says: /logLevel/ },
+    { key: 'aws.region', value: 'Frankfurt', says: /region/ },
+    { key: 'refresher.namespaces', value: '{*}', says: /namespaces/ },
+  ])('$key=$value', async ({ key, value, says }) => {
+    const { code, stderr } = await render({ ...REQUIRED, [key]: value });
+    expect(code).not.toBe(0);
+    expect(stderr).toMatch(says);
+  });
+
+  test('helm lint finds nothing', async () => {
+    const { code, stdout } = await render(REQUIRED, ['lint', '--strict']);
+    expect(code, stdout).toBe(0);
+    expect(stdout).not.toMatch(/\[(WARNING|ERROR)\]/);
+  });
+});

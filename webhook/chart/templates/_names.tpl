@@ -1,0 +1,70 @@
+{{/* The words that the templates share. Those of the contract are compared with contract/names.ts by a test. */}}
+
+{{- define "ecr-anywhere.fullname" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{ .Release.Name | trunc 50 | trimSuffix "-" }}
+{{- else -}}
+{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" }}
+{{- end -}}
+{{- end -}}
+
+{{- define "ecr-anywhere.refresher" -}}
+{{ include "ecr-anywhere.fullname" . }}-refresher
+{{- end -}}
+
+{{- define "ecr-anywhere.refresherUsername" -}}
+system:serviceaccount:{{ .Release.Namespace }}:{{ include "ecr-anywhere.refresher" . }}
+{{- end -}}
+
+{{- define "ecr-anywhere.refresherGroup" -}}
+ecr-anywhere:refreshers
+{{- end -}}
+
+{{- define "ecr-anywhere.domain" -}}
+ecr-anywhere.centml.ai
+{{- end -}}
+
+{{/*
+Never served. The release's own namespace is among them for recovery's sake: what the webhook needs to start must
+never wait for the webhook.
+*/}}
+{{- define "ecr-anywhere.excludedNamespaces" -}}
+{{ list "kube-system" "kube-public" .Release.Namespace | uniq | toJson }}
+{{- end -}}
+
+{{- define "ecr-anywhere.selectorLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "ecr-anywhere.labels" -}}
+{{ include "ecr-anywhere.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{/* Whom the refresher's roles are bound to: its ServiceAccount here, and the group for identities from elsewhere. */}}
+{{- define "ecr-anywhere.refresherSubjects" -}}
+- kind: ServiceAccount
+  name: {{ include "ecr-anywhere.refresher" . }}
+  namespace: {{ .Release.Namespace }}
+- kind: Group
+  apiGroup: rbac.authorization.k8s.io
+  name: {{ include "ecr-anywhere.refresherGroup" . }}
+{{- end -}}
+
+{{/* list finds what is due, patch sets the mark; get, watch and update are not needed. */}}
+{{- define "ecr-anywhere.refresherRules" -}}
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [list, patch]
+{{- end -}}
+
+{{/* The fence's condition. Nobody else is held up: an absent name or group is no error. */}}
+{{- define "ecr-anywhere.isRefresher" -}}
+- name: is-refresher
+  expression: >-
+    request.userInfo.?username.orValue('') == '{{ include "ecr-anywhere.refresherUsername" . }}' ||
+    '{{ include "ecr-anywhere.refresherGroup" . }}' in request.userInfo.?groups.orValue([])
+{{- end -}}
