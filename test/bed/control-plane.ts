@@ -103,6 +103,9 @@ export async function startControlPlane({ name, dir }: { name: string; dir: stri
         `--etcd-certfile=${path('etcd-client.crt')}`,
         `--etcd-keyfile=${path('etcd-client.key')}`,
         '--bind-address=127.0.0.1',
+        // Loopback cannot be advertised, and a machine without a network has nothing else: nobody dials this one.
+        '--advertise-address=192.0.2.1',
+        '--endpoint-reconciler-type=none',
         `--secure-port=${apiPort}`,
         `--tls-cert-file=${path('serving.crt')}`,
         `--tls-private-key-file=${path('serving.key')}`,
