@@ -48,7 +48,10 @@ export class EcrTokens {
   /** A token for the registry, from the cache or from ECR; never rejects. `force`: not from before this request. */
   async obtain(registry: Registry, force?: string): Promise<TokenOutcome> {
     const cached = this.#cached.get(registry.region);
-    const reusable = force === undefined ? this.#isYoung(cached) : cached?.force === force;
+    const reusable =
+      force === undefined
+        ? this.#isYoung(cached)
+        : cached?.force === force && cached.token.expiresAt > this.#now();
     if (cached && reusable) return { registry, token: cached.token };
     try {
       return { registry, token: await this.#within(this.#flight(registry, force)) };
@@ -82,7 +85,8 @@ export class EcrTokens {
   }
 
   async #call(registry: Registry, force: string | undefined): Promise<Token> {
-    const token = await this.#fetch(registry, AbortSignal.timeout(this.#withinMs));
+    // A little less than its callers wait: they are to hear why.
+    const token = await this.#fetch(registry, AbortSignal.timeout(this.#withinMs * 0.95));
     if (token.expiresAt <= this.#now()) {
       throw new Error(
         `ECR's token expired at ${formatTime(token.expiresAt)}: is this machine's clock right?`,
@@ -106,8 +110,12 @@ export class EcrTokens {
   }
 }
 
-function noAnswer(withinMs: number): Error {
-  return new Error(`ECR did not answer within ${withinMs / 1000} s`);
+function noAnswer(withinMs: number, lastFailure = ''): Error {
+  return new Error(`ECR gave no token within ${withinMs / 1000} s${lastFailure}`);
+}
+
+function describe(error: unknown): string {
+  return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
 }
 
 /**
@@ -123,15 +131,33 @@ export function fetchFromEcr(withinMs: number): FetchToken {
       new ECRClient({
         region,
         maxAttempts: 3,
-        requestHandler: { connectionTimeout: 1_500, requestTimeout: withinMs / 2 },
+        // Without the last one the SDK would only warn of a request that takes too long, and not try again.
+        requestHandler: {
+          connectionTimeout: 1_500,
+          requestTimeout: withinMs / 2,
+          throwOnRequestTimeout: true,
+        },
       });
     clients.set(region, client);
+    const command = new GetAuthorizationTokenCommand({});
+    let lastFailure = '';
+    command.middlewareStack.add(
+      (next) => async (args) => {
+        try {
+          return await next(args);
+        } catch (error) {
+          // The SDK tries again, and would tell of this only if it gave up before its time is over.
+          if (!signal.aborted) lastFailure = `, last ${describe(error)}`;
+          throw error;
+        }
+      },
+      { step: 'finalizeRequest', priority: 'low' },
+    );
     const { authorizationData } = await client
-      .send(new GetAuthorizationTokenCommand({}), { abortSignal: signal })
-      .catch((error: Error) => {
-        throw signal.aborted
-          ? noAnswer(withinMs)
-          : new Error(`ECR refused: ${error.name}: ${error.message}`, { cause: error });
+      .send(command, { abortSignal: signal })
+      .catch((error: unknown) => {
+        if (signal.aborted) throw noAnswer(withinMs, lastFailure);
+        throw new Error(`ECR refused: ${describe(error)}`, { cause: error });
       });
     // Only the first one is ever filled: the token opens every registry its principal may read.
     const { authorizationToken, expiresAt, proxyEndpoint } = authorizationData?.[0] ?? {};

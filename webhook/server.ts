@@ -1,4 +1,7 @@
 // The HTTPS server: routes, limits, certificates, and an end that answers every request in flight.
+import type { IncomingMessage } from 'node:http';
+import { Server } from 'node:net';
+import { finished } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import Fastify, { type FastifyInstance } from 'fastify';
 import type { Logger } from 'pino';
@@ -8,6 +11,9 @@ import type { KeyPair } from './certificates.ts';
 
 /** The API server takes request bodies of up to 3 MiB; a review carries an object twice, and a little around it. */
 const BODY_LIMIT_BYTES = (2 * 3 + 1) * 1024 * 1024;
+
+const BODY_END_MS = 5_000;
+const SILENT_MS = 500;
 
 export interface WebhookServer {
   listen(host: string | undefined, port: number): Promise<void>;
@@ -41,8 +47,12 @@ export function webhookServer(
   server.addHook('onSend', async (_request, reply) => {
     if (draining) reply.header('connection', 'close');
   });
-  server.setErrorHandler(async (error: Error & { statusCode?: number }, _request, reply) => {
+  // Fastify would take plain text for a body as well.
+  server.removeContentTypeParser('text/plain');
+  server.setErrorHandler(async (error: Error & { statusCode?: number }, request, reply) => {
     const status = error.statusCode ?? 500;
+    // Whoever is still writing a body that is too large sees its connection break instead of the answer.
+    if (status === 413) await bodyEnd(request.raw);
     logger[status < 500 ? 'warn' : 'error']({ status, message: error.message }, 'request refused');
     return reply.code(status).send({
       message:
@@ -78,7 +88,17 @@ export function webhookServer(
     async drain(drainMs) {
       draining = true;
       await sleep(drainMs);
-      await server.close();
+      // Node's own close would also end connections whose first request is on its way. Here nobody new is let in, and
+      // each answer still closes its connection; those that stay silent are ended after a while.
+      const closed = new Promise((resolve) => Server.prototype.close.call(server.server, resolve));
+      const silent = setInterval(() => server.server.closeIdleConnections(), SILENT_MS);
+      await closed;
+      clearInterval(silent);
     },
   };
+}
+
+/** Reads on to a body's end and forgets it, for a few seconds at most. */
+async function bodyEnd(request: IncomingMessage): Promise<void> {
+  await finished(request.resume(), { signal: AbortSignal.timeout(BODY_END_MS) }).catch(() => {});
 }

@@ -4,12 +4,10 @@ import { freshness } from '../../contract/freshness.ts';
 import { ANNOTATION } from '../../contract/names.ts';
 import { type KubernetesApi, KubernetesError, type ManagedSecret } from './kubernetes.ts';
 import { jitterOf, outcomeOf, plan, type Refresh } from './plan.ts';
+import { type Fault, Streaks } from './streaks.ts';
 
 /** PATCHes at the same time; each makes the API server call the webhook. */
 export const PATCHES_AT_ONCE = 8;
-
-/** So many failures in a row for the same cause of the cluster's, not of a Secret's, end its turn. */
-export const FAILURES_TO_END_TURN = 5;
 
 /** Of a cluster's reasons, as many as are told. */
 const REASONS_GIVEN = 20;
@@ -73,7 +71,7 @@ export async function refreshCluster(
   const refreshes = plan(listing.secrets, now, jitterOf(cluster), scope.force);
   const requested = await request(api, refreshes, scope, now, signal);
   const results = requested.results;
-  const reasons = [...listing.reasons, ...(requested.endedBy === undefined ? [] : [requested.endedBy])];
+  const reasons = [...listing.reasons, ...requested.endedBy];
   const soonest = soonestExpiry(listing.secrets, scope.dryRun ? [] : results, now);
   return {
     cluster,
@@ -125,47 +123,36 @@ async function request(
   scope: Scope,
   now: number,
   signal: AbortSignal,
-): Promise<{ results: SecretResult[]; endedBy?: string }> {
+): Promise<{ results: SecretResult[]; endedBy: string[] }> {
   const mark = new Date(now).toISOString();
   const annotations = { [ANNOTATION.requestedAt]: mark, ...(scope.force && { [ANNOTATION.force]: mark }) };
-  let streak = { cause: '', length: 0 };
-  let endedBy: string | undefined;
+  const streaks = new Streaks();
 
   const results = await pMap(
     refreshes,
     async (refresh): Promise<SecretResult> => {
-      if (signal.aborted) endedBy ??= "the cluster's time was up";
       const { secret, reason: due } = refresh;
       const result = { secret: `${secret.namespace}/${secret.name}`, due };
-      if (endedBy !== undefined) return { ...result, outcome: 'not-attempted' };
-      const came = await attempt(api, refresh, annotations, scope.dryRun, now);
-      streak =
-        came.cause === undefined
-          ? NO_STREAK
-          : { cause: came.cause, length: came.cause === streak.cause ? streak.length + 1 : 1 };
-      if (streak.length === FAILURES_TO_END_TURN) {
-        endedBy ??= `ended after ${streak.length} failures in a row: ${came.reason}`;
-      }
-      return {
-        ...result,
-        outcome: came.outcome,
-        ...(came.reason && { reason: came.reason }),
-        expiresAt: came.expiresAt,
-      };
+      if (signal.aborted) streaks.end(TIME_UP);
+      if (streaks.hasEnded(secret.namespace)) return { ...result, outcome: 'not-attempted' };
+      const { fault, ...came } = await attempt(api, refresh, annotations, scope.dryRun, now);
+      if (signal.aborted) streaks.end(TIME_UP);
+      streaks.note(secret.namespace, fault);
+      return { ...result, ...came };
     },
     { concurrency: PATCHES_AT_ONCE },
   );
-  return { results, ...(endedBy !== undefined && { endedBy }) };
+  return { results, endedBy: streaks.reasons() };
 }
 
-const NO_STREAK = { cause: '', length: 0 };
+const TIME_UP = "the cluster's time was up";
 
 interface Attempt {
   readonly outcome: Outcome;
   readonly reason?: string;
-  /** The same for failures that the cluster is at fault for, whichever Secret met them. */
-  readonly cause?: string;
   readonly expiresAt?: string | undefined;
+  /** Where the Secret itself is not at fault. */
+  readonly fault?: Fault;
 }
 
 async function attempt(
@@ -184,13 +171,16 @@ async function attempt(
       return { outcome, expiresAt, reason: 'the new credentials are due again already' };
     const reason =
       'the API server took the request and no credentials were written: is the webhook configuration there, and does it select this namespace?';
-    return { outcome, reason, cause: outcome };
+    // One namespace may be exempt from the webhook while the others are not.
+    return { outcome, reason, fault: { of: 'namespace', cause: outcome, reason } };
   } catch (error) {
     if (error instanceof KubernetesError && error.status === 404) return { outcome: 'gone' };
-    const isClusters = error instanceof KubernetesError && error.scope === 'cluster';
+    const reason = messageOf(error);
+    if (!(error instanceof KubernetesError) || error.scope === 'object')
+      return { outcome: 'refused', reason };
     // Ports and times differ from one failure to the next.
-    const cause = isClusters ? error.said.replaceAll(/\d+/g, '#') : undefined;
-    return { outcome: 'refused', reason: messageOf(error), ...(cause !== undefined && { cause }) };
+    const cause = error.said.replaceAll(/\d+/g, '#');
+    return { outcome: 'refused', reason, fault: { of: 'cluster', cause, reason } };
   }
 }
 

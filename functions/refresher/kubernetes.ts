@@ -14,7 +14,8 @@ import {
 } from '../../contract/names.ts';
 import type { ClusterAccess } from './kubeconfig.ts';
 
-const PAGE_SIZE = 250;
+/** Small, because several pages are in memory at the same time, and a server that lies fills each to its limit. */
+const PAGE_SIZE = 50;
 /** A page of Secrets whose annotations are as large as Kubernetes allows (256 KiB each). */
 const MAX_RESPONSE_BYTES = PAGE_SIZE * 256 * 1024;
 /** More would be a server that never ends its list. */

@@ -1,0 +1,145 @@
+// A small HTTPS server in the place of a Kubernetes API server: the test says what each request is answered, and may
+// answer what no API server ever should.
+import { once } from 'node:events';
+import type { IncomingMessage } from 'node:http';
+import { createSecureServer, type Http2ServerRequest } from 'node:http2';
+import { createServer } from 'node:https';
+import type { Socket } from 'node:net';
+import { text } from 'node:stream/consumers';
+import type { TLSSocket } from 'node:tls';
+import { createAuthority } from '../bed/certificates.ts';
+
+export interface Received {
+  readonly method: string;
+  readonly path: string;
+  readonly query: URLSearchParams;
+  readonly headers: Http2ServerRequest['headers'];
+  readonly httpVersion: string;
+  readonly body: string;
+  /** The common name of the client's certificate. */
+  readonly clientName?: string;
+  /** Breaks the connection. */
+  drop(): void;
+}
+
+/** What responses over HTTP/1.1 and over HTTP/2 have in common. */
+export interface Response {
+  writeHead(status: number, headers?: Record<string, string>): Response;
+  write(chunk: string | Uint8Array): boolean;
+  end(): unknown;
+  end(text: string): unknown;
+  on(event: 'drain' | 'close', listener: () => void): unknown;
+  readonly destroyed: boolean;
+}
+
+export type Answer = (request: Received, response: Response, count: number) => void;
+
+export interface ApiServer extends AsyncDisposable {
+  readonly url: string;
+  readonly caPem: string;
+  readonly requests: readonly Received[];
+  /** Opened so far. */
+  readonly connections: number;
+}
+
+export type Protocol = 'http/1.1' | 'h2';
+
+/** Starts it on a free loopback port. @param clientCa whose client certificates it asks for */
+export async function startApiServer(
+  answer: Answer,
+  { protocol = 'http/1.1', clientCa }: { protocol?: Protocol; clientCa?: string } = {},
+): Promise<ApiServer> {
+  const authority = await createAuthority('test');
+  const { certPem, keyPem } = await authority.serving(['127.0.0.1']);
+  const requests: Received[] = [];
+  const open = new Set<Socket>();
+  let connections = 0;
+
+  const receive = async (request: IncomingMessage | Http2ServerRequest, response: Response) => {
+    const { pathname, searchParams } = new URL(request.url ?? '', 'https://test');
+    const session = 'stream' in request ? request.stream.session : undefined;
+    const socket = (session?.socket ?? request.socket) as TLSSocket;
+    const clientName = clientCa === undefined ? undefined : socket.getPeerCertificate().subject?.CN;
+    const received: Received = {
+      method: request.method ?? '',
+      path: pathname,
+      query: searchParams,
+      headers: request.headers,
+      httpVersion: request.httpVersion,
+      body: await text(request),
+      ...(typeof clientName === 'string' && { clientName }),
+      drop: () => (session ?? socket).destroy(),
+    };
+    requests.push(received);
+    answer(received, response, requests.length);
+  };
+  const tls = {
+    cert: certPem,
+    key: keyPem,
+    ...(clientCa !== undefined && { ca: clientCa, requestCert: true }),
+  };
+  const server = protocol === 'h2' ? createSecureServer(tls, receive) : createServer(tls, receive);
+  server.on('connection', (socket: Socket) => {
+    connections += 1;
+    open.add(socket);
+    socket.on('close', () => open.delete(socket));
+    socket.on('error', () => {});
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  if (address === null || typeof address === 'string') throw new Error('the server has no port');
+  return {
+    url: `https://127.0.0.1:${address.port}`,
+    caPem: authority.caPem,
+    requests,
+    get connections() {
+      return connections;
+    },
+    async [Symbol.asyncDispose]() {
+      for (const socket of open) socket.destroy();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
+
+/** Answers with JSON. */
+export function json(
+  response: Response,
+  body: unknown,
+  status = 200,
+  headers: Record<string, string> = {},
+): void {
+  response.writeHead(status, { 'content-type': 'application/json', ...headers });
+  response.end(JSON.stringify(body));
+}
+
+/** Answers as Kubernetes refuses. */
+export function refuse(
+  response: Response,
+  status: number,
+  message: string,
+  headers: Record<string, string> = {},
+): void {
+  json(
+    response,
+    { kind: 'Status', apiVersion: 'v1', status: 'Failure', message, code: status },
+    status,
+    headers,
+  );
+}
+
+/** A page of a metadata-only list. */
+export function page(items: readonly object[], next?: string): object {
+  return {
+    kind: 'PartialObjectMetadataList',
+    apiVersion: 'meta.k8s.io/v1',
+    metadata: { resourceVersion: '1', ...(next !== undefined && { continue: next }) },
+    items: items.map((metadata) => ({ metadata })),
+  };
+}
+
+/** The metadata of one object. */
+export function object(metadata: object): object {
+  return { kind: 'PartialObjectMetadata', apiVersion: 'meta.k8s.io/v1', metadata };
+}

@@ -1,0 +1,228 @@
+// A real control plane with the chart and the webhook, and what the refresher's tests do to it: make Secrets of all
+// kinds and ages fast, take the webhook away and bring it back, and run the refresher on it.
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import pMap from 'p-map';
+import { Agent } from 'undici';
+import { formatTime } from '../../contract/freshness.ts';
+import { ANNOTATION, NAMESPACE_LABEL, SECRET_KEY, SECRET_LABEL, SECRET_TYPE } from '../../contract/names.ts';
+import type { ClusterReport } from '../../functions/refresher/cluster.ts';
+import { readEvent } from '../../functions/refresher/event.ts';
+import { readKubeconfig } from '../../functions/refresher/kubeconfig.ts';
+import { run } from '../../functions/refresher/run.ts';
+import { CLUSTERS_PREFIX } from '../../functions/refresher/settings.ts';
+import { type ControlPlane, startControlPlane } from '../bed/control-plane.ts';
+import { type EcrEndpoint, startEcrEndpoint } from '../bed/ecr-endpoint.ts';
+import { installWebhook, refresherKubeconfig, type WebhookInstallation } from '../bed/webhook.ts';
+import { startSecretsManager, type Value } from './secrets-manager.ts';
+
+export const HOUR = 3_600_000;
+
+export interface SecretObject {
+  readonly metadata: {
+    readonly name: string;
+    readonly namespace: string;
+    readonly resourceVersion: string;
+    readonly annotations?: Readonly<Record<string, string>>;
+  };
+  readonly data?: Readonly<Record<string, string>>;
+}
+
+export interface Manifest {
+  readonly namespace: string;
+  readonly name: string;
+  readonly annotations?: Readonly<Record<string, string>>;
+  /** The docker config. */
+  readonly config?: object;
+  readonly immutable?: boolean;
+  /** Without it, nobody's business. */
+  readonly managed?: boolean;
+}
+
+export interface RealCluster extends AsyncDisposable {
+  readonly controlPlane: ControlPlane;
+  readonly webhook: WebhookInstallation;
+  readonly ecr: EcrEndpoint;
+  /** The refresher's, as it is registered. */
+  readonly kubeconfig: string;
+  /** Asks the API server as the administrator. @throws Error with what it said */
+  admin<Answer = unknown>(method: string, path: string, body?: unknown): Promise<Answer>;
+  createNamespace(name: string, isEnabled?: boolean): Promise<void>;
+  createSecrets(manifests: readonly Manifest[]): Promise<void>;
+  /** All Secrets of the enabled namespaces, by their paths. */
+  secrets(): Promise<Map<string, SecretObject>>;
+  /** While it works, no MutatingWebhookConfiguration is there. */
+  withoutWebhook(work: () => Promise<void>): Promise<void>;
+  /** Gives Secrets another expiry (milliseconds from now), as if they had been written that much earlier. */
+  age(expiries: ReadonlyMap<string, number>): Promise<void>;
+  /** A new webhook process, its cache empty. */
+  restartWebhook(env?: Readonly<Record<string, string>>): Promise<void>;
+  /** One run of the refresher. */
+  refresh(event?: object, kubeconfig?: string): Promise<ClusterReport>;
+}
+
+/** Starts it. @param values more of helm's `--set key=value` */
+export async function startRealCluster(values: readonly string[] = []): Promise<RealCluster> {
+  const stack = new AsyncDisposableStack();
+  const dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
+  stack.defer(() => rm(dir, { recursive: true, force: true }));
+  const ecr = stack.use(await startEcrEndpoint());
+  const controlPlane = stack.use(await startControlPlane({ name: 'test', dir }));
+  const webhook = stack.use(await installWebhook(controlPlane, { ecrUrl: ecr.url, values }));
+  const kubeconfig = await refresherKubeconfig(controlPlane);
+  const access = readKubeconfig(await readFile(controlPlane.adminKubeconfigPath, 'utf8'));
+  const agent = new Agent({ connections: 16, connect: { ca: access.ca ?? '' } });
+  stack.defer(() => agent.destroy());
+
+  const admin = async <Answer = unknown>(method: string, path: string, body?: unknown): Promise<Answer> => {
+    const response = await agent.request({
+      origin: access.server,
+      method: method as 'GET',
+      path,
+      headers: {
+        authorization: `Bearer ${'token' in access.identity ? access.identity.token : ''}`,
+        'content-type': method === 'PATCH' ? 'application/merge-patch+json' : 'application/json',
+      },
+      ...(body !== undefined && { body: JSON.stringify(body) }),
+    });
+    const text = await response.body.text();
+    if (response.statusCode >= 300) throw new Error(`${method} ${path}: ${response.statusCode}: ${text}`);
+    return JSON.parse(text) as Answer;
+  };
+
+  const withoutWebhook = async (work: () => Promise<void>) => {
+    const path = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations';
+    const { items } = await admin<{ items: { metadata: object }[] }>('GET', path);
+    await admin('DELETE', path);
+    // Deleted it may be called for another moment, and recreated not yet.
+    await until(async () => !(await isMutated()));
+    try {
+      await work();
+    } finally {
+      for (const item of items) {
+        await admin('POST', path, { ...item, metadata: { ...item.metadata, resourceVersion: undefined } });
+      }
+      await until(isMutated);
+    }
+  };
+  const isMutated = async () => {
+    const made = await admin<SecretObject>('POST', '/api/v1/namespaces/probe/secrets?dryRun=All', {
+      type: SECRET_TYPE,
+      metadata: { name: 'probe', labels: { [SECRET_LABEL.key]: SECRET_LABEL.value } },
+      data: { [SECRET_KEY]: Buffer.from('{"auths":{}}').toString('base64') },
+    });
+    return made.metadata.annotations?.[ANNOTATION.fingerprint] !== undefined;
+  };
+
+  const cluster: RealCluster = {
+    controlPlane,
+    webhook,
+    ecr,
+    kubeconfig,
+    admin,
+    async createNamespace(name, isEnabled = true) {
+      const labels = isEnabled ? { [NAMESPACE_LABEL.key]: NAMESPACE_LABEL.value } : {};
+      await admin('POST', '/api/v1/namespaces', { metadata: { name, labels } });
+    },
+    async createSecrets(manifests) {
+      await pMap(
+        manifests,
+        ({ namespace, name, annotations, config, immutable, managed = true }) =>
+          admin('POST', `/api/v1/namespaces/${namespace}/secrets`, {
+            type: SECRET_TYPE,
+            metadata: {
+              name,
+              annotations,
+              ...(managed && { labels: { [SECRET_LABEL.key]: SECRET_LABEL.value } }),
+            },
+            ...(config && {
+              data: { [SECRET_KEY]: Buffer.from(JSON.stringify(config)).toString('base64') },
+            }),
+            ...(immutable && { immutable }),
+          }),
+        { concurrency: 16 },
+      );
+    },
+    async secrets() {
+      const namespaces = await admin<{ items: { metadata: { name: string } }[] }>(
+        'GET',
+        `/api/v1/namespaces?labelSelector=${NAMESPACE_LABEL.key}=${NAMESPACE_LABEL.value}`,
+      );
+      const lists = await pMap(
+        namespaces.items.filter(({ metadata }) => metadata.name !== 'probe'),
+        ({ metadata }) =>
+          admin<{ items: SecretObject[] }>('GET', `/api/v1/namespaces/${metadata.name}/secrets`),
+        { concurrency: 8 },
+      );
+      const all = lists.flatMap(({ items }) => items);
+      return new Map(all.map((secret) => [`${secret.metadata.namespace}/${secret.metadata.name}`, secret]));
+    },
+    withoutWebhook,
+    age: (expiries) =>
+      withoutWebhook(async () => {
+        await pMap(
+          expiries,
+          ([path, expiresInMs]) =>
+            admin('PATCH', secretPath(path), {
+              metadata: { annotations: { [ANNOTATION.expiresAt]: formatTime(Date.now() + expiresInMs) } },
+            }),
+          { concurrency: 16 },
+        );
+      }),
+    async restartWebhook(env) {
+      webhook.program.signal('SIGKILL');
+      await webhook.program.ended;
+      await webhook.start(env);
+    },
+    async refresh(event = {}, registered = kubeconfig) {
+      const [report] = await runOn({ cluster: registered }, event);
+      if (!report) throw new Error('no report');
+      return report;
+    },
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  };
+  await cluster.createNamespace('probe');
+  await until(isMutated);
+  return cluster;
+}
+
+/** The API path of a Secret, by namespace/name. */
+export function secretPath(path: string): string {
+  const [namespace, name] = path.split('/');
+  return `/api/v1/namespaces/${namespace}/secrets/${name}`;
+}
+
+/** One run of the refresher over clusters that are registered with these values. */
+export async function runOn(
+  clusters: Readonly<Record<string, Value>>,
+  event: object = {},
+  clusterDeadlineMs = 60_000,
+): Promise<ClusterReport[]> {
+  const secrets = Object.entries(clusters).map(([name, value]) => [`${CLUSTERS_PREFIX}${name}`, value]);
+  await using registry = await startSecretsManager(Object.fromEntries(secrets));
+  return await run(
+    registry.client,
+    readEvent(event),
+    { clusterDeadlineMs, clusterConcurrency: 10 },
+    Date.now,
+    AbortSignal.timeout(300_000),
+    () => {},
+  );
+}
+
+/** Waits until a condition holds. */
+export async function until(condition: () => Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + 20_000;
+  while (!(await condition())) {
+    if (Date.now() > deadline) throw new Error('it did not come true within 20 s');
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+/** How many results there are of each outcome. */
+export function outcomesOf({ results }: ClusterReport): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const { outcome } of results) counts[outcome] = (counts[outcome] ?? 0) + 1;
+  return counts;
+}

@@ -1,0 +1,32 @@
+import { expect, test } from 'vitest';
+import { readConfig } from '../../../functions/refresher/config.ts';
+import { ENVIRONMENT } from '../../../functions/refresher/settings.ts';
+
+const env = {
+  [ENVIRONMENT.clusterDeadline]: '120',
+  [ENVIRONMENT.clusterConcurrency]: '25',
+  AWS_LAMBDA_FUNCTION_NAME: 'refresher',
+  PATH: '/usr/bin',
+};
+
+test('reads what the CDK app sets', () => {
+  expect(readConfig(env)).toEqual({
+    clusterDeadlineMs: 120_000,
+    clusterConcurrency: 25,
+    service: 'refresher',
+  });
+});
+
+test.each([
+  { variable: ENVIRONMENT.clusterDeadline, values: [undefined, '', '0', '901', 'soon'] },
+  { variable: ENVIRONMENT.clusterConcurrency, values: [undefined, '', '0', '1.5', '501', 'many'] },
+  { variable: 'AWS_LAMBDA_FUNCTION_NAME', values: [undefined, ''] },
+])('names $variable where it is missing or out of bounds', ({ variable, values }) => {
+  for (const value of values) expect(() => readConfig({ ...env, [variable]: value })).toThrow(`${variable} `);
+});
+
+test('names every variable that is wrong at once', () => {
+  expect(() => readConfig({})).toThrow(
+    new RegExp(`${ENVIRONMENT.clusterDeadline}.*${ENVIRONMENT.clusterConcurrency}.*AWS_LAMBDA_FUNCTION_NAME`),
+  );
+});

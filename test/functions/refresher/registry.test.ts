@@ -1,0 +1,159 @@
+// The registered clusters, from Secrets Manager at the wire: what is found, and whom a failure costs what.
+import { afterEach, expect, test } from 'vitest';
+import { readEvent } from '../../../functions/refresher/event.ts';
+import { listClusters } from '../../../functions/refresher/registry.ts';
+import { run } from '../../../functions/refresher/run.ts';
+import { CLUSTERS_PREFIX } from '../../../functions/refresher/settings.ts';
+import { type ApiServer, json, page, startApiServer } from '../api-server.ts';
+import { type SecretsManager, startSecretsManager, type Value } from '../secrets-manager.ts';
+
+const CANARY = 'canary-token-3f9b';
+const SETTINGS = { clusterDeadlineMs: 1_000, clusterConcurrency: 10 };
+
+let stack = new AsyncDisposableStack();
+afterEach(async () => {
+  await stack.disposeAsync();
+  stack = new AsyncDisposableStack();
+});
+
+async function registryOf(clusters: Readonly<Record<string, Value>>): Promise<SecretsManager> {
+  const secrets = Object.entries(clusters).map(([name, value]) => [`${CLUSTERS_PREFIX}${name}`, value]);
+  return stack.use(await startSecretsManager(Object.fromEntries(secrets)));
+}
+
+/** An API server without enabled namespaces, and its kubeconfig. */
+async function emptyCluster(): Promise<{ server: ApiServer; kubeconfig: string }> {
+  const server = stack.use(await startApiServer((_, response) => json(response, page([]))));
+  const cluster = {
+    server: server.url,
+    'certificate-authority-data': Buffer.from(server.caPem).toString('base64'),
+  };
+  const kubeconfig = JSON.stringify({
+    'current-context': 'main',
+    contexts: [{ name: 'main', context: { cluster: 'main', user: 'main' } }],
+    clusters: [{ name: 'main', cluster }],
+    users: [{ name: 'main', user: { token: CANARY } }],
+  });
+  return { server, kubeconfig };
+}
+
+function runAll({ client }: SecretsManager, event: object = {}, signal = AbortSignal.timeout(30_000)) {
+  return run(client, readEvent(event), SETTINGS, Date.now, signal, () => {});
+}
+
+test('every secret under the prefix is a cluster, over as many pages as there are', async () => {
+  const names = ['c', 'a', 'b/nested', 'd', 'e'];
+  const secrets = stack.use(
+    await startSecretsManager({
+      ...Object.fromEntries(names.map((name) => [`${CLUSTERS_PREFIX}${name}`, 'x'])),
+      [CLUSTERS_PREFIX]: 'the prefix itself',
+      [`other/${CLUSTERS_PREFIX}x`]: 'a match within the name',
+      [`${CLUSTERS_PREFIX.toUpperCase()}X`]: 'AWS ignores case here',
+    }),
+  );
+  expect(await listClusters(secrets.client, AbortSignal.timeout(10_000))).toEqual([
+    'a',
+    'b/nested',
+    'c',
+    'd',
+    'e',
+  ]);
+  const lists = secrets.calls.filter(({ operation }) => operation === 'ListSecrets');
+  expect(lists).toHaveLength(4);
+  for (const { input } of lists) {
+    expect(input.Filters).toEqual([{ Key: 'name', Values: [CLUSTERS_PREFIX] }]);
+  }
+});
+
+test('a value that cannot be had, or used, is the failure of its cluster alone', async () => {
+  const { kubeconfig } = await emptyCluster();
+  const error = (type: string, message: string) => ({ error: { status: 400, type, message } });
+  const secrets = await registryOf({
+    good: kubeconfig,
+    denied: error(
+      'AccessDeniedException',
+      'User is not authorized to perform: secretsmanager:GetSecretValue',
+    ),
+    'deleted meanwhile': error(
+      'ResourceNotFoundException',
+      "Secrets Manager can't find the specified secret.",
+    ),
+    binary: { binary: kubeconfig },
+    empty: '',
+    junk: `not a kubeconfig: ${CANARY}`,
+    silent: 'never',
+  });
+  const reports = await runAll(secrets);
+  const outcomes = Object.fromEntries(
+    reports.map(({ cluster, served, failed, reason }) => [cluster, { served, failed, reason }]),
+  );
+  const failedFor = (reason: string) => ({
+    served: false,
+    failed: true,
+    reason: expect.stringContaining(reason),
+  });
+  expect(outcomes).toEqual({
+    good: { served: true, failed: false, reason: undefined },
+    denied: failedFor('not authorized'),
+    'deleted meanwhile': failedFor("can't find the specified secret"),
+    binary: failedFor('SecretString'),
+    empty: failedFor('SecretString'),
+    junk: failedFor('not a kubeconfig'),
+    silent: failedFor("the cluster's time was up"),
+  });
+  expect(JSON.stringify(reports)).not.toContain(CANARY);
+});
+
+test('of the clusters that an event names, no other value is read', async () => {
+  const { server, kubeconfig } = await emptyCluster();
+  const secrets = await registryOf({ a: kubeconfig, b: kubeconfig, c: kubeconfig });
+  const reports = await runAll(secrets, { clusters: ['b', 'b'] });
+  expect(reports.map(({ cluster }) => cluster)).toEqual(['b']);
+  const read = secrets.calls.filter(({ operation }) => operation === 'GetSecretValue');
+  expect(read.map(({ input }) => input.SecretId)).toEqual([`${CLUSTERS_PREFIX}b`]);
+  expect(server.requests).toHaveLength(1);
+});
+
+test('an event that names a cluster which is not registered is refused whole', async () => {
+  const secrets = await registryOf({ a: 'x', b: 'x' });
+  await expect(runAll(secrets, { clusters: ['a', 'typo'] })).rejects.toThrow(
+    'Not registered: typo. Registered are: a, b.',
+  );
+  expect(secrets.calls.some(({ operation }) => operation === 'GetSecretValue')).toBe(false);
+});
+
+test('nothing registered is nothing to do', async () => {
+  expect(await runAll(await registryOf({}))).toEqual([]);
+});
+
+test('clusters that cannot be listed fail the run', async () => {
+  const secrets = await registryOf({ a: 'x' });
+  secrets.failLists({ status: 400, type: 'AccessDeniedException', message: 'not authorized to list' });
+  await expect(runAll(secrets)).rejects.toThrow('not authorized to list');
+});
+
+test("a list that never comes ends with the run's time", async () => {
+  const secrets = await registryOf({ a: 'x' });
+  secrets.failLists('never');
+  await expect(runAll(secrets, {}, AbortSignal.timeout(300))).rejects.toThrow(/abort/i);
+});
+
+test('each cluster is reported as soon as its turn is over; those without a turn are reported too', async () => {
+  const { kubeconfig } = await emptyCluster();
+  const secrets = await registryOf({ a: kubeconfig, b: 'never', c: kubeconfig });
+  const told: string[] = [];
+  const reports = await run(
+    secrets.client,
+    readEvent({}),
+    { clusterDeadlineMs: 20_000, clusterConcurrency: 1 },
+    Date.now,
+    AbortSignal.timeout(1_000),
+    ({ cluster, served, reason }) => told.push(`${cluster} ${served ? 'served' : reason}`),
+  );
+  expect(told).toEqual([
+    'a served',
+    "b the cluster's time was up before its kubeconfig was read",
+    "c the run's time was up before its turn",
+  ]);
+  expect(reports.map(({ cluster }) => cluster)).toEqual(['a', 'b', 'c']);
+});

@@ -1,0 +1,114 @@
+import { expect, test } from 'vitest';
+import {
+  type ClusterReport,
+  notServed,
+  type Outcome,
+  type SecretResult,
+} from '../../../functions/refresher/cluster.ts';
+import { failureOf, metricsOf, summarize } from '../../../functions/refresher/report.ts';
+
+const NOW = Date.parse('2026-11-23T12:00:00Z');
+
+function results(counts: Partial<Record<Outcome, number>>): SecretResult[] {
+  return Object.entries(counts).flatMap(([outcome, count]) =>
+    Array.from({ length: count }, (_, i) => ({
+      secret: `ns/${outcome}-${i}`,
+      due: 'expired' as const,
+      outcome: outcome as Outcome,
+      reason: `why ${outcome}`,
+    })),
+  );
+}
+
+function served(cluster: string, more: Partial<ClusterReport> = {}): ClusterReport {
+  return { cluster, served: true, failed: false, namespaces: [], managed: 0, results: [], ...more };
+}
+
+const ALL: Record<Outcome, number> = {
+  refreshed: 10,
+  partial: 1,
+  'not-mutated': 2,
+  refused: 3,
+  gone: 4,
+  'not-attempted': 5,
+};
+
+test('the metrics add up what the clusters report', () => {
+  const reports = [
+    served('a', { failed: true, managed: 40, results: results(ALL), soonestExpiry: NOW + 7_200_000 }),
+    served('b', { managed: 2, results: results({ refreshed: 1 }), soonestExpiry: NOW + 3_600_000 }),
+    served('empty'),
+    notServed('c', 'no answer'),
+    notServed('d', 'not a kubeconfig'),
+  ];
+  expect(metricsOf(reports, NOW)).toEqual({
+    ClustersRegistered: 5,
+    ClustersServed: 3,
+    ClustersFailed: 3,
+    SecretsManaged: 42,
+    SecretsDue: 26,
+    SecretsRefreshed: 11,
+    SecretsRefused: 6,
+    SecretsNotAttempted: 5,
+    SoonestExpiry: 3_600,
+  });
+});
+
+test('an expiry that has passed is negative; without any there is no figure', () => {
+  expect(metricsOf([served('a', { soonestExpiry: NOW - 60_000 })], NOW).SoonestExpiry).toBe(-60);
+  expect(metricsOf([served('a')], NOW)).not.toHaveProperty('SoonestExpiry');
+});
+
+test('figures of three thousand clusters', () => {
+  const reports = Array.from({ length: 3_000 }, (_, i) => served(`c${i}`, { soonestExpiry: NOW + i }));
+  expect(metricsOf(reports, NOW)).toMatchObject({ ClustersServed: 3_000, SoonestExpiry: 0 });
+});
+
+test.each([
+  { title: 'no cluster is registered', reports: [], fails: false },
+  { title: 'all are served', reports: [served('a'), served('b')], fails: false },
+  { title: 'one of two is served', reports: [notServed('a', 'down'), served('b')], fails: false },
+  {
+    title: 'the only one is served, and all its Secrets were refused',
+    reports: [served('a', { failed: true })],
+    fails: false,
+  },
+  { title: 'none is served', reports: [notServed('a', 'down'), notServed('b', 'gone')], fails: true },
+])('the invocation, where $title: fails is $fails', ({ reports, fails }) => {
+  expect(failureOf(reports) !== undefined).toBe(fails);
+});
+
+test("the invocation's failure says how many, and names some with their reasons", () => {
+  const reports = Array.from({ length: 3_000 }, (_, i) => notServed(`c${i}`, `reason ${i}`));
+  expect(failureOf(reports)).toMatch(/3000.*c0: reason 0.*c4: reason 4/);
+  expect(failureOf(reports)).not.toContain('c5');
+});
+
+test('a summary counts outcomes and lists what went wrong', () => {
+  const report = served('a', {
+    failed: true,
+    reason: 'ended',
+    managed: 40,
+    results: results(ALL),
+    soonestExpiry: NOW,
+  });
+  const { problems, ...figures } = summarize(report);
+  expect(figures).toEqual({
+    cluster: 'a',
+    served: true,
+    failed: true,
+    reason: 'ended',
+    managed: 40,
+    due: 25,
+    outcomes: ALL,
+    soonestExpiry: '2026-11-23T12:00:00.000Z',
+  });
+  const listed = new Set(problems.map(({ outcome }) => outcome));
+  expect(listed).toEqual(new Set<Outcome>(['partial', 'not-mutated', 'refused', 'gone']));
+});
+
+test('a summary stays small where hundreds were refused', () => {
+  const { problems, outcomes } = summarize(served('a', { results: results({ refused: 500 }) }));
+  expect(problems).toHaveLength(20);
+  expect(outcomes).toEqual({ refused: 500 });
+});

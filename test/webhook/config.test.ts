@@ -1,0 +1,121 @@
+// The webhook's settings: what holds without any, where the bounds are, and that all mistakes are told at once.
+import { expect, test } from 'vitest';
+import { ENVIRONMENT, readConfig } from '../../webhook/config.ts';
+
+const MINIMAL = { AWS_REGION: 'eu-central-1' };
+
+test('a region is all it needs', () => {
+  expect(readConfig(MINIMAL)).toEqual({
+    host: undefined,
+    port: 8443,
+    certFile: '/etc/webhook/certs/tls.crt',
+    keyFile: '/etc/webhook/certs/tls.key',
+    answerWithinMs: 8_500,
+    drainMs: 5_000,
+    logLevel: 'info',
+    refresherUsername: undefined,
+    region: 'eu-central-1',
+  });
+});
+
+test('every setting, and nothing else of the environment', () => {
+  const env = {
+    HOST: '127.0.0.1',
+    PORT: '9443',
+    CERT_FILE: 'a.crt',
+    KEY_FILE: 'a.key',
+    TIMEOUT_SECONDS: '30',
+    DRAIN_SECONDS: '0.5',
+    LOG_LEVEL: 'debug',
+    REFRESHER_USERNAME: 'system:serviceaccount:a:b',
+    AWS_REGION: 'us-gov-west-1',
+    AWS_SECRET_ACCESS_KEY: 'hidden',
+  };
+  expect(Object.values(ENVIRONMENT).every((name) => name in env)).toBe(true);
+  expect(readConfig(env)).toEqual({
+    host: '127.0.0.1',
+    port: 9443,
+    certFile: 'a.crt',
+    keyFile: 'a.key',
+    answerWithinMs: 28_500,
+    drainMs: 500,
+    logLevel: 'debug',
+    refresherUsername: 'system:serviceaccount:a:b',
+    region: 'us-gov-west-1',
+  });
+});
+
+const BAD: Record<string, (string | undefined)[]> = {
+  HOST: [''],
+  PORT: ['', '0', '-1', '65536', '8443.5', 'https', 'NaN', 'Infinity'],
+  CERT_FILE: [''],
+  KEY_FILE: [''],
+  TIMEOUT_SECONDS: ['', '2', '31', '9.5', '10s'],
+  DRAIN_SECONDS: ['-1', '61', 'soon'],
+  LOG_LEVEL: ['', 'INFO', 'trace', 'verbose'],
+  REFRESHER_USERNAME: [''],
+  AWS_REGION: [
+    undefined,
+    '',
+    'eu-central',
+    'EU-CENTRAL-1',
+    'eu-central-1a',
+    ' eu-central-1',
+    'frankfurt',
+    'a.example/',
+  ],
+};
+const GOOD: Record<string, string[]> = {
+  PORT: ['1', '65535'],
+  TIMEOUT_SECONDS: ['3', '30'],
+  DRAIN_SECONDS: ['0', '60'],
+  LOG_LEVEL: ['debug', 'info', 'warn', 'error'],
+  AWS_REGION: [
+    'us-gov-west-1',
+    'cn-northwest-1',
+    'ap-southeast-5',
+    'eusc-de-east-1',
+    'us-iso-east-1',
+    'il-central-1',
+  ],
+};
+
+test.each(Object.entries(BAD).flatMap(([name, values]) => values.map((value) => [name, value] as const)))(
+  '%s=%j is named',
+  (name, value) => {
+    const others = Object.keys(BAD).filter((other) => other !== name);
+    try {
+      readConfig({ ...MINIMAL, [name]: value });
+      expect.unreachable();
+    } catch (error) {
+      const { message } = error as Error;
+      expect(message).toMatch(/^The webhook cannot start with these settings: /);
+      expect(message).toContain(`${name} `);
+      for (const other of others) expect(message).not.toContain(`${other} `);
+    }
+  },
+);
+
+test.each(Object.entries(GOOD).flatMap(([name, values]) => values.map((value) => [name, value] as const)))(
+  '%s=%s is fine',
+  (name, value) => {
+    expect(() => readConfig({ ...MINIMAL, [name]: value })).not.toThrow();
+  },
+);
+
+test('all that is wrong is told together', () => {
+  const env = Object.fromEntries(Object.entries(BAD).map(([name, values]) => [name, values.at(-1)]));
+  try {
+    readConfig(env);
+    expect.unreachable();
+  } catch (error) {
+    const { message } = error as Error;
+    for (const name of Object.values(ENVIRONMENT)) expect(message).toContain(`${name} `);
+  }
+});
+
+test('a missing region says what to set it to', () => {
+  expect(() => readConfig({})).toThrow(
+    'AWS_REGION is missing: set it to the region of the registry, such as eu-central-1',
+  );
+});
