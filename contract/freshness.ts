@@ -41,7 +41,7 @@ export function freshness(expiresAt: string | undefined, now: number, earlierByM
   return { due: false, expiresAt: time };
 }
 
-const RFC_3339 = /^(\d{4}-\d{2}-\d{2})T(\d{2}:\d{2}:\d{2})(\.\d+)?(Z|[+-]\d{2}:\d{2})$/i;
+const RFC_3339 = /^(\d{4}-\d{2}-\d{2})T((?:[01]\d|2[0-3]):\d{2}:\d{2})(\.\d+)?(Z|[+-]\d{2}:\d{2})$/i;
 
 /** Reads an RFC 3339 time as milliseconds since the epoch; undefined where it is not one (RFC 3339, section 5.6). */
 export function parseTime(value: string): number | undefined {

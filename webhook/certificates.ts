@@ -12,8 +12,8 @@ const LOOK_AGAIN_MS = 5_000;
 
 /** Reads a certificate and its key. @throws Error that names the file, or says that the two do not fit. */
 export async function readKeyPair(certFile: string, keyFile: string): Promise<KeyPair> {
-  const [cert, key] = await Promise.all([certFile, keyFile].map((file) => readFile(file, 'utf8')));
-  const pair = { cert: cert ?? '', key: key ?? '' };
+  const [cert, key] = await Promise.all([read(certFile), read(keyFile)]);
+  const pair = { cert, key };
   try {
     createSecureContext(pair);
   } catch (error) {
@@ -22,6 +22,12 @@ export async function readKeyPair(certFile: string, keyFile: string): Promise<Ke
     );
   }
   return pair;
+}
+
+function read(file: string): Promise<string> {
+  return readFile(file, 'utf8').catch((error: Error) => {
+    throw new Error(`${file} cannot be read: ${error.message}`);
+  });
 }
 
 /**

@@ -26,7 +26,8 @@ const Environment = z
     [ENVIRONMENT.keyFile]: z.string().min(1).default('/etc/webhook/certs/tls.key'),
     // Kubernetes allows 1 to 30 (MutatingWebhook.timeoutSeconds); below 3 nothing would be left for ECR.
     [ENVIRONMENT.timeout]: z.coerce.number().int().min(3).max(30).default(10),
-    [ENVIRONMENT.drain]: z.coerce.number().min(0).max(60).default(5),
+    // Empty would be read as 0.
+    [ENVIRONMENT.drain]: z.string().min(1).transform(Number).pipe(z.number().min(0).max(60)).default(5),
     [ENVIRONMENT.logLevel]: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
     [ENVIRONMENT.refresherUsername]: z.string().min(1).optional(),
     [ENVIRONMENT.region]: z

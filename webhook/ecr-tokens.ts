@@ -161,17 +161,12 @@ export function fetchFromEcr(withinMs: number): FetchToken {
       });
     // Only the first one is ever filled: the token opens every registry its principal may read.
     const { authorizationToken, expiresAt, proxyEndpoint } = authorizationData?.[0] ?? {};
-    const [username, ...password] = Buffer.from(authorizationToken ?? '', 'base64')
+    const [username, ...rest] = Buffer.from(authorizationToken ?? '', 'base64')
       .toString()
       .split(':');
-    if (!username || password.length === 0 || !expiresAt || !proxyEndpoint) {
-      throw new Error('ECR answered without a usable token');
-    }
-    return {
-      host: new URL(proxyEndpoint).host,
-      username,
-      password: password.join(':'),
-      expiresAt: expiresAt.getTime(),
-    };
+    const password = rest.join(':');
+    const host = URL.parse(proxyEndpoint ?? '')?.host;
+    if (!username || !password || !expiresAt || !host) throw new Error('ECR answered without a usable token');
+    return { host, username, password, expiresAt: expiresAt.getTime() };
   };
 }

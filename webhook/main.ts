@@ -6,8 +6,16 @@ import { readConfig } from './config.ts';
 import { EcrTokens, fetchFromEcr } from './ecr-tokens.ts';
 import { webhookServer } from './server.ts';
 
+const LOG = { base: null, timestamp: pino.stdTimeFunctions.isoTime };
+
+// Node itself would show the line of the bundle that threw, tens of kilobytes, before it says why.
+process.once('uncaughtException', (error) => {
+  pino(LOG).fatal({ message: error.message, stack: error.stack }, 'ended by an error');
+  process.exit(1);
+});
+
 const config = readConfig(process.env);
-const logger = pino({ level: config.logLevel, base: null, timestamp: pino.stdTimeFunctions.isoTime });
+const logger = pino({ ...LOG, level: config.logLevel });
 
 const tokens = new EcrTokens(fetchFromEcr(config.answerWithinMs), config.answerWithinMs);
 const policy = { registries: [{ region: config.region }], refresherUsername: config.refresherUsername };
@@ -29,7 +37,7 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   process.once(signal, async () => {
     logger.info({ signal, drainMs: config.drainMs }, 'draining');
     stopWatching();
-    await server.drain(config.drainMs);
+    await server.drain(config.drainMs, config.answerWithinMs);
     logger.info('stopped');
   });
 }

@@ -98,10 +98,14 @@ export function readReview(body: unknown): Reading {
   };
 }
 
+/** So many of them are named. */
+const PROBLEMS = 10;
+
 function mistake(uid: string | undefined, what: string, error: z.ZodError): Reading {
-  const problems = error.issues.map(
-    ({ path, message }) => `${path.map(String).join('.') || 'body'}: ${message}`,
-  );
+  const problems = error.issues
+    .slice(0, PROBLEMS)
+    .map(({ path, message }) => `${path.map(String).join('.') || 'body'}: ${message}`);
+  if (error.issues.length > PROBLEMS) problems.push(`and ${error.issues.length - PROBLEMS} more`);
   return { kind: 'mistake', ...(uid !== undefined && { uid }), message: `${what}: ${problems.join('; ')}` };
 }
 

@@ -1,6 +1,6 @@
 // The HTTPS server: routes, limits, certificates, and an end that answers every request in flight.
 import type { IncomingMessage } from 'node:http';
-import { Server } from 'node:net';
+import { Server, type Socket } from 'node:net';
 import { finished } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import Fastify, { type FastifyInstance } from 'fastify';
@@ -14,6 +14,11 @@ const BODY_LIMIT_BYTES = (2 * 3 + 1) * 1024 * 1024;
 
 const BODY_END_MS = 5_000;
 const SILENT_MS = 500;
+/** Whoever connects and does not say what for would hold up the end for two minutes. */
+const HANDSHAKE_MS = 5_000;
+
+/** For an answer's way to whoever waits for it. */
+const LAST_ANSWER_MS = 1_000;
 
 export interface WebhookServer {
   listen(host: string | undefined, port: number): Promise<void>;
@@ -21,9 +26,10 @@ export interface WebhookServer {
   useKeyPair(pair: KeyPair): void;
   /**
    * Goes on answering for `drainMs`, closing each connection with its answer, while the cluster takes this
-   * server out of the Service; then stops listening and waits for the requests in flight.
+   * server out of the Service; then stops listening and waits for the requests in flight, each of which is answered
+   * within `answerWithinMs`. Connections that have not brought a whole request by then are dropped.
    */
-  drain(drainMs: number): Promise<void>;
+  drain(drainMs: number, answerWithinMs: number): Promise<void>;
 }
 
 /** Makes the server; `answer` gets the parsed body of each review. */
@@ -33,8 +39,9 @@ export function webhookServer(
   logger: Logger,
 ): WebhookServer {
   let draining = false;
+  const sockets = new Set<Socket>();
   const server: FastifyInstance = Fastify({
-    https: { ...pair, minVersion: 'TLSv1.2' },
+    https: { ...pair, minVersion: 'TLSv1.2', handshakeTimeout: HANDSHAKE_MS },
     bodyLimit: BODY_LIMIT_BYTES,
     logger: false,
     // A Secret may have a key named __proto__; nothing here merges objects.
@@ -44,6 +51,10 @@ export function webhookServer(
     return503OnClosing: false,
   }) as unknown as FastifyInstance;
 
+  server.server.on('connection', (socket: Socket) => {
+    sockets.add(socket);
+    socket.once('close', () => sockets.delete(socket));
+  });
   server.addHook('onSend', async (_request, reply) => {
     if (draining) reply.header('connection', 'close');
   });
@@ -85,15 +96,19 @@ export function webhookServer(
         minVersion: 'TLSv1.2',
       });
     },
-    async drain(drainMs) {
+    async drain(drainMs, answerWithinMs) {
       draining = true;
       await sleep(drainMs);
       // Node's own close would also end connections whose first request is on its way. Here nobody new is let in, and
       // each answer still closes its connection; those that stay silent are ended after a while.
       const closed = new Promise((resolve) => Server.prototype.close.call(server.server, resolve));
       const silent = setInterval(() => server.server.closeIdleConnections(), SILENT_MS);
+      const stalled = setTimeout(() => {
+        for (const socket of sockets) socket.destroy();
+      }, answerWithinMs + LAST_ANSWER_MS);
       await closed;
       clearInterval(silent);
+      clearTimeout(stalled);
     },
   };
 }

@@ -273,15 +273,15 @@ describe('settings that are wrong', () => {
     });
 
   test('are all named at once', () => {
-    const { status, stderr } = start({ PORT: '0', TIMEOUT_SECONDS: '60', LOG_LEVEL: 'loud' });
+    const { status, stdout } = start({ PORT: '0', TIMEOUT_SECONDS: '60', LOG_LEVEL: 'loud' });
     expect(status).not.toBe(0);
     for (const name of ['PORT', 'TIMEOUT_SECONDS', 'LOG_LEVEL', 'AWS_REGION is missing'])
-      expect(stderr).toContain(name);
+      expect(stdout).toContain(name);
   });
   test('so is a certificate that is not there', () => {
-    const { status, stderr } = start({ AWS_REGION: 'eu-central-1', CERT_FILE: '/nowhere/tls.crt' });
+    const { status, stdout } = start({ AWS_REGION: 'eu-central-1', CERT_FILE: '/nowhere/tls.crt' });
     expect(status).not.toBe(0);
-    expect(stderr).toContain('/nowhere/tls.crt');
+    expect(stdout).toContain('/nowhere/tls.crt');
   });
 });
 

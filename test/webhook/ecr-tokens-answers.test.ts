@@ -1,0 +1,158 @@
+// What ECR may answer, at the wire and through the real SDK: a token, a token after all, or a sentence that names the cause.
+import { once } from 'node:events';
+import { createServer, type Server } from 'node:http';
+import { afterAll, beforeAll, beforeEach, expect, test, vi } from 'vitest';
+import type { TokenOutcome } from '../../webhook/decision.ts';
+import { EcrTokens, fetchFromEcr } from '../../webhook/ecr-tokens.ts';
+import { encode, HOST } from './support.ts';
+
+const REGISTRY = { region: 'eu-central-1' };
+const BUDGET_MS = 3_000;
+
+interface Reply {
+  readonly status?: number;
+  readonly body: unknown;
+}
+const EXPIRES_S = Math.floor(Date.now() / 1000) + 43_200;
+const DATA = {
+  authorizationToken: encode('AWS:word'),
+  expiresAt: EXPIRES_S,
+  proxyEndpoint: `https://${HOST}`,
+};
+const TOKEN = { host: HOST, username: 'AWS', password: 'word', expiresAt: EXPIRES_S * 1000 };
+const OK: Reply = { body: { authorizationData: [DATA] } };
+const THROTTLED: Reply = { status: 400, body: { __type: 'ThrottlingException', message: 'Rate exceeded' } };
+const FAILED: Reply = { status: 500, body: { __type: 'ServerException', message: 'Internal failure' } };
+const UNAVAILABLE: Reply = { status: 503, body: '<html>Service Unavailable</html>' };
+
+/** Given one after the other; the last one again and again. */
+let replies: Reply[] = [];
+let requests: { target: string | undefined; type: string | undefined; body: string }[] = [];
+let server: Server;
+beforeAll(async () => {
+  server = createServer(async (request, response) => {
+    let body = '';
+    for await (const chunk of request) body += chunk;
+    requests.push({
+      target: request.headers['x-amz-target']?.toString(),
+      type: request.headers['content-type'],
+      body,
+    });
+    const reply = replies.length > 1 ? replies.shift() : replies[0];
+    response.writeHead(reply?.status ?? 200, { 'content-type': 'application/x-amz-json-1.1' });
+    response.end(typeof reply?.body === 'string' ? reply.body : JSON.stringify(reply?.body));
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  if (address === null || typeof address === 'string') throw new Error('no port');
+  vi.stubEnv('AWS_ENDPOINT_URL_ECR', `http://127.0.0.1:${address.port}`);
+  vi.stubEnv('AWS_ACCESS_KEY_ID', 'test');
+  vi.stubEnv('AWS_SECRET_ACCESS_KEY', 'test');
+  for (const name of ['AWS_SESSION_TOKEN', 'AWS_PROFILE', 'AWS_MAX_ATTEMPTS', 'AWS_RETRY_MODE'])
+    vi.stubEnv(name, undefined);
+});
+afterAll(() => {
+  vi.unstubAllEnvs();
+  server.closeAllConnections();
+  server.close();
+});
+beforeEach(() => {
+  requests = [];
+});
+
+function obtain(...script: Reply[]): Promise<TokenOutcome> {
+  replies = script;
+  return new EcrTokens(fetchFromEcr(BUDGET_MS), BUDGET_MS).obtain(REGISTRY);
+}
+
+test('it is asked for an authorization token and nothing else', async () => {
+  expect(await obtain(OK)).toEqual({ registry: REGISTRY, token: TOKEN });
+  expect(requests).toEqual([
+    {
+      target: 'AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken',
+      type: 'application/x-amz-json-1.1',
+      body: '{}',
+    },
+  ]);
+});
+
+test.each([
+  { what: 'throttled once', script: [THROTTLED, OK] },
+  { what: 'throttled twice', script: [THROTTLED, THROTTLED, OK] },
+  { what: 'an internal failure, then throttled', script: [FAILED, THROTTLED, OK] },
+  { what: 'unavailable behind a load balancer', script: [UNAVAILABLE, OK] },
+])('$what, then a token: had within the budget', async ({ script }) => {
+  const calls = script.length;
+  expect(await obtain(...script)).toEqual({ registry: REGISTRY, token: TOKEN });
+  expect(requests).toHaveLength(calls);
+});
+
+test('a password may hold colons', async () => {
+  const authorizationToken = encode('AWS:a:b::c');
+  expect(await obtain({ body: { authorizationData: [{ ...DATA, authorizationToken }] } })).toMatchObject({
+    token: { username: 'AWS', password: 'a:b::c' },
+  });
+});
+
+test.each([
+  { what: 'nothing', body: {} },
+  { what: 'no data', body: { authorizationData: [] } },
+  { what: 'data null', body: { authorizationData: null } },
+  { what: 'no token', body: { authorizationData: [{ ...DATA, authorizationToken: undefined }] } },
+  { what: 'an empty token', body: { authorizationData: [{ ...DATA, authorizationToken: '' }] } },
+  {
+    what: 'a token without a user',
+    body: { authorizationData: [{ ...DATA, authorizationToken: encode(':word') }] },
+  },
+  {
+    what: 'a token without a colon',
+    body: { authorizationData: [{ ...DATA, authorizationToken: encode('AWS') }] },
+  },
+  {
+    what: 'a token without a password',
+    body: { authorizationData: [{ ...DATA, authorizationToken: encode('AWS:') }] },
+  },
+  { what: 'no expiry', body: { authorizationData: [{ ...DATA, expiresAt: undefined }] } },
+  { what: 'no endpoint', body: { authorizationData: [{ ...DATA, proxyEndpoint: undefined }] } },
+  { what: 'an endpoint that is no address', body: { authorizationData: [{ ...DATA, proxyEndpoint: HOST }] } },
+  {
+    what: 'an endpoint without a host',
+    body: { authorizationData: [{ ...DATA, proxyEndpoint: 'https://' }] },
+  },
+])('garbage, $what: said so, and not taken for a token', async ({ body }) => {
+  expect(await obtain({ body })).toEqual({
+    registry: REGISTRY,
+    error: 'ECR answered without a usable token',
+  });
+});
+
+test.each([
+  { what: 'not JSON', body: 'no such thing', says: /JSON/ },
+  { what: 'a page of a proxy', body: '<html>Log in first</html>', says: /JSON/ },
+  {
+    what: 'an expiry that is no time',
+    body: { authorizationData: [{ ...DATA, expiresAt: 'soon' }] },
+    says: /number/,
+  },
+])('garbage, $what: an outcome that names the cause', async ({ body, says }) => {
+  const outcome = await obtain({ body });
+  expect(outcome).toMatchObject({ error: expect.stringMatching(/^ECR /) });
+  expect(outcome).toMatchObject({ error: expect.stringMatching(says) });
+});
+
+test('whatever it answered, the token is in no sentence', async () => {
+  const sentences = [];
+  for (const broken of [
+    { expiresAt: undefined },
+    { expiresAt: 'soon' },
+    { proxyEndpoint: 'word' },
+    { expiresAt: 1 },
+  ])
+    sentences.push(await obtain({ body: { authorizationData: [{ ...DATA, ...broken }] } }));
+  sentences.push(await obtain({ body: JSON.stringify(OK.body).slice(0, -2) }));
+  for (const outcome of sentences) {
+    expect(outcome).toHaveProperty('error');
+    expect(JSON.stringify(outcome)).not.toContain(encode('AWS:word'));
+    expect(JSON.stringify(outcome)).not.toMatch(/\bword\b/);
+  }
+});
