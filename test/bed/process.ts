@@ -52,6 +52,9 @@ export async function startProgram(
     ...(options.cwd && { cwd: options.cwd }),
   });
   closeSync(log);
+  await once(child, 'spawn').catch((error: Error) => {
+    throw new Error(`${name} cannot be started: ${error.message}`, { cause: error });
+  });
   running.add(child);
   const ended = once(child, 'exit').then(([code, signal]) => {
     running.delete(child);
@@ -76,7 +79,8 @@ export async function startProgram(
     [Symbol.asyncDispose]: stop,
   };
   const deadline = Date.now() + (options.readyWithinMs ?? 60_000);
-  while (!(await options.isReady().catch(() => false))) {
+  // One that has ended is not ready, whoever else may have answered in its place.
+  while (!(await options.isReady().catch(() => false)) || !isRunning()) {
     if (isRunning() && Date.now() < deadline) {
       await sleep(100);
       continue;
