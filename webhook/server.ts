@@ -14,9 +14,6 @@ const BODY_LIMIT_BYTES = (2 * 3 + 1) * 1024 * 1024;
 
 const BODY_END_MS = 5_000;
 const SILENT_MS = 500;
-/** Whoever connects and does not say what for would hold up the end for two minutes. */
-const HANDSHAKE_MS = 5_000;
-
 /** For an answer's way to whoever waits for it. */
 const LAST_ANSWER_MS = 1_000;
 
@@ -41,7 +38,7 @@ export function webhookServer(
   let draining = false;
   const sockets = new Set<Socket>();
   const server: FastifyInstance = Fastify({
-    https: { ...pair, minVersion: 'TLSv1.2', handshakeTimeout: HANDSHAKE_MS },
+    https: { ...pair, minVersion: 'TLSv1.2' },
     bodyLimit: BODY_LIMIT_BYTES,
     logger: false,
     // A Secret may have a key named __proto__; nothing here merges objects.

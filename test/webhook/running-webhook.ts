@@ -1,9 +1,10 @@
 // The webhook bundle as a process of its own, with certificates and ECR beside it, and a client that trusts it.
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
+import type { Readable } from 'node:stream';
 import { connect } from 'node:tls';
-import { buildConnector, Pool } from 'undici';
+import { buildConnector, Client, type Dispatcher, Pool } from 'undici';
 import { buildWebhook } from '../../webhook/build.ts';
 import { type Authority, createAuthority } from '../bed/certificates.ts';
 import { type EcrEndpoint, startEcrEndpoint } from '../bed/ecr-endpoint.ts';
@@ -15,6 +16,15 @@ export const NOT_CONNECTED = 'NOT_CONNECTED';
 export interface Answered {
   readonly status: number;
   readonly text: string;
+  /** Whether the answer announced the end of its connection. */
+  readonly closes: boolean;
+}
+
+type SendBody = string | Readable | undefined;
+interface SendOptions {
+  method?: 'GET' | 'POST';
+  type?: string;
+  over?: Dispatcher;
 }
 
 export interface RunningWebhook extends AsyncDisposable {
@@ -23,42 +33,51 @@ export interface RunningWebhook extends AsyncDisposable {
   readonly authority: Authority;
   readonly dir: string;
   readonly port: number;
-  readonly pool: Pool;
-  send(
-    path: string,
-    body: string | undefined,
-    options?: { method?: 'GET' | 'POST'; type?: string },
-  ): Promise<Answered>;
+  /** Sends over any of several connections, or over one of `client()`. */
+  send(path: string, body: SendBody, options?: SendOptions): Promise<Answered>;
+  /** A connection of its own, made anew whenever it has ended. */
+  client(): Client;
   /** The serial number of the certificate that a new connection is shown. */
   servedSerial(): Promise<string>;
 }
 
+/** Whether the certificate's files are files, or symbolic links into a directory that is swapped for another. */
+export type Layout = 'files' | 'links';
+
+/** What those that have ended wrote, and what their ECR handed out. */
+export const ended: { readonly log: string; readonly ecr: EcrEndpoint }[] = [];
+
 /** Starts one. @param env more of its environment variables */
-export async function runWebhook(env: Readonly<Record<string, string>> = {}): Promise<RunningWebhook> {
+export async function runWebhook(
+  env: Readonly<Record<string, string>> = {},
+  layout: Layout = 'files',
+): Promise<RunningWebhook> {
   const dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-webhook-'));
   const authority = await createAuthority('test');
-  await writePair(authority, dir);
+  await writePair(authority, dir, layout);
   const bundle = join(dir, 'webhook.mjs');
   await buildWebhook(bundle);
   const ecr = await startEcrEndpoint();
   const [port = 0] = await freePorts(1);
+  const origin = `https://127.0.0.1:${port}`;
   const connector = buildConnector({ ca: authority.caPem, servername: 'localhost', allowH2: false });
-  const pool = new Pool(`https://127.0.0.1:${port}`, {
-    connections: 64,
+  const options: Pool.Options & Client.Options = {
     allowH2: false,
     // A connection that was never made is another thing than one that was dropped.
     connect: (options, callback) =>
       connector(options, (...[error, socket]) =>
         error ? callback(Object.assign(error, { code: NOT_CONNECTED }), null) : callback(null, socket),
       ),
-  });
+  };
+  const pool = new Pool(origin, { ...options, connections: 64 });
+  const clients: Client[] = [];
   const program = await startProgram('the webhook', process.execPath, [bundle], {
     env: {
       HOST: '127.0.0.1',
       PORT: String(port),
       CERT_FILE: join(dir, 'tls.crt'),
       KEY_FILE: join(dir, 'tls.key'),
-      TIMEOUT_SECONDS: '4',
+      TIMEOUT_SECONDS: '3',
       DRAIN_SECONDS: '0',
       AWS_REGION: 'eu-central-1',
       AWS_ENDPOINT_URL_ECR: ecr.url,
@@ -75,15 +94,23 @@ export async function runWebhook(env: Readonly<Record<string, string>> = {}): Pr
     authority,
     dir,
     port,
-    pool,
-    async send(path, body, { method = 'POST', type = 'application/json' } = {}) {
-      const answer = await pool.request({
+    async send(path, body, { method = 'POST', type = 'application/json', over = pool } = {}) {
+      const answer = await over.request({
         method,
         path,
         headers: { 'content-type': type },
         ...(body !== undefined && { body }),
       });
-      return { status: answer.statusCode, text: await answer.body.text() };
+      return {
+        status: answer.statusCode,
+        text: await answer.body.text(),
+        closes: answer.headers.connection === 'close',
+      };
+    },
+    client() {
+      const client = new Client(origin, options);
+      clients.push(client);
+      return client;
     },
     servedSerial: () =>
       new Promise((resolve, reject) => {
@@ -97,8 +124,9 @@ export async function runWebhook(env: Readonly<Record<string, string>> = {}): Pr
         socket.on('error', reject);
       }),
     async [Symbol.asyncDispose]() {
-      await pool.destroy();
+      await Promise.all([pool, ...clients].map((dispatcher) => dispatcher.destroy()));
       await program.stop();
+      ended.push({ log: program.log(), ecr });
       await ecr.stop();
       await rm(dir, { recursive: true, force: true });
     },
@@ -106,8 +134,22 @@ export async function runWebhook(env: Readonly<Record<string, string>> = {}): Pr
 }
 
 /** Writes a new certificate and its key where the webhook reads them. */
-export async function writePair(authority: Authority, dir: string): Promise<void> {
+export async function writePair(authority: Authority, dir: string, layout: Layout = 'files'): Promise<void> {
   const { certPem, keyPem } = await authority.serving(['localhost']);
-  await writeFile(join(dir, 'tls.crt'), certPem);
-  await writeFile(join(dir, 'tls.key'), keyPem, { mode: 0o600 });
+  const into = layout === 'files' ? dir : await mkdtemp(join(dir, '..pair-'));
+  await writeFile(join(into, 'tls.crt'), certPem);
+  await writeFile(join(into, 'tls.key'), keyPem, { mode: 0o600 });
+  if (layout === 'links') await linkTo(into, dir);
+}
+
+/** As the kubelet brings a changed Secret to its volume: `..data` points to another directory from one moment to the next. */
+async function linkTo(target: string, dir: string): Promise<void> {
+  const next = join(dir, '..data_tmp');
+  await symlink(basename(target), next);
+  await rename(next, join(dir, '..data'));
+  for (const file of ['tls.crt', 'tls.key']) {
+    await symlink(join('..data', file), join(dir, file)).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EEXIST') throw error;
+    });
+  }
 }
