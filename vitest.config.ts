@@ -1,3 +1,4 @@
+// How the tests are found and how many files run at the same time.
 import { defineConfig } from 'vitest/config';
 
 export default defineConfig({

@@ -1,5 +1,6 @@
 // What the settings of a deployment may be, derived from how long credentials live.
 import { REFRESH_WINDOW_MS } from '../contract/freshness.ts';
+import { REPORTING_SECONDS } from '../functions/refresher/settings.ts';
 
 const MINUTE_MS = 60_000;
 
@@ -9,9 +10,8 @@ const MINUTE_MS = 60_000;
  */
 export const INTERVAL = { min: 1, max: REFRESH_WINDOW_MS / 3 / MINUTE_MS, default: 60 } as const;
 
-/** Seconds that AWS lets a function run, and that ours keeps back of it to report what it had no time for. */
+/** Seconds that AWS lets a function run. */
 export const FUNCTION_TIMEOUT_SECONDS = 900;
-const REPORTING_SECONDS = 10;
 
 /** Seconds that one cluster may take. */
 export const CLUSTER_DEADLINE = {

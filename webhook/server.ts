@@ -12,7 +12,9 @@ import type { KeyPair } from './certificates.ts';
 /** The API server takes request bodies of up to 3 MiB; a review carries an object twice, and a little around it. */
 const BODY_LIMIT_BYTES = (2 * 3 + 1) * 1024 * 1024;
 
+/** How long the rest of a body that is too large is read on. */
 const BODY_END_MS = 5_000;
+/** How often, at the end, connections are dropped on which nothing is being asked. */
 const SILENT_MS = 500;
 /** For an answer's way to whoever waits for it. */
 const LAST_ANSWER_MS = 1_000;

@@ -9,10 +9,7 @@ import { readConfig } from './config.ts';
 import { isWholeRun, readEvent } from './event.ts';
 import { type ClusterSummary, failureOf, metricsOf, summarize } from './report.ts';
 import { run } from './run.ts';
-import { METRIC, METRICS_NAMESPACE } from './settings.ts';
-
-/** Kept back of the function's time, for reporting what it had no time for. */
-const REPORTING_MS = 10_000;
+import { METRIC, METRICS_NAMESPACE, REPORTING_SECONDS } from './settings.ts';
 
 const config = readConfig(process.env);
 const client = new SecretsManagerClient({ maxAttempts: 5, retryMode: 'adaptive' });
@@ -27,7 +24,8 @@ export interface Answer {
 /** Refreshes what is due, and answers with each cluster's outcome. Rejects where no cluster could be served. */
 export async function handler(rawEvent: unknown, context: Context): Promise<Answer> {
   const event = readEvent(rawEvent);
-  const signal = AbortSignal.timeout(Math.max(context.getRemainingTimeInMillis() - REPORTING_MS, 1_000));
+  const remainingMs = context.getRemainingTimeInMillis() - REPORTING_SECONDS * 1000;
+  const signal = AbortSignal.timeout(Math.max(remainingMs, 1_000));
   const reports = await run(client, event, config, Date.now, signal, log);
   if (isWholeRun(event)) writeMetrics(reports);
   const failure = failureOf(reports);

@@ -4,6 +4,9 @@
 /** Every secret in Secrets Manager whose name begins so is a registered cluster; its value is a kubeconfig. */
 export const CLUSTERS_PREFIX = 'ecr-anywhere/clusters/';
 
+/** Seconds of the function's time that are kept back, to report what there was no time for. */
+export const REPORTING_SECONDS = 10;
+
 /** Environment variables of the Lambda function. */
 export const ENVIRONMENT = {
   /** Seconds a cluster's turn may take. */

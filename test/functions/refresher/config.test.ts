@@ -1,3 +1,4 @@
+// The function's settings: all that is wrong is named at once.
 import { expect, test } from 'vitest';
 import { readConfig } from '../../../functions/refresher/config.ts';
 import { ENVIRONMENT } from '../../../functions/refresher/settings.ts';

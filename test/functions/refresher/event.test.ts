@@ -1,3 +1,4 @@
+// What the function can be asked for, and what it says to anything else.
 import { expect, test } from 'vitest';
 import { isWholeRun, readEvent } from '../../../functions/refresher/event.ts';
 

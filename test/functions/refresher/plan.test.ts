@@ -1,3 +1,4 @@
+// Which Secrets are asked for, in which order, and what an answer amounts to.
 import { expect, test } from 'vitest';
 import { formatTime, REFRESH_WINDOW_MS } from '../../../contract/freshness.ts';
 import { ANNOTATION } from '../../../contract/names.ts';

@@ -1,3 +1,4 @@
+// A run's figures, and when it counts as failed.
 import { expect, test } from 'vitest';
 import {
   type ClusterReport,

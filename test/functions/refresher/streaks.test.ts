@@ -1,3 +1,4 @@
+// When a turn ends early, and whose.
 import { expect, test } from 'vitest';
 import { type Fault, Streaks } from '../../../functions/refresher/streaks.ts';
 
