@@ -19,7 +19,9 @@ export const ANNOTATION = {
   updatedAt: `${DOMAIN}/updated_at`,
   /** The soonest expiry among our entries; ECR's clock. */
   expiresAt: `${DOMAIN}/expires_at`,
-  /** The registry hosts whose entries are ours, comma-separated and sorted. */
+  /** Registry hosts, comma-separated: of those that the namespace is entitled to, the Secret gets no others. */
+  only: `${DOMAIN}/only`,
+  /** The registries that are ours to serve, as host=expiry, comma-separated and sorted. */
   registries: `${DOMAIN}/registries`,
   /** Short hash of our entries, so that foreign data cannot pass for ours. */
   fingerprint: `${DOMAIN}/fingerprint`,

@@ -1,6 +1,7 @@
 // The webhook's settings: read from the environment once, every problem reported together, readonly from then on.
 import { z } from 'zod';
 import { WEBHOOK_PORT } from '../contract/names.ts';
+import { ExternalId, LOG_LEVELS, RoleArn } from './policy.ts';
 
 /** The environment variables that are read here; the chart sets the same ones. PORT, CERT_FILE and KEY_FILE are the original's. */
 export const ENVIRONMENT = {
@@ -13,6 +14,11 @@ export const ENVIRONMENT = {
   logLevel: 'LOG_LEVEL',
   refresherUsername: 'REFRESHER_USERNAME',
   region: 'AWS_REGION',
+  policyFile: 'POLICY_FILE',
+  metricsPort: 'METRICS_PORT',
+  assumeRole: 'ASSUME_ROLE_ARN',
+  assumeRoleExternalId: 'ASSUME_ROLE_EXTERNAL_ID',
+  webIdentityRole: 'AWS_ROLE_ARN',
 } as const;
 
 /** Of the API server's patience, what is left for the network and for writing the answer. */
@@ -28,11 +34,19 @@ const Environment = z
     [ENVIRONMENT.timeout]: z.coerce.number().int().min(3).max(30).default(10),
     // Empty would be read as 0.
     [ENVIRONMENT.drain]: z.string().min(1).transform(Number).pipe(z.number().min(0).max(60)).default(5),
-    [ENVIRONMENT.logLevel]: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
+    // Until the policy document says otherwise.
+    [ENVIRONMENT.logLevel]: z.enum(LOG_LEVELS).default('info'),
     [ENVIRONMENT.refresherUsername]: z.string().min(1).optional(),
     [ENVIRONMENT.region]: z
       .string({ error: 'is missing: set it to the region of the registry, such as eu-central-1' })
       .regex(/^[a-z]{2,4}(-[a-z]+)+-\d+$/, 'is not an AWS region: give one such as eu-central-1'),
+    [ENVIRONMENT.policyFile]: z.string().min(1).optional(),
+    // Without it there are none.
+    [ENVIRONMENT.metricsPort]: z.coerce.number().int().min(1).max(65_535).optional(),
+    [ENVIRONMENT.assumeRole]: RoleArn.optional(),
+    [ENVIRONMENT.assumeRoleExternalId]: ExternalId.optional(),
+    // The SDK's own; read to know who the webhook is.
+    [ENVIRONMENT.webIdentityRole]: z.string().optional(),
   })
   .transform((env) => ({
     host: env.HOST,
@@ -46,6 +60,15 @@ const Environment = z
     logLevel: env.LOG_LEVEL,
     refresherUsername: env.REFRESHER_USERNAME,
     region: env.AWS_REGION,
+    policyFile: env.POLICY_FILE,
+    metricsPort: env.METRICS_PORT,
+    /** The role as which everything is done. */
+    assumeRole:
+      env.ASSUME_ROLE_ARN === undefined
+        ? undefined
+        : { arn: env.ASSUME_ROLE_ARN, externalId: env.ASSUME_ROLE_EXTERNAL_ID },
+    /** Who the webhook is, as far as that can be known. */
+    identity: { region: env.AWS_REGION, roleArn: env.ASSUME_ROLE_ARN ?? env.AWS_ROLE_ARN },
   }));
 
 export type Config = Readonly<z.infer<typeof Environment>>;

@@ -24,9 +24,12 @@ import {
 import { isHostOf, type Registry } from './registries.ts';
 import type { AdmissionRequest, PatchOperation, Secret } from './review.ts';
 
-/** One of our entries: its JSON text, and when it expires (milliseconds since the epoch). */
+/**
+ * A registry of ours in a Secret: its entry's JSON text, and when that expires (milliseconds since the epoch).
+ * Without a text it has no credentials: they expired, or never were.
+ */
 interface Entry {
-  readonly text: string;
+  readonly text?: string | undefined;
   readonly expiresAt: number;
 }
 type OwnEntries = ReadonlyMap<string, Entry>;
@@ -51,6 +54,11 @@ export interface Injection {
   force?: string;
   /** Our entries in the stored Secret. */
   stored: OwnEntries;
+  /** The registries whose entries the Secret shall have. */
+  wanted: readonly Registry[];
+  /** Those of them for which a token is to be asked. */
+  registries: readonly Registry[];
+  warnings: readonly string[];
 }
 
 /** What came of asking for a registry's token. */
@@ -59,14 +67,16 @@ export type TokenOutcome =
   | { registry: Registry; error: string };
 
 export interface Token {
-  readonly host: string;
+  /** The registry of the account that was asked; ECR Public names none. */
+  readonly host?: string;
   readonly username: string;
   readonly password: string;
   /** Milliseconds since the epoch, ECR's clock. */
   readonly expiresAt: number;
 }
 
-export interface Policy {
+/** What the policy says of the Secret's namespace. */
+export interface Entitlement {
   readonly registries: readonly Registry[];
   readonly refresherUsername?: string | undefined;
 }
@@ -74,7 +84,7 @@ export interface Policy {
 /** The first table: what to do, before any token is asked for. */
 export function decide(
   request: AdmissionRequest,
-  policy: Policy,
+  policy: Entitlement,
   now: number,
 ): Denial | Allowance | Injection {
   const { object, oldObject } = request;
@@ -109,17 +119,38 @@ export function decide(
       `data["${SECRET_KEY}"] is not a docker config ({"auths": {...}}), and taking it would lose the stored entries of other registries. Correct it, or leave data out.`,
     );
   }
-  if (!oldObject) return { action: 'obtain', reason: 'created', ...forced(object), stored: new Map() };
-  const stored = ownEntries(oldObject);
-  const mark = annotation(object, ANNOTATION.requestedAt);
-  if (mark !== undefined && mark !== annotation(oldObject, ANNOTATION.requestedAt)) {
-    return { action: 'obtain', reason: 'requested', ...forced(object), stored: stored ?? new Map() };
+  const { wanted, warnings } = narrowed(request, policy);
+  const stored = oldObject && ownEntries(oldObject);
+  const matches = stored !== undefined && match(wanted, stored);
+  if (stored && !matches) warnings.push(...removals(request, policy, wanted, stored));
+  const obtain = (reason: Injection['reason'], registries = wanted): Injection => ({
+    action: 'obtain',
+    reason,
+    // Only a request can be forced, and what is created has no older token.
+    ...(reason === 'created' || reason === 'requested' ? forced(object) : {}),
+    stored: stored ?? new Map(),
+    wanted,
+    registries,
+    warnings,
+  });
+  // What the Secret loses with the entitlement it loses now; nobody begins without one.
+  if (wanted.length === 0 && (!stored?.size || (policy.registries.length > 0 && setsOnly(request)))) {
+    if (stored?.size === 0 && !isRequest(request)) return keep(request, stored, 'not-entitled', warnings);
+    return deny(403, 'not-entitled', notEntitled(request, policy));
   }
-  if (!stored) return { action: 'obtain', reason: 'not-ours', stored: new Map() };
-  if (!match(policy.registries, stored)) return { action: 'obtain', reason: 'registries-changed', stored };
-  const judged = freshness(annotation(oldObject, ANNOTATION.expiresAt), now);
-  if (judged.due) return { action: 'obtain', reason: judged.reason, stored };
-  return keep(request, stored, 'fresh');
+  if (!oldObject) return obtain('created');
+  if (isRequest(request)) return obtain('requested');
+  if (!stored) return obtain('not-ours');
+  const due = wanted.filter((registry) => {
+    const [, entry] = storedFor(registry, stored) ?? [];
+    return !entry || freshness(formatTime(entry.expiresAt), now).due;
+  });
+  if (!matches) return obtain('registries-changed', due);
+  // By what the entries themselves say: the annotation is what the refresher reads, and no seal is on it.
+  const expiresAt = soonest(stored);
+  const judged = freshness(expiresAt === undefined ? undefined : formatTime(expiresAt), now);
+  if (wanted.length > 0 && judged.due) return obtain(judged.reason, due);
+  return keep(request, stored, 'fresh', warnings);
 }
 
 /** The second table: what the tokens that could be had make of the Secret. */
@@ -130,15 +161,23 @@ export function settle(
   now: number,
 ): Denial | Allowance {
   const { stored, reason } = injection;
+  const outcomeOf = new Map(outcomes.map((outcome) => [outcome.registry, outcome]));
   const entries = new Map<string, Entry>();
   const failures: string[] = [];
-  const warnings: string[] = [];
+  const warnings = [...injection.warnings];
   let fresh = 0;
-  let expired = 0;
-  for (const outcome of outcomes) {
-    const host = 'token' in outcome ? outcome.token.host : hostFor(outcome.registry, stored);
-    const old = stored.get(host);
-    const kept = old && old.expiresAt > now ? old : undefined;
+  let without = 0;
+  for (const registry of injection.wanted) {
+    const outcome = outcomeOf.get(registry);
+    const token = outcome && 'token' in outcome ? outcome.token : undefined;
+    const [storedHost, storedEntry] = storedFor(registry, stored) ?? [];
+    const host = registry.host ?? token?.host ?? storedHost ?? `ECR in ${registry.source.region}`;
+    const old = host === storedHost ? storedEntry : undefined;
+    if (!outcome) {
+      if (old) entries.set(host, old);
+      continue;
+    }
+    const kept = old && isValid(old, now) ? old : undefined;
     if ('token' in outcome && (injection.force !== undefined || !kept || renews(outcome, kept))) {
       const { username, password, expiresAt } = outcome.token;
       entries.set(host, { text: formatEntry(username, password), expiresAt });
@@ -153,36 +192,75 @@ export function settle(
       entries.set(host, kept);
       warnings.push(`${host}: kept the credentials that expire at ${formatTime(kept.expiresAt)}: ${failure}`);
     } else {
-      expired += 1;
+      // Noted as expired, so that the Secret stays due until it has all that it should have.
+      entries.set(host, { expiresAt: Math.min(old?.expiresAt ?? now, now) });
+      without += 1;
       warnings.push(`${host}: no valid credentials: ${failure}`);
     }
   }
 
   const why = failures.join('; ');
-  if (request.operation === 'CREATE' && expired > 0) {
+  const removes = [...stored.keys()].some((host) => !entries.has(host));
+  if (request.operation === 'CREATE' && without > 0) {
     return deny(
       503,
       'no-token',
       `No ECR credentials could be had for this Secret: ${why}. Create it again once that is mended.`,
     );
   }
-  if (fresh === 0 && failures.length > 0) {
-    if (reason === 'requested') {
-      return deny(
-        503,
-        'no-token',
-        `No fresh ECR credentials could be had, the stored ones stay as they are: ${why}`,
-      );
-    }
-    // Somebody changed something else: that may go through as long as no pull gets worse by it.
-    if (stored.size > 0) return keep(request, stored, 'no-token', warnings);
+  if (fresh > 0 || failures.length === 0) {
+    const patch = write(request, entries, stored, formatTime(now));
+    const bytes = sizeAfter(request, patch);
+    if (bytes > MAX_SECRET_BYTES) return deny(422, 'too-large', tooLarge(bytes, entries.size));
+    return { action: 'inject', reason, patch, warnings };
+  }
+  if (reason === 'requested' && !removes) {
+    return deny(
+      503,
+      'no-token',
+      `No fresh ECR credentials could be had, the stored ones stay as they are: ${why}`,
+    );
+  }
+  if (stored.size === 0) {
     return deny(
       503,
       'no-token',
       `No ECR credentials could be had for this Secret: ${why}. Try again once that is mended.`,
     );
   }
-  return { action: 'inject', reason, patch: write(request, entries, stored, formatTime(now)), warnings };
+  // Somebody changed something else: that may go through as long as no pull gets worse by it.
+  const left = new Map([...entries].map(([host, entry]) => [host, stored.get(host) ?? entry]));
+  return removes
+    ? { action: 'inject', reason, patch: write(request, left, stored, formatTime(now)), warnings }
+    : {
+        action: 'keep',
+        reason: 'no-token',
+        patch: write(request, left, stored, writtenAt(request)),
+        warnings,
+      };
+}
+
+/** What the API server takes as data of a Secret (Kubernetes API reference, MaxSecretSize). */
+const MAX_SECRET_BYTES = 1024 * 1024;
+
+/** The bytes of data that a Secret would have, as the API server counts them. */
+function sizeAfter({ object }: AdmissionRequest, patch: readonly PatchOperation[]): number {
+  const written = patch.find(({ path }) => path === '/data' || path === pointer('/data', SECRET_KEY))?.value;
+  const data = typeof written === 'string' ? { [SECRET_KEY]: written } : (written as object | undefined);
+  return Object.values({ ...object.data, ...data }).reduce<number>(
+    (sum, value) => sum + Buffer.byteLength(String(value), 'base64'),
+    0,
+  );
+}
+
+function tooLarge(bytes: number, registries: number): string {
+  return `With the credentials of ${registries} registries the Secret would have ${bytes} bytes of data, and the API server takes ${MAX_SECRET_BYTES}. Name those that are needed in the annotation ${ANNOTATION.only}, in several Secrets if it must be.`;
+}
+
+/** Whether an entry opens its registry still: it has not expired, and its expiry can be believed. */
+function isValid({ text, expiresAt }: Entry, now: number): boolean {
+  const judged = freshness(formatTime(expiresAt), now);
+  return text !== undefined && expiresAt > now && !(judged.due && judged.reason === 'expiry-implausible');
 }
 
 /** A token takes an entry's place unless it expires sooner, or is an older one that brings nothing new. */
@@ -192,12 +270,18 @@ function renews(outcome: { token: Token; stale?: string }, kept: Entry): boolean
     : outcome.token.expiresAt > kept.expiresAt;
 }
 
-function hostFor(registry: Registry, stored: OwnEntries): string {
-  return (
-    registry.host ??
-    [...stored.keys()].find((host) => isHostOf(registry, host)) ??
-    `ECR in ${registry.region}`
-  );
+/** A registry's host and entry among the stored ones. */
+function storedFor(registry: Registry, stored: OwnEntries): readonly [string, Entry] | undefined {
+  if (registry.host === undefined) return [...stored].find(([host]) => isHostOf(registry, host));
+  const entry = stored.get(registry.host);
+  return entry && [registry.host, entry];
+}
+
+/** When the first of the entries expires; undefined where there are none. */
+function soonest(entries: OwnEntries): number | undefined {
+  let first: number | undefined;
+  for (const { expiresAt } of entries.values()) first = Math.min(first ?? expiresAt, expiresAt);
+  return first;
 }
 
 function ignore(reason: string): Allowance {
@@ -216,8 +300,76 @@ function isManaged(secret: Secret): boolean {
   return secret.metadata.labels?.[SECRET_LABEL.key] === SECRET_LABEL.value;
 }
 
-function isRefresher({ user }: AdmissionRequest, policy: Policy): boolean {
+function isRefresher({ user }: AdmissionRequest, policy: Entitlement): boolean {
   return user.username === policy.refresherUsername || user.groups.includes(REFRESHER_GROUP);
+}
+
+/** An UPDATE with a new mark. */
+function isRequest({ object, oldObject }: AdmissionRequest): boolean {
+  const mark = annotation(object, ANNOTATION.requestedAt);
+  return (
+    oldObject !== undefined && mark !== undefined && mark !== annotation(oldObject, ANNOTATION.requestedAt)
+  );
+}
+
+/** Whether the choice of registries is made here and now, by somebody who can be told that it is wrong. */
+function setsOnly({ object, oldObject }: AdmissionRequest): boolean {
+  const only = annotation(object, ANNOTATION.only);
+  return only !== undefined && (!oldObject || only !== annotation(oldObject, ANNOTATION.only));
+}
+
+/** The registries that the Secret shall have: those of its namespace, or as many of them as it names itself. */
+function narrowed(
+  { object, namespace }: AdmissionRequest,
+  { registries }: Entitlement,
+): { wanted: readonly Registry[]; warnings: string[] } {
+  const only = annotation(object, ANNOTATION.only);
+  if (only === undefined) return { wanted: registries, warnings: [] };
+  const hosts = new Set(
+    only
+      .split(',')
+      .map((host) => hostOf(host.trim()))
+      .filter(Boolean),
+  );
+  const strangers = [...hosts].filter((host) => !registries.some((registry) => isHostOf(registry, host)));
+  const warnings = strangers
+    .slice(0, STRANGERS_NAMED)
+    .map((host) => `${host}: not given: the namespace ${namespace} is not entitled to it`);
+  const more = strangers.length - STRANGERS_NAMED;
+  if (more > 0) warnings.push(`${ANNOTATION.only}: ${more} more that are not given`);
+  return {
+    wanted: registries.filter((registry) => [...hosts].some((host) => isHostOf(registry, host))),
+    warnings,
+  };
+}
+
+/** What is ours in the stored Secret and shall not be any more, as warnings. */
+function removals(
+  { namespace }: AdmissionRequest,
+  { registries }: Entitlement,
+  wanted: readonly Registry[],
+  stored: OwnEntries,
+): string[] {
+  const isOneOf = (those: readonly Registry[], host: string) =>
+    those.some((registry) => isHostOf(registry, host));
+  return [...stored.keys()]
+    .filter((host) => !isOneOf(wanted, host))
+    .map((host) =>
+      isOneOf(registries, host)
+        ? `${host}: removed: the annotation ${ANNOTATION.only} leaves it out`
+        : `${host}: removed: the namespace ${namespace} is not entitled to it`,
+    );
+}
+
+/** So many of them are named in warnings. */
+const STRANGERS_NAMED = 5;
+
+function notEntitled({ object, namespace }: AdmissionRequest, { registries }: Entitlement): string {
+  if (registries.length === 0) {
+    return `The namespace ${namespace} is entitled to no registry: have it added to the policy (the chart's value registries), or remove the label ${SECRET_LABEL.key}.`;
+  }
+  const hosts = registries.map(({ host, source }) => host ?? `ECR in ${source.region}`).join(', ');
+  return `${ANNOTATION.only}: ${annotation(object, ANNOTATION.only)} names none of the registries that the namespace ${namespace} is entitled to: ${hosts}.`;
 }
 
 /** A request is forced where `force` repeats its mark: one left over from an earlier request means nothing. */
@@ -256,7 +408,7 @@ function dockerConfig(secret: Secret): DockerConfig | undefined {
 const documents = new WeakMap<Secret, DockerConfig | undefined>();
 
 /** Whether taking the new data would drop another registry's entries by mistake. */
-function loses(object: Secret, oldObject: Secret | undefined, policy: Policy): boolean {
+function loses(object: Secret, oldObject: Secret | undefined, policy: Entitlement): boolean {
   if (!oldObject || object.data?.[SECRET_KEY] === oldObject.data?.[SECRET_KEY] || dockerConfig(object))
     return false;
   const old = dockerConfig(oldObject);
@@ -271,13 +423,13 @@ function loses(object: Secret, oldObject: Secret | undefined, policy: Policy): b
 function ownEntries(secret: Secret): OwnEntries | undefined {
   const registries = annotation(secret, ANNOTATION.registries);
   const auths = dockerConfig(secret)?.auths;
-  if (!isManaged(secret) || !registries || !auths) return undefined;
+  if (!isManaged(secret) || registries === undefined || !auths) return undefined;
   const entries = new Map<string, Entry>();
-  for (const item of registries.split(',')) {
+  for (const item of registries === '' ? [] : registries.split(',')) {
     const [host = '', time = ''] = item.split('=');
     const expiresAt = parseTime(time);
-    if (!auths.has(host) || expiresAt === undefined) return undefined;
-    entries.set(host, { text: JSON.stringify(auths.get(host)), expiresAt });
+    if (expiresAt === undefined) return undefined;
+    entries.set(host, { text: auths.has(host) ? JSON.stringify(auths.get(host)) : undefined, expiresAt });
   }
   return sealOf(entries).fingerprint === annotation(secret, ANNOTATION.fingerprint) ? entries : undefined;
 }
@@ -286,7 +438,7 @@ function ownEntries(secret: Secret): OwnEntries | undefined {
 function sealOf(entries: OwnEntries): { registries: string; fingerprint: string } {
   const sorted = [...entries].sort(byHost);
   const registries = sorted.map(([host, { expiresAt }]) => `${host}=${formatTime(expiresAt)}`).join(',');
-  const texts = sorted.map(([, { text }]) => text);
+  const texts = sorted.map(([, { text }]) => text ?? '');
   return { registries, fingerprint: fingerprint(registries, texts) };
 }
 
@@ -294,29 +446,30 @@ function byHost([a]: readonly [string, unknown], [b]: readonly [string, unknown]
   return a < b ? -1 : 1;
 }
 
-function match(registries: readonly Registry[], stored: OwnEntries): boolean {
-  const hosts = [...stored.keys()];
-  return (
-    hosts.length === registries.length &&
-    registries.every((registry) => hosts.some((host) => isHostOf(registry, host)))
-  );
+function match(wanted: readonly Registry[], stored: OwnEntries): boolean {
+  return stored.size === wanted.length && wanted.every((registry) => storedFor(registry, stored));
 }
 
 function keep(
   request: AdmissionRequest,
   stored: OwnEntries,
   reason: string,
-  warnings: readonly string[] = [],
+  warnings: readonly string[],
 ): Allowance {
   // Most updates touch nothing of ours: then there is nothing to restore.
-  if (isUntouched(request)) return { action: 'keep', reason, patch: [], warnings };
-  const updatedAt = request.oldObject && annotation(request.oldObject, ANNOTATION.updatedAt);
-  return { action: 'keep', reason, patch: write(request, stored, stored, updatedAt), warnings };
+  const patch = isUntouched(request, stored) ? [] : write(request, stored, stored, writtenAt(request));
+  return { action: 'keep', reason, patch, warnings };
 }
 
-function isUntouched({ object, oldObject }: AdmissionRequest): boolean {
+function writtenAt({ oldObject }: AdmissionRequest): string | undefined {
+  return oldObject && annotation(oldObject, ANNOTATION.updatedAt);
+}
+
+function isUntouched({ object, oldObject }: AdmissionRequest, stored: OwnEntries): boolean {
+  const expiresAt = soonest(stored);
   return (
     oldObject !== undefined &&
+    annotation(oldObject, ANNOTATION.expiresAt) === (expiresAt && formatTime(expiresAt)) &&
     object.data?.[SECRET_KEY] === oldObject.data?.[SECRET_KEY] &&
     WEBHOOK_ANNOTATIONS.every((key) => annotation(object, key) === annotation(oldObject, key))
   );
@@ -332,22 +485,27 @@ function write(
   const sent = dockerConfig(object);
   const isKept = (key: string) => {
     const host = hostOf(key);
-    const wasOurs = stored.get(host)?.text === JSON.stringify(sent?.auths.get(key));
+    const ours = stored.get(host)?.text;
+    const wasOurs = ours !== undefined && ours === JSON.stringify(sent?.auths.get(key));
     return !entries.has(host) && !wasOurs;
   };
   const isAsItShouldBe = (key: string) =>
     entries.has(key) ? entries.get(key)?.text === JSON.stringify(sent?.auths.get(key)) : isKept(key);
-  const hasAll = sent && [...entries.keys()].every((host) => sent.auths.has(host));
+  const own = [...entries]
+    .sort(byHost)
+    .flatMap(([host, { text }]) => (text === undefined ? [] : [[host, text] as const]));
+  const hasAll = sent && own.every(([host]) => sent.auths.has(host));
   const patch: PatchOperation[] = [];
   if (!hasAll || ![...sent.auths.keys()].every(isAsItShouldBe)) {
-    const own = [...entries].sort(byHost).map(([host, { text }]) => [host, text] as const);
     const text = withEntries(sent ?? EMPTY_CONFIG, isKept, new Map(own));
     set(patch, '/data', object.data, { [SECRET_KEY]: Buffer.from(text).toString('base64') });
   }
-  const soonest = Math.min(...[...entries.values()].map(({ expiresAt }) => expiresAt));
+  const expiresAt = soonest(entries);
   const seal = sealOf(entries);
+  if (expiresAt === undefined && annotation(object, ANNOTATION.expiresAt) !== undefined)
+    patch.push({ op: 'remove', path: pointer('/metadata/annotations', ANNOTATION.expiresAt) });
   set(patch, '/metadata/annotations', object.metadata.annotations, {
-    [ANNOTATION.expiresAt]: formatTime(soonest),
+    ...(expiresAt !== undefined && { [ANNOTATION.expiresAt]: formatTime(expiresAt) }),
     [ANNOTATION.registries]: seal.registries,
     [ANNOTATION.fingerprint]: seal.fingerprint,
     ...(updatedAt !== undefined && { [ANNOTATION.updatedAt]: updatedAt }),
@@ -368,6 +526,10 @@ function set(
   }
   for (const [key, value] of Object.entries(values)) {
     if (map[key] === value) continue;
-    patch.push({ op: 'add', path: `${path}/${key.replaceAll('~', '~0').replaceAll('/', '~1')}`, value });
+    patch.push({ op: 'add', path: pointer(path, key), value });
   }
+}
+
+function pointer(path: string, key: string): string {
+  return `${path}/${key.replaceAll('~', '~0').replaceAll('/', '~1')}`;
 }

@@ -1,21 +1,101 @@
-// Which registries a Secret is given, and how ECR names their hosts. Pure.
+// How ECR names its registries, in every partition, and what a name says. Pure.
+
+/** Whose token it is that is asked for: one token for each region and principal opens all that the principal may read. */
+export interface TokenSource {
+  readonly service: 'ecr' | 'ecr-public';
+  readonly region: string;
+  /** The role to assume; without one the webhook asks as itself. */
+  readonly role?: { readonly arn: string; readonly externalId?: string | undefined } | undefined;
+  /** Which of the region's endpoints: registries that are named by FIPS or dual-stack hosts are asked there. */
+  readonly fips?: boolean;
+  readonly dualStack?: boolean;
+}
 
 export interface Registry {
-  readonly region: string;
+  readonly source: TokenSource;
   /** The host once it is known: the caller's own registry tells it only with its first token. */
   readonly host?: string | undefined;
 }
 
-/** Whether a host may be the registry's: equal where its host is known, else a private ECR host of its region. */
-export function isHostOf(registry: Registry, host: string): boolean {
-  return registry.host === undefined ? regionOfEcrHost(host) === registry.region : host === registry.host;
+export interface EcrHost {
+  readonly service: TokenSource['service'];
+  readonly region: string;
+  readonly partition: string;
+  readonly fips: boolean;
+  readonly dualStack: boolean;
 }
 
-/** The names of a private registry (Amazon ECR user guide, "Amazon ECR interface endpoints" and dual-stack endpoints). */
-const ECR_HOST =
-  /^\d{12}\.dkr[.-]ecr(?:-fips)?\.([a-z0-9-]+)\.(?:amazonaws\.com(?:\.cn)?|amazonaws\.eu|on\.aws|on\.amazonwebservices\.com\.cn)$/;
+/** ECR Public has its API in one region only (Amazon ECR Public user guide, "Service endpoints"). */
+const PUBLIC_HOST = { service: 'ecr-public', region: 'us-east-1', partition: 'aws', fips: false } as const;
+const PUBLIC_HOSTS: ReadonlyMap<string, EcrHost> = new Map([
+  ['public.ecr.aws', { ...PUBLIC_HOST, dualStack: false }],
+  ['ecr-public.aws.com', { ...PUBLIC_HOST, dualStack: true }],
+]);
 
-/** The region of a private ECR host; undefined for any other host. */
-export function regionOfEcrHost(host: string): string | undefined {
-  return ECR_HOST.exec(host)?.[1];
+interface Partition {
+  readonly name: string;
+  /** Of its regions' names. */
+  readonly prefix: RegExp;
+  /** What its hosts end with. */
+  readonly domain: string;
+  readonly dualStackDomain?: string;
+}
+
+/** AWS' partitions (aws-sdk-js-v3, partitions.json; the dual-stack hosts of "Making requests to Amazon ECR registries"). */
+const PARTITIONS: readonly Partition[] = [
+  {
+    name: 'aws-cn',
+    prefix: /^cn-/,
+    domain: 'amazonaws.com.cn',
+    dualStackDomain: 'on.amazonwebservices.com.cn',
+  },
+  { name: 'aws-us-gov', prefix: /^us-gov-/, domain: 'amazonaws.com', dualStackDomain: 'on.aws' },
+  {
+    name: 'aws-eusc',
+    prefix: /^eusc-/,
+    domain: 'amazonaws.eu',
+    dualStackDomain: 'on.amazonwebservices.eu',
+  },
+  { name: 'aws-iso', prefix: /^us-iso-/, domain: 'c2s.ic.gov' },
+  { name: 'aws-iso-b', prefix: /^us-isob-/, domain: 'sc2s.sgov.gov' },
+  { name: 'aws-iso-e', prefix: /^eu-isoe-/, domain: 'cloud.adc-e.uk' },
+  { name: 'aws-iso-f', prefix: /^us-isof-/, domain: 'csp.hci.ic.gov' },
+  { name: 'aws', prefix: /^/, domain: 'amazonaws.com', dualStackDomain: 'on.aws' },
+];
+
+const PRIVATE_HOST = /^\d{12}\.dkr([.-])ecr(-fips)?\.([a-z]{2,4}(?:-[a-z]+)+-\d+)\.([a-z0-9.-]+)$/;
+
+/** What the host of a registry says; undefined where it is none of ECR's. */
+export function parseEcrHost(host: string): EcrHost | undefined {
+  const known = PUBLIC_HOSTS.get(host);
+  if (known) return known;
+  const [, separator, fips, region = '', domain] = PRIVATE_HOST.exec(host) ?? [];
+  const partition = partitionOf(region);
+  const dualStack = separator === '-';
+  if (domain === undefined || domain !== (dualStack ? partition.dualStackDomain : partition.domain))
+    return undefined;
+  return { service: 'ecr', region, partition: partition.name, fips: fips !== undefined, dualStack };
+}
+
+function partitionOf(region: string): Partition {
+  const found = PARTITIONS.find(({ prefix }) => prefix.test(region));
+  if (!found) throw new Error('the last partition takes every region');
+  return found;
+}
+
+/** The partition that a region is in: identities of one are unknown in the others. */
+export function partitionOfRegion(region: string): string {
+  return partitionOf(region).name;
+}
+
+/** Whether a host may be the registry's: equal where its host is known, else a private ECR host of its region. */
+export function isHostOf({ host: own, source }: Registry, host: string): boolean {
+  if (own !== undefined) return host === own;
+  const parsed = parseEcrHost(host);
+  return parsed?.service === source.service && parsed.region === source.region;
+}
+
+/** The same for sources that one token serves. */
+export function keyOf({ service, region, role }: Pick<TokenSource, 'service' | 'region' | 'role'>): string {
+  return `${service} ${region} ${role?.arn ?? ''}`;
 }

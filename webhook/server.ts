@@ -82,13 +82,7 @@ export function webhookServer(
   );
 
   return {
-    async listen(host, port) {
-      // Both families where the machine has both.
-      await server.listen({ port, host: host ?? '::' }).catch((error: NodeJS.ErrnoException) => {
-        if (host !== undefined || error.code !== 'EAFNOSUPPORT') throw error;
-        return server.listen({ port, host: '0.0.0.0' });
-      });
-    },
+    listen: (host, port) => listen(server, host, port),
     useKeyPair(next) {
       (server.server as unknown as import('node:tls').Server).setSecureContext({
         ...next,
@@ -110,6 +104,18 @@ export function webhookServer(
       clearTimeout(stalled);
     },
   };
+}
+
+/** Listens on an address; on none that is given: on all, of both families where the machine has both. */
+export async function listen(
+  server: Pick<FastifyInstance, 'listen'>,
+  host: string | undefined,
+  port: number,
+): Promise<void> {
+  await server.listen({ port, host: host ?? '::' }).catch((error: NodeJS.ErrnoException) => {
+    if (host !== undefined || error.code !== 'EAFNOSUPPORT') throw error;
+    return server.listen({ port, host: '0.0.0.0' });
+  });
 }
 
 /** Reads on to a body's end and forgets it, for a few seconds at most. */

@@ -2,8 +2,13 @@
 import pMap from 'p-map';
 import { freshness } from '../../contract/freshness.ts';
 import { ANNOTATION } from '../../contract/names.ts';
-import { type KubernetesApi, KubernetesError, type ManagedSecret } from './kubernetes.ts';
-import { jitterOf, outcomeOf, plan, type Refresh } from './plan.ts';
+import {
+  type AnnotatedSecret,
+  type KubernetesApi,
+  KubernetesError,
+  type ManagedSecret,
+} from './kubernetes.ts';
+import { dueRegistries, jitterOf, outcomeOf, plan, type Refresh } from './plan.ts';
 import { type Fault, Streaks } from './streaks.ts';
 
 /** PATCHes at the same time; each makes the API server call the webhook. */
@@ -167,8 +172,7 @@ async function attempt(
     const outcome = outcomeOf(refresh, after, now);
     const expiresAt = after.annotations[ANNOTATION.expiresAt];
     if (outcome === 'refreshed') return { outcome, expiresAt };
-    if (outcome === 'partial')
-      return { outcome, expiresAt, reason: 'the new credentials are due again already' };
+    if (outcome === 'partial') return { outcome, expiresAt, reason: partialReason(after, now) };
     const reason =
       'the API server took the request and no credentials were written: is the webhook configuration there, and does it select this namespace?';
     // One namespace may be exempt from the webhook while the others are not.
@@ -182,6 +186,17 @@ async function attempt(
     const cause = error.said.replaceAll(/\d+/g, '#');
     return { outcome: 'refused', reason, fault: { of: 'cluster', cause, reason } };
   }
+}
+
+/** Which of a Secret's registries were not refreshed, each in the webhook's own words where it gave any. */
+function partialReason(after: AnnotatedSecret, now: number): string {
+  const due = [...dueRegistries(after, now)].map(
+    ([host, expiresAt]) =>
+      after.warnings.find((warning) => warning.startsWith(`${host}: `)) ?? `${host}: expires at ${expiresAt}`,
+  );
+  if (due.length > 0) return joined(due);
+  const removed = after.warnings.filter((warning) => / (removed|not given): /.test(warning));
+  return joined(removed) || 'the new credentials are due again already';
 }
 
 /** The first expiry among the Secrets, as they are after the results. */

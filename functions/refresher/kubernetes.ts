@@ -24,6 +24,8 @@ const REQUEST_TIMEOUT_MS = 30_000;
 const CONNECT_TIMEOUT_MS = 10_000;
 const MAX_RETRY_AFTER_MS = 10_000;
 const MAX_MESSAGE_LENGTH = 400;
+/** Kubernetes keeps all warnings of an answer below 4 KiB; a server that lies need not. */
+const MAX_WARNINGS_LENGTH = 16_384;
 
 /** A managed Secret as far as the refresher knows it. */
 export interface ManagedSecret {
@@ -31,6 +33,12 @@ export interface ManagedSecret {
   readonly name: string;
   /** Our annotations by their full keys; nobody else's. */
   readonly annotations: Readonly<Partial<Record<string, string>>>;
+}
+
+/** What a Secret is after a PATCH. */
+export interface AnnotatedSecret extends ManagedSecret {
+  /** What admission said about it. */
+  readonly warnings: readonly string[];
 }
 
 /**
@@ -147,14 +155,16 @@ export class KubernetesApi implements AsyncDisposable {
     { namespace, name }: ManagedSecret,
     annotations: Readonly<Record<string, string>>,
     dryRun: boolean,
-  ): Promise<ManagedSecret> {
+  ): Promise<AnnotatedSecret> {
     const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}/secrets/${encodeURIComponent(name)}`;
     const query = { fieldManager: 'ecr-anywhere-refresher', ...(dryRun && { dryRun: 'All' }) };
     const body = JSON.stringify({ metadata: { annotations } });
-    return managedSecret(
-      namespace,
-      await this.#request('PATCH', path, query, 'PartialObjectMetadata', Metadata, body),
-    );
+    let warnings: string[] = [];
+    const hear = (header: string | string[] | undefined) => {
+      warnings = warningsOf(header).map((warning) => this.#withoutToken(warning));
+    };
+    const answer = await this.#request('PATCH', path, query, 'PartialObjectMetadata', Metadata, body, hear);
+    return { ...managedSecret(namespace, answer), warnings };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -185,22 +195,29 @@ export class KubernetesApi implements AsyncDisposable {
     as: string,
     schema: Schema,
     body?: string,
+    hearWarnings?: (header: string | string[] | undefined) => void,
   ): Promise<z.infer<Schema>> {
     const what = `${method} ${path}`;
     const attempt = async () => {
-      const response = await this.#send(what, {
-        method,
-        origin: new URL(this.#access.server).origin,
-        path: `${new URL(this.#access.server).pathname.replace(/\/$/, '')}${path}?${new URLSearchParams(query)}`,
-        headers: {
-          accept: `application/json;as=${as};g=meta.k8s.io;v=v1`,
-          'user-agent': 'ecr-anywhere-refresher',
-          ...(body !== undefined && { 'content-type': 'application/merge-patch+json' }),
-          ...('token' in this.#access.identity && { authorization: `Bearer ${this.#access.identity.token}` }),
+      const response = await this.#send(
+        what,
+        {
+          method,
+          origin: new URL(this.#access.server).origin,
+          path: `${new URL(this.#access.server).pathname.replace(/\/$/, '')}${path}?${new URLSearchParams(query)}`,
+          headers: {
+            accept: `application/json;as=${as};g=meta.k8s.io;v=v1`,
+            'user-agent': 'ecr-anywhere-refresher',
+            ...(body !== undefined && { 'content-type': 'application/merge-patch+json' }),
+            ...('token' in this.#access.identity && {
+              authorization: `Bearer ${this.#access.identity.token}`,
+            }),
+          },
+          ...(body !== undefined && { body }),
+          signal: this.#signal,
         },
-        ...(body !== undefined && { body }),
-        signal: this.#signal,
-      });
+        hearWarnings,
+      );
       const parsed = schema.safeParse(response);
       if (parsed.success) return parsed.data;
       throw new KubernetesError(what, `the answer is not a ${as}`, { scope: 'cluster' });
@@ -221,11 +238,18 @@ export class KubernetesApi implements AsyncDisposable {
     });
   }
 
-  async #send(what: string, options: Dispatcher.RequestOptions): Promise<unknown> {
+  async #send(
+    what: string,
+    options: Dispatcher.RequestOptions,
+    hearWarnings?: (header: string | string[] | undefined) => void,
+  ): Promise<unknown> {
     try {
       const response = await this.#agent.request(options);
       const text = await response.body.text();
-      if (response.statusCode < 300) return parseJson(text);
+      if (response.statusCode < 300) {
+        hearWarnings?.(response.headers.warning);
+        return parseJson(text);
+      }
       throw refusal(what, response.statusCode, this.#withoutToken(text), response.headers['retry-after']);
     } catch (error) {
       throw error instanceof KubernetesError ? error : unanswered(what, error);
@@ -242,6 +266,14 @@ export class KubernetesApi implements AsyncDisposable {
 function managedSecret(namespace: string, { metadata }: z.infer<typeof Item>): ManagedSecret {
   const ours = Object.entries(metadata.annotations ?? {}).filter(([key]) => OURS.has(key));
   return { namespace, name: metadata.name, annotations: Object.fromEntries(ours) };
+}
+
+/** The texts of Warning headers (RFC 7234, section 5.5), as Kubernetes sends them: 299 - "text". */
+function warningsOf(header: string | string[] | undefined): string[] {
+  const values = [header ?? []].flat().join(', ').slice(0, MAX_WARNINGS_LENGTH);
+  return [...values.matchAll(/\b299 \S+ "((?:[^"\\]|\\.)*)"/g)].map(([, text = '']) =>
+    text.replaceAll(/\\(.)/g, '$1').slice(0, MAX_MESSAGE_LENGTH),
+  );
 }
 
 function parseJson(text: string): unknown {

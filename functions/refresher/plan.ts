@@ -51,7 +51,7 @@ export function plan(
 
 /**
  * What a PATCH that the API server accepted has brought: `not-mutated` where no credentials were written (the
- * webhook was not asked), `partial` where they were and the Secret is due all the same.
+ * webhook was not asked), `partial` where some were and the Secret still has, or soon will have, expired ones.
  */
 export function outcomeOf(
   refresh: Refresh,
@@ -59,13 +59,23 @@ export function outcomeOf(
   now: number,
 ): 'refreshed' | 'partial' | 'not-mutated' {
   const before = refresh.secret.annotations;
+  const ahead = movedAhead(before[ANNOTATION.expiresAt], after.annotations[ANNOTATION.expiresAt], now);
   const written =
-    refresh.reason === 'forced'
-      ? differs(before, after.annotations, ANNOTATION.updatedAt) ||
-        differs(before, after.annotations, ANNOTATION.fingerprint)
-      : movedAhead(before[ANNOTATION.expiresAt], after.annotations[ANNOTATION.expiresAt], now);
+    ahead ||
+    differs(before, after.annotations, ANNOTATION.updatedAt) ||
+    differs(before, after.annotations, ANNOTATION.fingerprint);
   if (!written) return 'not-mutated';
-  return freshness(after.annotations[ANNOTATION.expiresAt], now).due ? 'partial' : 'refreshed';
+  const { due } = freshness(after.annotations[ANNOTATION.expiresAt], now);
+  return !due && (ahead || refresh.reason === 'forced') ? 'refreshed' : 'partial';
+}
+
+/** The registries that keep a Secret due after all, with their expiry (RFC 3339), by its `registries` annotation. */
+export function dueRegistries({ annotations }: ManagedSecret, now: number): Map<string, string> {
+  const items = annotations[ANNOTATION.registries]?.split(',') ?? [];
+  const all = items
+    .map((item) => item.split('='))
+    .filter((item): item is [string, string] => item.length === 2);
+  return new Map(all.filter(([, expiresAt]) => freshness(expiresAt, now).due));
 }
 
 function differs(

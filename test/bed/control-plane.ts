@@ -6,6 +6,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { request } from 'node:https';
 import { join } from 'node:path';
 import { type Authority, createAuthority } from './certificates.ts';
+import { keepEvidence } from './evidence.ts';
 import { freePorts, type Program, startProgram } from './process.ts';
 import { tools } from './toolchain.ts';
 
@@ -150,6 +151,7 @@ export async function startControlPlane({ name, dir }: { name: string; dir: stri
         { PATH: process.env.PATH ?? '', HOME: dir, KUBECONFIG: as },
         input,
       );
+      keepEvidence('warnings', 'kubectl', result.stderr);
       if (result.code !== 0 && !mayFail)
         throw new Error(`kubectl ${args.join(' ')}: ${result.stderr.trim()}`);
       return result;

@@ -21,6 +21,7 @@ import { ReceiveMessageCommand, SQSClient } from '@aws-sdk/client-sqs';
 import { CLUSTERS_PREFIX } from '../../functions/refresher/settings.ts';
 import type { AlarmState } from './cloudwatch-alarms.ts';
 import type { Emulator } from './emulator.ts';
+import { keepEvidence } from './evidence.ts';
 
 /** What a synchronous invocation answered. */
 export interface Invocation {
@@ -101,10 +102,14 @@ export class Deployment {
     const { Payload, FunctionError, LogResult } = await this.#clients.lambda.send(
       new InvokeCommand({ FunctionName: this.functionName, Payload: JSON.stringify(event), LogType: 'Tail' }),
     );
+    const payload = new TextDecoder().decode(Payload);
+    const logTail = Buffer.from(LogResult ?? '', 'base64').toString();
+    keepEvidence('report', this.functionName, payload);
+    keepEvidence('log', this.functionName, logTail);
     return {
-      payload: JSON.parse(new TextDecoder().decode(Payload) || 'null'),
+      payload: JSON.parse(payload || 'null'),
       ...(FunctionError !== undefined && { functionError: FunctionError }),
-      logTail: Buffer.from(LogResult ?? '', 'base64').toString(),
+      logTail,
     };
   }
 
@@ -129,6 +134,7 @@ export class Deployment {
     for await (const { events = [] } of pages) {
       for (const { timestamp = 0, message = '' } of events) lines.push({ time: timestamp, message });
     }
+    keepEvidence('log', this.functionName, lines.map(({ message }) => message).join('\n'));
     return lines.sort((a, b) => a.time - b.time);
   }
 

@@ -1,10 +1,19 @@
-// ECR at the wire: answers GetAuthorizationToken (AWS JSON 1.1) with a new token each time, counts, and misbehaves on
-// demand. Steered in this process, or from another one over HTTP: POST /_control, GET /_calls.
+// AWS at the wire, as far as a webhook needs it: ECR and ECR Public answer GetAuthorizationToken (AWS JSON 1.1) with a
+// new token each time, STS gives sessions of roles, a container credential endpoint gives the webhook one of its own.
+// It counts, knows who calls, and misbehaves on demand. Steered in this process, or over HTTP: POST /_control,
+// GET /_calls.
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 
 export type EcrMode = 'ok' | 'throttle' | 'down' | 'hang' | 'denied';
+
+export interface RoleSettings {
+  /** What AssumeRole must bring. */
+  externalId?: string;
+  /** Nobody may assume it. */
+  denied?: boolean;
+}
 
 export interface EcrSettings {
   mode: EcrMode;
@@ -14,15 +23,40 @@ export interface EcrSettings {
   nextLifetimesSeconds: number[];
   /** Before each answer. */
   latencyMs: number;
+  /** So many tokens a second, and so many at once; what is above is throttled. */
+  limit: { perSecond: number; burst: number } | undefined;
+  /** By ARN; any other role can be assumed by anybody. */
+  roles: Record<string, RoleSettings>;
+  /** Seconds that a session lives. */
+  sessionSeconds: number;
+  /** The only one that is taken, where one is set. */
+  webIdentityToken: string | undefined;
+  /** The only one that the container credential endpoint takes, where one is set. */
+  containerToken: string | undefined;
 }
 
 export interface EcrCall {
   /** Milliseconds since the epoch. */
   readonly at: number;
   readonly outcome: EcrMode;
+  readonly service: string;
+  readonly region: string;
+  /** The role whose session asked; empty for a key that is not from here. */
+  readonly role: string;
   /** The token that was minted; absent where none was. */
   readonly password?: string;
   readonly expiresAt?: number;
+}
+
+export interface StsCall {
+  readonly at: number;
+  readonly action: string;
+  readonly role: string;
+  readonly externalId: string | undefined;
+  /** The role whose session asked; empty for a key that is not from here, or none. */
+  readonly by: string;
+  readonly region: string;
+  readonly ok: boolean;
 }
 
 export interface EcrEndpoint extends AsyncDisposable {
@@ -31,15 +65,30 @@ export interface EcrEndpoint extends AsyncDisposable {
   readonly host: string;
   readonly settings: EcrSettings;
   readonly calls: readonly EcrCall[];
+  readonly stsCalls: readonly StsCall[];
+  /** What makes the AWS SDK of a process call it for everything. */
+  readonly env: Readonly<Record<string, string>>;
   stop(): Promise<void>;
 }
 
 const TWELVE_HOURS_S = 12 * 3600;
 
-/** Starts it on a free loopback port. */
+interface Session {
+  readonly role: string;
+  readonly expiresAt: number;
+}
+
+interface Caller {
+  readonly session: Session | undefined;
+  readonly region: string;
+  readonly service: string;
+}
+
+/** Starts it on a free loopback port. @param now its clock, in milliseconds since the epoch */
 export async function startEcrEndpoint({
   account = '123456789012',
   region = 'eu-central-1',
+  now = Date.now as () => number,
 } = {}): Promise<EcrEndpoint> {
   const host = `${account}.dkr.ecr.${region}.amazonaws.com`;
   const settings: EcrSettings = {
@@ -47,13 +96,61 @@ export async function startEcrEndpoint({
     lifetimeSeconds: TWELVE_HOURS_S,
     nextLifetimesSeconds: [],
     latencyMs: 0,
+    limit: undefined,
+    roles: {},
+    sessionSeconds: 3600,
+    webIdentityToken: undefined,
+    containerToken: undefined,
   };
   const calls: EcrCall[] = [];
+  const stsCalls: StsCall[] = [];
+  const sessions = new Map<string, Session>();
+  let minted = 0;
+  let available = Number.POSITIVE_INFINITY;
+  let countedAt = 0;
 
-  const token = (response: ServerResponse) => {
-    const at = Date.now();
-    const { mode } = settings;
-    if (mode !== 'ok') calls.push({ at, outcome: mode });
+  /** A bucket that fills by the real clock: a burst is a burst, whatever day it is. */
+  const isThrottled = () => {
+    if (!settings.limit) return false;
+    const { perSecond, burst } = settings.limit;
+    const at = performance.now();
+    available = Math.min(burst, available + ((at - countedAt) / 1000) * perSecond);
+    countedAt = at;
+    if (available < 1) return true;
+    available -= 1;
+    return false;
+  };
+
+  const session = (role: string) => {
+    minted += 1;
+    const accessKeyId = `ASIA${String(minted).padStart(16, '0')}`;
+    const expiresAt = now() + settings.sessionSeconds * 1000;
+    sessions.set(accessKeyId, { role, expiresAt });
+    // Recognisable, wherever they may turn up.
+    return {
+      accessKeyId,
+      secretAccessKey: `secret-access-key-${randomBytes(16).toString('hex')}`,
+      sessionToken: `session-token-${randomBytes(200).toString('base64url')}`,
+      expiration: new Date(expiresAt).toISOString(),
+    };
+  };
+
+  const callerOf = (request: IncomingMessage): Caller => {
+    const scope = /Credential=([^/]+)\/\d+\/([^/]+)\/([^/]+)\//.exec(request.headers.authorization ?? '');
+    const [, key = '', region = '', service = ''] = scope ?? [];
+    return { session: sessions.get(key), region, service };
+  };
+
+  const token = (response: ServerResponse, caller: Caller) => {
+    const at = now();
+    const common = { at, service: caller.service, region: caller.region, role: caller.session?.role ?? '' };
+    const mode = settings.mode === 'ok' && isThrottled() ? 'throttle' : settings.mode;
+    if (caller.session && caller.session.expiresAt <= at) {
+      calls.push({ ...common, outcome: 'denied' });
+      const message = 'The security token included in the request is expired';
+      return send(response, 400, { __type: 'ExpiredTokenException', message });
+    }
+    if (mode !== 'ok') calls.push({ ...common, outcome: mode });
     if (mode === 'hang') return;
     if (mode === 'throttle')
       return send(response, 400, { __type: 'ThrottlingException', message: 'Rate exceeded' });
@@ -67,24 +164,77 @@ export async function startEcrEndpoint({
     // As long as ECR's own are, and recognisable.
     const password = `ecr-token-${calls.length + 1}-${randomBytes(1_300).toString('base64url')}`;
     const expiresAt = at + lifetime * 1000;
-    calls.push({ at, outcome: mode, password, expiresAt });
+    calls.push({ ...common, outcome: mode, password, expiresAt });
     const authorizationToken = Buffer.from(`AWS:${password}`).toString('base64');
+    const data = { authorizationToken, expiresAt: expiresAt / 1000 };
     send(response, 200, {
-      authorizationData: [
-        { authorizationToken, expiresAt: expiresAt / 1000, proxyEndpoint: `https://${host}` },
-      ],
+      authorizationData:
+        caller.service === 'ecr-public' ? data : [{ ...data, proxyEndpoint: `https://${host}` }],
+    });
+  };
+
+  const sts = (response: ServerResponse, caller: Caller, form: URLSearchParams) => {
+    const action = form.get('Action') ?? '';
+    const role = form.get('RoleArn') ?? '';
+    const externalId = form.get('ExternalId') ?? undefined;
+    const { externalId: needed, denied = false } = settings.roles[role] ?? {};
+    const refusal = (() => {
+      if (caller.session && caller.session.expiresAt <= now()) return 'ExpiredToken';
+      if (action === 'AssumeRoleWithWebIdentity') {
+        const { webIdentityToken } = settings;
+        return webIdentityToken === undefined || form.get('WebIdentityToken') === webIdentityToken
+          ? undefined
+          : 'ExpiredTokenException';
+      }
+      return denied || (needed !== undefined && needed !== externalId) ? 'AccessDenied' : undefined;
+    })();
+    const by = caller.session?.role ?? '';
+    stsCalls.push({ at: now(), action, role, externalId, by, region: caller.region, ok: !refusal });
+    if (refusal) {
+      const message = `${by || 'a user'} is not authorized to perform: sts:${action} on resource: ${role}`;
+      return sendXml(
+        response,
+        403,
+        `<ErrorResponse><Error><Type>Sender</Type><Code>${refusal}</Code><Message>${message}</Message></Error></ErrorResponse>`,
+      );
+    }
+    const { accessKeyId, secretAccessKey, sessionToken, expiration } = session(role);
+    sendXml(
+      response,
+      200,
+      `<${action}Response><${action}Result><Credentials><AccessKeyId>${accessKeyId}</AccessKeyId><SecretAccessKey>${secretAccessKey}</SecretAccessKey><SessionToken>${sessionToken}</SessionToken><Expiration>${expiration}</Expiration></Credentials></${action}Result></${action}Response>`,
+    );
+  };
+
+  const container = (response: ServerResponse, authorization: string | undefined) => {
+    const { containerToken } = settings;
+    if (containerToken !== undefined && authorization !== containerToken)
+      return send(response, 401, { message: 'the token is not the one of the moment' });
+    const { accessKeyId, secretAccessKey, sessionToken, expiration } = session('container');
+    send(response, 200, {
+      AccessKeyId: accessKeyId,
+      SecretAccessKey: secretAccessKey,
+      Token: sessionToken,
+      Expiration: expiration,
     });
   };
 
   const server = createServer(async (request, response) => {
     const body = await read(request);
+    // The SDK takes a far-off date for its own clock being wrong.
+    response.setHeader('date', new Date(now()).toUTCString());
+    const caller = callerOf(request);
     if (request.url === '/_control') {
       Object.assign(settings, JSON.parse(body));
       send(response, 200, settings);
     } else if (request.url === '/_calls') {
       send(response, 200, calls);
+    } else if (request.url === '/_credentials') {
+      container(response, request.headers.authorization);
     } else if (request.headers['x-amz-target']?.toString().endsWith('.GetAuthorizationToken')) {
-      setTimeout(() => token(response), settings.latencyMs);
+      setTimeout(() => token(response, caller), settings.latencyMs);
+    } else if (body.includes('Action=AssumeRole')) {
+      sts(response, caller, new URLSearchParams(body));
     } else {
       send(response, 400, { __type: 'UnknownOperationException' });
     }
@@ -97,11 +247,18 @@ export async function startEcrEndpoint({
     server.closeAllConnections();
     await new Promise((resolve) => server.close(resolve));
   };
+  const url = `http://127.0.0.1:${address.port}`;
   return {
-    url: `http://127.0.0.1:${address.port}`,
+    url,
     host,
     settings,
     calls,
+    stsCalls,
+    env: {
+      AWS_ENDPOINT_URL_ECR: url,
+      AWS_ENDPOINT_URL_ECR_PUBLIC: url,
+      AWS_ENDPOINT_URL_STS: url,
+    },
     stop,
     [Symbol.asyncDispose]: stop,
   };
@@ -109,6 +266,10 @@ export async function startEcrEndpoint({
 
 function send(response: ServerResponse, status: number, body: unknown): void {
   response.writeHead(status, { 'content-type': 'application/x-amz-json-1.1' }).end(JSON.stringify(body));
+}
+
+function sendXml(response: ServerResponse, status: number, body: string): void {
+  response.writeHead(status, { 'content-type': 'text/xml' }).end(body);
 }
 
 async function read(request: IncomingMessage): Promise<string> {

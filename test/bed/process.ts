@@ -5,6 +5,7 @@ import { once } from 'node:events';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { keepEvidence } from './evidence.ts';
 
 export interface Program extends AsyncDisposable {
   readonly pid: number;
@@ -58,6 +59,7 @@ export async function startProgram(
   running.add(child);
   const ended = once(child, 'exit').then(([code, signal]) => {
     running.delete(child);
+    keepEvidence('log', name, readFileSync(options.logPath, 'utf8'));
     return (code ?? signal) as number | NodeJS.Signals;
   });
   const isRunning = () => child.exitCode === null && child.signalCode === null;

@@ -1,6 +1,7 @@
-// Admissions per second: the webhook bundle beside a bare HTTPS server of Node's own that gives a constant answer of
-// the same size and writes the same log line. Turn and turn about, so that the machine's moods hit both.
-import { mkdir, writeFile } from 'node:fs/promises';
+// Admissions per second and memory, over 1, 10 and 100 registries: the webhook bundle beside a bare HTTPS server of
+// Node's own that gives a constant answer of the same size and writes the same log line. Turn and turn about, so that
+// the machine's moods hit both.
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -13,10 +14,11 @@ import { type Load, load, post } from './load.ts';
 import { median, type Row } from './table.ts';
 
 const CONNECTIONS = 64;
-const SECONDS = 3;
+const SECONDS = 2;
 const ROUNDS = 5;
+const MIB = 1024 * 1024;
 
-/** Measures a CREATE with a token from the cache, and an UPDATE that keeps what is stored. */
+/** Measures a CREATE with tokens from the cache, and an UPDATE that keeps what is stored. */
 export async function benchAdmissions(dir: string): Promise<Row[]> {
   await mkdir(dir, { recursive: true });
   const path = (file: string) => join(dir, file);
@@ -25,20 +27,30 @@ export async function benchAdmissions(dir: string): Promise<Row[]> {
   await writeFile(path('tls.crt'), certPem);
   await writeFile(path('tls.key'), keyPem, { mode: 0o600 });
   await buildWebhook(path('webhook.mjs'));
+  const rows: Row[] = [];
+  for (const registries of [1, 10, 100]) rows.push(...(await benchWith(registries, path, authority.caPem)));
+  return rows;
+}
+
+async function benchWith(registries: number, path: (file: string) => string, ca: string): Promise<Row[]> {
   await using ecr = await startEcrEndpoint();
+  await writeFile(path('policy.yaml'), policyOf(registries));
   const [port = 0] = await freePorts(1);
-  await using _ = await start(path('webhook.log'), port, [path('webhook.mjs')], {
+  await using program = await start(path('webhook.log'), port, [path('webhook.mjs')], {
     HOST: '127.0.0.1',
     PORT: String(port),
     CERT_FILE: path('tls.crt'),
     KEY_FILE: path('tls.key'),
+    POLICY_FILE: path('policy.yaml'),
     DRAIN_SECONDS: '0',
+    // What the chart's memory limit of 512 MiB leaves for JavaScript.
+    NODE_OPTIONS: `--max-old-space-size=${Math.round(0.6 * 512)}`,
     AWS_REGION: 'eu-central-1',
-    AWS_ENDPOINT_URL_ECR: ecr.url,
+    ...ecr.env,
     AWS_ACCESS_KEY_ID: 'bench',
     AWS_SECRET_ACCESS_KEY: 'bench',
   });
-  const webhook = { origin: `https://127.0.0.1:${port}`, ca: authority.caPem, path: WEBHOOK_PATH };
+  const webhook = { origin: `https://127.0.0.1:${port}`, ca, path: WEBHOOK_PATH };
 
   const secret = {
     metadata: { name: 'pull', namespace: 'team-a', labels: { [SECRET_LABEL.key]: SECRET_LABEL.value } },
@@ -65,7 +77,7 @@ export async function benchAdmissions(dir: string): Promise<Row[]> {
 
   const rows: Row[] = [];
   for (const [title, body] of [
-    ['CREATE, token from the cache', create],
+    ['CREATE, tokens from the cache', create],
     ['UPDATE, credentials kept', keep],
   ] as const) {
     await writeFile(path('answer.json'), await post(webhook, body));
@@ -79,7 +91,7 @@ export async function benchAdmissions(dir: string): Promise<Row[]> {
       String(barePort),
       path('answer.json'),
     ];
-    await using __ = await start(path('bare.log'), barePort, args, {});
+    await using bareProgram = await start(path('bare.log'), barePort, args, {});
     const bare = { ...webhook, origin: `https://127.0.0.1:${barePort}` };
     const rounds: { bare: Load; ours: Load }[] = [];
     for (let round = 0; round <= ROUNDS; round++) {
@@ -89,17 +101,34 @@ export async function benchAdmissions(dir: string): Promise<Row[]> {
       };
       if (round > 0) rounds.push(pair); // the first one warms both up
     }
-    const show = ({ perSecond, p99 }: Load) => `${Math.round(perSecond)}/s, p99 ${Math.round(p99)} ms`;
+    const show = ({ perSecond, p99 }: Load, mib: number) =>
+      `${Math.round(perSecond)}/s, p99 ${Math.round(p99)} ms, ${mib} MiB`;
+    const [bareMib, ourMib] = [await memory(bareProgram), await memory(program)];
     const middle = rounds.toSorted((a, b) => a.ours.perSecond - b.ours.perSecond)[Math.floor(ROUNDS / 2)];
     rows.push({
-      what: `admissions: ${title} (${(body.length / 1024).toFixed(1)} kB in)`,
-      floor: middle ? show(middle.bare) : '',
-      ours: middle ? show(middle.ours) : '',
+      what: `${registries} registries: ${title} (${(body.length / 1024).toFixed(1)} kB in)`,
+      floor: middle ? show(middle.bare, bareMib) : '',
+      ours: middle ? show(middle.ours, ourMib) : '',
       ratio: median(rounds.map((round) => round.ours.perSecond / round.bare.perSecond)),
       aim: 0.7,
     });
   }
   return rows;
+}
+
+/** Registries of as many accounts, all with the webhook's own token: what they cost here is their entries. */
+function policyOf(registries: number): string {
+  const hosts = Array.from(
+    { length: registries },
+    (_, index) => `${String(111_111_111_111 + index)}.dkr.ecr.eu-central-1.amazonaws.com`,
+  );
+  return JSON.stringify({ registries: hosts.map((host) => ({ host, namespaces: ['*'] })) });
+}
+
+/** What a process holds at the moment, in MiB. */
+async function memory({ pid }: Program): Promise<number> {
+  const [, kib = '0'] = /VmRSS:\s+(\d+) kB/.exec(await readFile(`/proc/${pid}/status`, 'utf8')) ?? [];
+  return Math.round((Number(kib) * 1024) / MIB);
 }
 
 function review(operation: 'CREATE' | 'UPDATE', object: unknown, oldObject: unknown = null): string {

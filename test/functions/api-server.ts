@@ -24,6 +24,7 @@ export interface Received {
 
 /** What responses over HTTP/1.1 and over HTTP/2 have in common. */
 export interface Response {
+  setHeader(name: string, value: string | readonly string[]): unknown;
   writeHead(status: number, headers?: Record<string, string>): Response;
   write(chunk: string | Uint8Array): boolean;
   end(): unknown;

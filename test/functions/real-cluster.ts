@@ -14,7 +14,9 @@ import { run } from '../../functions/refresher/run.ts';
 import { CLUSTERS_PREFIX } from '../../functions/refresher/settings.ts';
 import { type ControlPlane, startControlPlane } from '../bed/control-plane.ts';
 import { type EcrEndpoint, startEcrEndpoint } from '../bed/ecr-endpoint.ts';
+import { keepEvidence } from '../bed/evidence.ts';
 import { installWebhook, refresherKubeconfig, type WebhookInstallation } from '../bed/webhook.ts';
+import type { VirtualClock } from '../virtual-clock.ts';
 import { startSecretsManager, type Value } from './secrets-manager.ts';
 
 export const HOUR = 3_600_000;
@@ -62,14 +64,34 @@ export interface RealCluster extends AsyncDisposable {
   refresh(event?: object, kubeconfig?: string): Promise<ClusterReport>;
 }
 
-/** Starts it. @param values more of helm's `--set key=value` */
-export async function startRealCluster(values: readonly string[] = []): Promise<RealCluster> {
+export interface RealClusterOptions {
+  /** More of helm's `--set key=value`. */
+  readonly values?: readonly string[];
+  /** More of helm's values, as a document. */
+  readonly document?: object;
+  /** The webhook, its AWS and the refresher live by it; the API server does not. */
+  readonly clock?: VirtualClock;
+}
+
+/** Starts it. */
+export async function startRealCluster({
+  values = [],
+  document = {},
+  clock,
+}: RealClusterOptions = {}): Promise<RealCluster> {
   const stack = new AsyncDisposableStack();
   const dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
   stack.defer(() => rm(dir, { recursive: true, force: true }));
-  const ecr = stack.use(await startEcrEndpoint());
+  const ecr = stack.use(await startEcrEndpoint(clock && { now: clock.now }));
   const controlPlane = stack.use(await startControlPlane({ name: 'test', dir }));
-  const webhook = stack.use(await installWebhook(controlPlane, { ecrUrl: ecr.url, values }));
+  const webhook = stack.use(
+    await installWebhook(controlPlane, {
+      ecrUrl: ecr.url,
+      values,
+      document,
+      ...(clock && { env: clock.env, nodeArgs: clock.nodeArgs }),
+    }),
+  );
   const kubeconfig = await refresherKubeconfig(controlPlane);
   const access = readKubeconfig(await readFile(controlPlane.adminKubeconfigPath, 'utf8'));
   const agent = new Agent({ connections: 16, connect: { ca: access.ca ?? '' } });
@@ -176,7 +198,7 @@ export async function startRealCluster(values: readonly string[] = []): Promise<
       await webhook.start(env);
     },
     async refresh(event = {}, registered = kubeconfig) {
-      const [report] = await runOn({ cluster: registered }, event);
+      const [report] = await runOn({ cluster: registered }, event, undefined, clock?.now);
       if (!report) throw new Error('no report');
       return report;
     },
@@ -198,17 +220,20 @@ export async function runOn(
   clusters: Readonly<Record<string, Value>>,
   event: object = {},
   clusterDeadlineMs = 60_000,
+  now: () => number = Date.now,
 ): Promise<ClusterReport[]> {
   const secrets = Object.entries(clusters).map(([name, value]) => [`${CLUSTERS_PREFIX}${name}`, value]);
   await using registry = await startSecretsManager(Object.fromEntries(secrets));
-  return await run(
+  const reports = await run(
     registry.client,
     readEvent(event),
     { clusterDeadlineMs, clusterConcurrency: 10 },
-    Date.now,
+    now,
     AbortSignal.timeout(300_000),
     () => {},
   );
+  keepEvidence('report', 'run', JSON.stringify(reports));
+  return reports;
 }
 
 /** Waits until a condition holds. */

@@ -4,21 +4,25 @@ import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { parse, parseAllDocuments } from 'yaml';
 import {
-  ANNOTATION,
   EXCLUDED_NAMESPACES,
   NAMESPACE_LABEL,
   REFRESHER_GROUP,
+  REQUEST_ANNOTATIONS,
   SECRET_KEY,
   SECRET_LABEL,
   SECRET_TYPE,
+  WEBHOOK_ANNOTATIONS,
   WEBHOOK_PATH,
   WEBHOOK_PORT,
 } from '../../contract/names.ts';
 import { ENVIRONMENT, readConfig } from '../../webhook/config.ts';
+import { readPolicy } from '../../webhook/policy.ts';
 import { CHART, helm } from '../bed/helm.ts';
 
 const NAMESPACE = 'pull';
 const NAME = 'ecr-anywhere';
+const ROLE = 'arn:aws:iam::123456789012:role/pull';
+const OTHER_ROLE = 'arn:aws:iam::123456789012:role/webhook';
 const CA = Buffer.from('-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n').toString('base64');
 const REQUIRED = {
   'image.repository': 'registry.example.com/ecr-anywhere',
@@ -33,11 +37,19 @@ interface Manifest {
 interface Container {
   image: string;
   env: { name: string; value: string }[];
+  envFrom?: { secretRef: { name: string } }[];
   ports: { name: string; containerPort: number }[];
   volumeMounts: { mountPath: string; readOnly: boolean; subPath?: string }[];
 }
 interface Deployment extends Manifest {
-  spec: { template: { spec: { terminationGracePeriodSeconds: number; containers: [Container] } } };
+  spec: {
+    template: {
+      spec: { terminationGracePeriodSeconds: number; containers: [Container]; volumes: { name: string }[] };
+    };
+  };
+}
+interface ConfigMap extends Manifest {
+  data: Readonly<Record<string, string>>;
 }
 interface Policy extends Manifest {
   spec: {
@@ -143,29 +155,168 @@ test('it finds the webhook: path, Service port, container port, and whose certif
   expect(find(all, 'Service')).toMatchObject({
     spec: { ports: [{ port: 8080, targetPort: container.ports[0]?.name }] },
   });
-  expect(container.ports).toMatchObject([{ containerPort: WEBHOOK_PORT }]);
+  expect(container.ports[0]).toMatchObject({ containerPort: WEBHOOK_PORT });
 });
 
 test('the container gets the environment that the webhook reads, and it can be read', async () => {
-  const all = await manifests({ 'webhook.timeoutSeconds': '7', drainSeconds: '11', logLevel: 'debug' });
-  const [{ env, volumeMounts }] = find<Deployment>(all, 'Deployment').spec.template.spec.containers;
+  const all = await manifests({
+    'webhook.timeoutSeconds': '7',
+    drainSeconds: '11',
+    'metrics.port': '9999',
+    'aws.assumeRole.roleArn': ROLE,
+    'aws.assumeRole.externalId': 'cluster-1',
+    'aws.webIdentity.roleArn': OTHER_ROLE,
+  });
+  const [{ env, volumeMounts, ports }] = find<Deployment>(all, 'Deployment').spec.template.spec.containers;
   const given = Object.fromEntries(env.map(({ name, value }) => [name, value]));
-  const expected = Object.values(ENVIRONMENT).filter((name) => name !== ENVIRONMENT.host);
-  expect(Object.keys(given).sort()).toEqual([...expected, 'NODE_OPTIONS'].sort());
+  // The log level comes with the policy.
+  const absent: readonly string[] = [ENVIRONMENT.host, ENVIRONMENT.logLevel];
+  const expected = Object.values(ENVIRONMENT).filter((name) => !absent.includes(name));
+  expect(Object.keys(given).sort()).toEqual(
+    [...expected, 'AWS_WEB_IDENTITY_TOKEN_FILE', 'NODE_OPTIONS'].sort(),
+  );
   const config = readConfig(given);
   expect(config).toMatchObject({
     port: WEBHOOK_PORT,
     drainMs: 11_000,
-    logLevel: 'debug',
+    metricsPort: 9999,
+    assumeRole: { arn: ROLE, externalId: 'cluster-1' },
+    identity: { roleArn: ROLE },
     refresherUsername: `system:serviceaccount:${NAMESPACE}:${NAME}-refresher`,
     region: REQUIRED['aws.region'],
   });
   expect(given[ENVIRONMENT.timeout]).toBe('7');
-  const [mount] = volumeMounts;
-  expect(mount).toMatchObject({ readOnly: true });
-  expect(mount).not.toHaveProperty('subPath');
-  for (const file of [config.certFile, config.keyFile])
-    expect(file.startsWith(`${mount?.mountPath}/`)).toBe(true);
+  expect(ports[1]).toMatchObject({ name: 'metrics', containerPort: 9999 });
+  for (const mount of volumeMounts) {
+    expect(mount).toMatchObject({ readOnly: true });
+    expect(mount).not.toHaveProperty('subPath');
+  }
+  const { policyFile = '', certFile, keyFile } = config;
+  for (const file of [certFile, keyFile, policyFile, given.AWS_WEB_IDENTITY_TOKEN_FILE ?? ''])
+    expect(volumeMounts.some(({ mountPath }) => file.startsWith(`${mountPath}/`))).toBe(true);
+});
+
+test('without values for it there is no identity and no port for metrics', async () => {
+  const all = await manifests({ 'metrics.port': '0' });
+  const { containers, volumes } = find<Deployment>(all, 'Deployment').spec.template.spec;
+  const [{ env, ports, envFrom }] = containers;
+  expect(env.map(({ name }) => name).filter((name) => /ROLE|TOKEN|METRICS/.test(name))).toEqual([]);
+  expect([ports.length, envFrom]).toEqual([1, undefined]);
+  expect(volumes.map(({ name }) => name)).toEqual(['certs', 'policy']);
+});
+
+describe('AWS identity', () => {
+  const pod = async (values: Readonly<Record<string, string>>) =>
+    find<Deployment>(await manifests(values), 'Deployment').spec.template.spec;
+
+  test('web identity: the kubelet brings a token of the audience and the life asked for', async () => {
+    const { volumes } = await pod({
+      'aws.webIdentity.roleArn': ROLE,
+      'aws.webIdentity.audience': 'sts.example.com',
+      'aws.webIdentity.expirationSeconds': '900',
+    });
+    expect(volumes.find(({ name }) => name === 'aws-token')).toMatchObject({
+      projected: {
+        sources: [
+          {
+            serviceAccountToken: { audience: 'sts.example.com', expirationSeconds: 900, path: 'token' },
+          },
+        ],
+      },
+    });
+  });
+
+  test('web identity by a file that something else brings', async () => {
+    const { volumes, containers } = await pod({
+      'aws.webIdentity.roleArn': ROLE,
+      'aws.webIdentity.tokenFile': '/spiffe/token',
+      'extraVolumes[0].name': 'spiffe',
+      'extraVolumes[0].csi.driver': 'csi.spiffe.io',
+      'extraVolumeMounts[0].name': 'spiffe',
+      'extraVolumeMounts[0].mountPath': '/spiffe',
+    });
+    expect(volumes.map(({ name }) => name)).toEqual(['certs', 'policy', 'spiffe']);
+    const [{ env, volumeMounts }] = containers;
+    expect(env).toContainEqual({ name: 'AWS_WEB_IDENTITY_TOKEN_FILE', value: '/spiffe/token' });
+    expect(volumeMounts.at(-1)).toEqual({ name: 'spiffe', mountPath: '/spiffe' });
+  });
+
+  test('static keys, and a role to assume with them', async () => {
+    const [{ env, envFrom }] = (
+      await pod({ 'aws.credentialsSecret': 'keys', 'aws.assumeRole.roleArn': ROLE })
+    ).containers;
+    expect(envFrom).toEqual([{ secretRef: { name: 'keys' } }]);
+    expect(env).toContainEqual({ name: ENVIRONMENT.assumeRole, value: ROLE });
+  });
+
+  test('IRSA: the annotation is on the ServiceAccount of the pod', async () => {
+    const key = 'serviceAccount.annotations.eks\\.amazonaws\\.com/role-arn';
+    const all = await manifests({ [key]: ROLE });
+    const annotations = { 'eks.amazonaws.com/role-arn': ROLE };
+    expect(find(all, 'ServiceAccount')).toMatchObject({ metadata: { annotations } });
+    expect(find(all, 'Deployment')).toMatchObject({
+      spec: { template: { spec: { serviceAccountName: NAME } } },
+    });
+  });
+
+  test.each([
+    {
+      what: 'two identities',
+      values: { 'aws.credentialsSecret': 'keys', 'aws.webIdentity.roleArn': ROLE },
+      says: /both set/,
+    },
+    {
+      what: 'a token and no role',
+      values: { 'aws.webIdentity.tokenFile': '/token' },
+      says: /no role to assume/,
+    },
+    {
+      what: 'an external id and no role',
+      values: { 'aws.assumeRole.externalId': 'cluster-1' },
+      says: /no role to assume/,
+    },
+    { what: 'no ARN', values: { 'aws.webIdentity.roleArn': 'pull' }, says: /roleArn/ },
+  ])('$what: said', async ({ values, says }) => {
+    const { code, stderr } = await render({ ...REQUIRED, ...values } as Record<string, string>);
+    expect(code).not.toBe(0);
+    expect(stderr).toMatch(says);
+  });
+});
+
+describe('the policy', () => {
+  const policyOf = (all: readonly Manifest[]) =>
+    readPolicy(find<ConfigMap>(all, 'ConfigMap', `${NAME}-policy`).data['policy.yaml'] ?? '', {
+      region: REQUIRED['aws.region'],
+    });
+
+  test('the values are what the webhook reads', async () => {
+    const { logLevel, registries } = policyOf(
+      await manifests({
+        logLevel: 'debug',
+        'registries[0].host': '123456789012.dkr.ecr.us-east-1.amazonaws.com',
+        'registries[0].namespaces': '{team-*}',
+        'registries[0].roleArn': ROLE,
+        'registries[0].externalId': 'cluster-1',
+        'registries[0].sharedRole': 'true',
+        'registries[1].host': 'public.ecr.aws',
+        'registries[1].namespaces': '{*}',
+      }),
+    );
+    expect(logLevel).toBe('debug');
+    expect(registries).toMatchObject([
+      {
+        host: '123456789012.dkr.ecr.us-east-1.amazonaws.com',
+        source: { service: 'ecr', region: 'us-east-1', role: { arn: ROLE, externalId: 'cluster-1' } },
+      },
+      { host: 'public.ecr.aws', source: { service: 'ecr-public' } },
+    ]);
+  });
+
+  test('without registries it is the own one, and the file is where the container looks', () => {
+    expect(policyOf(chart)).toMatchObject({ logLevel: 'info', registries: [{ source: { service: 'ecr' } }] });
+    const { volumes } = find<Deployment>(chart, 'Deployment').spec.template.spec;
+    expect(volumes).toContainEqual({ name: 'policy', configMap: { name: `${NAME}-policy` } });
+  });
 });
 
 test('the API server waits as long as the webhook thinks, and a pod that stops may finish', async () => {
@@ -270,7 +421,9 @@ describe('the fence', () => {
       `${NAME}-refresher-update`,
     ).spec;
     const ours = variables.find(({ expression }) => expression.startsWith('['));
-    expect(ours?.expression.match(/[^'[\], ]+/g)?.sort()).toEqual(Object.values(ANNOTATION).sort());
+    expect(ours?.expression.match(/[^'[\], ]+/g)?.sort()).toEqual(
+      [...REQUEST_ANNOTATIONS, ...WEBHOOK_ANNOTATIONS].sort(),
+    );
     const text = validations.map(({ expression }) => expression).join('\n');
     for (const word of [
       `[?'${NAMESPACE_LABEL.key}'].orValue('') == '${NAMESPACE_LABEL.value}'`,
@@ -308,6 +461,9 @@ describe('what is missing or wrong is said', () => {
     { key: 'logLevel', value: 'loud', says: /logLevel/ },
     { key: 'aws.region', value: 'Frankfurt', says: /region/ },
     { key: 'refresher.namespaces', value: '{*}', says: /namespaces/ },
+    { key: 'registries[0].host', value: 'public.ecr.aws', says: /namespaces/ },
+    { key: 'registries[0].hosts', value: 'public.ecr.aws', says: /hosts/ },
+    { key: 'metrics.port', value: '-1', says: /port/ },
   ])('$key=$value', async ({ key, value, says }) => {
     const { code, stderr } = await render({ ...REQUIRED, [key]: value });
     expect(code).not.toBe(0);

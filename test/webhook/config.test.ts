@@ -2,6 +2,8 @@
 import { expect, test } from 'vitest';
 import { ENVIRONMENT, readConfig } from '../../webhook/config.ts';
 
+const ROLE = 'arn:aws-us-gov:iam::123456789012:role/pull';
+const OTHER_ROLE = 'arn:aws-us-gov:iam::123456789012:role/webhook';
 const MINIMAL = { AWS_REGION: 'eu-central-1' };
 
 test('a region is all it needs', () => {
@@ -15,6 +17,10 @@ test('a region is all it needs', () => {
     logLevel: 'info',
     refresherUsername: undefined,
     region: 'eu-central-1',
+    policyFile: undefined,
+    metricsPort: undefined,
+    assumeRole: undefined,
+    identity: { region: 'eu-central-1', roleArn: undefined },
   });
 });
 
@@ -29,6 +35,11 @@ test('every setting, and nothing else of the environment', () => {
     LOG_LEVEL: 'debug',
     REFRESHER_USERNAME: 'system:serviceaccount:a:b',
     AWS_REGION: 'us-gov-west-1',
+    POLICY_FILE: 'policy.yaml',
+    METRICS_PORT: '9090',
+    ASSUME_ROLE_ARN: ROLE,
+    ASSUME_ROLE_EXTERNAL_ID: 'cluster-1',
+    AWS_ROLE_ARN: OTHER_ROLE,
     AWS_SECRET_ACCESS_KEY: 'hidden',
   };
   expect(Object.values(ENVIRONMENT).every((name) => name in env)).toBe(true);
@@ -42,7 +53,17 @@ test('every setting, and nothing else of the environment', () => {
     logLevel: 'debug',
     refresherUsername: 'system:serviceaccount:a:b',
     region: 'us-gov-west-1',
+    policyFile: 'policy.yaml',
+    metricsPort: 9090,
+    assumeRole: { arn: ROLE, externalId: 'cluster-1' },
+    identity: { region: 'us-gov-west-1', roleArn: ROLE },
   });
+});
+
+test('the role of a web identity is who the webhook is, unless it assumes another one', () => {
+  expect(readConfig({ ...MINIMAL, AWS_ROLE_ARN: OTHER_ROLE }).identity.roleArn).toBe(OTHER_ROLE);
+  const both = { ...MINIMAL, AWS_ROLE_ARN: OTHER_ROLE, ASSUME_ROLE_ARN: ROLE };
+  expect(readConfig(both)).toMatchObject({ assumeRole: { arn: ROLE }, identity: { roleArn: ROLE } });
 });
 
 const BAD: Record<string, (string | undefined)[]> = {
@@ -54,6 +75,10 @@ const BAD: Record<string, (string | undefined)[]> = {
   DRAIN_SECONDS: ['-1', '61', 'soon'],
   LOG_LEVEL: ['', 'INFO', 'trace', 'verbose'],
   REFRESHER_USERNAME: [''],
+  POLICY_FILE: [''],
+  METRICS_PORT: ['', '0', '65536', 'http'],
+  ASSUME_ROLE_ARN: ['', 'pull', 'arn:aws:iam::123456789012:user/pull', 'arn:aws:iam::1234:role/pull'],
+  ASSUME_ROLE_EXTERNAL_ID: ['', 'x', 'with space'],
   AWS_REGION: [
     undefined,
     '',
@@ -67,6 +92,9 @@ const BAD: Record<string, (string | undefined)[]> = {
 };
 const GOOD: Record<string, string[]> = {
   PORT: ['1', '65535'],
+  METRICS_PORT: ['1', '65535'],
+  ASSUME_ROLE_ARN: [ROLE, 'arn:aws-cn:iam::123456789012:role/path/to/pull'],
+  ASSUME_ROLE_EXTERNAL_ID: ['id', 'a+b=c,d.e@f:g/h-i_j'],
   TIMEOUT_SECONDS: ['3', '30'],
   DRAIN_SECONDS: ['0', '60'],
   LOG_LEVEL: ['debug', 'info', 'warn', 'error'],
@@ -91,7 +119,7 @@ test.each(Object.entries(BAD).flatMap(([name, values]) => values.map((value) => 
       const { message } = error as Error;
       expect(message).toMatch(/^The webhook cannot start with these settings: /);
       expect(message).toContain(`${name} `);
-      for (const other of others) expect(message).not.toContain(`${other} `);
+      for (const other of others) expect(message).not.toMatch(new RegExp(`\\b${other} `));
     }
   },
 );
@@ -110,7 +138,9 @@ test('all that is wrong is told together', () => {
     expect.unreachable();
   } catch (error) {
     const { message } = error as Error;
-    for (const name of Object.values(ENVIRONMENT)) expect(message).toContain(`${name} `);
+    for (const name of Object.keys(BAD)) expect(message).toContain(`${name} `);
+    const unchecked = Object.values(ENVIRONMENT).filter((name) => !(name in BAD));
+    expect(unchecked).toEqual([ENVIRONMENT.webIdentityRole]);
   }
 });
 

@@ -1,7 +1,7 @@
 // The decision tables where the policy has several registries: each is looked at for itself, and their order is nobody's business.
 import { describe, expect, test } from 'vitest';
 import { ANNOTATION } from '../../contract/names.ts';
-import type { Policy, TokenOutcome } from '../../webhook/decision.ts';
+import type { Entitlement, TokenOutcome } from '../../webhook/decision.ts';
 import {
   admit,
   allFresh,
@@ -23,7 +23,7 @@ import {
 } from './support.ts';
 
 const THIRD_HOST = HOST.replace('eu-central-1', 'eu-west-1');
-const REVERSED: Policy = { ...TWO, registries: TWO.registries.toReversed() };
+const REVERSED: Entitlement = { ...TWO, registries: TWO.registries.toReversed() };
 const CAUSE = 'ECR refused: ThrottlingException: Rate exceeded';
 const both = stored({ policy: TWO });
 const old = (host: string) => entryOf(tokenFor(host, 0, 'old'));
@@ -51,10 +51,10 @@ describe('the order of the registries in the policy', () => {
 
 describe('the stored entries against the policy', () => {
   test('one of two is another one: inject, and the one that is no longer entitled goes', () => {
-    const policy: Policy = {
+    const policy: Entitlement = {
       registries: [
-        { region: 'eu-central-1', host: HOST },
-        { region: 'eu-west-1', host: THIRD_HOST },
+        { source: { service: 'ecr', region: 'eu-central-1' }, host: HOST },
+        { source: { service: 'ecr', region: 'eu-west-1' }, host: THIRD_HOST },
       ],
     };
     const { verdict, secret } = admit({ object: both, oldObject: both }, { policy });

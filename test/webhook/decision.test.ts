@@ -9,6 +9,7 @@ import {
   SECRET_KEY,
   SECRET_LABEL,
 } from '../../contract/names.ts';
+import type { Entitlement } from '../../webhook/decision.ts';
 import { parseDockerConfig } from '../../webhook/docker-config.ts';
 import {
   admit,
@@ -555,11 +556,9 @@ describe('a request: inject', () => {
     const forced = annotated(before, { [ANNOTATION.force]: EARLIER_MARK });
     expectKept({ object: forced, oldObject: before });
     const dueForced = annotated(due, { [ANNOTATION.requestedAt]: MARK, [ANNOTATION.force]: MARK });
-    expect(admit({ object: dueForced, oldObject: dueForced }).first).toEqual({
-      action: 'obtain',
-      reason: 'expiring',
-      stored: expect.any(Map),
-    });
+    const { first } = admit({ object: dueForced, oldObject: dueForced });
+    expect(first).toMatchObject({ action: 'obtain', reason: 'expiring' });
+    expect(first).not.toHaveProperty('force');
   });
 
   test('before the row below: also where nothing stored is ours', () => {
@@ -642,47 +641,59 @@ describe('the stored entries are not ours: inject', () => {
 describe('the stored entries are not the policy’s registries: inject', () => {
   test('one was added', () => {
     const { verdict, secret } = admit({ object: touched(fresh), oldObject: fresh }, { policy: TWO });
-    expect(verdict).toMatchObject({ action: 'inject', reason: 'registries-changed' });
+    expect(verdict).toMatchObject({ action: 'inject', reason: 'registries-changed', warnings: [] });
+    // What is fresh is left alone.
+    expect(authsOf(secret)).toEqual({ [HOST]: OLD, [OTHER_HOST]: entryOf(tokenFor(OTHER_HOST)) });
+  });
+
+  test('one was added, and the other is due: both are asked for', () => {
+    const { secret } = admit({ object: touched(due), oldObject: due }, { policy: TWO });
     expect(authsOf(secret)).toEqual({ [HOST]: NEW, [OTHER_HOST]: entryOf(tokenFor(OTHER_HOST)) });
   });
 
   test('one was removed: its entry goes', () => {
     const both = stored({ policy: TWO, from: manifest(FOREIGN_CONFIG) });
     const { verdict, secret } = admit({ object: touched(both), oldObject: both });
-    expect(verdict).toMatchObject({ action: 'inject', reason: 'registries-changed' });
-    expect(authsOf(secret)).toEqual({ 'registry.example.com': FOREIGN, [HOST]: NEW });
-    expect(notesOf(secret)).toEqual(injectedNow);
+    expect(verdict).toMatchObject({
+      action: 'inject',
+      reason: 'registries-changed',
+      warnings: [`${OTHER_HOST}: removed: the namespace team-a is not entitled to it`],
+    });
+    expect(authsOf(secret)).toEqual({ 'registry.example.com': FOREIGN, [HOST]: OLD });
+    expect(notesOf(secret)).toEqual({ ...notesOf(stored()), updatedAt: formatTime(NOW) });
   });
 
   test('it is another one', () => {
     const elsewhere = stored({ policy: { registries: TWO.registries.slice(1) } });
-    const secret = expectInjected({ object: touched(elsewhere), oldObject: elsewhere }, 'registries-changed');
+    const { verdict, secret } = admit({ object: touched(elsewhere), oldObject: elsewhere });
+    expect(verdict).toMatchObject({ action: 'inject', reason: 'registries-changed' });
     expect(authsOf(secret)).toEqual({ [HOST]: NEW });
   });
 
   test('one was removed: an entry that the request carries for it is not ours to remove', () => {
     const both = stored({ policy: TWO });
     const mine = holding(both, JSON.stringify({ auths: { [OTHER_HOST]: FOREIGN } }));
-    const secret = expectInjected({ object: mine, oldObject: both }, 'registries-changed');
-    expect(authsOf(secret)).toEqual({ [OTHER_HOST]: FOREIGN, [HOST]: NEW });
+    const { verdict, secret } = admit({ object: mine, oldObject: both });
+    expect(verdict).toMatchObject({ action: 'inject', reason: 'registries-changed' });
+    expect(authsOf(secret)).toEqual({ [OTHER_HOST]: FOREIGN, [HOST]: OLD });
   });
 
   test('the account is another one', () => {
     const host = HOST.replace('123456789012', '210987654321');
     const { verdict, secret } = admit(
       { object: touched(fresh), oldObject: fresh },
-      { policy: { registries: [{ region: 'eu-central-1', host }] } },
+      { policy: { registries: [{ source: { service: 'ecr', region: 'eu-central-1' }, host }] } },
     );
     expect(verdict).toMatchObject({ action: 'inject', reason: 'registries-changed' });
     expect(authsOf(secret)).toEqual({ [host]: entryOf(tokenFor(host)) });
   });
 
   test('a host that is not known yet is told by its region', () => {
-    const policy = { registries: [{ region: 'eu-central-1' }] };
+    const policy: Entitlement = { registries: [{ source: { service: 'ecr', region: 'eu-central-1' } }] };
     expect(admit({ object: touched(fresh), oldObject: fresh }, { policy }).first).toMatchObject({
       action: 'keep',
     });
-    const elsewhere = { registries: [{ region: 'us-east-1' }] };
+    const elsewhere: Entitlement = { registries: [{ source: { service: 'ecr', region: 'us-east-1' } }] };
     expect(admit({ object: touched(fresh), oldObject: fresh }, { policy: elsewhere }).first).toMatchObject({
       reason: 'registries-changed',
     });
@@ -699,18 +710,8 @@ describe('the stored entries are due: inject', () => {
     { what: 'expires now', oldObject: at(0), reason: 'expired' },
     { what: 'expired', oldObject: at(-48 * HOUR), reason: 'expired' },
     {
-      what: 'expires_at is missing',
-      oldObject: annotated(fresh, { [ANNOTATION.expiresAt]: undefined }),
-      reason: 'expiry-missing',
-    },
-    {
-      what: 'expires_at is unreadable',
-      oldObject: annotated(fresh, { [ANNOTATION.expiresAt]: '2026-03-01' }),
-      reason: 'expiry-unreadable',
-    },
-    {
-      what: 'expires_at is implausible',
-      oldObject: annotated(fresh, { [ANNOTATION.expiresAt]: '2036-03-01T12:00:00Z' }),
+      what: 'expires in more than a token can live',
+      oldObject: at(13 * HOUR + SECOND),
       reason: 'expiry-implausible',
     },
   ])('$what', ({ oldObject, reason }) => {
@@ -720,6 +721,22 @@ describe('the stored entries are due: inject', () => {
     // It is what is stored that counts.
     const claimed = annotated(oldObject, { [ANNOTATION.expiresAt]: formatTime(NOW + 11 * HOUR) });
     if (reason !== undefined) expectInjected({ object: claimed, oldObject }, reason);
+  });
+
+  test.each([
+    ['missing', undefined],
+    ['unreadable', '2026-03-01'],
+    ['implausible', '2036-03-01T12:00:00Z'],
+    ['sooner', formatTime(NOW - HOUR)],
+    ['later', formatTime(NOW + 12 * HOUR)],
+  ])('by what the entries themselves say: an expires_at that is %s is put right', (_, expiresAt) => {
+    const changed = annotated(fresh, { [ANNOTATION.expiresAt]: expiresAt });
+    const { verdict, secret } = admit({ object: touched(changed), oldObject: changed });
+    expect(verdict).toMatchObject({ action: 'keep', reason: 'fresh' });
+    expect(secret).toEqual(touched(fresh));
+
+    const hidden = annotated(at(-SECOND), { [ANNOTATION.expiresAt]: expiresAt });
+    expectInjected({ object: touched(hidden), oldObject: hidden }, 'expired');
   });
 });
 

@@ -3,14 +3,18 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { formatTime } from '../../contract/freshness.ts';
 import type { Token, TokenOutcome } from '../../webhook/decision.ts';
-import { EcrTokens, type FetchToken, fetchFromEcr } from '../../webhook/ecr-tokens.ts';
+import { fetchFromEcr } from '../../webhook/ecr.ts';
+import { EcrTokens, type FetchToken } from '../../webhook/ecr-tokens.ts';
+import type { Registry } from '../../webhook/registries.ts';
 import { type EcrEndpoint, type EcrMode, startEcrEndpoint } from '../bed/ecr-endpoint.ts';
 import { HOST, HOUR, NOW, SECOND, tokenFor } from './support.ts';
 
-const REGISTRY = { region: 'eu-central-1' };
-const OTHER = { region: 'us-east-1' };
+const REGISTRY: Registry = { source: { service: 'ecr', region: 'eu-central-1' } };
+const OTHER: Registry = { source: { service: 'ecr', region: 'us-east-1' } };
 const WITHIN = 8_500;
 const MINUTE = 60 * SECOND;
+/** A failure answers for so long. */
+const FAILURE_MS = 5 * SECOND;
 const CAUSE = 'ECR refused: ThrottlingException: Rate exceeded';
 
 /** An ECR that answers, or does not, as each test says; its tokens are numbered. */
@@ -53,6 +57,7 @@ describe('one call at a time for a registry', () => {
     expect(new Set(all)).toEqual(new Set([CAUSE]));
     expect(state.calls).toBe(1);
     state.answer = 'ok';
+    state.now += FAILURE_MS;
     expect(await short(tokens.obtain(REGISTRY))).toBe('2');
   });
 
@@ -70,9 +75,12 @@ describe('one call at a time for a registry', () => {
 
   test('with the first token its host is known', async () => {
     const { tokens } = ecr();
-    expect(tokens.known(REGISTRY)).toEqual({ region: 'eu-central-1', host: undefined });
+    expect(tokens.known(REGISTRY)).toEqual({ ...REGISTRY, host: undefined });
     await tokens.obtain(REGISTRY);
-    expect(tokens.known(REGISTRY)).toEqual({ region: 'eu-central-1', host: HOST });
+    expect(tokens.known(REGISTRY)).toEqual({
+      source: { service: 'ecr', region: 'eu-central-1' },
+      host: HOST,
+    });
     expect(tokens.known(OTHER).host).toBeUndefined();
     expect(tokens.known({ ...REGISTRY, host: 'explicit' }).host).toBe('explicit');
   });
@@ -136,10 +144,17 @@ describe('an older one that has not expired serves while ECR fails', () => {
     state.now += age;
     state.answer = 'fail';
     expect(await short(tokens.obtain(REGISTRY))).toBe(served ? `1, stale: ${CAUSE}` : CAUSE);
-    // It is not taken for young by that: ECR is asked each time, and believed as soon as it answers.
-    await tokens.obtain(REGISTRY);
+    // It is not taken for young by that: ECR is asked again, and believed as soon as it answers.
+    if (!served) return;
+    state.now -= HOUR;
+    for (const call of ['2', '3']) {
+      state.now += FAILURE_MS;
+      await tokens.obtain(REGISTRY);
+      expect(String(state.calls - 1)).toBe(call);
+    }
+    state.now += FAILURE_MS;
     state.answer = 'ok';
-    expect(await short(tokens.obtain(REGISTRY))).toBe('4');
+    expect(await short(tokens.obtain(REGISTRY))).toBe('5');
   });
 
   test.each(ages)('while it hangs: $what', async ({ age, served }) => {
@@ -213,6 +228,66 @@ describe('an older one that has not expired serves while ECR fails', () => {
   });
 });
 
+describe('a failure answers for five seconds', () => {
+  const failed = async () => {
+    const made = ecr();
+    made.state.answer = 'fail';
+    await made.tokens.obtain(REGISTRY);
+    made.state.answer = 'ok';
+    return made;
+  };
+
+  test.each([
+    { what: 'at once', age: 0, says: CAUSE },
+    { what: 'a millisecond before its end', age: FAILURE_MS - 1, says: CAUSE },
+    { what: 'at its end', age: FAILURE_MS, says: '2' },
+    { what: 'after the clock was set back', age: -1, says: '2' },
+  ])('$what', async ({ age, says }) => {
+    const { state, tokens } = await failed();
+    state.now += age;
+    expect(await short(tokens.obtain(REGISTRY))).toBe(says);
+    expect(state.calls).toBe(says === CAUSE ? 1 : 2);
+  });
+
+  test('for its own source only', async () => {
+    const { tokens } = await failed();
+    expect(await short(tokens.obtain(OTHER))).toBe('2');
+    const role = { arn: 'arn:aws:iam::123456789012:role/other' };
+    expect(await short(tokens.obtain({ source: { ...REGISTRY.source, role } }))).toBe('3');
+  });
+
+  test('not for a forced request, whose own failure answers for the rest of its run', async () => {
+    const { state, tokens } = await failed();
+    state.answer = 'fail';
+    for (const _ of [1, 2]) expect(await short(tokens.obtain(REGISTRY, 'run 1'))).toBe(CAUSE);
+    expect(state.calls).toBe(2);
+    state.answer = 'ok';
+    expect(await short(tokens.obtain(REGISTRY, 'run 2'))).toBe('3');
+  });
+
+  test('an older token that has not expired serves meanwhile', async () => {
+    const { state, tokens } = ecr();
+    await tokens.obtain(REGISTRY);
+    state.now += HOUR;
+    state.answer = 'fail';
+    for (const _ of [1, 2, 3]) expect(await short(tokens.obtain(REGISTRY))).toBe(`1, stale: ${CAUSE}`);
+    expect(state.calls).toBe(2);
+  });
+
+  test('what is known of a source says so until it answers again', async () => {
+    const { state, tokens } = await failed();
+    expect(tokens.status(REGISTRY.source)).toEqual({ failing: true });
+    expect(tokens.status(OTHER.source)).toEqual({ failing: false });
+    state.now += FAILURE_MS;
+    await tokens.obtain(REGISTRY);
+    expect(tokens.status(REGISTRY.source)).toEqual({
+      failing: false,
+      obtainedAt: state.now,
+      expiresAt: state.now + 12 * HOUR,
+    });
+  });
+});
+
 describe('force takes none from before its request', () => {
   test('never from the cache; the Secrets of one forced run share one', async () => {
     const { state, tokens } = ecr();
@@ -283,6 +358,7 @@ describe('a token that has expired on arrival is refused', () => {
     expect(await short(tokens.obtain(REGISTRY, 'run 1'))).toBe(refusal);
     expect(tokens.known(REGISTRY).host).toBeUndefined();
     state.lifetime = SECOND;
+    state.now += FAILURE_MS;
     expect(await short(tokens.obtain(REGISTRY))).toBe('3');
   });
 
@@ -336,7 +412,10 @@ describe('the real SDK', () => {
   const obtain = async (budget = BUDGET) => {
     const startedAt = performance.now();
     const before = endpoint.calls.length;
-    const outcome = await new EcrTokens(fetchFromEcr(budget), budget).obtain(REGISTRY);
+    const outcome = await new EcrTokens(
+      fetchFromEcr({ region: 'eu-central-1', withinMs: budget }),
+      budget,
+    ).obtain(REGISTRY);
     return { outcome, ms: performance.now() - startedAt, calls: endpoint.calls.slice(before) };
   };
 
@@ -352,7 +431,7 @@ describe('the real SDK', () => {
   });
 
   test.each([
-    { mode: 'throttle', says: 'ECR refused: ThrottlingException: Rate exceeded', attempts: 3 },
+    { mode: 'throttle', says: 'ECR refused: ThrottlingException: Rate exceeded', attempts: 2 },
     { mode: 'down', says: 'ECR refused: ServerException: Internal failure', attempts: 3 },
     {
       mode: 'denied',

@@ -67,6 +67,11 @@ export const PATCHES: Attempt[] = [
     refusal: /other annotations/,
   },
   {
+    what: 'the choice of registries',
+    body: markedAnd({ annotations: { [ANNOTATION.requestedAt]: MARK, [ANNOTATION.only]: 'public.ecr.aws' } }),
+    refusal: /other annotations/,
+  },
+  {
     what: 'another annotation changed',
     body: markedAnd({ annotations: { [ANNOTATION.requestedAt]: MARK, note: 'x' } }),
     refusal: /other annotations/,

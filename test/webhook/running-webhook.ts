@@ -8,7 +8,9 @@ import { buildConnector, Client, type Dispatcher, Pool } from 'undici';
 import { buildWebhook } from '../../webhook/build.ts';
 import { type Authority, createAuthority } from '../bed/certificates.ts';
 import { type EcrEndpoint, startEcrEndpoint } from '../bed/ecr-endpoint.ts';
+import { keepEvidence } from '../bed/evidence.ts';
 import { freePorts, type Program, startProgram } from '../bed/process.ts';
+import type { VirtualClock } from '../virtual-clock.ts';
 
 /** The code of the error where no connection could be made: nothing was sent. */
 export const NOT_CONNECTED = 'NOT_CONNECTED';
@@ -39,6 +41,22 @@ export interface RunningWebhook extends AsyncDisposable {
   client(): Client;
   /** The serial number of the certificate that a new connection is shown. */
   servedSerial(): Promise<string>;
+  /** What Prometheus would read. */
+  metrics(): Promise<string>;
+  /** Replaces the policy document, as the kubelet does. */
+  setPolicy(text: string): Promise<void>;
+}
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+export interface RunOptions {
+  /** More environment variables; undefined takes one away. */
+  readonly env?: Environment | ((ecr: EcrEndpoint) => Environment);
+  readonly layout?: Layout;
+  /** The policy document, in YAML or JSON. */
+  readonly policy?: string;
+  /** Both the webhook and its AWS live by it. */
+  readonly clock?: VirtualClock;
 }
 
 /** Whether the certificate's files are files, or symbolic links into a directory that is swapped for another. */
@@ -47,18 +65,26 @@ export type Layout = 'files' | 'links';
 /** What those that have ended wrote, and what their ECR handed out. */
 export const ended: { readonly log: string; readonly ecr: EcrEndpoint }[] = [];
 
-/** Starts one. @param env more of its environment variables */
-export async function runWebhook(
-  env: Readonly<Record<string, string>> = {},
-  layout: Layout = 'files',
-): Promise<RunningWebhook> {
+/** Starts one. */
+export async function runWebhook({
+  env = {},
+  layout = 'files',
+  policy,
+  clock,
+}: RunOptions = {}): Promise<RunningWebhook> {
   const dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-webhook-'));
   const authority = await createAuthority('test');
   await writePair(authority, dir, layout);
   const bundle = join(dir, 'webhook.mjs');
   await buildWebhook(bundle);
-  const ecr = await startEcrEndpoint();
-  const [port = 0] = await freePorts(1);
+  const ecr = await startEcrEndpoint(clock && { now: clock.now });
+  const policyFile = join(dir, 'policy.yaml');
+  const setPolicy = async (text: string) => {
+    await writeFile(`${policyFile}.new`, text);
+    await rename(`${policyFile}.new`, policyFile);
+  };
+  if (policy !== undefined) await setPolicy(policy);
+  const [port = 0, metricsPort = 0] = await freePorts(2);
   const origin = `https://127.0.0.1:${port}`;
   const connector = buildConnector({ ca: authority.caPem, servername: 'localhost', allowH2: false });
   const options: Pool.Options & Client.Options = {
@@ -71,23 +97,29 @@ export async function runWebhook(
   };
   const pool = new Pool(origin, { ...options, connections: 64 });
   const clients: Client[] = [];
-  const program = await startProgram('the webhook', process.execPath, [bundle], {
-    env: {
-      HOST: '127.0.0.1',
-      PORT: String(port),
-      CERT_FILE: join(dir, 'tls.crt'),
-      KEY_FILE: join(dir, 'tls.key'),
-      TIMEOUT_SECONDS: '3',
-      DRAIN_SECONDS: '0',
-      AWS_REGION: 'eu-central-1',
-      AWS_ENDPOINT_URL_ECR: ecr.url,
-      AWS_ACCESS_KEY_ID: 'test',
-      AWS_SECRET_ACCESS_KEY: 'test',
-      ...env,
-    },
+  const all: Environment = {
+    HOST: '127.0.0.1',
+    PORT: String(port),
+    METRICS_PORT: String(metricsPort),
+    CERT_FILE: join(dir, 'tls.crt'),
+    KEY_FILE: join(dir, 'tls.key'),
+    TIMEOUT_SECONDS: '3',
+    DRAIN_SECONDS: '0',
+    AWS_REGION: 'eu-central-1',
+    AWS_ACCESS_KEY_ID: 'test',
+    AWS_SECRET_ACCESS_KEY: 'test',
+    ...ecr.env,
+    ...clock?.env,
+    ...(policy !== undefined && { POLICY_FILE: policyFile }),
+    ...(typeof env === 'function' ? env(ecr) : env),
+  };
+  const given = Object.entries(all).filter((entry): entry is [string, string] => entry[1] !== undefined);
+  const program = await startProgram('the webhook', process.execPath, [...(clock?.nodeArgs ?? []), bundle], {
+    env: Object.fromEntries(given),
     logPath: join(dir, 'webhook.log'),
     isReady: async () => (await pool.request({ method: 'GET', path: '/readyz' })).statusCode === 200,
   });
+  const metrics = async () => (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text();
   return {
     program,
     ecr,
@@ -123,8 +155,11 @@ export async function runWebhook(
         );
         socket.on('error', reject);
       }),
+    metrics,
+    setPolicy,
     async [Symbol.asyncDispose]() {
       await Promise.all([pool, ...clients].map((dispatcher) => dispatcher.destroy()));
+      if (program.isRunning()) keepEvidence('metrics', 'webhook', await metrics().catch(() => ''));
       await program.stop();
       ended.push({ log: program.log(), ecr });
       await ecr.stop();

@@ -29,7 +29,7 @@ function traces(text: string): string[] {
 let webhook: RunningWebhook;
 const patches: string[] = [];
 beforeAll(async () => {
-  webhook = await runWebhook({ LOG_LEVEL: 'debug', TIMEOUT_SECONDS: '3' });
+  webhook = await runWebhook({ env: { LOG_LEVEL: 'debug', TIMEOUT_SECONDS: '3' } });
 });
 afterAll(async () => webhook?.[Symbol.asyncDispose]());
 

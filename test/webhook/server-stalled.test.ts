@@ -27,7 +27,7 @@ test.each([
 ])(
   'SIGTERM while a connection brings $what: what is in flight is answered, then exit 0 in time',
   async ({ open }) => {
-    await using webhook = await runWebhook({ TIMEOUT_SECONDS: String(TIMEOUT_S) });
+    await using webhook = await runWebhook({ env: { TIMEOUT_SECONDS: String(TIMEOUT_S) } });
     const socket = open(webhook).on('error', () => {});
     webhook.ecr.settings.latencyMs = 500;
     const inFlight = webhook.send(WEBHOOK_PATH, JSON.stringify(reviewOf({ object: manifest() })));

@@ -259,8 +259,12 @@ describe('while ECR fails', () => {
     own.ecr.settings.mode = mode;
     await deniesAndKeeps(own, cause);
 
+    // Not asked again at once.
     own.ecr.settings.mode = 'ok';
-    expect(await ask(own)).toMatchObject({ allowed: true, patchType: 'JSONPatch' });
+    await vi.waitFor(
+      async () => expect(await ask(own)).toMatchObject({ allowed: true, patchType: 'JSONPatch' }),
+      { timeout: 8_000, interval: 500 },
+    );
     own.ecr.settings.mode = mode;
     const calls = own.ecr.calls.length;
     const warm = await ask(own);
@@ -298,7 +302,7 @@ describe.concurrent('certificates', () => {
   ])(
     'new ones, %s, are served without a failed request; what does not fit changes nothing',
     async (_, layout) => {
-      await using own = await runWebhook({}, layout);
+      await using own = await runWebhook({ layout });
       const failures: unknown[] = [];
       let answered = 0;
       let isRunning = true;
@@ -358,7 +362,7 @@ describe.concurrent('certificates', () => {
 
 describe('the end', () => {
   test('under load: whoever has a connection is answered, then it exits with 0', async () => {
-    await using own = await runWebhook({ DRAIN_SECONDS: '1' });
+    await using own = await runWebhook({ env: { DRAIN_SECONDS: '1' } });
     await ask(own);
     const results = { before: 0, after: 0, refused: 0, failed: [] as string[] };
     let isDraining = false;
@@ -404,7 +408,7 @@ describe('the end', () => {
   });
 
   test('a request that outlasts the drain is answered', async () => {
-    await using own = await runWebhook({ DRAIN_SECONDS: '0.5', TIMEOUT_SECONDS: '10' });
+    await using own = await runWebhook({ env: { DRAIN_SECONDS: '0.5', TIMEOUT_SECONDS: '10' } });
     own.ecr.settings.latencyMs = 1_500;
     const slow = ask(own).then((response) => ({ response, at: performance.now() }));
     await sleep(400);

@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { formatTime } from '../../contract/freshness.ts';
 import { ANNOTATION } from '../../contract/names.ts';
 import type { TokenOutcome } from '../../webhook/decision.ts';
+import type { Registry } from '../../webhook/registries.ts';
 import {
   admit,
   allFresh,
@@ -190,7 +191,7 @@ describe('CREATE, and a registry has none: deny, 503', () => {
   });
 
   test('one registry whose host is not known yet is named by its region', () => {
-    const registry = { region: 'eu-central-1' };
+    const registry: Registry = { source: { service: 'ecr', region: 'eu-central-1' } };
     const { verdict } = admit(
       { object: manifest() },
       { policy: { registries: [registry] }, outcomes: [{ registry, error: CAUSE }] },
@@ -255,8 +256,18 @@ describe('another UPDATE, and nothing fresh', () => {
   test('keep where the policy’s registries changed', () => {
     const one = stored({ from: manifest(FOREIGN_CONFIG) });
     const { verdict, secret } = settled(touched(one), had('none', 'none'));
-    expect(verdict).toMatchObject({ action: 'keep', reason: 'no-token', patch: [] });
-    expectEntries(secret, { [HOST]: old(HOST) });
+    expect(verdict).toMatchObject({ action: 'keep', reason: 'no-token' });
+    expect(authsOf(secret)).toEqual({ 'registry.example.com': FOREIGN, [HOST]: old(HOST) });
+    // What is missing is noted, so that the Secret is due; and once noted, it stays as it is.
+    expect(notesOf(secret)).toMatchObject({
+      expiresAt: formatTime(NOW),
+      registries: registriesOf({ [HOST]: NOW + 11 * HOUR, [OTHER_HOST]: NOW }),
+      updatedAt: notesOf(one).updatedAt,
+    });
+    if (!secret) throw new Error('denied');
+    const later = admit(touched(secret), { policy: TWO, now: NOW + HOUR, outcomes: had('none', 'none') });
+    expect(later.first).toMatchObject({ action: 'obtain', reason: 'expired' });
+    expect(later.verdict).toMatchObject({ action: 'keep', reason: 'no-token', patch: [] });
   });
 
   test.each([
@@ -292,15 +303,21 @@ describe('UPDATE, some fresh, one expired and without a token: allow without the
     });
     expect(authsOf(secret)).toEqual({ 'registry.example.com': FOREIGN, [HOST]: fresh(HOST) });
     expect(notesOf(secret)).toMatchObject({
-      expiresAt: formatTime(NOW + 12 * HOUR),
-      registries: registriesOf({ [HOST]: NOW + 12 * HOUR }),
+      expiresAt: formatTime(NOW - SECOND),
+      registries: registriesOf({ [HOST]: NOW + 12 * HOUR, [OTHER_HOST]: NOW - SECOND }),
     });
-    // The next look at it asks again for what is missing.
+    // The next look at it asks again, for what is missing alone.
     if (!secret) throw new Error('denied');
     expect(settled(touched(secret), had('new', 'new')).verdict).toMatchObject({
       action: 'inject',
-      reason: 'registries-changed',
+      reason: 'expired',
       warnings: [],
+    });
+    const next = settled(touched(secret), had('none', 'new'));
+    expect(authsOf(next.secret)).toEqual({
+      'registry.example.com': FOREIGN,
+      [HOST]: fresh(HOST),
+      [OTHER_HOST]: fresh(OTHER_HOST),
     });
   });
 

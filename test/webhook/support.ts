@@ -6,12 +6,13 @@ import {
   type Allowance,
   type Denial,
   decide,
+  type Entitlement,
   type Injection,
-  type Policy,
   settle,
   type Token,
   type TokenOutcome,
 } from '../../webhook/decision.ts';
+import type { Registry } from '../../webhook/registries.ts';
 import {
   type AdmissionRequest,
   allowed,
@@ -27,10 +28,10 @@ export const NOW = Date.UTC(2026, 2, 1, 12, 0, 0);
 export const HOST = '123456789012.dkr.ecr.eu-central-1.amazonaws.com';
 export const OTHER_HOST = '123456789012.dkr.ecr.us-east-1.amazonaws.com';
 export const REFRESHER = 'system:serviceaccount:ecr-anywhere:refresher';
-const HERE = { region: 'eu-central-1', host: HOST };
-const THERE = { region: 'us-east-1', host: OTHER_HOST };
-export const ONE: Policy = { registries: [HERE], refresherUsername: REFRESHER };
-export const TWO: Policy = { registries: [HERE, THERE], refresherUsername: REFRESHER };
+const HERE: Registry = { source: { service: 'ecr', region: 'eu-central-1' }, host: HOST };
+const THERE: Registry = { source: { service: 'ecr', region: 'us-east-1' }, host: OTHER_HOST };
+export const ONE: Entitlement = { registries: [HERE], refresherUsername: REFRESHER };
+export const TWO: Entitlement = { registries: [HERE, THERE], refresherUsername: REFRESHER };
 
 export interface Manifest {
   apiVersion: 'v1';
@@ -141,7 +142,7 @@ export function tokenFor(host: string, expiresAt: number = NOW + 12 * HOUR, pass
 }
 
 /** Every registry of the policy with a new token. */
-export function allFresh(policy: Policy, at = NOW, password = 'new'): TokenOutcome[] {
+export function allFresh(policy: Entitlement, at = NOW, password = 'new'): TokenOutcome[] {
   return policy.registries.map((registry) => ({
     registry,
     token: tokenFor(registry.host ?? HOST, at + 12 * HOUR, password),
@@ -168,13 +169,18 @@ export function admit(
     policy = ONE,
     now = NOW,
     outcomes = allFresh(policy, now),
-  }: { policy?: Policy; now?: number; outcomes?: TokenOutcome[] } = {},
+  }: { policy?: Entitlement; now?: number; outcomes?: TokenOutcome[] } = {},
 ): Admitted {
   const request = requestOf(change);
   const first = decide(request, policy, now);
-  const verdict = first.action === 'obtain' ? settle(request, first, outcomes, now) : first;
+  const verdict = first.action === 'obtain' ? settle(request, first, asked(first, outcomes), now) : first;
   if (verdict.action === 'deny') return { first, verdict };
   return { first, verdict, secret: applied(change.object, patchOnTheWire(verdict.patch)) };
+}
+
+/** Of all that could be had, what was asked for. */
+function asked({ registries }: Injection, outcomes: readonly TokenOutcome[]): TokenOutcome[] {
+  return outcomes.filter(({ registry }) => registries.includes(registry));
 }
 
 /** As `admit`, where only the Secret matters. */
@@ -192,7 +198,7 @@ export function stored({
   outcomes = allFresh(policy, at, 'old'),
 }: {
   at?: number;
-  policy?: Policy;
+  policy?: Entitlement;
   from?: Manifest;
   outcomes?: TokenOutcome[];
 } = {}): Manifest {
@@ -209,11 +215,11 @@ function patchOnTheWire(patch: readonly PatchOperation[]): PatchOperation[] {
   return encoded === undefined ? [] : JSON.parse(decode(encoded));
 }
 
-/** RFC 6902 `add` on objects, with RFC 6901 pointers; anything else is an error, as is a parent that is not there. */
+/** RFC 6902 `add` and `remove` on objects, with RFC 6901 pointers; anything else is an error, as is a parent that is not there. */
 export function applied(secret: Manifest, patch: readonly PatchOperation[]): Manifest {
   const copy = structuredClone(secret);
   for (const { op, path, value } of patch) {
-    if (op !== 'add' || !path.startsWith('/')) throw new Error(`unexpected: ${op} ${path}`);
+    if (!path.startsWith('/')) throw new Error(`unexpected: ${op} ${path}`);
     const keys = path
       .slice(1)
       .split('/')
@@ -222,7 +228,10 @@ export function applied(secret: Manifest, patch: readonly PatchOperation[]): Man
     let parent: unknown = copy;
     for (const key of keys) parent = (parent as Record<string, unknown>)[key];
     if (typeof parent !== 'object' || parent === null) throw new Error(`no parent for ${path}`);
-    (parent as Record<string, unknown>)[last] = structuredClone(value);
+    const members = parent as Record<string, unknown>;
+    if (op === 'add') members[last] = structuredClone(value);
+    else if (!(op === 'remove' && last in members && delete members[last]))
+      throw new Error(`unexpected: ${op} ${path}`);
   }
   return copy;
 }

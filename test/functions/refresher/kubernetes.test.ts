@@ -119,6 +119,7 @@ describe.each<{ protocol: Protocol }>([{ protocol: 'http/1.1' }, { protocol: 'h2
         expect(await api.annotate(SECRET, { [ANNOTATION.requestedAt]: 'now' }, dryRun)).toEqual({
           ...SECRET,
           annotations: { [ANNOTATION.expiresAt]: 'x' },
+          warnings: [],
         });
         const [{ method, path, query, headers, body } = expect.fail('no request came')] = server.requests;
         expect([method, path, headers['content-type'], headers.accept]).toEqual([
@@ -131,6 +132,33 @@ describe.each<{ protocol: Protocol }>([{ protocol: 'http/1.1' }, { protocol: 'h2
         expect(query.get('dryRun')).toBe(dryRun ? 'All' : null);
       },
     );
+
+    test("a PATCH's warnings are heard, without the token that some proxy may repeat", async () => {
+      const { api } = await apiOf(
+        (_, response) => {
+          response.setHeader('warning', [
+            '299 - "a \\"quoted\\" one, with 299 in it"',
+            `299 host "token=${TOKEN}"`,
+          ]);
+          json(response, object({ name: 'pull' }));
+        },
+        { protocol },
+      );
+      const { warnings } = await api.annotate(SECRET, {}, false);
+      expect(warnings).toEqual(['a "quoted" one, with 299 in it', 'token=…']);
+    });
+
+    test('warnings without an end are cut', async () => {
+      const { api } = await apiOf(
+        (_, response) => {
+          response.setHeader('warning', `299 - "${'x'.repeat(10_000)}"`);
+          json(response, object({ name: 'pull' }));
+        },
+        { protocol },
+      );
+      const { warnings } = await api.annotate(SECRET, {}, false);
+      expect(warnings).toEqual(['x'.repeat(400)]);
+    });
 
     test.each<{ title: string; first: Answer }>([
       {

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { formatTime, REFRESH_WINDOW_MS } from '../../../contract/freshness.ts';
 import { ANNOTATION } from '../../../contract/names.ts';
 import type { ManagedSecret } from '../../../functions/refresher/kubernetes.ts';
-import { jitterOf, outcomeOf, plan, type Refresh } from '../../../functions/refresher/plan.ts';
+import { dueRegistries, jitterOf, outcomeOf, plan, type Refresh } from '../../../functions/refresher/plan.ts';
 
 const NOW = Date.parse('2026-11-23T12:00:00Z');
 const HOUR = 3_600_000;
@@ -138,7 +138,28 @@ test.each<Case>([
     reason: 'expiring',
     before: secret('a/s', 2, updated('2026-11-23T02:00:00Z')),
     after: secret('a/s', 2, updated('2026-11-23T12:00:00Z')),
-    outcome: 'not-mutated',
+    outcome: 'partial',
+  },
+  {
+    title: 'an expiry that stayed, though other credentials were written',
+    reason: 'expiring',
+    before: secret('a/s', 2, sealed('one')),
+    after: secret('a/s', 2, sealed('two')),
+    outcome: 'partial',
+  },
+  {
+    title: 'an expiry that stayed and is due by the jitter alone, though other credentials were written',
+    reason: 'expiring',
+    before: secret('a/s', 6.5, updated('2026-11-23T06:30:00Z')),
+    after: secret('a/s', 6.5, updated('2026-11-23T12:00:00Z')),
+    outcome: 'partial',
+  },
+  {
+    title: 'nothing left to be entitled to',
+    reason: 'expiring',
+    before: secret('a/s', 2, updated('2026-11-23T02:00:00Z')),
+    after: secret('a/s', undefined, updated('2026-11-23T12:00:00Z')),
+    outcome: 'partial',
   },
   {
     title: 'an expiry that moved back',
@@ -240,4 +261,16 @@ test.each<Case>([
   },
 ])('$title: $outcome', ({ reason, before, after, outcome }) => {
   expect(outcomeOf({ secret: before, reason }, after, NOW)).toBe(outcome);
+});
+
+test('the registries that keep a Secret due are told with their expiry', () => {
+  const registries = (value?: string) =>
+    dueRegistries(secret('a/s', 12, value === undefined ? {} : { [ANNOTATION.registries]: value }), NOW);
+  const at = (hours: number) => formatTime(NOW + hours * HOUR);
+  expect([...registries(`one=${at(12)},two=${at(6)},three=${at(-1)},four=junk`)]).toEqual([
+    ['two', at(6)],
+    ['three', at(-1)],
+    ['four', 'junk'],
+  ]);
+  for (const none of [undefined, '', 'junk', `one=${at(7)}`]) expect(registries(none).size).toBe(0);
 });

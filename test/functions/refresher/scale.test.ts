@@ -59,7 +59,7 @@ const agesOf = () => cluster.age(new Map(SECRETS.map((path, i) => [path, expiryO
 
 /** The webhook with an empty cache, its clock so far ahead. */
 async function restartWebhook(shiftMs = 0): Promise<void> {
-  const preload = fileURLToPath(new URL('../shifted-clock.ts', import.meta.url));
+  const preload = fileURLToPath(new URL('../../shifted-clock.ts', import.meta.url));
   const shifted = { NODE_OPTIONS: `--import=${preload}`, SHIFT_CLOCK_MS: String(shiftMs) };
   await cluster.restartWebhook(shiftMs === 0 ? {} : shifted);
 }

@@ -159,3 +159,37 @@ test('no namespace is enabled: nothing to do, and no failure', async () => {
     results: [],
   });
 });
+
+test.each<{ title: string; registries: string; warnings: string[]; reason: string }>([
+  {
+    title: 'in the words of the webhook, and nobody else’s',
+    registries: 'a.example=2026-11-24T00:00:00Z,b.example=2026-11-23T11:00:00Z',
+    warnings: ['somebody: else', 'b.example: no valid credentials: the role cannot be assumed'],
+    reason: 'b.example: no valid credentials: the role cannot be assumed',
+  },
+  {
+    title: 'by its expiry, where the webhook said nothing',
+    registries: 'a.example=2026-11-24T00:00:00Z,b.example=2026-11-23T14:00:00Z',
+    warnings: [],
+    reason: 'b.example: expires at 2026-11-23T14:00:00Z',
+  },
+  {
+    title: 'by what was removed, where nothing is left',
+    registries: '',
+    warnings: ['b.example: removed: the namespace team is not entitled to it'],
+    reason: 'b.example: removed: the namespace team is not entitled to it',
+  },
+])('partial: the registry is named, $title', async ({ registries, warnings, reason }) => {
+  const annotations = { [ANNOTATION.updatedAt]: '2026-11-23T12:00:00Z', [ANNOTATION.registries]: registries };
+  const report = await turn({
+    secrets: ['pull'],
+    patch: (_, response) => {
+      response.setHeader(
+        'warning',
+        warnings.map((text) => `299 - "${text}"`),
+      );
+      json(response, object({ name: 'pull', annotations }));
+    },
+  });
+  expect(report).toMatchObject({ failed: true, results: [{ outcome: 'partial', reason }] });
+});

@@ -8,6 +8,17 @@
 {{- end -}}
 {{- end -}}
 
+{{- define "ecr-anywhere.policy" -}}
+{{ include "ecr-anywhere.fullname" . }}-policy
+{{- end -}}
+
+{{/* Not empty where the kubelet is to bring the token with which the webhook's role is assumed. */}}
+{{- define "ecr-anywhere.projectsToken" -}}
+{{- with .Values.aws.webIdentity -}}
+{{- if and .roleArn (not .tokenFile) -}}true{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "ecr-anywhere.refresher" -}}
 {{ include "ecr-anywhere.fullname" . }}-refresher
 {{- end -}}

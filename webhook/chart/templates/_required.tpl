@@ -19,6 +19,19 @@
 {{ .Values.aws.region }}
 {{- end -}}
 
+{{- define "ecr-anywhere.credentialsSecret" -}}
+{{- if and .Values.aws.credentialsSecret .Values.aws.webIdentity.roleArn -}}
+{{- fail "aws.credentialsSecret and aws.webIdentity.roleArn are both set, and the keys of the Secret would win unnoticed: leave one of them empty" -}}
+{{- end -}}
+{{- if and .Values.aws.webIdentity.tokenFile (not .Values.aws.webIdentity.roleArn) -}}
+{{- fail "aws.webIdentity.tokenFile is set, and there is no role to assume with it: add --set aws.webIdentity.roleArn=arn:aws:iam::123456789012:role/ecr-anywhere" -}}
+{{- end -}}
+{{- if and .Values.aws.assumeRole.externalId (not .Values.aws.assumeRole.roleArn) -}}
+{{- fail "aws.assumeRole.externalId is set, and there is no role to assume with it: add --set aws.assumeRole.roleArn=arn:aws:iam::123456789012:role/ecr-anywhere" -}}
+{{- end -}}
+{{ .Values.aws.credentialsSecret }}
+{{- end -}}
+
 {{- define "ecr-anywhere.tlsSecret" -}}
 {{ .Values.tls.secretName | default (printf "%s-tls" (include "ecr-anywhere.fullname" .)) }}
 {{- end -}}

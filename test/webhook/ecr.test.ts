@@ -3,10 +3,12 @@ import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import { afterAll, beforeAll, beforeEach, expect, test, vi } from 'vitest';
 import type { TokenOutcome } from '../../webhook/decision.ts';
-import { EcrTokens, fetchFromEcr } from '../../webhook/ecr-tokens.ts';
+import { fetchFromEcr } from '../../webhook/ecr.ts';
+import { EcrTokens } from '../../webhook/ecr-tokens.ts';
+import type { Registry } from '../../webhook/registries.ts';
 import { encode, HOST } from './support.ts';
 
-const REGISTRY = { region: 'eu-central-1' };
+const REGISTRY: Registry = { source: { service: 'ecr', region: 'eu-central-1' } };
 const BUDGET_MS = 3_000;
 
 interface Reply {
@@ -62,7 +64,9 @@ beforeEach(() => {
 
 function obtain(...script: Reply[]): Promise<TokenOutcome> {
   replies = script;
-  return new EcrTokens(fetchFromEcr(BUDGET_MS), BUDGET_MS).obtain(REGISTRY);
+  return new EcrTokens(fetchFromEcr({ region: 'eu-central-1', withinMs: BUDGET_MS }), BUDGET_MS).obtain(
+    REGISTRY,
+  );
 }
 
 test('it is asked for an authorization token and nothing else', async () => {
@@ -78,13 +82,20 @@ test('it is asked for an authorization token and nothing else', async () => {
 
 test.each([
   { what: 'throttled once', script: [THROTTLED, OK] },
-  { what: 'throttled twice', script: [THROTTLED, THROTTLED, OK] },
   { what: 'an internal failure, then throttled', script: [FAILED, THROTTLED, OK] },
   { what: 'unavailable behind a load balancer', script: [UNAVAILABLE, OK] },
 ])('$what, then a token: had within the budget', async ({ script }) => {
   const calls = script.length;
   expect(await obtain(...script)).toEqual({ registry: REGISTRY, token: TOKEN });
   expect(requests).toHaveLength(calls);
+});
+
+test('throttled twice: said so, as each attempt costs', async () => {
+  expect(await obtain(THROTTLED, THROTTLED, OK)).toEqual({
+    registry: REGISTRY,
+    error: 'ECR refused: ThrottlingException: Rate exceeded',
+  });
+  expect(requests).toHaveLength(2);
 });
 
 test('a password may hold colons', async () => {

@@ -1,0 +1,12 @@
+// Loaded into a process before its program (node --import): the program's clock is so far ahead as SHIFT_CLOCK_MS says,
+// or as the file SHIFT_CLOCK_FILE says at the moment.
+import { readFileSync } from 'node:fs';
+
+const { SHIFT_CLOCK_MS, SHIFT_CLOCK_FILE: file } = process.env;
+const shiftMs = file === undefined ? () => Number(SHIFT_CLOCK_MS) : () => Number(readFileSync(file, 'utf8'));
+
+globalThis.Date = new Proxy(Date, {
+  construct: (target, args, newTarget) =>
+    Reflect.construct(target, args.length === 0 ? [target.now() + shiftMs()] : args, newTarget),
+  get: (target, key) => (key === 'now' ? () => target.now() + shiftMs() : Reflect.get(target, key)),
+});
