@@ -32,11 +32,13 @@ export interface AwsSettings {
 const SESSION_NAME = 'ecr-anywhere-webhook';
 
 /**
- * When of the time that there is a throttled attempt is made again, once: spread, so that those that were refused
- * together do not return together, and never thrice, as each call counts against an account's quota.
+ * When of the time that there is a throttled attempt is made again, once, as each call counts against a quota: in
+ * turns a little slower than ECR lets calls through (20 a second for an account and region), so that those that were
+ * refused together do not return together. Where there are more than that, at random.
  */
-const THROTTLED_FROM = 0.05;
-const THROTTLED_TO = 0.8;
+const THROTTLED_FROM = 0.15;
+const THROTTLED_TO = 0.88;
+const TURN_MS = 1000 / 18;
 
 /** A failure whose message is the whole sentence. */
 class Told extends Error {}
@@ -105,6 +107,18 @@ export function fetchFromEcr(settings: AwsSettings): FetchToken {
     return ask;
   };
 
+  const turns = new Map<string, number>();
+  /** Milliseconds until a throttled attempt that began then is to be made again. */
+  const waitFor = (region: string, startedAt: number): number => {
+    const now = performance.now();
+    // While others still make their first attempt there is nothing to be had.
+    const [from, to] = [now + withinMs * THROTTLED_FROM, startedAt + withinMs * THROTTLED_TO];
+    const turn = Math.max(from, (turns.get(region) ?? 0) + TURN_MS);
+    if (turn > to) return Math.max(0, from + Math.random() * (to - from) - now);
+    turns.set(region, turn);
+    return turn - now;
+  };
+
   return async (source, signal) => {
     const ask = clientFor(source);
     const startedAt = performance.now();
@@ -136,8 +150,7 @@ export function fetchFromEcr(settings: AwsSettings): FetchToken {
         if (result !== 'throttled') return result === 'unavailable';
         throttled += 1;
         if (throttled > 1) return false;
-        const at = withinMs * (THROTTLED_FROM + Math.random() * (THROTTLED_TO - THROTTLED_FROM));
-        await sleep(Math.max(0, at - (performance.now() - startedAt)), undefined, { signal });
+        await sleep(waitFor(source.region, startedAt), undefined, { signal });
         return true;
       },
     }).catch((error: unknown) => {

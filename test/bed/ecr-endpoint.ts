@@ -13,6 +13,8 @@ export interface RoleSettings {
   externalId?: string;
   /** Nobody may assume it. */
   denied?: boolean;
+  /** Whoever wants to waits. */
+  silent?: boolean;
 }
 
 export interface EcrSettings {
@@ -177,7 +179,8 @@ export async function startEcrEndpoint({
     const action = form.get('Action') ?? '';
     const role = form.get('RoleArn') ?? '';
     const externalId = form.get('ExternalId') ?? undefined;
-    const { externalId: needed, denied = false } = settings.roles[role] ?? {};
+    const { externalId: needed, denied = false, silent = false } = settings.roles[role] ?? {};
+    if (silent) return;
     const refusal = (() => {
       if (caller.session && caller.session.expiresAt <= now()) return 'ExpiredToken';
       if (action === 'AssumeRoleWithWebIdentity') {
