@@ -55,6 +55,9 @@ export interface StsCall {
   readonly action: string;
   readonly role: string;
   readonly externalId: string | undefined;
+  readonly webIdentityToken: string | undefined;
+  /** With which key; empty without one. */
+  readonly accessKeyId: string;
   /** The role whose session asked; empty for a key that is not from here, or none. */
   readonly by: string;
   readonly region: string;
@@ -81,6 +84,7 @@ interface Session {
 }
 
 interface Caller {
+  readonly accessKeyId: string;
   readonly session: Session | undefined;
   readonly region: string;
   readonly service: string;
@@ -140,7 +144,7 @@ export async function startEcrEndpoint({
   const callerOf = (request: IncomingMessage): Caller => {
     const scope = /Credential=([^/]+)\/\d+\/([^/]+)\/([^/]+)\//.exec(request.headers.authorization ?? '');
     const [, key = '', region = '', service = ''] = scope ?? [];
-    return { session: sessions.get(key), region, service };
+    return { accessKeyId: key, session: sessions.get(key), region, service };
   };
 
   const token = (response: ServerResponse, caller: Caller) => {
@@ -184,15 +188,20 @@ export async function startEcrEndpoint({
     const refusal = (() => {
       if (caller.session && caller.session.expiresAt <= now()) return 'ExpiredToken';
       if (action === 'AssumeRoleWithWebIdentity') {
-        const { webIdentityToken } = settings;
-        return webIdentityToken === undefined || form.get('WebIdentityToken') === webIdentityToken
+        const { webIdentityToken: newest } = settings;
+        return newest === undefined || form.get('WebIdentityToken') === newest
           ? undefined
           : 'ExpiredTokenException';
       }
       return denied || (needed !== undefined && needed !== externalId) ? 'AccessDenied' : undefined;
     })();
     const by = caller.session?.role ?? '';
-    stsCalls.push({ at: now(), action, role, externalId, by, region: caller.region, ok: !refusal });
+    const webIdentityToken = form.get('WebIdentityToken') ?? undefined;
+    const { accessKeyId: key, region: asked } = caller;
+    stsCalls.push({
+      ...{ at: now(), action, role, externalId, webIdentityToken },
+      ...{ accessKeyId: key, by, region: asked, ok: !refusal },
+    });
     if (refusal) {
       const message = `${by || 'a user'} is not authorized to perform: sts:${action} on resource: ${role}`;
       return sendXml(

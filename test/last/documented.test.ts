@@ -1,0 +1,58 @@
+// Whatever the webhook and the refresher said in all these tests is on the operators' page: metrics, log events, reasons.
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { EVIDENCE_DIR, type Kind } from '../bed/evidence.ts';
+
+const dir = process.env[EVIDENCE_DIR] ?? '';
+const page = readFile(new URL('../../docs/operations.md', import.meta.url), 'utf8');
+
+async function textsOf(kind: Kind): Promise<string[]> {
+  const files = (await readdir(dir)).filter((file) => file.startsWith(`${kind}.`));
+  return Promise.all(files.map((file) => readFile(join(dir, file), 'utf8')));
+}
+
+interface Line {
+  readonly msg: string;
+  readonly action?: string;
+  readonly reason?: string;
+}
+
+/** The webhook's log lines: those of pino, which has numbers for levels. */
+async function webhookLines(): Promise<Line[]> {
+  const lines = (await textsOf('log')).join('\n').split('\n');
+  return lines.filter((line) => /^\{"level":\d+,.*\}$/.test(line)).map((line) => JSON.parse(line) as Line);
+}
+
+test('every log event, and every reason of an admission', async () => {
+  const said = new Set<string>();
+  for (const { msg, action, reason } of await webhookLines()) {
+    said.add(msg);
+    if (msg === 'admission') for (const word of [action, reason]) said.add(word ?? 'malformed');
+  }
+  expect(said.size).toBeGreaterThan(20);
+  const text = await page;
+  expect([...said].filter((word) => !text.includes(`\`${word}\``))).toEqual([]);
+});
+
+test('every metric of the webhook, and no other', async () => {
+  const names = (text: string) => new Set(text.match(/ecr_anywhere_[a-z_]+/g));
+  const documented = names(await page);
+  const seen = names(
+    (await textsOf('metrics'))
+      .join('\n')
+      .split('\n')
+      .filter((line) => line.startsWith('# TYPE'))
+      .join('\n'),
+  );
+  expect(seen.size).toBeGreaterThan(5);
+  expect([...documented].sort()).toEqual([...seen].sort());
+});
+
+test('every outcome of a refresh, and why it was asked for', async () => {
+  const reports = (await textsOf('report')).join('\n');
+  const words = new Set([...reports.matchAll(/"(?:due|outcome)":"([a-z-]+)"/g)].map(([, word = '']) => word));
+  expect(words.size).toBeGreaterThan(8);
+  const text = await page;
+  expect([...words].filter((word) => !text.includes(`\`${word}\``))).toEqual([]);
+});

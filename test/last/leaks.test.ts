@@ -1,0 +1,117 @@
+// The suite's last step: no log, no metric, no warning and no report of anything that ran has a credential in it,
+// however often encoded. That it would be found is shown by canaries.
+import { generateKeyPairSync } from 'node:crypto';
+import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { EVIDENCE_DIR, type Kind } from '../bed/evidence.ts';
+
+/** What the tests' ECR, STS and API servers hand out begins like this; see ecr-endpoint.ts. */
+const WORDS = ['ecr-token-', 'secret-access-key-', 'session-token-'];
+
+/** A text in base64 at each of the three offsets it may have in a longer one, without what its neighbours decide. */
+function inBase64(text: string): string[] {
+  return [0, 1, 2].map((offset) => {
+    const encoded = Buffer.from(`${'.'.repeat(offset)}${text}`).toString('base64url');
+    return encoded.slice(Math.ceil((offset * 8) / 6), Math.floor(((offset + text.length) * 8) / 6));
+  });
+}
+
+const once = WORDS.flatMap(inBase64);
+const literals = [...WORDS, ...once, ...once.flatMap(inBase64)];
+const patterns = [
+  // As a whole: documents and file names may speak of a token.
+  new RegExp(WORDS.map((word) => `${word}[\\w-]{16,}`).join('|')),
+  new RegExp(literals.slice(WORDS.length).join('|')),
+  // A token of a ServiceAccount, or any other JWT with its signature.
+  /eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,}/,
+  /-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----/,
+  new RegExp(inBase64('PRIVATE KEY-----').join('|')),
+];
+
+/** Where credentials are, in a text. */
+function leaks(text: string): number {
+  return patterns.filter((pattern) => pattern.test(text.replaceAll('+', '-').replaceAll('/', '_'))).length;
+}
+
+const dir = process.env[EVIDENCE_DIR] ?? '';
+
+/** The files of a kind that have one. */
+async function leakingFiles(kind: Kind): Promise<string[]> {
+  const files = (await readdir(dir)).filter((file) => file.startsWith(`${kind}.`));
+  const found = await Promise.all(
+    files.map(async (file) => (leaks(await readFile(join(dir, file), 'utf8')) > 0 ? [file] : [])),
+  );
+  return found.flat();
+}
+
+const CANARY = `ecr-token-1-${'x'.repeat(64)}`;
+
+test.each<{ kind: Kind; atLeast: number; says: RegExp }>([
+  { kind: 'log', atLeast: 10, says: /"msg":"admission"/ },
+  { kind: 'metrics', atLeast: 5, says: /ecr_anywhere_admissions_total/ },
+  { kind: 'warnings', atLeast: 1, says: /Warning: / },
+  { kind: 'report', atLeast: 10, says: /"cluster"/ },
+])('no credential in any $kind', async ({ kind, atLeast, says }) => {
+  const files = (await readdir(dir)).filter((file) => file.startsWith(`${kind}.`));
+  expect(files.length, 'run the whole suite: this looks at what the other tests left').toBeGreaterThanOrEqual(
+    atLeast,
+  );
+  const texts = await Promise.all(files.map((file) => readFile(join(dir, file), 'utf8')));
+  expect(texts.some((text) => says.test(text))).toBe(true);
+  expect(await leakingFiles(kind)).toEqual([]);
+
+  const canary = `${kind}.canary`;
+  await writeFile(join(dir, canary), `${texts[0]}\n${CANARY}\n${texts.at(-1)}`);
+  expect(await leakingFiles(kind)).toEqual([canary]);
+  await rm(join(dir, canary));
+});
+
+test('what was looked at is not nothing', async () => {
+  const sizes = await Promise.all(
+    (await readdir(dir)).map(async (file) => (await stat(join(dir, file))).size),
+  );
+  expect(sizes.reduce((sum, size) => sum + size, 0)).toBeGreaterThan(100_000);
+});
+
+describe('a canary is found', () => {
+  const encode = (text: string) => Buffer.from(text).toString('base64');
+  const config = JSON.stringify({ auths: { host: { password: CANARY, auth: encode(`AWS:${CANARY}`) } } });
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  const pem = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
+  const jwt = [
+    { alg: 'RS256', kid: 'x' },
+    { sub: 'someone', exp: 1 },
+  ]
+    .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
+    .concat('s'.repeat(40))
+    .join('.');
+
+  test.each([
+    ['a token', CANARY],
+    ['a token with its user in base64', encode(`AWS:${CANARY}`)],
+    ['the data of a Secret', encode(config)],
+    ['a patch', encode(JSON.stringify([{ op: 'add', path: '/data', value: { config: encode(config) } }]))],
+    ['the secret of a session', 'secret-access-key-0123456789abcdef'],
+    ['the token of a session', `session-token-${'y'.repeat(40)}`],
+    ['the token of a ServiceAccount', jwt],
+    ['a private key', pem],
+    ['the data of a Secret with a private key', encode(pem)],
+  ])('%s, in the middle of a line', (_, secret) => {
+    for (const before of ['', 'a', 'ab', 'abc']) {
+      expect(leaks(JSON.stringify({ level: 30, msg: `${before}${secret}`, more: 1 }))).toBeGreaterThan(0);
+    }
+  });
+
+  test('what only looks like one is not', () => {
+    for (const harmless of [
+      'the ecr-token- of a registry',
+      'session-token-expired',
+      'ecr-tokens.ts',
+      '-----BEGIN CERTIFICATE-----',
+      encode('{"auths":{}}'),
+      'ecr-anywhere.centml.ai/fingerprint: I1Wiy_umWnTukRJy',
+    ])
+      expect(leaks(harmless), harmless).toBe(0);
+  });
+});
