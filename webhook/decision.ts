@@ -126,7 +126,7 @@ export function decide(
   const obtain = (reason: Injection['reason'], registries = wanted): Injection => ({
     action: 'obtain',
     reason,
-    // Only a request can be forced, and what is created has no older token.
+    // An older token will do wherever nobody has asked for a newer one.
     ...(reason === 'created' || reason === 'requested' ? forced(object) : {}),
     stored: stored ?? new Map(),
     wanted,
