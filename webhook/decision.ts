@@ -485,8 +485,7 @@ function write(
   const sent = dockerConfig(object);
   const isKept = (key: string) => {
     const host = hostOf(key);
-    const ours = stored.get(host)?.text;
-    const wasOurs = ours !== undefined && ours === JSON.stringify(sent?.auths.get(key));
+    const wasOurs = stored.get(host)?.text === JSON.stringify(sent?.auths.get(key));
     return !entries.has(host) && !wasOurs;
   };
   const isAsItShouldBe = (key: string) =>

@@ -242,8 +242,7 @@ function fits(glob: string, name: string): boolean {
   const [first = '', ...rest] = glob.split('*');
   const last = rest.pop();
   if (last === undefined) return glob === name;
-  if (!name.startsWith(first) || !name.endsWith(last) || name.length < first.length + last.length)
-    return false;
+  if (!name.startsWith(first) || !name.endsWith(last)) return false;
   let from = first.length;
   for (const part of rest) {
     const at = name.indexOf(part, from);

@@ -284,6 +284,16 @@ describe('a choice that leaves nothing', () => {
     expect(ecrHosts(given.secret)).toEqual([EVERYBODY]);
   });
 
+  test('lost in the same breath as a choice is made: it leaves all the same', () => {
+    const object = annotated(before, { [ANNOTATION.only]: EVERYBODY });
+    const { verdict, secret } = admit(
+      { object, oldObject: before },
+      { policy: { registries: [] }, outcomes: [] },
+    );
+    expect(verdict).toMatchObject({ action: 'inject', reason: 'registries-changed' });
+    expect(authsOf(secret)).toEqual(FOREIGN);
+  });
+
   test('lost while no token can be had: it leaves all the same', () => {
     const both = filled([EVERYBODY, B], 'team');
     const errors = POLICY.registries.map((registry) => ({ registry, error: 'no route' }));

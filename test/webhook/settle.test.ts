@@ -321,6 +321,34 @@ describe('UPDATE, some fresh, one expired and without a token: allow without the
     });
   });
 
+  test('what is asked for on another update is what is due, and nothing else', () => {
+    const half = expiring(11 * HOUR, HOUR);
+    const hostsAsked = (change: Change) => {
+      const { first } = settled(change, had('new', 'new'));
+      return first.action === 'obtain' ? first.registries.map(({ host }) => host) : [];
+    };
+    expect(hostsAsked(touched(half))).toEqual([OTHER_HOST]);
+    expect(hostsAsked(requested(half))).toEqual([HOST, OTHER_HOST]);
+  });
+
+  test('one whose expiry cannot be believed is noted as expired now', () => {
+    const before = expiring(3 * HOUR, 1000 * HOUR);
+    const { secret } = settled(requested(before), had('new', 'none'));
+    expectEntries(secret, { [HOST]: fresh(HOST) });
+    expect(notesOf(secret).expiresAt).toBe(formatTime(NOW));
+  });
+
+  test('what has no credentials is not kept for some, though the clock goes back', () => {
+    const { secret } = settled(requested(halfExpired), had('new', 'none'));
+    if (!secret) throw new Error('denied');
+    const { verdict } = admit(requested(annotated(secret, { [ANNOTATION.requestedAt]: undefined })), {
+      policy: TWO,
+      now: NOW - HOUR,
+      outcomes: had('new', 'none'),
+    });
+    expect(verdict).toMatchObject({ warnings: [`${OTHER_HOST}: no valid credentials: ${CAUSE}`] });
+  });
+
   test('the first registry, not the second', () => {
     const before = expiring(-SECOND, 3 * HOUR);
     const { secret } = settled(requested(before), had('none', 'new'));
