@@ -249,9 +249,9 @@ describe('an exported copy', () => {
     expect(refused.code).toBe(1);
     expect(refused.stderr).toContain('the object has been modified');
     expect(isSame(await get('patched'), before)).toBe(true);
-    expect(cluster.ecr.calls).toHaveLength(callsBefore);
 
     // Without a version nothing stops it. Its mark is not the stored one, which makes it a request, and a forced one.
+    // The API server asks the webhook before it looks at the version: both attempts are that request, and share tokens.
     const { resourceVersion: _, ...metadata } = copy.metadata;
     expect(await replace({ ...copy, metadata })).toEqual(said('secret/patched replaced'));
     const after = await get('patched');

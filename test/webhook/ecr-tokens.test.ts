@@ -73,6 +73,14 @@ describe('one call at a time for a registry', () => {
     expect(state.calls).toBe(2);
   });
 
+  test('ECR and ECR Public are two, though they are asked in one region', async () => {
+    const { state, tokens } = ecr();
+    await tokens.obtain({ source: { service: 'ecr', region: 'us-east-1' } });
+    const source = { service: 'ecr-public', region: 'us-east-1' } as const;
+    expect(await short(tokens.obtain({ source, host: 'public.ecr.aws' }))).toBe('2');
+    expect(state.calls).toBe(2);
+  });
+
   test('with the first token its host is known', async () => {
     const { tokens } = ecr();
     expect(tokens.known(REGISTRY)).toEqual({ ...REGISTRY, host: undefined });

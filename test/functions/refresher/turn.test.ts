@@ -164,7 +164,10 @@ test.each<{ title: string; registries: string; warnings: string[]; reason: strin
   {
     title: 'in the words of the webhook, and nobody else’s',
     registries: 'a.example=2026-11-24T00:00:00Z,b.example=2026-11-23T11:00:00Z',
-    warnings: ['somebody: else', 'b.example: no valid credentials: the role cannot be assumed'],
+    warnings: [
+      'somebody: speaks of b.example',
+      'b.example: no valid credentials: the role cannot be assumed',
+    ],
     reason: 'b.example: no valid credentials: the role cannot be assumed',
   },
   {
