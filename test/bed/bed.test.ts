@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ECRClient, GetAuthorizationTokenCommand } from '@aws-sdk/client-ecr';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { type AwsEndpoint, startAwsEndpoint } from './aws-endpoint.ts';
 import { type ControlPlane, startControlPlane } from './control-plane.ts';
-import { type EcrEndpoint, startEcrEndpoint } from './ecr-endpoint.ts';
 import { helm } from './helm.ts';
 
 describe('control planes', () => {
@@ -86,11 +86,11 @@ describe('control planes', () => {
 
 describe('the ECR endpoint', () => {
   const stack = new AsyncDisposableStack();
-  let ecr: EcrEndpoint;
+  let ecr: AwsEndpoint;
   let client: ECRClient;
 
   beforeAll(async () => {
-    ecr = stack.use(await startEcrEndpoint());
+    ecr = stack.use(await startAwsEndpoint());
     client = stack.adopt(
       new ECRClient({
         endpoint: ecr.url,

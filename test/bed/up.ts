@@ -4,10 +4,10 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ListrTask } from 'listr2';
+import { type AwsEndpoint, startAwsEndpoint } from './aws-endpoint.ts';
 import { type ControlPlane, startControlPlane } from './control-plane.ts';
 import { deployStack } from './deploy.ts';
 import type { Deployment } from './deployment.ts';
-import { type EcrEndpoint, startEcrEndpoint } from './ecr-endpoint.ts';
 import { type Emulator, startEmulator } from './emulator.ts';
 import { tools } from './toolchain.ts';
 import { installWebhook, refresherKubeconfig, type WebhookInstallation } from './webhook.ts';
@@ -33,7 +33,7 @@ export class Bed implements AsyncDisposable {
   keepFolder = false;
   readonly #stack = new AsyncDisposableStack();
   readonly #clusters = new Map<string, BedCluster>();
-  #ecr: EcrEndpoint | undefined;
+  #ecr: AwsEndpoint | undefined;
   #emulator: Emulator | undefined;
   #deployment: Deployment | undefined;
 
@@ -47,7 +47,7 @@ export class Bed implements AsyncDisposable {
     return new Bed(await mkdtemp(join(tmpdir(), 'ecr-anywhere-')), options);
   }
 
-  get ecr(): EcrEndpoint {
+  get ecr(): AwsEndpoint {
     return isUp(this.#ecr, 'the ECR endpoint');
   }
 
@@ -67,7 +67,7 @@ export class Bed implements AsyncDisposable {
       {
         title: 'ECR at the wire, and a local AWS that enforces IAM',
         task: async () => {
-          this.#ecr = this.#stack.use(await startEcrEndpoint());
+          this.#ecr = this.#stack.use(await startAwsEndpoint());
           const dir = join(this.dir, 'aws');
           this.#emulator = this.#stack.use(await startEmulator({ dir, python: tools().python }));
         },

@@ -7,8 +7,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { ANNOTATION, SECRET_LABEL, SECRET_TYPE, WEBHOOK_PATH } from '../../contract/names.ts';
 import { buildWebhook } from '../../webhook/build.ts';
+import { startAwsEndpoint } from '../bed/aws-endpoint.ts';
 import { createAuthority } from '../bed/certificates.ts';
-import { startEcrEndpoint } from '../bed/ecr-endpoint.ts';
 import { freePorts, type Program, startProgram } from '../bed/process.ts';
 import { type Load, load, post } from './load.ts';
 import { median, type Row } from './table.ts';
@@ -33,7 +33,7 @@ export async function benchAdmissions(dir: string): Promise<Row[]> {
 }
 
 async function benchWith(registries: number, path: (file: string) => string, ca: string): Promise<Row[]> {
-  await using ecr = await startEcrEndpoint();
+  await using ecr = await startAwsEndpoint();
   await writeFile(path('policy.yaml'), policyOf(registries));
   const [port = 0] = await freePorts(1);
   await using program = await start(path('webhook.log'), port, [path('webhook.mjs')], {

@@ -6,8 +6,8 @@ import { SECRET_LABEL, SECRET_TYPE } from '../../contract/names.ts';
 import { type ClusterReport, PATCHES_AT_ONCE, refreshCluster } from '../../functions/refresher/cluster.ts';
 import { readKubeconfig } from '../../functions/refresher/kubeconfig.ts';
 import { KubernetesApi } from '../../functions/refresher/kubernetes.ts';
+import { startAwsEndpoint } from '../bed/aws-endpoint.ts';
 import { startControlPlane } from '../bed/control-plane.ts';
-import { startEcrEndpoint } from '../bed/ecr-endpoint.ts';
 import { installWebhook, refresherKubeconfig } from '../bed/webhook.ts';
 import { median, type Row } from './table.ts';
 
@@ -17,7 +17,7 @@ const HOUR_S = 3600;
 
 /** Measures both. */
 export async function benchRefresh(dir: string): Promise<Row[]> {
-  await using ecr = await startEcrEndpoint();
+  await using ecr = await startAwsEndpoint();
   await using cluster = await startControlPlane({ name: 'bench', dir });
   await using _ = await installWebhook(cluster, { ecrUrl: ecr.url });
   await cluster.kubectl(['create', 'namespace', 'managed']);

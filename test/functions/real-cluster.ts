@@ -12,8 +12,8 @@ import { readEvent } from '../../functions/refresher/event.ts';
 import { readKubeconfig } from '../../functions/refresher/kubeconfig.ts';
 import { run } from '../../functions/refresher/run.ts';
 import { CLUSTERS_PREFIX } from '../../functions/refresher/settings.ts';
+import { type AwsEndpoint, startAwsEndpoint } from '../bed/aws-endpoint.ts';
 import { type ControlPlane, startControlPlane } from '../bed/control-plane.ts';
-import { type EcrEndpoint, startEcrEndpoint } from '../bed/ecr-endpoint.ts';
 import { keepEvidence } from '../bed/evidence.ts';
 import { installWebhook, refresherKubeconfig, type WebhookInstallation } from '../bed/webhook.ts';
 import type { VirtualClock } from '../virtual-clock.ts';
@@ -45,7 +45,7 @@ export interface Manifest {
 export interface RealCluster extends AsyncDisposable {
   readonly controlPlane: ControlPlane;
   readonly webhook: WebhookInstallation;
-  readonly ecr: EcrEndpoint;
+  readonly ecr: AwsEndpoint;
   /** The refresher's, as it is registered. */
   readonly kubeconfig: string;
   /** Asks the API server as the administrator. @throws Error with what it said */
@@ -82,7 +82,7 @@ export async function startRealCluster({
   const stack = new AsyncDisposableStack();
   const dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
   stack.defer(() => rm(dir, { recursive: true, force: true }));
-  const ecr = stack.use(await startEcrEndpoint(clock && { now: clock.now }));
+  const ecr = stack.use(await startAwsEndpoint(clock && { now: clock.now }));
   const controlPlane = stack.use(await startControlPlane({ name: 'test', dir }));
   const webhook = stack.use(
     await installWebhook(controlPlane, {

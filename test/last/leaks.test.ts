@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { EVIDENCE_DIR, type Kind } from '../bed/evidence.ts';
 
-/** What the tests' ECR, STS and API servers hand out begins like this; see ecr-endpoint.ts. */
+/** What the tests' ECR, STS and API servers hand out begins like this; see aws-endpoint.ts. */
 const WORDS = ['ecr-token-', 'secret-access-key-', 'session-token-'];
 
 /** A text in base64 at each of the three offsets it may have in a longer one, without what its neighbours decide. */

@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { NAMESPACE_LABEL, SECRET_LABEL, SECRET_TYPE } from '../../contract/names.ts';
+import { type AwsEndpoint, type StsCall, startAwsEndpoint } from '../bed/aws-endpoint.ts';
 import { type ControlPlane, startControlPlane } from '../bed/control-plane.ts';
-import { type EcrEndpoint, type StsCall, startEcrEndpoint } from '../bed/ecr-endpoint.ts';
 import { installWebhook, NAMESPACE, RELEASE, type WebhookInstallation } from '../bed/webhook.ts';
 
 const role = (name: string) => `arn:aws:iam::123456789012:role/${name}`;
@@ -13,14 +13,14 @@ const KEY = 'AKIAIOSFODNN7EXAMPLE';
 
 let stack = new AsyncDisposableStack();
 let cluster: ControlPlane;
-let ecr: EcrEndpoint;
+let ecr: AwsEndpoint;
 let webhook: WebhookInstallation;
 
 beforeAll(async () => {
   stack = new AsyncDisposableStack();
   const dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-identity-'));
   stack.defer(() => rm(dir, { recursive: true, force: true }));
-  ecr = stack.use(await startEcrEndpoint());
+  ecr = stack.use(await startAwsEndpoint());
   cluster = stack.use(await startControlPlane({ name: 'identity', dir }));
   for (const name of [NAMESPACE, 'team']) await cluster.kubectl(['create', 'namespace', name]);
   await cluster.kubectl(['label', 'namespace', 'team', `${NAMESPACE_LABEL.key}=${NAMESPACE_LABEL.value}`]);

@@ -6,7 +6,7 @@ import type { Token, TokenOutcome } from '../../webhook/decision.ts';
 import { fetchFromEcr } from '../../webhook/ecr.ts';
 import { EcrTokens, type FetchToken } from '../../webhook/ecr-tokens.ts';
 import type { Registry } from '../../webhook/registries.ts';
-import { type EcrEndpoint, type EcrMode, startEcrEndpoint } from '../bed/ecr-endpoint.ts';
+import { type AwsEndpoint, type EcrMode, startAwsEndpoint } from '../bed/aws-endpoint.ts';
 import { HOST, HOUR, NOW, SECOND, tokenFor } from './support.ts';
 
 const REGISTRY: Registry = { source: { service: 'ecr', region: 'eu-central-1' } };
@@ -403,9 +403,9 @@ describe('the real SDK', () => {
     AWS_RETRY_MODE: undefined,
   };
   // One for each test: a call that was given up on may still reach it, and would be counted with the next test's.
-  let endpoint: EcrEndpoint;
+  let endpoint: AwsEndpoint;
   beforeEach(async () => {
-    endpoint = await startEcrEndpoint();
+    endpoint = await startAwsEndpoint();
     for (const [name, value] of Object.entries(ENVIRONMENT)) vi.stubEnv(name, value);
     vi.stubEnv('AWS_ENDPOINT_URL_ECR', endpoint.url);
   });
@@ -486,7 +486,7 @@ describe('the real SDK', () => {
   });
 
   test('nobody there: the cause', async () => {
-    const gone = await startEcrEndpoint();
+    const gone = await startAwsEndpoint();
     await gone.stop();
     vi.stubEnv('AWS_ENDPOINT_URL_ECR', gone.url);
     const { outcome, ms } = await obtain();

@@ -13,8 +13,8 @@ import {
   SECRET_LABEL,
   SECRET_TYPE,
 } from '../../contract/names.ts';
+import { type AwsEndpoint, startAwsEndpoint } from '../bed/aws-endpoint.ts';
 import { type ControlPlane, startControlPlane } from '../bed/control-plane.ts';
-import { type EcrEndpoint, startEcrEndpoint } from '../bed/ecr-endpoint.ts';
 import { CHART, helm } from '../bed/helm.ts';
 import {
   installWebhook,
@@ -55,14 +55,14 @@ type Call = (method: string, path: string, body?: unknown, contentType?: string)
 
 let dir: string;
 let cluster: ControlPlane;
-let ecr: EcrEndpoint;
+let ecr: AwsEndpoint;
 let webhook: WebhookInstallation;
 let admin: Call;
 const callers = new Map<string, Call>();
 
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'fence-'));
-  [cluster, ecr] = await Promise.all([startControlPlane({ name: 'fence', dir }), startEcrEndpoint()]);
+  [cluster, ecr] = await Promise.all([startControlPlane({ name: 'fence', dir }), startAwsEndpoint()]);
   admin = await callerOf(await readFile(cluster.adminKubeconfigPath, 'utf8'));
   for (const name of [NAMESPACE, TEAM, 'elsewhere']) await cluster.kubectl(['create', 'namespace', name]);
   for (const name of [NAMESPACE, TEAM, 'kube-system', 'kube-public']) {

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ANNOTATION } from '../../contract/names.ts';
-import type { EcrEndpoint } from '../bed/ecr-endpoint.ts';
+import type { AwsEndpoint } from '../bed/aws-endpoint.ts';
 import { virtualClock } from '../virtual-clock.ts';
 import { ask } from './ask.ts';
 import { type RunningWebhook, type RunOptions, runWebhook } from './running-webhook.ts';
@@ -25,11 +25,11 @@ interface Way {
   title: string;
   env: RunOptions['env'] & object;
   /** Brings a new token, and lets no other one pass from then on. */
-  rotate?: (ecr: EcrEndpoint, token: string) => void;
+  rotate?: (ecr: AwsEndpoint, token: string) => void;
   /** Whose session asks ECR, where no role of a registry does. */
   principal: string;
   /** The identity is lost, or is there again. */
-  lose: (ecr: EcrEndpoint, isLost: boolean) => void;
+  lose: (ecr: AwsEndpoint, isLost: boolean) => void;
   says: RegExp;
 }
 
@@ -44,7 +44,7 @@ const bring = (token: string) => {
 const WAYS: Way[] = [
   {
     title: 'EKS Pod Identity',
-    env: (ecr: EcrEndpoint) => ({
+    env: (ecr: AwsEndpoint) => ({
       ...NO_KEYS,
       // The SDK asks three times, a second apart.
       TIMEOUT_SECONDS: '10',

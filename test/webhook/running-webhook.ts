@@ -6,8 +6,8 @@ import type { Readable } from 'node:stream';
 import { connect } from 'node:tls';
 import { buildConnector, Client, type Dispatcher, Pool } from 'undici';
 import { buildWebhook } from '../../webhook/build.ts';
+import { type AwsEndpoint, startAwsEndpoint } from '../bed/aws-endpoint.ts';
 import { type Authority, createAuthority } from '../bed/certificates.ts';
-import { type EcrEndpoint, startEcrEndpoint } from '../bed/ecr-endpoint.ts';
 import { keepEvidence } from '../bed/evidence.ts';
 import { freePorts, type Program, startProgram } from '../bed/process.ts';
 import type { VirtualClock } from '../virtual-clock.ts';
@@ -31,7 +31,7 @@ interface SendOptions {
 
 export interface RunningWebhook extends AsyncDisposable {
   readonly program: Program;
-  readonly ecr: EcrEndpoint;
+  readonly ecr: AwsEndpoint;
   readonly authority: Authority;
   readonly dir: string;
   readonly port: number;
@@ -51,7 +51,7 @@ type Environment = Readonly<Record<string, string | undefined>>;
 
 export interface RunOptions {
   /** More environment variables; undefined takes one away. */
-  readonly env?: Environment | ((ecr: EcrEndpoint) => Environment);
+  readonly env?: Environment | ((ecr: AwsEndpoint) => Environment);
   readonly layout?: Layout;
   /** The policy document, in YAML or JSON. */
   readonly policy?: string;
@@ -63,7 +63,7 @@ export interface RunOptions {
 export type Layout = 'files' | 'links';
 
 /** What those that have ended wrote, and what their ECR handed out. */
-export const ended: { readonly log: string; readonly ecr: EcrEndpoint }[] = [];
+export const ended: { readonly log: string; readonly ecr: AwsEndpoint }[] = [];
 
 /** Starts one. */
 export async function runWebhook({
@@ -77,7 +77,7 @@ export async function runWebhook({
   await writePair(authority, dir, layout);
   const bundle = join(dir, 'webhook.mjs');
   await buildWebhook(bundle);
-  const ecr = await startEcrEndpoint(clock && { now: clock.now });
+  const ecr = await startAwsEndpoint(clock && { now: clock.now });
   const policyFile = join(dir, 'policy.yaml');
   const setPolicy = async (text: string) => {
     await writeFile(`${policyFile}.new`, text);

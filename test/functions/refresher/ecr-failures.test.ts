@@ -1,7 +1,7 @@
 // ECR fails while hundreds of Secrets are due: the run ends early with one reason, and what is stored stays.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import type { EcrMode } from '../../bed/ecr-endpoint.ts';
+import type { EcrMode } from '../../bed/aws-endpoint.ts';
 import { HOUR, outcomesOf, type RealCluster, startRealCluster } from '../real-cluster.ts';
 
 const NAMESPACES = Array.from({ length: 10 }, (_, i) => `team-${i}`);

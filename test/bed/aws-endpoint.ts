@@ -64,7 +64,7 @@ export interface StsCall {
   readonly ok: boolean;
 }
 
-export interface EcrEndpoint extends AsyncDisposable {
+export interface AwsEndpoint extends AsyncDisposable {
   readonly url: string;
   /** The registry that its tokens are for. */
   readonly host: string;
@@ -91,11 +91,11 @@ interface Caller {
 }
 
 /** Starts it on a free loopback port. @param now its clock, in milliseconds since the epoch */
-export async function startEcrEndpoint({
+export async function startAwsEndpoint({
   account = '123456789012',
   region = 'eu-central-1',
   now = Date.now as () => number,
-} = {}): Promise<EcrEndpoint> {
+} = {}): Promise<AwsEndpoint> {
   const host = `${account}.dkr.ecr.${region}.amazonaws.com`;
   const settings: EcrSettings = {
     mode: 'ok',
@@ -254,7 +254,7 @@ export async function startEcrEndpoint({
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const address = server.address();
-  if (address === null || typeof address === 'string') throw new Error('the ECR endpoint has no port');
+  if (address === null || typeof address === 'string') throw new Error('the AWS endpoint has no port');
   const stop = async () => {
     server.closeAllConnections();
     await new Promise((resolve) => server.close(resolve));
