@@ -21,7 +21,7 @@ export const ANNOTATION = {
   expiresAt: `${DOMAIN}/expires_at`,
   /** Registry hosts, comma-separated: of those that the namespace is entitled to, the Secret gets no others. */
   only: `${DOMAIN}/only`,
-  /** The registries that are ours to serve, as host=expiry, comma-separated and sorted. */
+  /** The registries that are ours to serve, as host=expiry or host=expiry=role, comma-separated and sorted. */
   registries: `${DOMAIN}/registries`,
   /** Short hash of our entries, so that foreign data cannot pass for ours. */
   fingerprint: `${DOMAIN}/fingerprint`,

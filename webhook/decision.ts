@@ -21,7 +21,7 @@ import {
   parseDockerConfig,
   withEntries,
 } from './docker-config.ts';
-import { isHostOf, type Registry } from './registries.ts';
+import { isHostOf, principalOf, type Registry } from './registries.ts';
 import type { AdmissionRequest, PatchOperation, Secret } from './review.ts';
 
 /**
@@ -31,6 +31,8 @@ import type { AdmissionRequest, PatchOperation, Secret } from './review.ts';
 interface Entry {
   readonly text?: string | undefined;
   readonly expiresAt: number;
+  /** Whose token it is, in short: with another role in the policy it has to be replaced. */
+  readonly principal: string;
 }
 type OwnEntries = ReadonlyMap<string, Entry>;
 
@@ -143,7 +145,7 @@ export function decide(
   if (!stored) return obtain('not-ours');
   const due = wanted.filter((registry) => {
     const [, entry] = storedFor(registry, stored) ?? [];
-    return !entry || freshness(formatTime(entry.expiresAt), now).due;
+    return !entry || !isOf(registry, entry) || freshness(formatTime(entry.expiresAt), now).due;
   });
   if (!matches) return obtain('registries-changed', due);
   // By what the entries themselves say: the annotation is what the refresher reads, and no seal is on it.
@@ -178,9 +180,11 @@ export function settle(
       continue;
     }
     const kept = old && isValid(old, now) ? old : undefined;
-    if ('token' in outcome && (injection.force !== undefined || !kept || renews(outcome, kept))) {
+    const takesAny = injection.force !== undefined || !kept || !isOf(registry, kept);
+    if ('token' in outcome && (takesAny || renews(outcome, kept))) {
       const { username, password, expiresAt } = outcome.token;
-      entries.set(host, { text: formatEntry(username, password), expiresAt });
+      const principal = principalOf(registry.source);
+      entries.set(host, { text: formatEntry(username, password), expiresAt, principal });
       fresh += 1;
       if (outcome.stale !== undefined) warnings.push(`${host}: an earlier token is used: ${outcome.stale}`);
       continue;
@@ -193,7 +197,8 @@ export function settle(
       warnings.push(`${host}: kept the credentials that expire at ${formatTime(kept.expiresAt)}: ${failure}`);
     } else {
       // Noted as expired, so that the Secret stays due until it has all that it should have.
-      entries.set(host, { expiresAt: Math.min(old?.expiresAt ?? now, now) });
+      const expiresAt = Math.min(old?.expiresAt ?? now, now);
+      entries.set(host, { expiresAt, principal: principalOf(registry.source) });
       without += 1;
       warnings.push(`${host}: no valid credentials: ${failure}`);
     }
@@ -275,6 +280,11 @@ function storedFor(registry: Registry, stored: OwnEntries): readonly [string, En
   if (registry.host === undefined) return [...stored].find(([host]) => isHostOf(registry, host));
   const entry = stored.get(registry.host);
   return entry && [registry.host, entry];
+}
+
+/** Whether an entry was obtained as whom the policy says. */
+function isOf({ source }: Registry, { principal }: Entry): boolean {
+  return principal === principalOf(source);
 }
 
 /** When the first of the entries expires; undefined where there are none. */
@@ -426,18 +436,23 @@ function ownEntries(secret: Secret): OwnEntries | undefined {
   if (!isManaged(secret) || registries === undefined || !auths) return undefined;
   const entries = new Map<string, Entry>();
   for (const item of registries === '' ? [] : registries.split(',')) {
-    const [host = '', time = ''] = item.split('=');
+    const [host = '', time = '', principal = ''] = item.split('=');
     const expiresAt = parseTime(time);
     if (expiresAt === undefined) return undefined;
-    entries.set(host, { text: auths.has(host) ? JSON.stringify(auths.get(host)) : undefined, expiresAt });
+    const text = auths.has(host) ? JSON.stringify(auths.get(host)) : undefined;
+    entries.set(host, { text, expiresAt, principal });
   }
   return sealOf(entries).fingerprint === annotation(secret, ANNOTATION.fingerprint) ? entries : undefined;
 }
 
-/** What the annotations say of our entries: each host with its expiry, and the hash over all of it. */
+/** What the annotations say of our entries: each host with expiry and principal, and the hash over all of it. */
 function sealOf(entries: OwnEntries): { registries: string; fingerprint: string } {
   const sorted = [...entries].sort(byHost);
-  const registries = sorted.map(([host, { expiresAt }]) => `${host}=${formatTime(expiresAt)}`).join(',');
+  const registries = sorted
+    .map(([host, { expiresAt, principal }]) =>
+      [host, formatTime(expiresAt), principal].filter(Boolean).join('='),
+    )
+    .join(',');
   const texts = sorted.map(([, { text }]) => text ?? '');
   return { registries, fingerprint: fingerprint(registries, texts) };
 }
@@ -447,7 +462,13 @@ function byHost([a]: readonly [string, unknown], [b]: readonly [string, unknown]
 }
 
 function match(wanted: readonly Registry[], stored: OwnEntries): boolean {
-  return stored.size === wanted.length && wanted.every((registry) => storedFor(registry, stored));
+  return (
+    stored.size === wanted.length &&
+    wanted.every((registry) => {
+      const [, entry] = storedFor(registry, stored) ?? [];
+      return entry !== undefined && isOf(registry, entry);
+    })
+  );
 }
 
 function keep(

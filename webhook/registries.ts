@@ -1,4 +1,5 @@
 // How ECR names its registries, in every partition, and what a name says. Pure.
+import { hash } from 'node:crypto';
 
 /** Whose token it is that is asked for: one token for each region and principal opens all that the principal may read. */
 export interface TokenSource {
@@ -94,6 +95,17 @@ export function isHostOf({ host: own, source }: Registry, host: string): boolean
   const parsed = parseEcrHost(host);
   return parsed?.service === source.service && parsed.region === source.region;
 }
+
+/** Short for whose token a source gives: empty for the webhook's own, else of the role. */
+export function principalOf({ role }: Pick<TokenSource, 'role'>): string {
+  if (role === undefined) return '';
+  const known = principals.get(role) ?? hash('sha256', role.arn, 'base64url').slice(0, 8);
+  principals.set(role, known);
+  return known;
+}
+
+/** Asked for several times in each admission, for each registry. */
+const principals = new WeakMap<object, string>();
 
 /** The same for sources that one token serves. */
 export function keyOf({ service, region, role }: Pick<TokenSource, 'service' | 'region' | 'role'>): string {

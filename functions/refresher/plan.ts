@@ -72,9 +72,10 @@ export function outcomeOf(
 /** The registries that keep a Secret due after all, with their expiry (RFC 3339), by its `registries` annotation. */
 export function dueRegistries({ annotations }: ManagedSecret, now: number): Map<string, string> {
   const items = annotations[ANNOTATION.registries]?.split(',') ?? [];
-  const all = items
-    .map((item) => item.split('='))
-    .filter((item): item is [string, string] => item.length === 2);
+  const all = items.flatMap((item): [string, string][] => {
+    const [host = '', expiresAt] = item.split('=');
+    return expiresAt === undefined ? [] : [[host, expiresAt]];
+  });
   return new Map(all.filter(([, expiresAt]) => freshness(expiresAt, now).due));
 }
 

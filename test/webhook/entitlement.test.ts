@@ -237,6 +237,67 @@ describe('attempts to be given more', () => {
   });
 });
 
+describe('another role for the same host', () => {
+  const registryOf = (arn: string | undefined): Registry => ({
+    host: A,
+    source: { service: 'ecr', region: 'eu-central-1', role: arn === undefined ? undefined : { arn } },
+  });
+  const givenAs = (arn: string | undefined) => {
+    const registries = [registryOf(arn)];
+    const token = tokenFor(A, NOW + 11 * HOUR, 'old');
+    const outcomes = registries.map((registry) => ({ registry, token }));
+    return stored({ policy: { registries }, from: manifest(FOREIGN_TEXT), outcomes });
+  };
+  const touch = (oldObject: Manifest): Change => ({
+    object: annotated(oldObject, { 'example.com/owner': 'alice' }),
+    oldObject,
+  });
+
+  test.each([
+    { what: 'another one', was: role('wide'), is: role('narrow') },
+    { what: 'one in place of the webhook’s own', was: undefined, is: role('narrow') },
+    { what: 'the webhook’s own in place of one', was: role('wide'), is: undefined },
+  ])(
+    '$what: its token takes the place of the old one at the next admission, though it expires sooner',
+    ({ was, is }) => {
+      const policy = { registries: [registryOf(is)] };
+      const outcomes = policy.registries.map((registry) => ({
+        registry,
+        token: tokenFor(A, NOW + 7 * HOUR, 'new'),
+      }));
+      const { verdict, secret } = admit(touch(givenAs(was)), { policy, outcomes });
+      expect(verdict).toMatchObject({ action: 'inject', reason: 'registries-changed', warnings: [] });
+      expect(authsOf(secret)).toEqual({ ...FOREIGN, [A]: entryOf(tokenFor(A, 0, 'new')) });
+      if (!secret) throw new Error('denied');
+      expect(admit(touch(secret), { policy, outcomes: [] }).first).toMatchObject({
+        action: 'keep',
+        patch: [],
+      });
+    },
+  );
+
+  test('the same: nothing is asked for', () => {
+    const policy = { registries: [registryOf(role('wide'))] };
+    expect(admit(touch(givenAs(role('wide'))), { policy, outcomes: [] }).first).toMatchObject({
+      action: 'keep',
+    });
+  });
+
+  test('as long as it gives none, the old token stays until it expires, and that is said', () => {
+    const policy = { registries: [registryOf(role('narrow'))] };
+    const outcomes = policy.registries.map((registry) => ({ registry, error: 'no route' }));
+    const secret = givenAs(role('wide'));
+    const { verdict } = admit(touch(secret), { policy, outcomes });
+    expect(verdict).toMatchObject({
+      action: 'keep',
+      patch: [],
+      warnings: [expect.stringContaining(`${A}: kept the credentials that expire at`)],
+    });
+    const later = admit(touch(secret), { policy, outcomes, now: NOW + 12 * HOUR });
+    expect(later.verdict).toMatchObject({ warnings: [`${A}: no valid credentials: no route`] });
+  });
+});
+
 describe('a choice that leaves nothing', () => {
   const before = filled([EVERYBODY], 'team');
 

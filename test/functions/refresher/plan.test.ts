@@ -267,7 +267,9 @@ test('the registries that keep a Secret due are told with their expiry', () => {
   const registries = (value?: string) =>
     dueRegistries(secret('a/s', 12, value === undefined ? {} : { [ANNOTATION.registries]: value }), NOW);
   const at = (hours: number) => formatTime(NOW + hours * HOUR);
-  expect([...registries(`one=${at(12)},two=${at(6)},three=${at(-1)},four=junk`)]).toEqual([
+  expect([
+    ...registries(`one=${at(12)},two=${at(6)},three=${at(-1)}=role,four=junk,five=${at(7)}=role`),
+  ]).toEqual([
     ['two', at(6)],
     ['three', at(-1)],
     ['four', 'junk'],
