@@ -1,7 +1,7 @@
 // What ECR may answer, at the wire and through the real SDK: a token, a token after all, or a sentence that names the cause.
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
-import { afterAll, beforeAll, beforeEach, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { TokenOutcome } from '../../webhook/decision.ts';
 import { fetchFromEcr } from '../../webhook/ecr.ts';
 import { EcrTokens } from '../../webhook/ecr-tokens.ts';
@@ -47,7 +47,8 @@ beforeAll(async () => {
   await once(server, 'listening');
   const address = server.address();
   if (address === null || typeof address === 'string') throw new Error('no port');
-  vi.stubEnv('AWS_ENDPOINT_URL_ECR', `http://127.0.0.1:${address.port}`);
+  for (const service of ['ECR', 'ECR_PUBLIC', 'STS'])
+    vi.stubEnv(`AWS_ENDPOINT_URL_${service}`, `http://127.0.0.1:${address.port}`);
   vi.stubEnv('AWS_ACCESS_KEY_ID', 'test');
   vi.stubEnv('AWS_SECRET_ACCESS_KEY', 'test');
   for (const name of ['AWS_SESSION_TOKEN', 'AWS_PROFILE', 'AWS_MAX_ATTEMPTS', 'AWS_RETRY_MODE'])
@@ -96,6 +97,63 @@ test('throttled twice: said so, as each attempt costs', async () => {
     error: 'ECR refused: ThrottlingException: Rate exceeded',
   });
   expect(requests).toHaveLength(2);
+});
+
+describe('ECR Public', () => {
+  const source = { service: 'ecr-public', region: 'us-east-1' } as const;
+  const publicly = (body: unknown) => {
+    replies = [{ body }];
+    const tokens = new EcrTokens(fetchFromEcr({ region: 'eu-central-1', withinMs: BUDGET_MS }), BUDGET_MS);
+    return tokens.obtain({ source, host: 'public.ecr.aws' });
+  };
+
+  test('it is asked in its own words, and names no endpoint', async () => {
+    const { proxyEndpoint: _, ...data } = DATA;
+    const { host: __, ...token } = TOKEN;
+    expect(await publicly({ authorizationData: data })).toMatchObject({ token });
+    expect(requests).toEqual([
+      {
+        target: 'SpencerFrontendService.GetAuthorizationToken',
+        type: 'application/x-amz-json-1.1',
+        body: '{}',
+      },
+    ]);
+  });
+
+  test.each([{}, { authorizationData: {} }, { authorizationData: { authorizationToken: 'x' } }])(
+    'garbage is said to be: %j',
+    async (body) => {
+      expect(await publicly(body)).toMatchObject({ error: 'ECR answered without a usable token' });
+    },
+  );
+});
+
+test('a role that may not be assumed: the cause in the words of STS, and ECR is not asked', async () => {
+  const role = { arn: 'arn:aws:iam::123456789012:role/pull', externalId: 'cluster-1' };
+  replies = [
+    {
+      status: 403,
+      body: '<ErrorResponse><Error><Code>AccessDenied</Code><Message>not authorized to perform: sts:AssumeRole</Message></Error></ErrorResponse>',
+    },
+  ];
+  const results: string[] = [];
+  const fetch = fetchFromEcr({
+    region: 'eu-central-1',
+    withinMs: BUDGET_MS,
+    onCall: (_, result) => results.push(result),
+  });
+  const source = { ...REGISTRY.source, role };
+  expect(await new EcrTokens(fetch, BUDGET_MS).obtain({ source, host: HOST })).toMatchObject({
+    error: `the role ${role.arn} cannot be assumed: AccessDenied: not authorized to perform: sts:AssumeRole`,
+  });
+  expect(requests).toHaveLength(1);
+  expect(Object.fromEntries(new URLSearchParams(requests[0]?.body))).toMatchObject({
+    Action: 'AssumeRole',
+    RoleArn: role.arn,
+    ExternalId: role.externalId,
+    RoleSessionName: 'ecr-anywhere-webhook',
+  });
+  expect(results).toEqual(['no-identity']);
 });
 
 test('a password may hold colons', async () => {
