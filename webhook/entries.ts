@@ -23,12 +23,15 @@ export interface Entry {
   readonly principal: string;
 }
 
+/** By registry host. */
 export type OwnEntries = ReadonlyMap<string, Entry>;
 
+/** An annotation's value, by its full key. */
 export function annotation(secret: Secret, key: string): string | undefined {
   return secret.metadata.annotations?.[key];
 }
 
+/** Whether a Secret has the label that makes its credentials ours to keep fresh. */
 export function isManaged(secret: Secret): boolean {
   return secret.metadata.labels?.[SECRET_LABEL.key] === SECRET_LABEL.value;
 }
@@ -89,6 +92,7 @@ export function isOf({ source }: Registry, { principal }: Entry): boolean {
   return principal === principalOf(source);
 }
 
+/** Whether the stored entries are those of the wanted registries, as whom the policy says, and no others. */
 export function match(wanted: readonly Registry[], stored: OwnEntries): boolean {
   return (
     stored.size === wanted.length &&
@@ -112,6 +116,7 @@ export function soonest(entries: OwnEntries): number | undefined {
   return first;
 }
 
+/** Whether an update leaves all that is ours as it is, and as it should be. */
 export function isUntouched({ object, oldObject }: AdmissionRequest, stored: OwnEntries): boolean {
   const expiresAt = soonest(stored);
   return (
