@@ -247,9 +247,10 @@ function tooLarge(bytes: number, registries: number): string {
 
 /** A token takes an entry's place unless it expires sooner, or is an older one that brings nothing new. */
 function renews(outcome: { token: Token; stale?: string }, kept: Entry): boolean {
-  return outcome.stale === undefined
-    ? outcome.token.expiresAt >= kept.expiresAt
-    : outcome.token.expiresAt > kept.expiresAt;
+  // In seconds, as an entry's expiry is written.
+  const seconds = Math.floor(outcome.token.expiresAt / 1000);
+  const stored = Math.floor(kept.expiresAt / 1000);
+  return outcome.stale === undefined ? seconds >= stored : seconds > stored;
 }
 
 function ignore(reason: string): Allowance {

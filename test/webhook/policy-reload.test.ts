@@ -1,6 +1,11 @@
 // The policy document of a running webhook: read again when it changes, kept when it is wrong. And what Prometheus reads.
+import { spawnSync } from 'node:child_process';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { ANNOTATION } from '../../contract/names.ts';
+import { freePorts } from '../bed/process.ts';
 import { ask, eventually, sample } from './ask.ts';
 import { type RunningWebhook, runWebhook } from './running-webhook.ts';
 import { annotated, authsOf, edited, type Manifest, manifest } from './support.ts';
@@ -22,6 +27,7 @@ interface Line {
   level: number;
   msg: string;
   message?: string;
+  secret?: string;
 }
 const linesOf = (webhook: RunningWebhook) =>
   webhook.program
@@ -84,30 +90,82 @@ describe('a document that changes', () => {
     await eventually(async () => (await hosts()).join() === OTHER);
   });
 
-  test('the log level goes with it', async () => {
-    const admissions = () => said(webhook, 'admission').length;
-    await webhook.setPolicy(policyOf([OTHER], { logLevel: 'warn' }));
-    // The log is written a moment after the answer.
-    const adds = async (ask: () => Promise<unknown>) => {
-      const before = admissions();
-      await ask();
-      await sleep(300);
-      return admissions() - before;
-    };
-    await eventually(async () => (await adds(hosts)) === 0);
-    const refused = edited(manifest(), (copy) => {
-      copy.type = 'Opaque';
+  /** Brings a document, and waits until it is in use: the level of the log cannot tell it. */
+  const use = async (names: readonly string[], more: object = {}) => {
+    await webhook.setPolicy(policyOf(names, more));
+    await eventually(async () => (await hosts()).join() === [...names].sort().join());
+  };
+  const admit = (name: string, type?: string) =>
+    ask(webhook, {
+      object: edited(manifest(), (copy) => {
+        copy.metadata.name = name;
+        if (type !== undefined) copy.type = type;
+      }),
     });
-    expect(await adds(() => ask(webhook, { object: refused }))).toBe(1);
-    await webhook.setPolicy(policyOf([OTHER]));
-    await eventually(async () => (await adds(hosts)) === 1);
-  });
-});
+  const admitted = () => said(webhook, 'admission').map(({ secret }) => secret);
+  /** Its log is written a moment after its answer, and in order. */
+  const isLogged = (name: string) => eventually(() => admitted().includes(`team-a/${name}`));
 
-test('a document that is wrong at the start keeps it from starting', async () => {
-  await expect(runWebhook({ policy: 'registries: [{host: ghcr.io}]' })).rejects.toThrow(
-    /the webhook ended(.|\n)*policy\.yaml cannot be used: registries\[0\]\.host: is no ECR host.*; registries\[0\]\.namespaces: say which/,
-  );
+  test('the log level goes with it', async () => {
+    await use([HOST, OTHER], { logLevel: 'warn' });
+    await admit('good-at-warn');
+    await admit('refused-at-warn', 'Opaque');
+    await isLogged('refused-at-warn');
+    expect(admitted()).not.toContain('team-a/good-at-warn');
+
+    await use([OTHER], { logLevel: 'debug' });
+    await admit('good-at-debug');
+    await isLogged('good-at-debug');
+
+    await use([HOST, OTHER], { logLevel: 'error' });
+    await admit('refused-at-error', 'Opaque');
+    // Without a level the one of the environment.
+    await use([OTHER]);
+    await admit('good-at-last');
+    await isLogged('good-at-last');
+    expect(admitted()).not.toContain('team-a/refused-at-error');
+  });
+
+  test('wrong a second time, it is told a second time', async () => {
+    const told = () => said(webhook, 'policy not replaced').length;
+    const before = told();
+    await webhook.setPolicy('registries: [');
+    await eventually(() => told() === before + 1);
+    await webhook.setPolicy(policyOf([OTHER]));
+    await eventually(async () => (await isValid()) === 1);
+    await webhook.setPolicy('registries: [');
+    await eventually(() => told() === before + 2);
+    expect(await hosts()).toEqual([OTHER]);
+  });
+
+  test('at the start it keeps it from starting, in one line that names every problem', async () => {
+    const file = join(webhook.dir, 'wrong.yaml');
+    await writeFile(file, `loglevel: info\nregistries: [{host: ghcr.io}, {host: ${HOST}, externalId: x y}]`);
+    const { status, stdout, stderr } = spawnSync(process.execPath, [join(webhook.dir, 'webhook.mjs')], {
+      env: {
+        AWS_REGION: 'eu-central-1',
+        HOST: '127.0.0.1',
+        CERT_FILE: join(webhook.dir, 'tls.crt'),
+        KEY_FILE: join(webhook.dir, 'tls.key'),
+        POLICY_FILE: file,
+      },
+      encoding: 'utf8',
+      timeout: 20_000,
+    });
+    expect(status).toBe(1);
+    const lines = `${stdout}${stderr}`.trim().split('\n');
+    expect(lines).toHaveLength(1);
+    const { message } = JSON.parse(lines[0] ?? '') as Line;
+    for (const part of [
+      `The policy ${file} cannot be used: `,
+      'Unrecognized key: "loglevel"',
+      'registries[0].host: is no ECR host',
+      'registries[0].namespaces: say which',
+      'registries[1].namespaces: say which',
+      'registries[1].externalId: is no external id',
+    ])
+      expect(message).toContain(part);
+  });
 });
 
 describe('metrics', () => {
@@ -119,8 +177,8 @@ describe('metrics', () => {
     webhook.ecr.settings.mode = 'down';
     const mark = new Date().toISOString();
     const forced = annotated(secret, {
-      'ecr-anywhere.centml.ai/marked_for_update_at': mark,
-      'ecr-anywhere.centml.ai/force': mark,
+      [ANNOTATION.requestedAt]: mark,
+      [ANNOTATION.force]: mark,
     });
     await ask(webhook, { object: forced, oldObject: secret });
     await webhook.send('/sync', '{}');
@@ -148,6 +206,37 @@ describe('metrics', () => {
     expect(of('token_obtained_timestamp_seconds', OTHER)).toBeGreaterThan(Date.now() / 1000 - 30);
     expect([of('registry_failing', HOST), of('registry_failing', OTHER)]).toEqual([1, 1]);
     expect(metrics).toMatch(/^nodejs_eventloop_lag_seconds /m);
+    expect(metrics.match(/(?<=^# TYPE )ecr_anywhere_.*/gm)?.sort()).toEqual([
+      'ecr_anywhere_admission_duration_seconds histogram',
+      'ecr_anywhere_admissions_total counter',
+      'ecr_anywhere_ecr_calls_total counter',
+      'ecr_anywhere_policy_valid gauge',
+      'ecr_anywhere_registry_failing gauge',
+      'ecr_anywhere_token_expiry_timestamp_seconds gauge',
+      'ecr_anywhere_token_obtained_timestamp_seconds gauge',
+    ]);
+    const labels = `registry="${OTHER}",region="us-east-1",role="${ROLE}"`;
+    expect(metrics).toContain(`ecr_anywhere_registry_failing{${labels}} 1`);
+    expect(metrics).toContain(`ecr_anywhere_token_expiry_timestamp_seconds{${labels}} `);
+    // Nothing of whose Secrets they were, and nothing that opens anything.
+    for (const word of ['team-a', 'alice', 'ecr-token-', 'secret-access-key-', 'session-token-', 'ASIA'])
+      expect(metrics).not.toContain(word);
+  });
+
+  test('are all that their port serves', async () => {
+    const [port = 0] = await freePorts(1);
+    await using webhook = await runWebhook({ env: { METRICS_PORT: String(port) } });
+    const status = async (path: string, method = 'GET') =>
+      (await fetch(`http://127.0.0.1:${port}${path}`, { method })).status;
+    expect(await status('/metrics')).toBe(200);
+    for (const path of ['/', '/metrics/x', '/healthz', '/readyz', '/sync', '/debug/pprof', '/../etc/passwd'])
+      expect(await status(path), path).toBe(404);
+    for (const method of ['POST', 'PUT', 'DELETE']) {
+      expect(await status('/metrics', method)).toBe(404);
+      expect(await status('/sync', method)).toBe(404);
+    }
+    // And its own port no metrics.
+    expect(await webhook.send('/metrics', undefined, { method: 'GET' })).toMatchObject({ status: 404 });
   });
 
   test('before the first token there is none to tell of', async () => {

@@ -383,6 +383,21 @@ describe('no entry is replaced by one that expires sooner, unless forced', () =>
     expectEntries(stale(11 * HOUR + SECOND), { [HOST]: fresh(HOST), [OTHER_HOST]: fresh(OTHER_HOST) });
   });
 
+  // ECR tells milliseconds, the annotation seconds: the token that is stored already must not pass for a later one.
+  test('the same token is no newer one for its milliseconds', () => {
+    const ahead = 11 * HOUR;
+    const same: Had = { expiresAt: NOW + ahead + 789, stale: CAUSE };
+    expect(settled(requested(long), had(same, same)).verdict).toMatchObject({
+      code: 503,
+      reason: 'no-token',
+    });
+    const sooner = had({ expiresAt: NOW + ahead - 1 }, 'new');
+    expectEntries(settled(requested(long), sooner).secret, {
+      [HOST]: old(HOST),
+      [OTHER_HOST]: fresh(OTHER_HOST),
+    });
+  });
+
   test('all sooner: a request is denied, another update keeps', () => {
     const soon = had({ expiresAt: NOW + HOUR }, { expiresAt: NOW + HOUR });
     expect(settled(requested(long), soon).verdict).toMatchObject({
