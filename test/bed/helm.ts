@@ -8,14 +8,20 @@ import { tools } from './toolchain.ts';
 /** The project's chart. */
 export const CHART = fileURLToPath(new URL('../../webhook/chart', import.meta.url));
 
-/** Runs helm. @throws Error with what it said, unless `mayFail` */
+/** Runs helm, 3 or 4. @throws Error with what it said, unless `mayFail` */
 export async function helm(
   args: readonly string[],
-  { cluster, mayFail = false }: { cluster?: ControlPlane; mayFail?: boolean } = {},
+  {
+    cluster,
+    mayFail = false,
+    version = 3,
+  }: { cluster?: ControlPlane; mayFail?: boolean; version?: 3 | 4 } = {},
 ): Promise<CommandResult> {
+  const program = version === 4 ? 'helm4' : 'helm';
+  // A folder for each: neither finds what the other has kept there.
   const home = cluster
-    ? join(cluster.dir, 'helm')
-    : join(process.env.TMPDIR ?? '/tmp', `helm-${process.pid}`);
+    ? join(cluster.dir, program)
+    : join(process.env.TMPDIR ?? '/tmp', `${program}-${process.pid}`);
   await mkdir(home, { recursive: true });
   const env = {
     HOME: home,
@@ -24,8 +30,8 @@ export async function helm(
     HELM_DATA_HOME: home,
     ...(cluster && { KUBECONFIG: cluster.adminKubeconfigPath }),
   };
-  const result = await runCommand(tools().helm, args, env);
+  const result = await runCommand(tools()[program], args, env);
   if (result.code !== 0 && !mayFail)
-    throw new Error(`helm ${args.slice(0, 2).join(' ')}: ${result.stderr.trim()}`);
+    throw new Error(`${program} ${args.slice(0, 2).join(' ')}: ${result.stderr.trim()}`);
   return result;
 }

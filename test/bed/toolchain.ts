@@ -1,10 +1,11 @@
-// The programs that the bed needs and npm does not have: kube-apiserver, etcd, kubectl, helm, and a Python with the
-// local AWS. Built once into a cache outside the checkout; a cache entry is named after what it was built from.
+// What the bed needs and npm does not have: kube-apiserver, etcd, kubectl, helm 3 and 4, a Python with the local AWS,
+// and other projects' CustomResourceDefinitions. Made once, into a cache outside the checkout; a cache entry is named
+// after what it was made from.
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
@@ -21,6 +22,10 @@ export interface Tools {
   readonly etcd: string;
   readonly kubectl: string;
   readonly helm: string;
+  readonly helm4: string;
+  /** A folder of CustomResourceDefinitions, one in each *.yaml: cert-manager's, and those of prometheus-operator for
+   * what an application brings along. */
+  readonly crds: string;
   /** A Python that has the local AWS. */
   readonly python: string;
 }
@@ -85,6 +90,15 @@ const KUBECTL = goBuild(
   version,
 );
 const HELM = goBuild('helm', 'helm', 'helm', ['helm.sh/helm/v3/cmd/helm'], '');
+const HELM4 = goBuild('helm 4', 'helm4', 'helm', ['helm.sh/helm/v4/cmd/helm'], '');
+const CRDS: Build = {
+  title: 'CustomResourceDefinitions of cert-manager and prometheus-operator',
+  inputs: ['go.mod', 'go.sum', 'copy.ts'].map((file) => join(SOURCES, 'crds', file)),
+  result: 'cert-manager.io_certificates.yaml',
+  commands: (target) => [
+    { command: process.execPath, args: ['copy.ts', target], cwd: join(SOURCES, 'crds') },
+  ],
+};
 const LOCAL_AWS: Build = {
   title: 'the local AWS (MiniStack)',
   inputs: [join(SOURCES, 'requirements.txt')],
@@ -112,6 +126,8 @@ export function tools(): Tools {
     etcd: assets ? join(assets, 'etcd') : inCache(CONTROL_PLANE, 'etcd'),
     kubectl: isKubectlOnPath() ? 'kubectl' : inCache(KUBECTL),
     helm: inCache(HELM),
+    helm4: inCache(HELM4),
+    crds: dirname(inCache(CRDS)),
     python: inCache(LOCAL_AWS, 'bin/python'),
   };
 }
@@ -208,6 +224,8 @@ if (import.meta.main) {
     ...(kubebuilderAssets() ? [] : [CONTROL_PLANE]),
     ...(isKubectlOnPath() ? [] : [KUBECTL]),
     HELM,
+    HELM4,
+    CRDS,
     LOCAL_AWS,
   ];
   for (const build of builds) await ensure(build);

@@ -1,0 +1,9 @@
+module ecr-anywhere.test/toolchain/crds
+
+go 1.26.0
+
+// For their files; no package imports them, so "go mod tidy" would drop both.
+require (
+	github.com/cert-manager/cert-manager v1.21.2
+	github.com/prometheus-operator/prometheus-operator v0.92.1
+)
