@@ -48,6 +48,7 @@ export const EXCLUDED_NAMESPACES: readonly string[] = ['kube-system', 'kube-publ
 /** The Kubernetes group of the refresher's identities. */
 export const REFRESHER_GROUP = 'ecr-anywhere:refreshers';
 
-/** Where the API server sends its AdmissionReviews. */
+/** Where the API server sends its AdmissionReviews, and the name of the webhook in its configuration. */
+export const WEBHOOK_NAME = `sync.${DOMAIN}`;
 export const WEBHOOK_PATH = '/sync';
 export const WEBHOOK_PORT = 8443;

@@ -1,10 +1,15 @@
-// Bundles the webhook into one file that needs nothing but Node.
+// Bundles the webhook, and what `helm test` runs, into one file each that needs nothing but Node.
 import { build } from 'esbuild';
 
-/** Writes the bundle and its source map. @param outfile such as dist/webhook.mjs */
-export async function buildWebhook(outfile: string): Promise<void> {
+/**
+ * Writes a bundle and its source map.
+ *
+ * @param outfile such as dist/webhook.mjs
+ * @param entry main.ts, or verify.ts
+ */
+export async function buildWebhook(outfile: string, entry = './main.ts'): Promise<void> {
   await build({
-    entryPoints: [new URL('./main.ts', import.meta.url).pathname],
+    entryPoints: [new URL(entry, import.meta.url).pathname],
     outfile,
     bundle: true,
     platform: 'node',
@@ -23,4 +28,7 @@ export async function buildWebhook(outfile: string): Promise<void> {
   });
 }
 
-if (import.meta.main) await buildWebhook('dist/webhook.mjs');
+if (import.meta.main) {
+  await buildWebhook('dist/webhook.mjs');
+  await buildWebhook('dist/verify.mjs', './verify.ts');
+}

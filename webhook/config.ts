@@ -1,6 +1,6 @@
 // The webhook's settings: read from the environment once, every problem reported together, readonly from then on.
 import { z } from 'zod';
-import { WEBHOOK_PORT } from '../contract/names.ts';
+import { WEBHOOK_NAME, WEBHOOK_PORT } from '../contract/names.ts';
 import { ExternalId, LOG_LEVELS, RoleArn } from './policy.ts';
 
 /** The environment variables that are read here; the chart sets the same ones. PORT, CERT_FILE and KEY_FILE are the original's. */
@@ -19,6 +19,12 @@ export const ENVIRONMENT = {
   assumeRole: 'ASSUME_ROLE_ARN',
   assumeRoleExternalId: 'ASSUME_ROLE_EXTERNAL_ID',
   webIdentityRole: 'AWS_ROLE_ARN',
+  serverName: 'SERVER_NAME',
+  tlsSecret: 'TLS_SECRET',
+  configuration: 'WEBHOOK_CONFIGURATION',
+  serviceAccountDir: 'SERVICE_ACCOUNT_DIR',
+  kubernetesHost: 'KUBERNETES_SERVICE_HOST',
+  kubernetesPort: 'KUBERNETES_SERVICE_PORT',
 } as const;
 
 /** Of the API server's patience, what is left for the network and for writing the answer. */
@@ -47,6 +53,36 @@ const Environment = z
     [ENVIRONMENT.assumeRoleExternalId]: ExternalId.optional(),
     // The SDK's own; read to know who the webhook is.
     [ENVIRONMENT.webIdentityRole]: z.string().optional(),
+    // By which the API server calls the webhook, and which its certificate has to have.
+    [ENVIRONMENT.serverName]: z.string().min(1).optional(),
+    // With it the webhook looks after its certificates itself; the two files are not read.
+    [ENVIRONMENT.tlsSecret]: z
+      .string()
+      .regex(
+        /^[a-z0-9-]+\/[a-z0-9.-]+$/,
+        'is no Secret: give its namespace and name, such as ecr-anywhere/tls',
+      )
+      .optional(),
+    [ENVIRONMENT.configuration]: z.string().min(1).optional(),
+    [ENVIRONMENT.serviceAccountDir]: z
+      .string()
+      .min(1)
+      .default('/var/run/secrets/kubernetes.io/serviceaccount'),
+    // In every pod.
+    [ENVIRONMENT.kubernetesHost]: z.string().optional(),
+    [ENVIRONMENT.kubernetesPort]: z.string().optional(),
+  })
+  .superRefine((env, context) => {
+    if (env.TLS_SECRET === undefined) return;
+    for (const name of [
+      ENVIRONMENT.serverName,
+      ENVIRONMENT.configuration,
+      ENVIRONMENT.kubernetesHost,
+      ENVIRONMENT.kubernetesPort,
+    ]) {
+      if (env[name] === undefined)
+        context.addIssue({ code: 'custom', path: [name], message: 'is missing: TLS_SECRET needs it' });
+    }
   })
   .transform((env) => ({
     host: env.HOST,
@@ -62,6 +98,9 @@ const Environment = z
     region: env.AWS_REGION,
     policyFile: env.POLICY_FILE,
     metricsPort: env.METRICS_PORT,
+    serverName: env.SERVER_NAME,
+    /** Where the webhook keeps its own certificates; undefined where they are files. */
+    ownTls: env.TLS_SECRET === undefined ? undefined : ownTls(env.TLS_SECRET, env),
     /** The role as which everything is done. */
     assumeRole:
       env.ASSUME_ROLE_ARN === undefined
@@ -70,6 +109,23 @@ const Environment = z
     /** Who the webhook is, as far as that can be known. */
     identity: { region: env.AWS_REGION, roleArn: env.ASSUME_ROLE_ARN ?? env.AWS_ROLE_ARN },
   }));
+
+function ownTls(secret: string, env: Readonly<Record<string, unknown>>) {
+  const text = (name: string) => String(env[name]);
+  const [namespace = '', name = ''] = secret.split('/');
+  const host = text(ENVIRONMENT.kubernetesHost);
+  return {
+    serverName: text(ENVIRONMENT.serverName),
+    objects: {
+      server: `https://${host.includes(':') ? `[${host}]` : host}:${text(ENVIRONMENT.kubernetesPort)}`,
+      serviceAccountDir: text(ENVIRONMENT.serviceAccountDir),
+      namespace,
+      secret: name,
+      configuration: text(ENVIRONMENT.configuration),
+      webhook: WEBHOOK_NAME,
+    },
+  };
+}
 
 export type Config = Readonly<z.infer<typeof Environment>>;
 

@@ -1,5 +1,7 @@
 // ECR and STS at the wire: tokens of any principal, by the AWS SDK. Who the webhook itself is, the SDK's default chain
 // finds out (environment, web identity, EKS Pod Identity, instance profile) and renews.
+import { Agent as HttpAgent } from 'node:http';
+import { Agent as HttpsAgent } from 'node:https';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ECRClient, GetAuthorizationTokenCommand } from '@aws-sdk/client-ecr';
 import {
@@ -52,6 +54,9 @@ const SOCKETS = 300;
 export function fetchFromEcr(settings: AwsSettings): FetchToken {
   const { withinMs } = settings;
   const clients = new Map<string, (signal: AbortSignal) => Promise<Token>>();
+  // Agents of one's own heed HTTPS_PROXY and NO_PROXY only if they are told to.
+  const agent = { keepAlive: true, maxSockets: SOCKETS, proxyEnv: process.env };
+  const [httpAgent, httpsAgent] = [new HttpAgent(agent), new HttpsAgent(agent)];
   // What a client has of these, all share: the connections, and an identity that is remembered until it expires.
   const { requestHandler } = new ECRClient({
     region: settings.region,
@@ -60,8 +65,8 @@ export function fetchFromEcr(settings: AwsSettings): FetchToken {
       requestTimeout: withinMs / 2,
       // Without it the SDK would only warn of a request that takes too long.
       throwOnRequestTimeout: true,
-      httpAgent: { keepAlive: true, maxSockets: SOCKETS },
-      httpsAgent: { keepAlive: true, maxSockets: SOCKETS },
+      httpAgent,
+      httpsAgent,
     },
   }).config;
   const remembered = (credentials: AwsCredentialIdentityProvider): AwsCredentialIdentityProvider =>
@@ -84,7 +89,7 @@ export function fetchFromEcr(settings: AwsSettings): FetchToken {
     );
   const found = named(
     'the webhook has no AWS identity',
-    fromNodeProviderChain({ clientConfig: { region: settings.region } }),
+    fromNodeProviderChain({ clientConfig: { region: settings.region, requestHandler } }),
   );
   const own = remembered(settings.assumeRole ? assuming(settings.assumeRole, found) : found);
 

@@ -2,13 +2,18 @@
 import { readFile } from 'node:fs/promises';
 import { pino } from 'pino';
 import { admission } from './admission.ts';
-import { isSamePair, readKeyPair } from './certificates.ts';
 import { readConfig } from './config.ts';
 import { fetchFromEcr } from './ecr.ts';
 import { EcrTokens } from './ecr-tokens.ts';
 import { serveMetrics, webhookMetrics } from './metrics.ts';
 import { ownRegistry, type Policy, readPolicy } from './policy.ts';
-import { webhookServer } from './server.ts';
+import { readiness } from './readiness.ts';
+import { type WebhookServer, webhookServer } from './server.ts';
+import { tlsOfFiles } from './tls/files.ts';
+import { OwnObjects } from './tls/objects.ts';
+import { selfTls } from './tls/self.ts';
+import type { KeyPair } from './tls/tls.ts';
+import { expiryOf } from './tls/x509.ts';
 import { watch } from './watch.ts';
 
 const LOG = { base: null, timestamp: pino.stdTimeFunctions.isoTime };
@@ -45,10 +50,18 @@ const tokens = new EcrTokens(
   }),
   config.answerWithinMs,
 );
-const metrics = webhookMetrics(tokens, policy);
 
-const readKeys = () => readKeyPair(config.certFile, config.keyFile);
-const pair = await readKeys();
+const { ownTls } = config;
+const expiryTime = ({ cert }: KeyPair) => new Date(expiryOf(cert)).toISOString();
+let server: WebhookServer | undefined;
+const useKeyPair = (next: KeyPair) => {
+  server?.useKeyPair(next);
+  if (server) logger.info({ expiresAt: expiryTime(next) }, 'new serving certificate in use');
+};
+const tls = ownTls
+  ? await selfTls(new OwnObjects(ownTls.objects), ownTls.serverName, useKeyPair, logger)
+  : await tlsOfFiles(config.certFile, config.keyFile, useKeyPair, logger);
+const metrics = webhookMetrics(tokens, policy, tls);
 const answer = admission({
   policy,
   refresherUsername: config.refresherUsername,
@@ -56,54 +69,55 @@ const answer = admission({
   logger,
   onAnswered: metrics.answered,
 });
-const server = webhookServer(pair, answer, logger);
+const isReady = readiness({
+  host: config.host ?? 'localhost',
+  port: config.port,
+  serverName: config.serverName,
+  trusted: tls.trusted,
+});
+server = webhookServer(tls.pair(), answer, isReady, logger);
+const { listen, drain } = server;
 
-const watches = [
-  watch(
-    readKeys,
-    isSamePair,
-    pair,
-    (next) => {
-      server.useKeyPair(next);
-      logger.info('new serving certificate in use');
-    },
-    ({ message }) => logger.error({ message }, 'serving certificate not replaced'),
-  ),
-  watch(
-    async () => {
-      const read = await readPolicyFile();
-      metrics.policyRead(true);
-      return read;
-    },
-    (a, b) => a.text === b.text,
-    inUse,
-    (next) => {
-      inUse = next;
-      logger.level = next.policy.logLevel ?? config.logLevel;
-      logger.info({ registries: next.policy.registries.length }, 'new policy in use');
-    },
-    ({ message }) => {
-      metrics.policyRead(false);
-      logger.error({ message }, 'policy not replaced');
-    },
-  ),
-];
+const stopPolicy = watch(
+  async () => {
+    const read = await readPolicyFile();
+    metrics.policyRead(true);
+    return read;
+  },
+  (a, b) => a.text === b.text,
+  inUse,
+  (next) => {
+    inUse = next;
+    logger.level = next.policy.logLevel ?? config.logLevel;
+    logger.info({ registries: next.policy.registries.length }, 'new policy in use');
+  },
+  ({ message }) => {
+    metrics.policyRead(false);
+    logger.error({ message }, 'policy not replaced');
+  },
+);
 
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   process.once(signal, async () => {
     logger.info({ signal, drainMs: config.drainMs }, 'draining');
-    for (const stop of watches) stop();
-    await server.drain(config.drainMs, config.answerWithinMs);
+    stopPolicy();
+    await Promise.all([tls.stop(), drain(config.drainMs, config.answerWithinMs)]);
     await stopMetrics();
     logger.info('stopped');
   });
 }
 
-await server.listen(config.host, config.port);
+await listen(config.host, config.port);
 const { metricsPort } = config;
 const stopMetrics =
   metricsPort === undefined ? async () => {} : await serveMetrics(metrics, config.host, metricsPort);
 logger.info(
-  { port: config.port, region: config.region, registries: policy().registries.length, node: process.version },
+  {
+    port: config.port,
+    region: config.region,
+    registries: policy().registries.length,
+    certificateExpiresAt: expiryTime(tls.pair()),
+    node: process.version,
+  },
   'serving',
 );

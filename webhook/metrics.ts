@@ -8,6 +8,8 @@ import type { EcrTokens } from './ecr-tokens.ts';
 import type { Policy } from './policy.ts';
 import type { TokenSource } from './registries.ts';
 import { listen } from './server.ts';
+import type { Tls } from './tls/tls.ts';
+import { expiryOf } from './tls/x509.ts';
 
 const PREFIX = 'ecr_anywhere_';
 
@@ -24,7 +26,7 @@ export interface Metrics {
 }
 
 /** @param policy the one in use at the moment */
-export function webhookMetrics(tokens: EcrTokens, policy: () => Policy): Metrics {
+export function webhookMetrics(tokens: EcrTokens, policy: () => Policy, tls: Tls): Metrics {
   const register = new Registry();
   const registers = [register];
   collectDefaultMetrics({ register });
@@ -84,6 +86,22 @@ export function webhookMetrics(tokens: EcrTokens, policy: () => Policy): Metrics
     registers,
   });
   valid.set(1);
+  new Gauge({
+    name: `${PREFIX}certificate_expiry_timestamp_seconds`,
+    help: 'When the serving certificate expires.',
+    registers,
+    collect() {
+      this.set(expiryOf(tls.pair().cert) / 1000);
+    },
+  });
+  new Gauge({
+    name: `${PREFIX}certificate_failing`,
+    help: '1 while the certificates cannot be looked after, or those that lie there are wrong.',
+    registers,
+    collect() {
+      this.set(tls.isFailing() ? 1 : 0);
+    },
+  });
 
   return {
     answered({ operation, action, reason, ms }) {

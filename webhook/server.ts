@@ -7,7 +7,7 @@ import Fastify, { type FastifyInstance } from 'fastify';
 import type { Logger } from 'pino';
 import { WEBHOOK_PATH } from '../contract/names.ts';
 import type { Answer } from './admission.ts';
-import type { KeyPair } from './certificates.ts';
+import type { KeyPair } from './tls/tls.ts';
 
 /** The API server takes request bodies of up to 3 MiB; a review carries an object twice, and a little around it. */
 const BODY_LIMIT_BYTES = (2 * 3 + 1) * 1024 * 1024;
@@ -31,13 +31,20 @@ export interface WebhookServer {
   drain(drainMs: number, answerWithinMs: number): Promise<void>;
 }
 
-/** Makes the server; `answer` gets the parsed body of each review. */
+/**
+ * Makes the server.
+ *
+ * @param answer gets the parsed body of each review
+ * @param problem why it is not ready, if it is not
+ */
 export function webhookServer(
   pair: KeyPair,
   answer: (body: unknown) => Promise<Answer>,
+  problem: () => Promise<string | undefined>,
   logger: Logger,
 ): WebhookServer {
   let draining = false;
+  let said: string | undefined;
   const sockets = new Set<Socket>();
   const server: FastifyInstance = Fastify({
     https: { ...pair, minVersion: 'TLSv1.2' },
@@ -77,9 +84,16 @@ export function webhookServer(
     return reply.code(status).send(body);
   });
   server.get('/healthz', async () => ({ status: 'ok' }));
-  server.get('/readyz', async (_request, reply) =>
-    draining ? reply.code(503).send({ status: 'draining' }) : { status: 'ok' },
-  );
+  server.get('/readyz', async (_request, reply) => {
+    if (draining) return reply.code(503).send({ status: 'draining' });
+    const message = await problem();
+    if (message !== said) {
+      if (message === undefined) logger.info('ready');
+      else logger.warn({ message }, 'not ready');
+      said = message;
+    }
+    return message === undefined ? { status: 'ok' } : reply.code(503).send({ status: 'not ready', message });
+  });
 
   return {
     listen: (host, port) => listen(server, host, port),

@@ -1,19 +1,31 @@
-// What a kubelet makes of a Deployment's container, where there is none: its environment, and its volumes as files
-// below a directory, with every path in the environment moved there.
-import { mkdir, rename, writeFile } from 'node:fs/promises';
+// What a kubelet makes of a Deployment's container, where there is none: its environment, its volumes as files below a
+// directory, with every path in the environment moved there, and a process that listens on the pod's own address.
+import { mkdir, mkdtemp, rename, writeFile } from 'node:fs/promises';
+import { request } from 'node:https';
 import { dirname, join } from 'node:path';
-import type { ControlPlane } from './control-plane.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { type CommandResult, type ControlPlane, runCommand } from './control-plane.ts';
+import { keepEvidence } from './evidence.ts';
+import { type Program, startProgram } from './process.ts';
 
 interface Volume {
   readonly name: string;
   readonly secret?: { readonly secretName: string };
-  readonly configMap?: { readonly name: string };
+  readonly configMap?: {
+    readonly name: string;
+    readonly items?: readonly { readonly key: string; readonly path: string }[];
+  };
   readonly projected?: {
     readonly sources: readonly {
-      readonly serviceAccountToken: {
-        readonly audience: string;
+      readonly serviceAccountToken?: {
+        readonly audience?: string;
         readonly expirationSeconds: number;
         readonly path: string;
+      };
+      readonly configMap?: {
+        readonly name: string;
+        readonly items: readonly { readonly key: string; readonly path: string }[];
       };
     }[];
   };
@@ -38,34 +50,51 @@ export interface Container {
   syncVolumes(): Promise<void>;
 }
 
-/** The only container of a Deployment. @param root the directory that stands for the container's / */
-export async function containerOf(
+/**
+ * The only container of a Deployment's pods, or of a pod.
+ *
+ * @param root the directory that stands for the container's /
+ */
+export function containerOf(
   cluster: ControlPlane,
   namespace: string,
-  deployment: string,
+  owner: { readonly kind: 'deployment' | 'pod'; readonly name: string },
   root: string,
-): Promise<Container> {
+): Container {
   const read = async <Answer>(...what: readonly string[]) => {
     const { stdout } = await cluster.kubectl(['get', ...what, '--namespace', namespace, '-o', 'json']);
     return JSON.parse(stdout) as Answer;
   };
-  const spec = async () =>
-    (await read<{ spec: { template: { spec: PodSpec } } }>('deployment', deployment)).spec.template.spec;
+  const spec = async () => {
+    const { spec: found } = await read<{ spec: PodSpec & { template?: { spec: PodSpec } } }>(
+      owner.kind,
+      owner.name,
+    );
+    return found.template?.spec ?? found;
+  };
+
+  const configMapData = async (name: string) =>
+    (await read<{ data: Record<string, string> }>('configmap', name)).data;
 
   /** What is in a volume, by the names of its files. */
   const contents = async (volume: Volume, account: string): Promise<Record<string, Buffer>> => {
     const { secret, configMap, projected } = volume;
     if (secret) return decoded(await read<{ data: Record<string, string> }>('secret', secret.secretName));
-    if (configMap) {
-      const { data } = await read<{ data: Record<string, string> }>('configmap', configMap.name);
-      return Object.fromEntries(Object.entries(data).map(([file, text]) => [file, Buffer.from(text)]));
-    }
     const files: Record<string, Buffer> = {};
-    for (const { serviceAccountToken } of projected?.sources ?? []) {
+    if (configMap) {
+      for (const [file, text] of Object.entries(await configMapData(configMap.name)))
+        files[configMap.items?.find(({ key }) => key === file)?.path ?? file] = Buffer.from(text);
+    }
+    for (const { serviceAccountToken, configMap: source } of projected?.sources ?? []) {
+      if (source) {
+        const data = await configMapData(source.name);
+        for (const { key, path } of source.items) files[path] = Buffer.from(data[key] ?? '');
+      }
+      if (!serviceAccountToken) continue;
       const { audience, expirationSeconds, path } = serviceAccountToken;
       const { stdout } = await cluster.kubectl([
-        ...['create', 'token', account, '--namespace', namespace],
-        ...[`--audience=${audience}`, `--duration=${expirationSeconds}s`],
+        ...['create', 'token', account, '--namespace', namespace, `--duration=${expirationSeconds}s`],
+        ...(audience === undefined ? [] : [`--audience=${audience}`]),
       ]);
       files[path] = Buffer.from(stdout.trim());
     }
@@ -85,16 +114,20 @@ export async function containerOf(
         ...env.map(({ name, value = '' }) => [name, value]),
       ] as [string, string][];
       const isMounted = (value: string) =>
-        volumeMounts.some(({ mountPath }) => value.startsWith(`${mountPath}/`));
-      return Object.fromEntries(
-        all.map(([name, value]) => [name, isMounted(value) ? join(root, value) : value]),
-      );
+        volumeMounts.some(({ mountPath }) => `${value}/`.startsWith(`${mountPath}/`));
+      const { hostname, port } = new URL(cluster.server);
+      return Object.fromEntries([
+        ...all.map(([name, value]) => [name, isMounted(value) ? join(root, value) : value]),
+        // In every container.
+        ['KUBERNETES_SERVICE_HOST', hostname],
+        ['KUBERNETES_SERVICE_PORT', port],
+      ]);
     },
     async syncVolumes() {
       const { containers, volumes, serviceAccountName } = await spec();
       for (const { name, mountPath } of containers[0].volumeMounts) {
         const volume = volumes.find((candidate) => candidate.name === name);
-        if (!volume) throw new Error(`the Deployment mounts ${name}, which is none of its volumes`);
+        if (!volume) throw new Error(`the ${owner.kind} mounts ${name}, which is none of its volumes`);
         for (const [file, content] of Object.entries(await contents(volume, serviceAccountName))) {
           const path = join(root, mountPath, file);
           await mkdir(dirname(path), { recursive: true });
@@ -104,6 +137,156 @@ export async function containerOf(
       }
     },
   };
+}
+
+export interface Pod extends AsyncDisposable {
+  readonly ip: string;
+  /** The process of the moment. */
+  readonly program: Program;
+  readonly container: Container;
+  /** What the kubelet's readiness probe finds. */
+  isReady(): Promise<boolean>;
+  /** What Prometheus would read. */
+  metrics(): Promise<string>;
+  /** Starts the process again, after it has ended; with more environment variables if given. */
+  restart(env?: Readonly<Record<string, string>>): Promise<void>;
+  stop(): Promise<void>;
+}
+
+export interface PodOptions {
+  /** Of the process: what stands for the image. */
+  readonly bundle: string;
+  /** The loopback address that is its own. */
+  readonly ip: string;
+  /** Where "AWS" is. */
+  readonly ecrUrl: string;
+  /** More environment variables, which win over the Deployment's. */
+  readonly env?: Readonly<Record<string, string>>;
+  /** For Node itself. */
+  readonly nodeArgs?: readonly string[];
+  /** False: it may start without ever being ready. */
+  readonly waitsForReady?: boolean;
+}
+
+/** Runs a Deployment's container as a process. @throws Error with the end of its log where it does not become ready */
+export async function startPod(
+  cluster: ControlPlane,
+  namespace: string,
+  deployment: string,
+  { bundle, ip, ecrUrl, env: given, nodeArgs = [], waitsForReady = true }: PodOptions,
+): Promise<Pod> {
+  const dir = await mkdtemp(join(cluster.dir, 'pod-'));
+  const owner = { kind: 'deployment', name: deployment } as const;
+  const container = containerOf(cluster, namespace, owner, join(dir, 'root'));
+  await container.syncVolumes();
+  let ports = { https: 0, metrics: 0 };
+  const isReady = () => probe(ip, ports.https);
+  const start = async (more: Readonly<Record<string, string>> = {}) => {
+    const own = await container.environment();
+    const env: Record<string, string> = { ...outside(own, ecrUrl), ...own, ...given, ...more, HOST: ip };
+    ports = { https: Number(env.PORT), metrics: Number(env.METRICS_PORT ?? 0) };
+    return startProgram(
+      `the webhook of ${cluster.name} at ${ip}`,
+      NODE,
+      ['--enable-source-maps', ...nodeArgs, bundle],
+      {
+        env,
+        logPath: join(dir, 'webhook.log'),
+        isReady: waitsForReady ? isReady : async () => true,
+      },
+    );
+  };
+  let program = await start();
+  const metrics = async () => (await fetch(`http://${ip}:${ports.metrics}/metrics`)).text();
+  const stop = async () => {
+    if (program.isRunning() && ports.metrics > 0)
+      keepEvidence('metrics', 'webhook', await metrics().catch(() => ''));
+    await program.stop();
+  };
+  return {
+    ip,
+    get program() {
+      return program;
+    },
+    container,
+    isReady,
+    metrics,
+    async restart(more) {
+      program = await start(more);
+    },
+    stop,
+    [Symbol.asyncDispose]: stop,
+  };
+}
+
+/** How a process reaches "AWS", and as whom where the Deployment does not say. */
+function outside(own: Readonly<Record<string, string>>, ecrUrl: string): Record<string, string> {
+  const hasIdentity = ['AWS_WEB_IDENTITY_TOKEN_FILE', 'AWS_CONTAINER_CREDENTIALS_FULL_URI'].some(
+    (name) => name in own,
+  );
+  return {
+    ...(!hasIdentity && { AWS_ACCESS_KEY_ID: 'bed', AWS_SECRET_ACCESS_KEY: 'bed' }),
+    AWS_ENDPOINT_URL_ECR: ecrUrl,
+    AWS_ENDPOINT_URL_ECR_PUBLIC: ecrUrl,
+    AWS_ENDPOINT_URL_STS: ecrUrl,
+  };
+}
+
+/**
+ * Waits for a pod without a Deployment, runs its container to the end, and tells the API server how that went.
+ *
+ * @param bundle what stands for the program in its image
+ * @param services the addresses of Services by the names that the pod calls
+ */
+export async function runPodToItsEnd(
+  cluster: ControlPlane,
+  namespace: string,
+  name: string,
+  bundle: string,
+  services: Readonly<Record<string, string>>,
+): Promise<CommandResult> {
+  const kubectl = (args: readonly string[], mayFail = false) =>
+    cluster.kubectl([...args, '--namespace', namespace], { mayFail });
+  const deadline = Date.now() + POD_WITHIN_MS;
+  while ((await kubectl(['get', 'pod', name], true)).code !== 0) {
+    if (Date.now() > deadline) throw new Error(`there is no pod ${name}`);
+    await sleep(100);
+  }
+  const dir = await mkdtemp(join(cluster.dir, 'pod-'));
+  const container = containerOf(cluster, namespace, { kind: 'pod', name }, join(dir, 'root'));
+  await container.syncVolumes();
+  const env = { ...(await container.environment()), SERVICES: JSON.stringify(services) };
+  const result = await runCommand(NODE, ['--import', RESOLVE_SERVICES, bundle], env);
+  keepEvidence('log', name, result.stdout + result.stderr);
+  const status = { phase: result.code === 0 ? 'Succeeded' : 'Failed' };
+  await kubectl([
+    'patch',
+    'pod',
+    name,
+    '--subresource=status',
+    '--type=merge',
+    '-p',
+    JSON.stringify({ status }),
+  ]);
+  return result;
+}
+
+const POD_WITHIN_MS = 30_000;
+const RESOLVE_SERVICES = fileURLToPath(new URL('./resolve-services.ts', import.meta.url));
+const NODE = fileURLToPath(new URL('../../node_modules/.bin/node', import.meta.url));
+
+/** As the kubelet probes: over HTTPS, whatever the certificate. */
+function probe(host: string, port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const options = { host, port, path: '/readyz', rejectUnauthorized: false, agent: false, timeout: 3_000 };
+    const asked = request(options, (response) => {
+      response.resume();
+      resolve(response.statusCode === 200);
+    });
+    asked.on('timeout', () => asked.destroy());
+    asked.on('error', () => resolve(false));
+    asked.end();
+  });
 }
 
 function decoded({ data }: { data: Record<string, string> }): Record<string, Buffer> {

@@ -108,7 +108,7 @@ export class Bed implements AsyncDisposable {
         (name) => `  export KUBECONFIG=${this.cluster(name).controlPlane.adminKubeconfigPath}   # ${name}`,
       ),
       '  kubectl get secrets --all-namespaces -l ecr-anywhere.centml.ai/managed=true -o yaml',
-      `  tail -f ${this.cluster(options.clusters[0] ?? '').webhook.logPath}`,
+      `  tail -f ${this.cluster(options.clusters[0] ?? '').webhook.program.logPath}`,
       `  curl -s ${ecr.url}/_calls          # each call to ECR; POST {"mode":"down"} to ${ecr.url}/_control breaks it`,
       `  export AWS_ENDPOINT_URL=${endpoint} AWS_CA_BUNDLE=${env.AWS_CA_BUNDLE} AWS_REGION=${env.AWS_REGION} \\`,
       `         AWS_ACCESS_KEY_ID=${env.AWS_ACCESS_KEY_ID} AWS_SECRET_ACCESS_KEY=${env.AWS_SECRET_ACCESS_KEY}`,

@@ -1,33 +1,23 @@
 // The webhook as a cluster runs it, on a control plane without nodes: the chart is installed by helm; then this file
-// and kubelet.ts play kubelet (the Deployment's environment and volumes, the bundle as a process) and kube-proxy (the
-// process listens on the Service's own address).
+// and kubelet.ts play kubelet (the Deployment's environment and volumes, the bundle as a process), kube-proxy (the
+// process listens on the Service's own address), and the controller that brings each namespace its kube-root-ca.crt.
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { connect } from 'node:net';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { buildWebhook } from '../../webhook/build.ts';
-import { type Authority, createAuthority } from './certificates.ts';
-import type { ControlPlane } from './control-plane.ts';
-import { keepEvidence } from './evidence.ts';
+import type { CommandResult, ControlPlane } from './control-plane.ts';
 import { CHART, helm } from './helm.ts';
-import { containerOf } from './kubelet.ts';
-import { type Program, startProgram } from './process.ts';
+import { type Pod, startPod } from './kubelet.ts';
+import type { Program } from './process.ts';
 
 export const RELEASE = 'ecr-anywhere';
 export const NAMESPACE = 'ecr-anywhere';
 /** An ordinary user may not listen below 1024, so the Service's port is set above. */
-const SERVICE_PORT = 8443;
-/** The chart's default. */
-const METRICS_PORT = 9090;
+export const SERVICE_PORT = 8443;
 
 export interface WebhookInstallation extends AsyncDisposable {
   /** The process of the moment. */
   readonly program: Program;
   readonly address: { readonly host: string; readonly port: number };
-  readonly authority: Authority;
-  /** Where the serving certificate lies, as a kubelet would have put it. */
-  readonly certsDir: string;
-  readonly logPath: string;
   /** What Prometheus would read. */
   metrics(): Promise<string>;
   /** Installs the chart again, with other values. */
@@ -56,92 +46,75 @@ export async function installWebhook(
   cluster: ControlPlane,
   options: WebhookOptions,
 ): Promise<WebhookInstallation> {
-  const authority = await createAuthority('webhook');
-  const { certPem, keyPem } = await authority.serving([`${RELEASE}.${NAMESPACE}.svc`]);
-  const dir = await mkdtemp(join(cluster.dir, 'webhook-'));
-  const [certPath, keyPath] = [join(dir, 'tls.crt'), join(dir, 'tls.key')];
-  await writeFile(certPath, certPem);
-  await writeFile(keyPath, keyPem, { mode: 0o600 });
-  const namespace = { apiVersion: 'v1', kind: 'Namespace', metadata: { name: NAMESPACE } };
-  await cluster.kubectl(['apply', '--server-side', '-f', '-'], { input: JSON.stringify(namespace) });
-  await cluster.kubectl([
-    ...['create', 'secret', 'tls', `${RELEASE}-tls`, '--namespace', NAMESPACE],
-    ...[`--cert=${certPath}`, `--key=${keyPath}`],
-  ]);
-  const deploy = async (command: readonly string[], document: object) => {
-    const file = join(dir, 'values.json');
-    await writeFile(file, JSON.stringify(document));
-    const set = [
-      'image.repository=registry.example.com/ecr-anywhere',
-      'aws.region=eu-central-1',
-      `service.port=${SERVICE_PORT}`,
-      `tls.caBundle=${Buffer.from(authority.caPem).toString('base64')}`,
-      ...(options.values ?? []),
-    ];
-    const args = [...command, RELEASE, CHART, '--namespace', NAMESPACE, '--values', file];
-    await helm([...args, ...set.flatMap((value) => ['--set', value])], { cluster });
-  };
-  await deploy(['install'], options.document ?? {});
-  const { stdout: host } = await cluster.kubectl([
-    ...['get', 'service', RELEASE, '--namespace', NAMESPACE, '-o', 'jsonpath={.spec.clusterIP}'],
-  ]);
-  const bundle = join(dir, 'webhook.mjs');
+  await prepareNamespace(cluster);
+  await runHelm(cluster, ['install', RELEASE], options);
+  const host = await serviceAddress(cluster);
+  const bundle = join(await mkdtemp(join(cluster.dir, 'webhook-')), 'webhook.mjs');
   await buildWebhook(bundle);
-
-  const logPath = join(dir, 'webhook.log');
-  const root = join(dir, 'root');
-  const container = await containerOf(cluster, NAMESPACE, RELEASE, root);
-  await container.syncVolumes();
-  const start = async (more: Readonly<Record<string, string>> = {}) => {
-    const env = { ...(await container.environment()), ...options.env, ...more };
-    const hasIdentity = ['AWS_WEB_IDENTITY_TOKEN_FILE', 'AWS_CONTAINER_CREDENTIALS_FULL_URI'].some(
-      (name) => name in env,
-    );
-    return startProgram(
-      `the webhook of ${cluster.name}`,
-      node(),
-      ['--enable-source-maps', ...(options.nodeArgs ?? []), bundle],
-      {
-        env: {
-          ...(!hasIdentity && { AWS_ACCESS_KEY_ID: 'bed', AWS_SECRET_ACCESS_KEY: 'bed' }),
-          // How the process reaches "AWS".
-          AWS_ENDPOINT_URL_ECR: options.ecrUrl,
-          AWS_ENDPOINT_URL_ECR_PUBLIC: options.ecrUrl,
-          AWS_ENDPOINT_URL_STS: options.ecrUrl,
-          ...env,
-          // A pod has an address of its own, and the Service another port.
-          HOST: host,
-          PORT: String(SERVICE_PORT),
-        },
-        logPath,
-        isReady: () => isListening(host, SERVICE_PORT),
-      },
-    );
-  };
-  let program = await start();
-  const metrics = async () => (await fetch(`http://${host}:${METRICS_PORT}/metrics`)).text();
+  const pod: Pod = await startPod(cluster, NAMESPACE, RELEASE, {
+    bundle,
+    ip: host,
+    ecrUrl: options.ecrUrl,
+    ...(options.env && { env: options.env }),
+    ...(options.nodeArgs && { nodeArgs: options.nodeArgs }),
+  });
   const stop = async () => {
-    if (program.isRunning()) keepEvidence('metrics', 'webhook', await metrics());
-    await program.stop();
+    await pod.stop();
     await rm(bundle, { force: true });
   };
   return {
     get program() {
-      return program;
+      return pod.program;
     },
     address: { host, port: SERVICE_PORT },
-    authority,
-    certsDir: join(root, 'etc/webhook/certs'),
-    logPath,
-    metrics,
-    upgrade: (values) => deploy(['upgrade'], values),
-    syncVolumes: container.syncVolumes,
-    async start(env) {
-      program = await start(env);
+    metrics: pod.metrics,
+    async upgrade(document) {
+      await runHelm(cluster, ['upgrade', RELEASE], { ...options, document });
     },
+    syncVolumes: pod.container.syncVolumes,
+    start: pod.restart,
     stop,
     [Symbol.asyncDispose]: stop,
   };
+}
+
+/** Makes the release's namespace, with what a cluster's controllers put into each. */
+export async function prepareNamespace(cluster: ControlPlane, name = NAMESPACE): Promise<void> {
+  const objects = [
+    { apiVersion: 'v1', kind: 'Namespace', metadata: { name } },
+    {
+      apiVersion: 'v1',
+      kind: 'ConfigMap',
+      metadata: { name: 'kube-root-ca.crt', namespace: name },
+      data: { 'ca.crt': cluster.caPem },
+    },
+  ];
+  for (const object of objects)
+    await cluster.kubectl(['apply', '--server-side', '-f', '-'], { input: JSON.stringify(object) });
+}
+
+/** Runs helm on the chart with what the bed has to set; `values` and `document` come after it. */
+export async function runHelm(
+  cluster: ControlPlane,
+  command: readonly string[],
+  {
+    values = [],
+    document = {},
+    version = 3,
+    mayFail = false,
+  }: Pick<WebhookOptions, 'values' | 'document'> & { version?: 3 | 4; mayFail?: boolean },
+): Promise<CommandResult> {
+  const dir = await mkdtemp(join(cluster.dir, 'values-'));
+  const file = join(dir, 'values.json');
+  await writeFile(file, JSON.stringify(document));
+  const set = [
+    'image.repository=registry.example.com/ecr-anywhere',
+    'aws.region=eu-central-1',
+    `service.port=${SERVICE_PORT}`,
+    ...values,
+  ].flatMap((value) => ['--set', value]);
+  const args = [...command, CHART, '--namespace', NAMESPACE, '--values', file, ...set];
+  return helm(args, { cluster, version, mayFail });
 }
 
 /** A kubeconfig as an operator registers it: the chart's ServiceAccount with a token of an hour. */
@@ -150,19 +123,10 @@ export async function refresherKubeconfig(cluster: ControlPlane): Promise<string
   return cluster.kubeconfigForToken((await cluster.kubectl(args)).stdout.trim());
 }
 
-function node(): string {
-  return fileURLToPath(new URL('../../node_modules/.bin/node', import.meta.url));
-}
-
-function isListening(host: string, port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect({ host, port, timeout: 1_000 });
-    const done = (result: boolean) => {
-      socket.destroy();
-      resolve(result);
-    };
-    socket.on('connect', () => done(true));
-    socket.on('timeout', () => done(false));
-    socket.on('error', () => done(false));
-  });
+/** The address of the chart's Service. */
+export async function serviceAddress(cluster: ControlPlane): Promise<string> {
+  const { stdout } = await cluster.kubectl([
+    ...['get', 'service', RELEASE, '--namespace', NAMESPACE, '-o', 'jsonpath={.spec.clusterIP}'],
+  ]);
+  return stdout;
 }

@@ -1,17 +1,16 @@
 // A real control plane with the chart and the webhook, and what the refresher's tests do to it: make Secrets of all
 // kinds and ages fast, take the webhook away and bring it back, and run the refresher on it.
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pMap from 'p-map';
-import { Agent } from 'undici';
 import { formatTime } from '../../contract/freshness.ts';
 import { ANNOTATION, NAMESPACE_LABEL, SECRET_KEY, SECRET_LABEL, SECRET_TYPE } from '../../contract/names.ts';
 import type { ClusterReport } from '../../functions/refresher/cluster.ts';
 import { readEvent } from '../../functions/refresher/event.ts';
-import { readKubeconfig } from '../../functions/refresher/kubeconfig.ts';
 import { run } from '../../functions/refresher/run.ts';
 import { CLUSTERS_PREFIX } from '../../functions/refresher/settings.ts';
+import { type Admin, connectAdmin } from '../bed/admin.ts';
 import { type AwsEndpoint, startAwsEndpoint } from '../bed/aws-endpoint.ts';
 import { type ControlPlane, startControlPlane } from '../bed/control-plane.ts';
 import { keepEvidence } from '../bed/evidence.ts';
@@ -48,8 +47,7 @@ export interface RealCluster extends AsyncDisposable {
   readonly ecr: AwsEndpoint;
   /** The refresher's, as it is registered. */
   readonly kubeconfig: string;
-  /** Asks the API server as the administrator. @throws Error with what it said */
-  admin<Answer = unknown>(method: string, path: string, body?: unknown): Promise<Answer>;
+  readonly admin: Admin;
   createNamespace(name: string, isEnabled?: boolean): Promise<void>;
   createSecrets(manifests: readonly Manifest[]): Promise<void>;
   /** All Secrets of the enabled namespaces, by their paths. */
@@ -93,25 +91,7 @@ export async function startRealCluster({
     }),
   );
   const kubeconfig = await refresherKubeconfig(controlPlane);
-  const access = readKubeconfig(await readFile(controlPlane.adminKubeconfigPath, 'utf8'));
-  const agent = new Agent({ connections: 16, connect: { ca: access.ca ?? '' } });
-  stack.defer(() => agent.destroy());
-
-  const admin = async <Answer = unknown>(method: string, path: string, body?: unknown): Promise<Answer> => {
-    const response = await agent.request({
-      origin: access.server,
-      method: method as 'GET',
-      path,
-      headers: {
-        authorization: `Bearer ${'token' in access.identity ? access.identity.token : ''}`,
-        'content-type': method === 'PATCH' ? 'application/merge-patch+json' : 'application/json',
-      },
-      ...(body !== undefined && { body: JSON.stringify(body) }),
-    });
-    const text = await response.body.text();
-    if (response.statusCode >= 300) throw new Error(`${method} ${path}: ${response.statusCode}: ${text}`);
-    return JSON.parse(text) as Answer;
-  };
+  const { admin } = stack.use(await connectAdmin(controlPlane));
 
   const withoutWebhook = async (work: () => Promise<void>) => {
     const path = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations';

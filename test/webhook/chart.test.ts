@@ -27,12 +27,12 @@ const CA = Buffer.from('-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n
 const REQUIRED = {
   'image.repository': 'registry.example.com/ecr-anywhere',
   'aws.region': 'eu-central-1',
-  'tls.caBundle': CA,
 };
+const PROVIDED = { 'tls.mode': 'provided', 'tls.caBundle': CA };
 
 interface Manifest {
   kind: string;
-  metadata: { name: string; namespace?: string };
+  metadata: { name: string; namespace?: string; labels?: Record<string, string> };
 }
 interface Container {
   image: string;
@@ -140,7 +140,7 @@ test('the API server sends labelled Secrets of enabled namespaces, and no others
 });
 
 test('it finds the webhook: path, Service port, container port, and whose certificate to trust', async () => {
-  const all = await manifests({ 'service.port': '8080' });
+  const all = await manifests({ ...PROVIDED, 'service.port': '8080' });
   expect(find(all, 'MutatingWebhookConfiguration')).toMatchObject({
     webhooks: [
       {
@@ -158,43 +158,67 @@ test('it finds the webhook: path, Service port, container port, and whose certif
   expect(container.ports[0]).toMatchObject({ containerPort: WEBHOOK_PORT });
 });
 
-test('the container gets the environment that the webhook reads, and it can be read', async () => {
-  const all = await manifests({
-    'webhook.timeoutSeconds': '7',
-    drainSeconds: '11',
-    'metrics.port': '9999',
-    'aws.assumeRole.roleArn': ROLE,
-    'aws.assumeRole.externalId': 'cluster-1',
-    'aws.webIdentity.roleArn': OTHER_ROLE,
-  });
-  const [{ env, volumeMounts, ports }] = find<Deployment>(all, 'Deployment').spec.template.spec.containers;
-  const given = Object.fromEntries(env.map(({ name, value }) => [name, value]));
-  // The log level comes with the policy.
-  const absent: readonly string[] = [ENVIRONMENT.host, ENVIRONMENT.logLevel];
-  const expected = Object.values(ENVIRONMENT).filter((name) => !absent.includes(name));
-  expect(Object.keys(given).sort()).toEqual(
-    [...expected, 'AWS_WEB_IDENTITY_TOKEN_FILE', 'NODE_OPTIONS'].sort(),
-  );
-  const config = readConfig(given);
-  expect(config).toMatchObject({
-    port: WEBHOOK_PORT,
-    drainMs: 11_000,
-    metricsPort: 9999,
-    assumeRole: { arn: ROLE, externalId: 'cluster-1' },
-    identity: { roleArn: ROLE },
-    refresherUsername: `system:serviceaccount:${NAMESPACE}:${NAME}-refresher`,
-    region: REQUIRED['aws.region'],
-  });
-  expect(given[ENVIRONMENT.timeout]).toBe('7');
-  expect(ports[1]).toMatchObject({ name: 'metrics', containerPort: 9999 });
-  for (const mount of volumeMounts) {
-    expect(mount).toMatchObject({ readOnly: true });
-    expect(mount).not.toHaveProperty('subPath');
-  }
-  const { policyFile = '', certFile, keyFile } = config;
-  for (const file of [certFile, keyFile, policyFile, given.AWS_WEB_IDENTITY_TOKEN_FILE ?? ''])
-    expect(volumeMounts.some(({ mountPath }) => file.startsWith(`${mountPath}/`))).toBe(true);
-});
+const FILES: readonly string[] = [ENVIRONMENT.certFile, ENVIRONMENT.keyFile];
+const OWN_TLS: readonly string[] = [
+  ENVIRONMENT.tlsSecret,
+  ENVIRONMENT.configuration,
+  ENVIRONMENT.serviceAccountDir,
+];
+test.each([
+  { mode: 'self', values: {}, without: FILES },
+  { mode: 'cert-manager', values: { 'tls.mode': 'cert-manager' }, without: OWN_TLS },
+  { mode: 'provided', values: PROVIDED, without: OWN_TLS },
+])(
+  'the container gets the environment that the webhook reads: tls.mode $mode',
+  async ({ values, without }) => {
+    const all = await manifests({
+      ...(values as Record<string, string>),
+      'webhook.timeoutSeconds': '7',
+      drainSeconds: '11',
+      'metrics.port': '9999',
+      'aws.assumeRole.roleArn': ROLE,
+      'aws.assumeRole.externalId': 'cluster-1',
+      'aws.webIdentity.roleArn': OTHER_ROLE,
+    });
+    const [{ env, volumeMounts, ports }] = find<Deployment>(all, 'Deployment').spec.template.spec.containers;
+    const given = Object.fromEntries(env.map(({ name, value }) => [name, value]));
+    // The log level comes with the policy.
+    const absent = [
+      ...[ENVIRONMENT.host, ENVIRONMENT.logLevel, ENVIRONMENT.kubernetesHost, ENVIRONMENT.kubernetesPort],
+      ...without,
+    ] as readonly string[];
+    const expected = Object.values(ENVIRONMENT).filter((name) => !absent.includes(name));
+    expect(Object.keys(given).sort()).toEqual(
+      [...expected, 'AWS_WEB_IDENTITY_TOKEN_FILE', 'NODE_OPTIONS'].sort(),
+    );
+    const config = readConfig({
+      ...given,
+      KUBERNETES_SERVICE_HOST: '10.0.0.1',
+      KUBERNETES_SERVICE_PORT: '443',
+    });
+    expect(config).toMatchObject({
+      serverName: `${NAME}.${NAMESPACE}.svc`,
+      port: WEBHOOK_PORT,
+      drainMs: 11_000,
+      metricsPort: 9999,
+      assumeRole: { arn: ROLE, externalId: 'cluster-1' },
+      identity: { roleArn: ROLE },
+      refresherUsername: `system:serviceaccount:${NAMESPACE}:${NAME}-refresher`,
+      region: REQUIRED['aws.region'],
+    });
+    expect(given[ENVIRONMENT.timeout]).toBe('7');
+    expect(ports[1]).toMatchObject({ name: 'metrics', containerPort: 9999 });
+    for (const mount of volumeMounts) {
+      expect(mount).toMatchObject({ readOnly: true });
+      expect(mount).not.toHaveProperty('subPath');
+    }
+    const { policyFile = '', certFile, keyFile, ownTls } = config;
+    const own = ownTls && [join(ownTls.objects.serviceAccountDir, 'token')];
+    expect(ownTls === undefined).toBe(without === OWN_TLS);
+    for (const file of [...(own ?? [certFile, keyFile]), policyFile, given.AWS_WEB_IDENTITY_TOKEN_FILE ?? ''])
+      expect(volumeMounts.some(({ mountPath }) => file.startsWith(`${mountPath}/`))).toBe(true);
+  },
+);
 
 test('without values for it there is no identity and no port for metrics', async () => {
   const all = await manifests({ 'metrics.port': '0' });
@@ -202,7 +226,7 @@ test('without values for it there is no identity and no port for metrics', async
   const [{ env, ports, envFrom }] = containers;
   expect(env.map(({ name }) => name).filter((name) => /ROLE|TOKEN|METRICS/.test(name))).toEqual([]);
   expect([ports.length, envFrom]).toEqual([1, undefined]);
-  expect(volumes.map(({ name }) => name)).toEqual(['certs', 'policy']);
+  expect(volumes.map(({ name }) => name)).toEqual(['service-account', 'policy']);
 });
 
 describe('AWS identity', () => {
@@ -235,7 +259,7 @@ describe('AWS identity', () => {
       'extraVolumeMounts[0].name': 'spiffe',
       'extraVolumeMounts[0].mountPath': '/spiffe',
     });
-    expect(volumes.map(({ name }) => name)).toEqual(['certs', 'policy', 'spiffe']);
+    expect(volumes.map(({ name }) => name)).toEqual(['service-account', 'policy', 'spiffe']);
     const [{ env, volumeMounts }] = containers;
     expect(env).toContainEqual({ name: 'AWS_WEB_IDENTITY_TOKEN_FILE', value: '/spiffe/token' });
     expect(volumeMounts.at(-1)).toEqual({ name: 'spiffe', mountPath: '/spiffe' });
@@ -350,9 +374,170 @@ test('the pod runs with as little as it can', () => {
       },
     },
   });
-  const webhookIsBound = (manifest: Manifest) =>
-    manifest.kind.endsWith('RoleBinding') && manifest.metadata.name === NAME;
-  expect(chart.some(webhookIsBound)).toBe(false);
+});
+
+describe('tls.mode', () => {
+  const bound = (all: readonly Manifest[]) =>
+    all.filter(({ kind, metadata }) => kind.endsWith('RoleBinding') && metadata.name === NAME);
+  const configurationOf = (all: readonly Manifest[]) => find(all, 'MutatingWebhookConfiguration');
+
+  test('self: two objects by name, and of the configuration only what the policy lets through', () => {
+    const secret = `${NAME}-self-tls`;
+    expect(find<Role>(chart, 'Role').rules).toEqual([
+      { apiGroups: [''], resources: ['secrets'], resourceNames: [secret], verbs: ['get', 'create', 'patch'] },
+    ]);
+    expect(find<Role>(chart, 'ClusterRole').rules).toEqual([
+      {
+        apiGroups: ['admissionregistration.k8s.io'],
+        resources: ['mutatingwebhookconfigurations'],
+        resourceNames: [configurationOf(chart).metadata.name],
+        verbs: ['get', 'patch'],
+      },
+    ]);
+    expect(bound(chart)).toHaveLength(2);
+    // What is set at run time is not said here, so nobody who applies this again takes it away.
+    expect(find(chart, 'Secret', secret)).not.toHaveProperty('data');
+    expect(JSON.stringify(configurationOf(chart))).not.toContain('caBundle');
+    const { spec } = find<Policy>(chart, 'ValidatingAdmissionPolicy', `${NAME}-ca-bundle`);
+    expect(spec.matchConditions[0]?.expression).toContain(`'system:serviceaccount:${NAMESPACE}:${NAME}'`);
+    expect(spec.failurePolicy).toBe('Fail');
+    expect(find(chart, 'ValidatingAdmissionPolicyBinding', `${NAME}-ca-bundle`)).toMatchObject({
+      spec: { policyName: `${NAME}-ca-bundle`, validationActions: ['Deny'] },
+    });
+  });
+
+  test('cert-manager: it brings the certificate and the caBundle, and the webhook may do nothing', async () => {
+    const all = await manifests({ 'tls.mode': 'cert-manager' });
+    expect(bound(all)).toEqual([]);
+    expect(configurationOf(all)).toMatchObject({
+      metadata: { annotations: { 'cert-manager.io/inject-ca-from': `${NAMESPACE}/${NAME}` } },
+    });
+    expect(JSON.stringify(configurationOf(all))).not.toContain('caBundle');
+    expect(find(all, 'Certificate')).toMatchObject({
+      spec: {
+        secretName: `${NAME}-tls`,
+        dnsNames: [`${NAME}.${NAMESPACE}.svc`],
+        issuerRef: { kind: 'Issuer', name: NAME },
+      },
+    });
+    expect(find(all, 'Issuer')).toMatchObject({ spec: { ca: { secretName: `${NAME}-ca` } } });
+  });
+
+  test('cert-manager with an issuer of the user’s: none of the chart’s', async () => {
+    const issuer = 'tls.certManager.issuerRef';
+    const all = await manifests({
+      'tls.mode': 'cert-manager',
+      [`${issuer}.name`]: 'company',
+      [`${issuer}.kind`]: 'ClusterIssuer',
+    });
+    expect(all.filter(({ kind }) => kind === 'Issuer')).toEqual([]);
+    expect(find(all, 'Certificate')).toMatchObject({
+      spec: { issuerRef: { group: 'cert-manager.io', kind: 'ClusterIssuer', name: 'company' } },
+    });
+  });
+
+  test('provided: the webhook may do nothing', async () => {
+    const all = await manifests({ ...PROVIDED, 'tls.secretName': 'own' });
+    expect(bound(all)).toEqual([]);
+    const { volumes } = find<Deployment>(all, 'Deployment').spec.template.spec;
+    expect(volumes).toContainEqual({
+      name: 'certs',
+      secret: expect.objectContaining({ secretName: 'own' }),
+    });
+  });
+});
+
+describe('where the network is special', () => {
+  const podOf = (all: readonly Manifest[]) =>
+    find<Deployment>(all, 'Deployment').spec as unknown as {
+      strategy: { rollingUpdate: object };
+      template: { spec: { dnsPolicy: string; hostNetwork?: boolean; containers: [Container] } };
+    };
+
+  test('another port', async () => {
+    const [container] = podOf(await manifests({ 'webhook.port': '10250' })).template.spec.containers;
+    expect(container.ports[0]).toMatchObject({ name: 'webhook', containerPort: 10250 });
+    expect(container.env).toContainEqual({ name: 'PORT', value: '10250' });
+  });
+
+  test('the node’s network: another DNS policy, and no pod more than there is room for', async () => {
+    expect(podOf(chart)).toMatchObject({
+      strategy: { rollingUpdate: { maxUnavailable: 0, maxSurge: 1 } },
+      template: { spec: { dnsPolicy: 'ClusterFirst' } },
+    });
+    expect(podOf(await manifests({ hostNetwork: 'true' }))).toMatchObject({
+      strategy: { rollingUpdate: { maxUnavailable: 1, maxSurge: 0 } },
+      template: { spec: { hostNetwork: true, dnsPolicy: 'ClusterFirstWithHostNet' } },
+    });
+    expect(podOf(await manifests({ hostNetwork: 'true', dnsPolicy: 'Default' }))).toMatchObject({
+      template: { spec: { dnsPolicy: 'Default' } },
+    });
+  });
+
+  test('a proxy, and its authority', async () => {
+    const values = {
+      'proxy.httpsProxy': 'http://proxy:3128',
+      'proxy.noProxy': 'a.example',
+      'extraCA.configMap': 'ca',
+    };
+    const [{ env, volumeMounts }] = podOf(await manifests(values)).template.spec.containers;
+    expect(env).toContainEqual({ name: 'HTTPS_PROXY', value: 'http://proxy:3128' });
+    const noProxy = env.find(({ name }) => name === 'NO_PROXY')?.value.split(',');
+    expect(noProxy).toEqual(expect.arrayContaining(['localhost', '169.254.170.23', '.svc', 'a.example']));
+    const file = env.find(({ name }) => name === 'NODE_EXTRA_CA_CERTS')?.value ?? '';
+    expect(volumeMounts.some(({ mountPath }) => file.startsWith(`${mountPath}/`))).toBe(true);
+    expect(
+      podOf(chart)
+        .template.spec.containers[0].env.map(({ name }) => name)
+        .join(),
+    ).not.toMatch(/PROXY|EXTRA/);
+  });
+
+  test('a NetworkPolicy: who calls, and whom it calls', async () => {
+    const values = { 'networkPolicy.enabled': 'true', 'networkPolicy.apiServers': '{10.0.0.0/28}' };
+    const TEST_POD = find(chart, 'Pod', `${NAME}-test`).metadata.labels;
+    expect(find(await manifests(values), 'NetworkPolicy')).toMatchObject({
+      spec: {
+        policyTypes: ['Ingress', 'Egress'],
+        ingress: [
+          {
+            from: [{ ipBlock: { cidr: '10.0.0.0/28' } }, { podSelector: { matchLabels: TEST_POD } }],
+            ports: [{ port: 'webhook' }],
+          },
+          { ports: [{ port: 'metrics' }] },
+        ],
+      },
+    });
+  });
+});
+
+test('alerts ask for metrics that there are', async () => {
+  const values = { 'metrics.prometheusRule.enabled': 'true', 'metrics.serviceMonitor.enabled': 'true' };
+  const all = await manifests(values);
+  const names = JSON.stringify(find(all, 'PrometheusRule')).match(/ecr_anywhere_[a-z_]+/g) ?? [];
+  expect(names.length).toBeGreaterThan(5);
+  const page = await readFile(join(CHART, '../../docs/operations.md'), 'utf8');
+  for (const name of names) expect(page).toContain(`\`${name}\``);
+  expect(find(all, 'ServiceMonitor')).toMatchObject({ spec: { endpoints: [{ port: 'metrics' }] } });
+  expect(find(all, 'Service')).toMatchObject({
+    spec: { ports: [{}, { name: 'metrics', targetPort: 'metrics' }] },
+  });
+});
+
+test('what need not wait does not: unlabelled ones and those on their way out, but for the refresher', () => {
+  const [webhook] = (
+    find(chart, 'MutatingWebhookConfiguration') as unknown as {
+      webhooks: [{ matchConditions: { expression: string }[] }];
+    }
+  ).webhooks;
+  const [{ expression } = { expression: '' }] = webhook.matchConditions;
+  for (const word of [
+    `[?'${SECRET_LABEL.key}'].orValue('') == '${SECRET_LABEL.value}'`,
+    'deletionTimestamp',
+    `'system:serviceaccount:${NAMESPACE}:${NAME}-refresher'`,
+    `'${REFRESHER_GROUP}'`,
+  ])
+    expect(expression).toContain(word);
 });
 
 describe("the refresher's rights", () => {
@@ -370,17 +555,22 @@ describe("the refresher's rights", () => {
       roleRef: { kind: 'ClusterRole', name: REFRESHER },
       subjects,
     });
-    expect(chart.map(({ kind }) => kind)).not.toContain('Role');
+    const roles = chart.filter(({ kind, metadata }) => kind === 'Role' && metadata.name === REFRESHER);
+    expect(roles).toEqual([]);
     expect(find(chart, 'ServiceAccount', REFRESHER)).toMatchObject({ automountServiceAccountToken: false });
   });
 
   test('in the named namespaces only', async () => {
     const all = await manifests({ 'refresher.namespaces': '{shop,billing}' });
     expect(find<Role>(all, 'ClusterRole', REFRESHER).rules).toEqual([NAMESPACES]);
-    const roles = all.filter(({ kind }) => kind === 'Role') as Role[];
+    const roles = all.filter(
+      ({ kind, metadata }) => kind === 'Role' && metadata.name === REFRESHER,
+    ) as Role[];
     expect(roles.map(({ metadata }) => metadata.namespace)).toEqual(['shop', 'billing']);
     for (const { rules } of roles) expect(rules).toEqual([SECRETS]);
-    const bindings = all.filter(({ kind }) => kind === 'RoleBinding');
+    const bindings = all.filter(
+      ({ kind, metadata }) => kind === 'RoleBinding' && metadata.name === REFRESHER,
+    );
     expect(bindings.map(({ metadata }) => metadata.namespace)).toEqual(['shop', 'billing']);
     for (const binding of bindings)
       expect(binding).toMatchObject({ roleRef: { kind: 'Role', name: REFRESHER }, subjects });
@@ -438,21 +628,29 @@ describe('the fence', () => {
 
 describe('what is missing or wrong is said', () => {
   test.each([
-    { key: 'image.repository', says: /image\.repository is missing: build and push the image/ },
+    { key: 'image.repository', says: /image\.repository is missing: none is published\. Build the image/ },
     { key: 'aws.region', says: /aws\.region is missing: add --set aws\.region=/ },
     { key: 'tls.caBundle', says: /tls\.caBundle is missing: the PEM certificate .* base64/ },
   ])('no $key', async ({ key, says }) => {
-    const { code, stderr } = await render({ ...REQUIRED, [key]: '' });
+    const { code, stderr } = await render({ ...REQUIRED, ...PROVIDED, [key]: '' });
     expect(code).not.toBe(0);
     expect(stderr).toMatch(says);
   });
 
   test.each([
     {
-      key: 'tls.caBundle',
+      key: 'tls.mode=provided,tls.caBundle',
       value: 'bm90IGEgY2VydGlmaWNhdGU=',
       says: /tls\.caBundle is not what it should be/,
     },
+    { key: 'tls.caBundle', value: CA, says: /tls\.mode is self, which needs none/ },
+    { key: 'tls.mode', value: 'auto', says: /mode/ },
+    { key: 'tls.certManager.issuerRef.kind', value: 'CA', says: /kind/ },
+    { key: 'networkPolicy.apiServers', value: '{api}', says: /apiServers/ },
+    { key: 'proxy.httpsProxy', value: 'proxy', says: /httpsProxy/ },
+    { key: 'dnsPolicy', value: 'Cluster', says: /dnsPolicy/ },
+    { key: 'webhook.port', value: '0', says: /port/ },
+    { key: 'metrics.serviceMonitor.interval', value: 'often', says: /interval/ },
     { key: 'replica', value: '3', says: /replica/ },
     { key: 'refresher.namespace', value: 'shop', says: /namespace/ },
     { key: 'webhook.timeoutSeconds', value: '31', says: /timeoutSeconds/ },

@@ -40,6 +40,12 @@ test('every setting, and nothing else of the environment', () => {
     ASSUME_ROLE_ARN: ROLE,
     ASSUME_ROLE_EXTERNAL_ID: 'cluster-1',
     AWS_ROLE_ARN: OTHER_ROLE,
+    SERVER_NAME: 'a.b.svc',
+    TLS_SECRET: 'b/a-tls',
+    WEBHOOK_CONFIGURATION: 'a',
+    SERVICE_ACCOUNT_DIR: '/token',
+    KUBERNETES_SERVICE_HOST: 'fd00::1',
+    KUBERNETES_SERVICE_PORT: '443',
     AWS_SECRET_ACCESS_KEY: 'hidden',
   };
   expect(Object.values(ENVIRONMENT).every((name) => name in env)).toBe(true);
@@ -55,6 +61,18 @@ test('every setting, and nothing else of the environment', () => {
     region: 'us-gov-west-1',
     policyFile: 'policy.yaml',
     metricsPort: 9090,
+    serverName: 'a.b.svc',
+    ownTls: {
+      serverName: 'a.b.svc',
+      objects: {
+        server: 'https://[fd00::1]:443',
+        serviceAccountDir: '/token',
+        namespace: 'b',
+        secret: 'a-tls',
+        configuration: 'a',
+        webhook: 'sync.ecr-anywhere.centml.ai',
+      },
+    },
     assumeRole: { arn: ROLE, externalId: 'cluster-1' },
     identity: { region: 'us-gov-west-1', roleArn: ROLE },
   });
@@ -65,6 +83,14 @@ test('the role of a web identity is who the webhook is, unless it assumes anothe
   const both = { ...MINIMAL, AWS_ROLE_ARN: OTHER_ROLE, ASSUME_ROLE_ARN: ROLE };
   expect(readConfig(both)).toMatchObject({ assumeRole: { arn: ROLE }, identity: { roleArn: ROLE } });
 });
+
+/** What TLS_SECRET needs. */
+const WITH_TLS_SECRET = {
+  SERVER_NAME: 'a.b.svc',
+  WEBHOOK_CONFIGURATION: 'a',
+  KUBERNETES_SERVICE_HOST: '10.0.0.1',
+  KUBERNETES_SERVICE_PORT: '443',
+};
 
 const BAD: Record<string, (string | undefined)[]> = {
   HOST: [''],
@@ -79,6 +105,10 @@ const BAD: Record<string, (string | undefined)[]> = {
   METRICS_PORT: ['', '0', '65536', 'http'],
   ASSUME_ROLE_ARN: ['', 'pull', 'arn:aws:iam::123456789012:user/pull', 'arn:aws:iam::1234:role/pull'],
   ASSUME_ROLE_EXTERNAL_ID: ['', 'x', 'with space'],
+  SERVER_NAME: [''],
+  TLS_SECRET: ['', 'tls', 'a/b/c', 'A/b'],
+  WEBHOOK_CONFIGURATION: [''],
+  SERVICE_ACCOUNT_DIR: [''],
   AWS_REGION: [
     undefined,
     '',
@@ -113,7 +143,7 @@ test.each(Object.entries(BAD).flatMap(([name, values]) => values.map((value) => 
   (name, value) => {
     const others = Object.keys(BAD).filter((other) => other !== name);
     try {
-      readConfig({ ...MINIMAL, [name]: value });
+      readConfig({ ...MINIMAL, ...WITH_TLS_SECRET, [name]: value });
       expect.unreachable();
     } catch (error) {
       const { message } = error as Error;
@@ -140,8 +170,22 @@ test('all that is wrong is told together', () => {
     const { message } = error as Error;
     for (const name of Object.keys(BAD)) expect(message).toContain(`${name} `);
     const unchecked = Object.values(ENVIRONMENT).filter((name) => !(name in BAD));
-    expect(unchecked).toEqual([ENVIRONMENT.webIdentityRole]);
+    expect(unchecked).toEqual([
+      ENVIRONMENT.webIdentityRole,
+      ENVIRONMENT.kubernetesHost,
+      ENVIRONMENT.kubernetesPort,
+    ]);
   }
+});
+
+test('certificates of its own need a name, a configuration, and an API server', () => {
+  for (const name of Object.keys(WITH_TLS_SECRET)) {
+    const env = { ...MINIMAL, ...WITH_TLS_SECRET, TLS_SECRET: 'a/b', [name]: undefined };
+    expect(() => readConfig(env)).toThrow(
+      `The webhook cannot start with these settings: ${name} is missing: TLS_SECRET needs it`,
+    );
+  }
+  expect(readConfig(MINIMAL).ownTls).toBeUndefined();
 });
 
 test('a missing region says what to set it to', () => {

@@ -1,9 +1,7 @@
 // The refresher's write fence, tried against a real API server: whatever its credential sends, only the mark arrives.
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
-import { type RequestOptions, request } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { KubeConfig } from '@kubernetes/client-node';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import {
   ANNOTATION,
@@ -23,6 +21,7 @@ import {
   refresherKubeconfig,
   type WebhookInstallation,
 } from '../bed/webhook.ts';
+import { type Call, type CallAnswer, callerOf } from './caller.ts';
 import {
   APPLY,
   annotate,
@@ -47,12 +46,6 @@ const BY_POLICY = /ValidatingAdmissionPolicy 'ecr-anywhere-refresher-(update|cre
 const BY_WEBHOOK = /admission webhook .*sync\.ecr-anywhere\.centml\.ai.* denied/;
 const BY_KUBERNETES = /field is immutable/;
 
-interface Answer {
-  status: number;
-  text: string;
-}
-type Call = (method: string, path: string, body?: unknown, contentType?: string) => Promise<Answer>;
-
 let dir: string;
 let cluster: ControlPlane;
 let ecr: AwsEndpoint;
@@ -76,29 +69,6 @@ afterAll(async () => {
   await ecr?.stop();
   await rm(dir, { recursive: true, force: true });
 });
-
-/** A caller with the identity of a kubeconfig. */
-async function callerOf(kubeconfig: string): Promise<Call> {
-  const config = new KubeConfig();
-  config.loadFromString(kubeconfig);
-  const options: RequestOptions = {};
-  await config.applyToHTTPSOptions(options);
-  return (method, path, body, contentType = 'application/json') =>
-    new Promise((resolve, reject) => {
-      const headers = { ...options.headers, 'content-type': contentType };
-      const url = `${config.getCurrentCluster()?.server}${path}`;
-      const asked = request(url, { ...options, method, headers }, (response) => {
-        let text = '';
-        response.setEncoding('utf8');
-        response.on('data', (chunk: string) => {
-          text += chunk;
-        });
-        response.on('end', () => resolve({ status: response.statusCode ?? 0, text }));
-      });
-      asked.on('error', reject);
-      asked.end(body === undefined ? undefined : JSON.stringify(body));
-    });
-}
 
 function as(identity: string): Call {
   const call = callers.get(identity);
@@ -153,7 +123,7 @@ async function applied(): Promise<string> {
 /** Expects that an attempt is refused by who should refuse it, and that nothing in the namespace has changed. */
 async function expectRefused(
   namespace: string,
-  attempt: () => Promise<Answer>,
+  attempt: () => Promise<CallAnswer>,
   ...refusals: RegExp[]
 ): Promise<void> {
   const before = await stored(namespace);
@@ -172,7 +142,7 @@ describe('the chart', () => {
     const { stdout: input } = await helm([
       ...['template', RELEASE, CHART, '--namespace', NAMESPACE, '--kube-version', '1.36.3'],
       ...['--set', 'image.repository=registry.example.com/ecr-anywhere', '--set', 'aws.region=eu-central-1'],
-      ...['--set', `tls.caBundle=${base64(cluster.caPem)}`, ...values],
+      ...values,
     ]);
     const { stdout } = await cluster.kubectl(
       ['apply', '--dry-run=server', '--validate=strict', '--filename=-'],

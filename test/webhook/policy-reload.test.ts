@@ -209,6 +209,8 @@ describe('metrics', () => {
     expect(metrics.match(/(?<=^# TYPE )ecr_anywhere_.*/gm)?.sort()).toEqual([
       'ecr_anywhere_admission_duration_seconds histogram',
       'ecr_anywhere_admissions_total counter',
+      'ecr_anywhere_certificate_expiry_timestamp_seconds gauge',
+      'ecr_anywhere_certificate_failing gauge',
       'ecr_anywhere_ecr_calls_total counter',
       'ecr_anywhere_policy_valid gauge',
       'ecr_anywhere_registry_failing gauge',

@@ -12,6 +12,16 @@
 {{ include "ecr-anywhere.fullname" . }}-policy
 {{- end -}}
 
+{{/* The name by which the API server calls the webhook, and which its certificate has. */}}
+{{- define "ecr-anywhere.serverName" -}}
+{{ include "ecr-anywhere.fullname" . }}.{{ .Release.Namespace }}.svc
+{{- end -}}
+
+{{/* What is reached without the proxy: this machine, the cluster, and where AWS' credentials come from. */}}
+{{- define "ecr-anywhere.noProxy" -}}
+{{ list "localhost" "127.0.0.1" "::1" ".svc" ".cluster.local" "169.254.169.254" "169.254.170.2" "169.254.170.23" "fd00:ec2::254" "fd00:ec2::23" .Values.proxy.noProxy | compact | join "," }}
+{{- end -}}
+
 {{/* Not empty where the kubelet is to bring the token with which the webhook's role is assumed. */}}
 {{- define "ecr-anywhere.projectsToken" -}}
 {{- with .Values.aws.webIdentity -}}
@@ -76,6 +86,59 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- define "ecr-anywhere.isRefresher" -}}
 - name: is-refresher
   expression: >-
-    request.userInfo.?username.orValue('') == '{{ include "ecr-anywhere.refresherUsername" . }}' ||
-    '{{ include "ecr-anywhere.refresherGroup" . }}' in request.userInfo.?groups.orValue([])
+    {{ include "ecr-anywhere.isRefresherExpression" . | nindent 4 | trim }}
+{{- end -}}
+
+{{- define "ecr-anywhere.isRefresherExpression" -}}
+request.userInfo.?username.orValue('') == '{{ include "ecr-anywhere.refresherUsername" . }}' ||
+'{{ include "ecr-anywhere.refresherGroup" . }}' in request.userInfo.?groups.orValue([])
+{{- end -}}
+
+
+{{/* Who the webhook is to the API server. */}}
+{{- define "ecr-anywhere.webhookUsername" -}}
+system:serviceaccount:{{ .Release.Namespace }}:{{ include "ecr-anywhere.fullname" . }}
+{{- end -}}
+
+{{- define "ecr-anywhere.webhookSubjects" -}}
+- kind: ServiceAccount
+  name: {{ include "ecr-anywhere.fullname" . }}
+  namespace: {{ .Release.Namespace }}
+{{- end -}}
+
+{{/* Not empty where the Prometheus operator is to read metrics. */}}
+{{- define "ecr-anywhere.serviceMonitor" -}}
+{{- if and .Values.metrics.port .Values.metrics.serviceMonitor.enabled -}}true{{- end -}}
+{{- end -}}
+
+{{- define "ecr-anywhere.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+# Keys and tokens are readable by this group and nobody else.
+fsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "ecr-anywhere.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{/* What the kubelet would mount by itself, with a token of an hour. */}}
+{{- define "ecr-anywhere.serviceAccountVolume" -}}
+projected:
+  defaultMode: 0440
+  sources:
+    - serviceAccountToken:
+        expirationSeconds: 3600
+        path: token
+    - configMap:
+        name: kube-root-ca.crt
+        items:
+          - key: ca.crt
+            path: ca.crt
 {{- end -}}

@@ -3,7 +3,7 @@
 {{- define "ecr-anywhere.image" -}}
 {{- $image := .Values.image -}}
 {{- if not $image.repository -}}
-{{- fail "image.repository is missing: build and push the image of webhook/Dockerfile, then add --set image.repository=registry.example.com/ecr-anywhere" -}}
+{{- fail "image.repository is missing: none is published. Build the image of webhook/Dockerfile and push it to a registry that the cluster can already pull from (in a private ECR it would wait for itself), then add --set image.repository=registry.example.com/ecr-anywhere" -}}
 {{- end -}}
 {{- if $image.digest -}}
 {{ $image.repository }}@{{ $image.digest }}
@@ -32,8 +32,23 @@
 {{ .Values.aws.credentialsSecret }}
 {{- end -}}
 
+{{/* A name of its own in mode self: whoever comes from another mode keeps that Secret. */}}
 {{- define "ecr-anywhere.tlsSecret" -}}
-{{ .Values.tls.secretName | default (printf "%s-tls" (include "ecr-anywhere.fullname" .)) }}
+{{- if and .Values.tls.caBundle (ne .Values.tls.mode "provided") -}}
+{{- fail (printf "tls.caBundle is set, and tls.mode is %s, which needs none: leave it out, or add --set tls.mode=provided" .Values.tls.mode) -}}
+{{- end -}}
+{{ .Values.tls.secretName | default (printf "%s-%s" (include "ecr-anywhere.fullname" .) (ternary "self-tls" "tls" (eq .Values.tls.mode "self"))) }}
+{{- end -}}
+
+{{/* Roles go into namespaces that are there. Nothing is said where helm does not ask the cluster, as with Argo CD. */}}
+{{- define "ecr-anywhere.refresherNamespaces" -}}
+{{- if lookup "v1" "Namespace" "" "kube-system" -}}
+{{- range .Values.refresher.namespaces -}}
+{{- if not (lookup "v1" "Namespace" "" .) -}}
+{{- fail (printf "refresher.namespaces names %s, and there is no such namespace: kubectl create namespace %s, or leave it out" . .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "ecr-anywhere.caBundle" -}}

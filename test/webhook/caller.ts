@@ -1,0 +1,37 @@
+// Requests to an API server as some identity, with whatever a test wants to send.
+import { type RequestOptions, request } from 'node:https';
+import { KubeConfig } from '@kubernetes/client-node';
+
+export interface CallAnswer {
+  status: number;
+  text: string;
+}
+export type Call = (
+  method: string,
+  path: string,
+  body?: unknown,
+  contentType?: string,
+) => Promise<CallAnswer>;
+
+/** A caller with the identity of a kubeconfig. */
+export async function callerOf(kubeconfig: string): Promise<Call> {
+  const config = new KubeConfig();
+  config.loadFromString(kubeconfig);
+  const options: RequestOptions = {};
+  await config.applyToHTTPSOptions(options);
+  return (method, path, body, contentType = 'application/json') =>
+    new Promise((resolve, reject) => {
+      const headers = { ...options.headers, 'content-type': contentType };
+      const url = `${config.getCurrentCluster()?.server}${path}`;
+      const asked = request(url, { ...options, method, headers }, (response) => {
+        let text = '';
+        response.setEncoding('utf8');
+        response.on('data', (chunk: string) => {
+          text += chunk;
+        });
+        response.on('end', () => resolve({ status: response.statusCode ?? 0, text }));
+      });
+      asked.on('error', reject);
+      asked.end(body === undefined ? undefined : JSON.stringify(body));
+    });
+}

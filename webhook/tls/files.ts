@@ -1,0 +1,60 @@
+// tls.mode provided and cert-manager: the serving certificate and its key are files, which somebody else replaces.
+import { readFile } from 'node:fs/promises';
+import { createSecureContext } from 'node:tls';
+import type { Logger } from 'pino';
+import { watch } from '../watch.ts';
+import type { KeyPair, Tls } from './tls.ts';
+
+/**
+ * Reads the files, and goes on watching them.
+ *
+ * @param onPair hears of each new certificate
+ * @throws Error that names the file, or says that the two do not fit
+ */
+export async function tlsOfFiles(
+  certFile: string,
+  keyFile: string,
+  onPair: (pair: KeyPair) => void,
+  logger: Logger,
+): Promise<Tls> {
+  let isFailing = false;
+  const read = async () => {
+    const next = await readKeyPair(certFile, keyFile);
+    isFailing = false;
+    return next;
+  };
+  let pair = await read();
+  const stop = watch(
+    read,
+    (a, b) => a.cert === b.cert && a.key === b.key,
+    pair,
+    (next) => {
+      pair = next;
+      onPair(next);
+    },
+    ({ message }) => {
+      isFailing = true;
+      logger.error({ message }, 'serving certificate not replaced');
+    },
+  );
+  return { pair: () => pair, trusted: () => undefined, isFailing: () => isFailing, stop: async () => stop() };
+}
+
+async function readKeyPair(certFile: string, keyFile: string): Promise<KeyPair> {
+  const [cert, key] = await Promise.all([readText(certFile), readText(keyFile)]);
+  const pair = { cert, key };
+  try {
+    createSecureContext(pair);
+  } catch (error) {
+    throw new Error(
+      `${certFile} and ${keyFile} are not a certificate and its key: ${(error as Error).message}`,
+    );
+  }
+  return pair;
+}
+
+function readText(file: string): Promise<string> {
+  return readFile(file, 'utf8').catch((error: Error) => {
+    throw new Error(`${file} cannot be read: ${error.message}`);
+  });
+}

@@ -1,0 +1,138 @@
+// What `helm test` runs: does a labelled Secret get its credentials? Prints a sentence for each step; never a credential.
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Agent, request } from 'undici';
+import { z } from 'zod';
+import { ANNOTATION, SECRET_LABEL, SECRET_TYPE, WEBHOOK_NAME, WEBHOOK_PATH } from '../contract/names.ts';
+
+const REQUEST_TIMEOUT_MS = 30_000;
+
+const Environment = z.object({
+  KUBERNETES_SERVICE_HOST: z.string(),
+  KUBERNETES_SERVICE_PORT: z.string(),
+  SERVICE_ACCOUNT_DIR: z.string(),
+  WEBHOOK_CONFIGURATION: z.string(),
+  /** https://name.namespace.svc:port */
+  WEBHOOK_URL: z.string(),
+  /** Where a Secret is to be tried. */
+  TEST_NAMESPACE: z.string(),
+  /** Whether it is enabled, so that the API server may be asked to create one. */
+  THROUGH_API_SERVER: z.stringbool(),
+});
+
+const Configuration = z.object({
+  webhooks: z.array(
+    z.object({ name: z.string(), clientConfig: z.object({ caBundle: z.string().optional() }) }),
+  ),
+});
+const Review = z.object({
+  response: z.object({
+    allowed: z.boolean(),
+    patch: z.string().optional(),
+    warnings: z.array(z.string()).optional(),
+    status: z.object({ message: z.string() }).optional(),
+  }),
+});
+const Created = z.object({
+  metadata: z.object({ annotations: z.record(z.string(), z.string()).optional() }),
+});
+
+const env = Environment.parse(process.env);
+const say = (sentence: string) => console.log(sentence);
+
+const host = env.KUBERNETES_SERVICE_HOST;
+const apiServer = `https://${host.includes(':') ? `[${host}]` : host}:${env.KUBERNETES_SERVICE_PORT}`;
+const secret = {
+  apiVersion: 'v1',
+  kind: 'Secret',
+  type: SECRET_TYPE,
+  metadata: {
+    name: 'ecr-anywhere-test',
+    namespace: env.TEST_NAMESPACE,
+    labels: { [SECRET_LABEL.key]: SECRET_LABEL.value },
+  },
+};
+
+async function ask(
+  url: string,
+  ca: string,
+  options: { token?: string; body?: object } = {},
+): Promise<unknown> {
+  const { token, body } = options;
+  const answer = await request(url, {
+    method: body ? 'POST' : 'GET',
+    headers: {
+      ...(body && { 'content-type': 'application/json' }),
+      ...(token !== undefined && { authorization: `Bearer ${token}` }),
+    },
+    ...(body && { body: JSON.stringify(body) }),
+    dispatcher: new Agent({ connect: { ca } }),
+    signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
+  });
+  const text = await answer.body.text();
+  const parsed: unknown = JSON.parse(text);
+  if (answer.statusCode < 300) return parsed;
+  throw new Error(
+    z.object({ message: z.string() }).safeParse(parsed).data?.message ?? `HTTP ${answer.statusCode}`,
+  );
+}
+
+async function verify(): Promise<void> {
+  const [token = '', clusterCa = ''] = await Promise.all(
+    ['token', 'ca.crt'].map((file) => readFile(join(env.SERVICE_ACCOUNT_DIR, file), 'utf8')),
+  );
+  const asked = `${apiServer}/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${env.WEBHOOK_CONFIGURATION}`;
+  const { webhooks } = Configuration.parse(await ask(asked, clusterCa, { token }));
+  const caBundle = webhooks.find(({ name }) => name === WEBHOOK_NAME)?.clientConfig.caBundle;
+  if (!caBundle)
+    throw new Error(`The webhook configuration ${env.WEBHOOK_CONFIGURATION} has no caBundle yet.`);
+  const trusted = Buffer.from(caBundle, 'base64').toString();
+  await ask(`${env.WEBHOOK_URL}/readyz`, trusted);
+  say(`The webhook is ready, and the API server trusts its certificate.`);
+
+  if (env.THROUGH_API_SERVER) {
+    const path = `/api/v1/namespaces/${env.TEST_NAMESPACE}/secrets?dryRun=All`;
+    const { metadata } = Created.parse(await ask(`${apiServer}${path}`, clusterCa, { token, body: secret }));
+    const { annotations = {} } = metadata;
+    if (!annotations[ANNOTATION.expiresAt])
+      throw new Error(
+        `The API server did not ask the webhook about a labelled Secret in ${env.TEST_NAMESPACE}: is the namespace enabled?`,
+      );
+    const hosts = (annotations[ANNOTATION.registries] ?? '').split(',').map((entry) => entry.split('=')[0]);
+    say(
+      `A labelled Secret in ${env.TEST_NAMESPACE} would get credentials for ${hosts.join(', ')} (dry run).`,
+    );
+    return;
+  }
+  const review = {
+    apiVersion: 'admission.k8s.io/v1',
+    kind: 'AdmissionReview',
+    request: {
+      uid: 'helm-test',
+      kind: { group: '', version: 'v1', kind: 'Secret' },
+      resource: { group: '', version: 'v1', resource: 'secrets' },
+      namespace: env.TEST_NAMESPACE,
+      name: secret.metadata.name,
+      operation: 'CREATE',
+      dryRun: true,
+      userInfo: { username: 'helm-test', groups: [] },
+      object: secret,
+    },
+  };
+  const { response } = Review.parse(
+    await ask(`${env.WEBHOOK_URL}${WEBHOOK_PATH}`, trusted, { body: review }),
+  );
+  for (const warning of response.warnings ?? []) say(`Warning: ${warning}`);
+  if (!response.allowed) throw new Error(response.status?.message ?? 'refused');
+  if (!response.patch) throw new Error('The webhook let a labelled Secret pass without credentials.');
+  say(`Asked for a Secret of the namespace ${env.TEST_NAMESPACE}, the webhook has credentials from AWS.`);
+  say('To go through the API server, name an enabled namespace: --set test.namespace=…');
+}
+
+try {
+  await verify();
+} catch (error) {
+  const { message, cause } = error as Error;
+  console.error(`Failed: ${message}${cause instanceof Error ? `: ${cause.message}` : ''}`);
+  process.exitCode = 1;
+}
