@@ -97,14 +97,14 @@ describe.each(VERSIONS)('Helm %i', (version) => {
     const stream = '/api/v1/namespaces/stream/secrets';
     const make = (name: string, metadata: object) =>
       admin('POST', stream, { type: SECRET_TYPE, metadata: { name, ...metadata } });
-    await make('leaves', { labels });
-    await make('goes', { labels, finalizers: ['example.com/wait'] });
+    await make(`leaves-${version}`, { labels });
+    await make(`goes-${version}`, { labels, finalizers: ['example.com/wait'] });
     for (const { program } of replicas.pods) program.signal('SIGSTOP');
     try {
       await expect(make('waits', { labels })).rejects.toThrow(/failed calling webhook/);
-      await admin('PATCH', `${stream}/leaves`, { metadata: { labels: null } });
-      await admin('DELETE', `${stream}/goes`);
-      await admin('PATCH', `${stream}/goes`, { metadata: { finalizers: null } });
+      await admin('PATCH', `${stream}/leaves-${version}`, { metadata: { labels: null } });
+      await admin('DELETE', `${stream}/goes-${version}`);
+      await admin('PATCH', `${stream}/goes-${version}`, { metadata: { finalizers: null } });
       for (const path of [`/api/v1/namespaces/${NAMESPACE}/secrets`, '/api/v1/namespaces/default/secrets'])
         await admin('POST', `${path}?dryRun=All`, { metadata: { name: 'x', labels } });
       await admin('POST', `${stream}?dryRun=All`, { metadata: { name: 'x' } });
