@@ -13,6 +13,9 @@ export interface RefresherFunctionProps {
   readonly interval: Duration;
   readonly clusterDeadline: Duration;
   readonly clusterConcurrency: number;
+  readonly eksRegions: readonly string[];
+  readonly assumableRoles: readonly string[];
+  readonly allowLocalServers: boolean;
   readonly memory: number;
   readonly timeout: Duration;
   readonly logRetention: RetentionDays | undefined;
@@ -58,6 +61,7 @@ export class RefresherFunction extends Construct {
               ],
             }),
             new PolicyStatement({ actions: ['sqs:SendMessage'], resources: [failures.queueArn] }),
+            ...this.eksStatements(props),
           ],
         }),
       },
@@ -79,6 +83,10 @@ export class RefresherFunction extends Construct {
       environment: {
         [ENVIRONMENT.clusterDeadline]: String(props.clusterDeadline.toSeconds()),
         [ENVIRONMENT.clusterConcurrency]: String(props.clusterConcurrency),
+        ...(props.assumableRoles.length > 0 && {
+          [ENVIRONMENT.assumableRoles]: props.assumableRoles.join(','),
+        }),
+        ...(props.allowLocalServers && { [ENVIRONMENT.allowLocalServers]: 'true' }),
         NODE_OPTIONS: '--enable-source-maps',
       },
       // The next tick is the retry. An event that waits for a free execution is given up before the next one comes.
@@ -102,5 +110,24 @@ export class RefresherFunction extends Construct {
           "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);",
       },
     });
+  }
+
+  /** What registered EKS clusters need: their endpoints and authorities, and the roles that are named for them. */
+  private eksStatements({ eksRegions, assumableRoles }: RefresherFunctionProps): PolicyStatement[] {
+    return [
+      ...(eksRegions.length > 0
+        ? [
+            new PolicyStatement({
+              actions: ['eks:DescribeCluster'],
+              resources: eksRegions.map((region) =>
+                Stack.of(this).formatArn({ service: 'eks', region, resource: 'cluster', resourceName: '*' }),
+              ),
+            }),
+          ]
+        : []),
+      ...(assumableRoles.length > 0
+        ? [new PolicyStatement({ actions: ['sts:AssumeRole'], resources: [...assumableRoles] })]
+        : []),
+    ];
   }
 }

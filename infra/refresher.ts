@@ -22,6 +22,12 @@ export interface RefresherProps {
   readonly clusterDeadline?: Duration;
   /** Clusters that run at the same time. Default: 25. */
   readonly clusterConcurrency?: number;
+  /** Regions whose EKS clusters may be registered with "aws eks get-token" in place of a token. Default: none. */
+  readonly eksRegions?: readonly string[];
+  /** ARNs of the roles that such a kubeconfig may name. Default: none. */
+  readonly assumableRoles?: readonly string[];
+  /** Whether clusters may be on loopback and link-local addresses: for tests only. Default: false. */
+  readonly allowLocalServers?: boolean;
   /** Megabytes; the share of a CPU grows with them. Default: 512. */
   readonly memory?: number;
   /** What a run may take. Default: 15 minutes, the most that Lambda grants. */
@@ -61,6 +67,9 @@ export class Refresher extends Construct {
       interval,
       clusterDeadline: props.clusterDeadline ?? Duration.seconds(CLUSTER_DEADLINE.default),
       clusterConcurrency: props.clusterConcurrency ?? CLUSTER_CONCURRENCY.default,
+      eksRegions: props.eksRegions ?? [],
+      assumableRoles: props.assumableRoles ?? [],
+      allowLocalServers: props.allowLocalServers ?? false,
       memory: props.memory ?? 512,
       timeout: props.timeout ?? Duration.seconds(FUNCTION_TIMEOUT_SECONDS),
       logRetention: props.logRetention,

@@ -6,6 +6,15 @@ import { CLUSTER_CONCURRENCY, CLUSTER_DEADLINE, INTERVAL } from './limits.ts';
 const number = (limits: { min: number; max: number }) =>
   z.coerce.number().int().min(limits.min).max(limits.max);
 const flag = z.preprocess(String, z.stringbool());
+const ROLE_ARN = /^arn:aws[a-z-]*:iam::\d{12}:role\/[\w+=,.@/-]+$/;
+/** Comma-separated on the command line, a list in cdk.json too. */
+const list = (item: RegExp, message: string) =>
+  z
+    .preprocess(
+      (value) => (typeof value === 'string' ? value.split(',').map((text) => text.trim()) : value),
+      z.array(z.string().regex(item, message)),
+    )
+    .default([]);
 
 const Settings = z.object({
   /** Name of the CloudFormation stack; a second stage in the same account and region takes another. */
@@ -23,6 +32,12 @@ const Settings = z.object({
   clusterDeadlineSeconds: number(CLUSTER_DEADLINE).default(CLUSTER_DEADLINE.default),
   /** How many clusters run at the same time. */
   clusterConcurrency: number(CLUSTER_CONCURRENCY).default(CLUSTER_CONCURRENCY.default),
+  /** Regions whose EKS clusters may be registered with "aws eks get-token" in place of a token, comma-separated. */
+  eksRegions: list(/^[a-z]{2,4}(-[a-z]+)+-\d+$/, 'must be regions such as eu-central-1'),
+  /** The roles that such a kubeconfig may name, comma-separated: ARNs, in this account or others. */
+  assumableRoles: list(ROLE_ARN, 'must be ARNs such as arn:aws:iam::123456789012:role/refresher'),
+  /** Whether clusters may be on loopback and link-local addresses: for tests on one machine only. */
+  allowLocalServers: flag.default(false),
 });
 
 export type Settings = Readonly<z.infer<typeof Settings>>;

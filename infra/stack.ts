@@ -21,6 +21,9 @@ export class EcrAnywhereStack extends Stack {
       scheduleEnabled: settings.scheduleEnabled,
       clusterDeadline: Duration.seconds(settings.clusterDeadlineSeconds),
       clusterConcurrency: settings.clusterConcurrency,
+      eksRegions: settings.eksRegions,
+      assumableRoles: settings.assumableRoles,
+      allowLocalServers: settings.allowLocalServers,
       ...(settings.alarmEmail !== undefined && { alarmEmail: settings.alarmEmail }),
     });
     const { functionName } = refresher.function;

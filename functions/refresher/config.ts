@@ -6,11 +6,21 @@ const Environment = z
   .object({
     [ENVIRONMENT.clusterDeadline]: z.coerce.number().min(1).max(900),
     [ENVIRONMENT.clusterConcurrency]: z.coerce.number().int().min(1).max(500),
+    // Separated by commas, as an environment variable has no lists.
+    [ENVIRONMENT.assumableRoles]: z
+      .string()
+      .default('')
+      .transform((text) => text.split(',').filter(Boolean)),
+    [ENVIRONMENT.allowLocalServers]: z.stringbool().default(false),
     AWS_LAMBDA_FUNCTION_NAME: z.string().min(1),
+    AWS_REGION: z.string().min(1),
   })
   .transform((env) => ({
     clusterDeadlineMs: env.CLUSTER_DEADLINE_SECONDS * 1000,
     clusterConcurrency: env.CLUSTER_CONCURRENCY,
+    region: env.AWS_REGION,
+    assumableRoles: env.ASSUMABLE_ROLES,
+    allowLocalServers: env.ALLOW_LOCAL_SERVERS,
     /** Tells the metrics of several deployments in one account apart. */
     service: env.AWS_LAMBDA_FUNCTION_NAME,
   }));

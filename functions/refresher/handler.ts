@@ -6,13 +6,17 @@ import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import type { Context } from 'aws-lambda';
 import type { ClusterReport } from './cluster.ts';
 import { readConfig } from './config.ts';
+import { eksAccess } from './eks.ts';
 import { isWholeRun, readEvent } from './event.ts';
 import { type ClusterSummary, failureOf, metricsOf, summarize } from './report.ts';
 import { run } from './run.ts';
 import { METRIC, METRICS_NAMESPACE, REPORTING_SECONDS } from './settings.ts';
 
 const config = readConfig(process.env);
-const client = new SecretsManagerClient({ maxAttempts: 5, retryMode: 'adaptive' });
+const services = {
+  secrets: new SecretsManagerClient({ maxAttempts: 5, retryMode: 'adaptive' }),
+  eks: eksAccess(config),
+};
 const logger = new Logger({ serviceName: config.service });
 
 export interface Answer {
@@ -26,7 +30,7 @@ export async function handler(rawEvent: unknown, context: Context): Promise<Answ
   const event = readEvent(rawEvent);
   const remainingMs = context.getRemainingTimeInMillis() - REPORTING_SECONDS * 1000;
   const signal = AbortSignal.timeout(Math.max(remainingMs, 1_000));
-  const reports = await run(client, event, config, Date.now, signal, log);
+  const reports = await run(services, event, config, Date.now, signal, log);
   if (isWholeRun(event)) writeMetrics(reports);
   const failure = failureOf(reports);
   if (failure !== undefined) throw new Error(failure);

@@ -1,15 +1,24 @@
-// From a kubeconfig to a server and an identity. Nothing in it is executed and no file it names is read:
-// whatever would need that is refused by name.
+// From a kubeconfig to a server and an identity. Nothing in it is executed and no file it names is read: what would need
+// that is refused by name, but for the exec entries that exec.ts understands.
 import { parse } from 'yaml';
 import { z } from 'zod';
+import { type EksIdentity, readExec } from './exec.ts';
 
-/** How to reach an API server, and as whom. Certificates and keys are PEM. */
-export interface ClusterAccess {
+/** What an API server is shown. Certificates and keys are PEM. */
+export type Credential = { readonly token: string } | { readonly cert: string; readonly key: string };
+
+/** How to reach an API server, and as whom. */
+export interface ClusterAccess<Identity = Credential> {
   readonly server: string;
   readonly ca?: string;
   readonly serverName?: string;
-  readonly identity: { readonly token: string } | { readonly cert: string; readonly key: string };
+  /** An HTTP proxy, with a user and a password in it if it wants them. */
+  readonly proxyUrl?: string;
+  readonly identity: Identity;
 }
+
+/** What a kubeconfig says: an EKS identity has to become a token yet. */
+export type RegisteredAccess = ClusterAccess<Credential | EksIdentity>;
 
 /** A kubeconfig that cannot be used. The message quotes names of fields and entries, never a value. */
 export class KubeconfigError extends Error {
@@ -17,7 +26,7 @@ export class KubeconfigError extends Error {
 }
 
 const Kubeconfig = z.object({
-  'current-context': z.string().min(1),
+  'current-context': z.string().optional(),
   contexts: z.array(
     z.object({ name: z.string(), context: z.object({ cluster: z.string(), user: z.string() }) }),
   ),
@@ -42,6 +51,12 @@ const Server = z.object({
     .refine((url) => !/^https:\/\/[^/?#]*@/.test(url), 'must not hold a user or a password'),
   'certificate-authority-data': Embedded.optional(),
   'tls-server-name': z.string().optional(),
+  'proxy-url': z
+    .union([
+      z.literal(''),
+      z.url({ protocol: /^https?$/, error: 'must be an http or https URL: SOCKS is not supported' }),
+    ])
+    .optional(),
 });
 
 const Identity = z.object({
@@ -60,10 +75,8 @@ const REFUSED_OF_SERVER: Readonly<Record<string, string>> = {
   'certificate-authority':
     'names a file: embed it as certificate-authority-data (kubectl config view --flatten --minify --raw)',
   'insecure-skip-tls-verify': 'would hand the credentials to anyone: give certificate-authority-data instead',
-  'proxy-url': 'is not supported',
 };
 const REFUSED_OF_USER: Readonly<Record<string, string>> = {
-  exec: 'would run a command: register a token or a client certificate',
   'auth-provider': 'would run a plugin: register a token or a client certificate',
   tokenFile: 'names a file: give token',
   'client-certificate':
@@ -77,13 +90,15 @@ const REFUSED_OF_USER: Readonly<Record<string, string>> = {
 };
 
 /**
- * Reads the current context of a kubeconfig.
+ * Reads a context of a kubeconfig.
  *
+ * @param contextName where it is not the current one
  * @throws KubeconfigError that names what is missing or refused, and the way out
  */
-export function readKubeconfig(text: string): ClusterAccess {
+export function readKubeconfig(text: string, contextName?: string): RegisteredAccess {
   const config = check(Kubeconfig, load(text), 'it is not a kubeconfig');
-  const current = config['current-context'];
+  const current = contextName ?? config['current-context'];
+  if (!current) throw new KubeconfigError('it is not a kubeconfig: current-context: is missing');
   const { context } = find(config.contexts, current, 'context');
   const { cluster } = find(config.clusters, context.cluster, 'cluster');
   const { user } = find(config.users, context.user, 'user');
@@ -95,11 +110,26 @@ export function readKubeconfig(text: string): ClusterAccess {
     server: server.server.replace(/\/+$/, ''),
     ...(server['certificate-authority-data'] && { ca: server['certificate-authority-data'] }),
     ...(server['tls-server-name'] && { serverName: server['tls-server-name'] }),
-    identity: identityOf(identity, context.user),
+    ...(server['proxy-url'] && { proxyUrl: server['proxy-url'] }),
+    identity: user?.exec
+      ? execIdentity(user.exec, identity, context.user)
+      : identityOf(identity, context.user),
   };
 }
 
-function identityOf(user: z.infer<typeof Identity>, name: string): ClusterAccess['identity'] {
+function execIdentity(exec: unknown, user: z.infer<typeof Identity>, name: string): EksIdentity {
+  if (Object.values(user).some(Boolean))
+    throw new KubeconfigError(
+      `user "${name}": "exec" stands beside another credential: leave one of them out`,
+    );
+  try {
+    return readExec(exec);
+  } catch (error) {
+    throw new KubeconfigError(`user "${name}": "exec" ${(error as Error).message}`);
+  }
+}
+
+function identityOf(user: z.infer<typeof Identity>, name: string): Credential {
   const cert = user['client-certificate-data'];
   const key = user['client-key-data'];
   // One identity is enough; with both (AKS), the token is the one that can be revoked.

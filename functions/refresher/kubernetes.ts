@@ -3,7 +3,7 @@
 // "Metadata-only fetches"), and of the annotations only ours are kept.
 import { setTimeout as sleep } from 'node:timers/promises';
 import pRetry from 'p-retry';
-import { Agent, type Dispatcher } from 'undici';
+import { Agent, type Dispatcher, ProxyAgent } from 'undici';
 import { z } from 'zod';
 import {
   ANNOTATION,
@@ -12,7 +12,8 @@ import {
   SECRET_LABEL,
   SECRET_TYPE,
 } from '../../contract/names.ts';
-import type { ClusterAccess } from './kubeconfig.ts';
+import type { UsableAccess } from './access.ts';
+import { lookupElsewhere } from './local-addresses.ts';
 
 /** Small, because several pages are in memory at the same time, and a server that lies fills each to its limit. */
 const PAGE_SIZE = 50;
@@ -97,30 +98,35 @@ const OURS: ReadonlySet<string> = new Set(Object.values(ANNOTATION));
 
 /** A connection to one API server, as one identity. Close it when the cluster's turn is over. */
 export class KubernetesApi implements AsyncDisposable {
-  readonly #access: ClusterAccess;
-  readonly #agent: Agent;
+  readonly #access: UsableAccess;
+  readonly #agent: Agent | ProxyAgent;
   readonly #signal: AbortSignal;
 
   /**
    * @param connections how many requests run at the same time at most
    * @param signal ends all requests
    */
-  constructor(access: ClusterAccess, connections: number, signal: AbortSignal) {
+  constructor(access: UsableAccess, connections: number, signal: AbortSignal) {
     this.#access = access;
     this.#signal = signal;
-    const { ca, serverName, identity } = access;
-    this.#agent = new Agent({
+    const { ca, serverName, identity, proxyUrl } = access;
+    const limits = {
       connections,
       headersTimeout: REQUEST_TIMEOUT_MS,
       bodyTimeout: REQUEST_TIMEOUT_MS,
       maxResponseSize: MAX_RESPONSE_BYTES,
-      connect: {
-        timeout: CONNECT_TIMEOUT_MS,
-        ...(ca !== undefined && { ca }),
-        ...(serverName !== undefined && { servername: serverName }),
-        ...('cert' in identity && identity),
-      },
-    });
+    };
+    // To a server, or a proxy, elsewhere.
+    const away = { timeout: CONNECT_TIMEOUT_MS, ...(!access.allowLocal && { lookup: lookupElsewhere }) };
+    const tls = {
+      ...(ca !== undefined && { ca }),
+      ...(serverName !== undefined && { servername: serverName }),
+      ...('cert' in identity && identity),
+    };
+    this.#agent =
+      proxyUrl === undefined
+        ? new Agent({ ...limits, connect: { ...away, ...tls } })
+        : new ProxyAgent({ ...limits, uri: proxyUrl, proxyTls: away, requestTls: tls });
     // A request's own signal does not end it while the connection is still being made.
     signal.addEventListener('abort', () => void this.#agent.destroy(signal.reason as Error).catch(() => {}), {
       once: true,
@@ -168,7 +174,7 @@ export class KubernetesApi implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (!this.#agent.destroyed) await this.#agent.destroy();
+    await this.#agent.destroy().catch(() => {});
   }
 
   async #list(path: string, query: Readonly<Record<string, string>>): Promise<z.infer<typeof Item>[]> {
@@ -234,7 +240,7 @@ export class KubernetesApi implements AsyncDisposable {
           await sleep(waitMs, undefined, { signal: this.#signal });
       },
     }).catch((error: unknown) => {
-      throw error instanceof KubernetesError ? error : unanswered(what, error);
+      throw error instanceof KubernetesError ? error : unanswered(what, error, this.#signal);
     });
   }
 
@@ -252,7 +258,7 @@ export class KubernetesApi implements AsyncDisposable {
       }
       throw refusal(what, response.statusCode, this.#withoutToken(text), response.headers['retry-after']);
     } catch (error) {
-      throw error instanceof KubernetesError ? error : unanswered(what, error);
+      throw error instanceof KubernetesError ? error : unanswered(what, error, this.#signal);
     }
   }
 
@@ -303,12 +309,12 @@ function refusal(
   });
 }
 
-function unanswered(what: string, error: unknown): KubernetesError {
+function unanswered(what: string, error: unknown, signal: AbortSignal): KubernetesError {
   // A host with several addresses fails with one error for each of them, and no message of its own.
   const failure = error instanceof AggregateError ? (error.errors[0] ?? error) : error;
-  const { code, message, name } = failure as NodeJS.ErrnoException;
-  const isDeadline = name === 'TimeoutError' || name === 'AbortError';
-  const said = isDeadline
+  const { code, message } = failure as NodeJS.ErrnoException;
+  // By the signal, not by the error's name: undici's word for a proxy that refuses is AbortError, too.
+  const said = signal.aborted
     ? "no answer before the cluster's deadline"
     : `${message}${code ? ` (${code})` : ''}`;
   return new KubernetesError(what, said, { scope: 'cluster', cause: failure });

@@ -2,13 +2,21 @@
 // others nothing.
 import type { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import pMap from 'p-map';
+import { type AccessSettings, usableAccess } from './access.ts';
 import { type ClusterReport, notServed, PATCHES_AT_ONCE, refreshCluster } from './cluster.ts';
+import type { Eks } from './eks.ts';
 import type { RefreshEvent } from './event.ts';
 import { readKubeconfig as parseKubeconfig } from './kubeconfig.ts';
 import { KubernetesApi } from './kubernetes.ts';
 import { listClusters, readKubeconfig } from './registry.ts';
 
-export interface RunSettings {
+/** What of AWS a run needs. */
+export interface RunServices {
+  readonly secrets: SecretsManagerClient;
+  readonly eks: Eks;
+}
+
+export interface RunSettings extends AccessSettings {
   readonly clusterDeadlineMs: number;
   readonly clusterConcurrency: number;
 }
@@ -22,20 +30,20 @@ export interface RunSettings {
  * @throws Error where the clusters cannot be listed, or the event names one that is not registered
  */
 export async function run(
-  client: SecretsManagerClient,
+  services: RunServices,
   event: RefreshEvent,
   settings: RunSettings,
   now: () => number,
   signal: AbortSignal,
   report: (cluster: ClusterReport) => void,
 ): Promise<ClusterReport[]> {
-  const clusters = select(await listClusters(client, signal), event.clusters);
+  const clusters = select(await listClusters(services.secrets, signal), event.clusters);
   return pMap(
     clusters,
     async (cluster) => {
       const outcome = signal.aborted
         ? notServed(cluster, "the run's time was up before its turn")
-        : await turn(client, cluster, event, settings, now(), signal);
+        : await turn(services, cluster, event, settings, now(), signal);
       report(outcome);
       return outcome;
     },
@@ -55,16 +63,17 @@ function select(registered: readonly string[], only: readonly string[] | undefin
 }
 
 async function turn(
-  client: SecretsManagerClient,
+  { secrets, eks }: RunServices,
   cluster: string,
   event: RefreshEvent,
-  { clusterDeadlineMs }: RunSettings,
+  settings: RunSettings,
   now: number,
   runSignal: AbortSignal,
 ): Promise<ClusterReport> {
-  const signal = AbortSignal.any([runSignal, AbortSignal.timeout(clusterDeadlineMs)]);
+  const signal = AbortSignal.any([runSignal, AbortSignal.timeout(settings.clusterDeadlineMs)]);
   try {
-    const access = parseKubeconfig(await readKubeconfig(client, cluster, signal));
+    const registered = parseKubeconfig(await readKubeconfig(secrets, cluster, signal));
+    const access = await usableAccess(registered, eks, settings, signal);
     await using api = new KubernetesApi(access, PATCHES_AT_ONCE, signal);
     return await refreshCluster(cluster, api, event, now, signal);
   } catch (error) {

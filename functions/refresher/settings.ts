@@ -13,6 +13,10 @@ export const ENVIRONMENT = {
   clusterDeadline: 'CLUSTER_DEADLINE_SECONDS',
   /** How many clusters run at the same time. */
   clusterConcurrency: 'CLUSTER_CONCURRENCY',
+  /** ARNs of the roles that kubeconfigs may name, comma-separated. */
+  assumableRoles: 'ASSUMABLE_ROLES',
+  /** Whether clusters may be on loopback and link-local addresses: where they are processes, in tests. */
+  allowLocalServers: 'ALLOW_LOCAL_SERVERS',
 } as const;
 
 /** CloudWatch namespace of the metrics; their one dimension is `service`, the function's name. */

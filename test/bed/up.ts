@@ -75,7 +75,9 @@ export class Bed implements AsyncDisposable {
       {
         title: 'cdk bootstrap, cdk deploy',
         task: async () => {
-          this.#deployment = await deployStack(isUp(this.#emulator, 'the local AWS'), { context });
+          this.#deployment = await deployStack(isUp(this.#emulator, 'the local AWS'), {
+            context: { ...context, allowLocalServers: true },
+          });
         },
       },
       ...clusters.flatMap((name): ListrTask[] => [

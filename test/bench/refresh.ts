@@ -4,7 +4,7 @@ import pMap from 'p-map';
 import { Pool } from 'undici';
 import { SECRET_LABEL, SECRET_TYPE } from '../../contract/names.ts';
 import { type ClusterReport, PATCHES_AT_ONCE, refreshCluster } from '../../functions/refresher/cluster.ts';
-import { readKubeconfig } from '../../functions/refresher/kubeconfig.ts';
+import { type ClusterAccess, readKubeconfig } from '../../functions/refresher/kubeconfig.ts';
 import { KubernetesApi } from '../../functions/refresher/kubernetes.ts';
 import { startAwsEndpoint } from '../bed/aws-endpoint.ts';
 import { startControlPlane } from '../bed/control-plane.ts';
@@ -71,7 +71,7 @@ export async function benchRefresh(dir: string): Promise<Row[]> {
     const callsBefore = ecr.calls.length;
     const startedAt = performance.now();
     const signal = AbortSignal.timeout(120_000);
-    await using api = new KubernetesApi(refresher, PATCHES_AT_ONCE, signal);
+    await using api = new KubernetesApi(refresher as ClusterAccess, PATCHES_AT_ONCE, signal);
     const report = await refreshCluster('bench', api, { dryRun: false, force }, Date.now(), signal);
     return { ms: performance.now() - startedAt, report, calls: ecr.calls.length - callsBefore };
   };

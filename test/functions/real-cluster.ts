@@ -7,6 +7,7 @@ import pMap from 'p-map';
 import { formatTime } from '../../contract/freshness.ts';
 import { ANNOTATION, NAMESPACE_LABEL, SECRET_KEY, SECRET_LABEL, SECRET_TYPE } from '../../contract/names.ts';
 import type { ClusterReport } from '../../functions/refresher/cluster.ts';
+import type { Eks } from '../../functions/refresher/eks.ts';
 import { readEvent } from '../../functions/refresher/event.ts';
 import { run } from '../../functions/refresher/run.ts';
 import { CLUSTERS_PREFIX } from '../../functions/refresher/settings.ts';
@@ -195,6 +196,11 @@ export function secretPath(path: string): string {
   return `/api/v1/namespaces/${namespace}/secrets/${name}`;
 }
 
+/** For clusters whose kubeconfigs have credentials of their own. */
+export const NO_EKS: Eks = {
+  access: () => Promise.reject(new Error('no EKS in this test')),
+};
+
 /** One run of the refresher over clusters that are registered with these values. */
 export async function runOn(
   clusters: Readonly<Record<string, Value>>,
@@ -205,9 +211,9 @@ export async function runOn(
   const secrets = Object.entries(clusters).map(([name, value]) => [`${CLUSTERS_PREFIX}${name}`, value]);
   await using registry = await startSecretsManager(Object.fromEntries(secrets));
   const reports = await run(
-    registry.client,
+    { secrets: registry.client, eks: NO_EKS },
     readEvent(event),
-    { clusterDeadlineMs, clusterConcurrency: 10 },
+    { clusterDeadlineMs, clusterConcurrency: 10, region: 'eu-central-1', allowLocalServers: true },
     now,
     AbortSignal.timeout(300_000),
     () => {},

@@ -39,7 +39,9 @@ describe('the stack', () => {
   let stack: Deployment;
 
   beforeAll(async () => {
-    stack = await deployStack(emulator, { context: { scheduleEnabled: false, clusterDeadlineSeconds: 2 } });
+    stack = await deployStack(emulator, {
+      context: { scheduleEnabled: false, clusterDeadlineSeconds: 2, allowLocalServers: true },
+    });
   });
 
   test('answers with no clusters, and counts them', async () => {

@@ -10,6 +10,9 @@ const DEFAULTS = {
   scheduleEnabled: true,
   clusterDeadlineSeconds: 120,
   clusterConcurrency: 25,
+  eksRegions: [],
+  assumableRoles: [],
+  allowLocalServers: false,
 };
 
 test('defaults, whatever else the CDK knows', () => {
@@ -33,8 +36,27 @@ test('text and values are the same', () => {
   );
 });
 
+test('lists are comma-separated, or lists', () => {
+  const roles = ['arn:aws:iam::123456789012:role/a', 'arn:aws-cn:iam::123456789012:role/path/b'];
+  for (const lists of [
+    { eksRegions: 'eu-central-1, us-gov-west-1', assumableRoles: roles.join() },
+    { eksRegions: ['eu-central-1', 'us-gov-west-1'], assumableRoles: roles },
+  ])
+    expect(readSettings(lists)).toEqual({
+      ...DEFAULTS,
+      eksRegions: ['eu-central-1', 'us-gov-west-1'],
+      assumableRoles: roles,
+    });
+});
+
 test.each([
   { rateMinutes: 0 },
+  { eksRegions: 'frankfurt' },
+  { eksRegions: '*' },
+  { assumableRoles: '*' },
+  { assumableRoles: 'arn:aws:iam::123456789012:role/*' },
+  { assumableRoles: 'arn:aws:iam::123456789012:user/a' },
+  { allowLocalServers: 'perhaps' },
   { rateMinutes: 121 },
   { rateMinutes: 1.5 },
   { rateMinutes: 'hourly' },
@@ -44,7 +66,8 @@ test.each([
   { clusterConcurrency: 101 },
   { scheduleEnabled: 'perhaps' },
 ])('refuses %j by name', (context) => {
-  expect(() => readSettings(context)).toThrow(`- ${Object.keys(context)[0]}: `);
+  // Of a list the item is named.
+  expect(() => readSettings(context)).toThrow(new RegExp(`- ${Object.keys(context)[0]}(\\.0)?: `));
 });
 
 test('reports every problem together, a mistyped name too', () => {

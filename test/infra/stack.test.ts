@@ -1,5 +1,5 @@
 // What the template says: who may do what, when it runs, what becomes of failures, and the outputs.
-import { Match } from 'aws-cdk-lib/assertions';
+import { Match, type Template } from 'aws-cdk-lib/assertions';
 import { describe, expect, test } from 'vitest';
 import { type Resource, resources, synth } from './synth.ts';
 
@@ -45,6 +45,31 @@ describe('roles', () => {
         },
       },
     ]);
+  });
+
+  test("the function's, where EKS clusters are registered: clusters of the regions, roles of the list", () => {
+    const roleArns = ['arn:aws:iam::123456789012:role/a', 'arn:aws:iam::210987654321:role/path/b'];
+    const withEks = synth({ eksRegions: 'eu-central-1,us-east-1', assumableRoles: roleArns.join() });
+    const own = (from: Template) => {
+      const role = resources(from, 'AWS::IAM::Role').RefresherFunctionRole as unknown as {
+        Properties: { Policies: { PolicyDocument: { Statement: unknown[] } }[] };
+      };
+      return role.Properties.Policies.flatMap(({ PolicyDocument }) => PolicyDocument.Statement);
+    };
+    const without = own(template).map((statement) => JSON.stringify(statement));
+    expect(own(withEks).filter((statement) => !without.includes(JSON.stringify(statement)))).toEqual([
+      {
+        Effect: 'Allow',
+        Action: 'eks:DescribeCluster',
+        Resource: ['eu-central-1', 'us-east-1'].map((region) =>
+          arnOf(`:eks:${region}:{AccountId}:cluster/*`),
+        ),
+      },
+      { Effect: 'Allow', Action: 'sts:AssumeRole', Resource: roleArns },
+    ]);
+    withEks.hasResourceProperties('AWS::Lambda::Function', {
+      Environment: { Variables: Match.objectLike({ ASSUMABLE_ROLES: roleArns.join() }) },
+    });
   });
 
   test("the schedule's: this function and its own queue, and only schedules of its group may assume it", () => {

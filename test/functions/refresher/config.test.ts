@@ -7,6 +7,7 @@ const env = {
   [ENVIRONMENT.clusterDeadline]: '120',
   [ENVIRONMENT.clusterConcurrency]: '25',
   AWS_LAMBDA_FUNCTION_NAME: 'refresher',
+  AWS_REGION: 'eu-central-1',
   PATH: '/usr/bin',
 };
 
@@ -14,14 +15,27 @@ test('reads what the CDK app sets', () => {
   expect(readConfig(env)).toEqual({
     clusterDeadlineMs: 120_000,
     clusterConcurrency: 25,
+    region: 'eu-central-1',
+    assumableRoles: [],
+    allowLocalServers: false,
     service: 'refresher',
   });
+  const roles = ['arn:aws:iam::123456789012:role/a', 'arn:aws:iam::123456789012:role/b'];
+  expect(
+    readConfig({
+      ...env,
+      [ENVIRONMENT.assumableRoles]: roles.join(),
+      [ENVIRONMENT.allowLocalServers]: 'true',
+    }),
+  ).toMatchObject({ assumableRoles: roles, allowLocalServers: true });
 });
 
 test.each([
   { variable: ENVIRONMENT.clusterDeadline, values: [undefined, '', '0', '901', 'soon'] },
   { variable: ENVIRONMENT.clusterConcurrency, values: [undefined, '', '0', '1.5', '501', 'many'] },
   { variable: 'AWS_LAMBDA_FUNCTION_NAME', values: [undefined, ''] },
+  { variable: 'AWS_REGION', values: [undefined, ''] },
+  { variable: ENVIRONMENT.allowLocalServers, values: ['', 'perhaps'] },
 ])('names $variable where it is missing or out of bounds', ({ variable, values }) => {
   for (const value of values) expect(() => readConfig({ ...env, [variable]: value })).toThrow(`${variable} `);
 });

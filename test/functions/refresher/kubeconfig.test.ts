@@ -1,7 +1,7 @@
 // Kubeconfigs as the tools of the trade write them: each is understood, or refused by the name of what is wrong,
 // and no refusal quotes a value.
 import { expect, test } from 'vitest';
-import { type ClusterAccess, readKubeconfig } from '../../../functions/refresher/kubeconfig.ts';
+import { type RegisteredAccess, readKubeconfig } from '../../../functions/refresher/kubeconfig.ts';
 
 /** What must never be in a message. */
 const TOKEN = 'canary-token-3f9b';
@@ -41,7 +41,7 @@ users: [{name: ${name}, user: {${user}}}]
 
 const clientCertificate = `client-certificate-data: ${base64(CERT)}, client-key-data: ${base64(KEY)}`;
 
-const accepted: { title: string; text: string; access: ClusterAccess }[] = [
+const accepted: { title: string; text: string; access: RegisteredAccess }[] = [
   {
     title: 'a bearer token',
     text: kubeconfig(),
@@ -136,6 +136,28 @@ users:
     },
   },
   {
+    title: 'an HTTP proxy with a password',
+    text: kubeconfig({ cluster: `, proxy-url: "http://u:${PASSWORD}@proxy:3128"` }),
+    access: {
+      server: 'https://cluster.example:6443',
+      ca: CA,
+      proxyUrl: `http://u:${PASSWORD}@proxy:3128`,
+      identity: { token: TOKEN },
+    },
+  },
+  {
+    title: 'EKS as "aws eks update-kubeconfig" writes it',
+    text: kubeconfig({
+      name: 'arn:aws:eks:eu-central-1:123456789012:cluster/prod',
+      user: 'exec: {apiVersion: client.authentication.k8s.io/v1beta1, command: aws, args: [--region, eu-central-1, eks, get-token, --cluster-name, prod, --output, json], env: null, interactiveMode: IfAvailable, provideClusterInfo: false}',
+    }),
+    access: {
+      server: 'https://cluster.example:6443',
+      ca: CA,
+      identity: { eks: { cluster: 'prod', region: 'eu-central-1' } },
+    },
+  },
+  {
     title: 'fields that are there and empty',
     text: kubeconfig({
       cluster: ', tls-server-name: "", proxy-url: "", certificate-authority: ""',
@@ -159,6 +181,18 @@ test.each(accepted)('understands $title', ({ text, access }) => {
   expect(readKubeconfig(text)).toEqual(access);
 });
 
+test('a context by its name, whichever is the current one', () => {
+  const text = `current-context: b
+contexts: [{name: a, context: {cluster: c, user: a}}, {name: b, context: {cluster: c, user: b}}]
+clusters: [{name: c, cluster: {server: "https://c.example"}}]
+users: [{name: a, user: {token: ${TOKEN}}}, {name: b, user: {exec: {command: x}}}]
+`;
+  expect(readKubeconfig(text, 'a').identity).toEqual({ token: TOKEN });
+  expect(readKubeconfig(text.replace(/^current.*\n/, ''), 'a').identity).toEqual({ token: TOKEN });
+  expect(() => readKubeconfig(text)).toThrow('user "b": "exec" would run a command');
+  expect(() => readKubeconfig(text, 'c')).toThrow('there is no context named "c"');
+});
+
 const aliasBomb = [
   `a: &a [${TOKEN},${TOKEN}]`,
   ...'bcdefghijklmnopq'
@@ -168,12 +202,17 @@ const aliasBomb = [
 
 const refused: { title: string; text: string; named: string[] }[] = [
   {
-    title: 'EKS as "aws eks update-kubeconfig" writes it',
+    title: 'EKS with a variable of the operator’s',
     text: kubeconfig({
       name: 'arn:aws:eks:eu-central-1:123456789012:cluster/prod',
-      user: `exec: {apiVersion: client.authentication.k8s.io/v1beta1, command: aws, args: [eks, get-token], env: [{name: X, value: ${PASSWORD}}]}`,
+      user: `exec: {apiVersion: client.authentication.k8s.io/v1beta1, command: aws, args: [eks, get-token, --cluster-name, prod], env: [{name: AWS_SECRET_ACCESS_KEY, value: ${PASSWORD}}]}`,
     }),
-    named: ['user "arn:aws:eks:eu-central-1:123456789012:cluster/prod"', '"exec"', 'register a token'],
+    named: [
+      'user "arn:aws:eks:eu-central-1:123456789012:cluster/prod"',
+      '"exec"',
+      'AWS_SECRET_ACCESS_KEY',
+      'leave it out',
+    ],
   },
   {
     title: 'GKE with its plugin',
@@ -186,7 +225,7 @@ const refused: { title: string; text: string; named: string[] }[] = [
   {
     title: 'exec next to a token',
     text: kubeconfig({ user: `token: ${TOKEN}, exec: {command: aws}` }),
-    named: ['"exec"'],
+    named: ['"exec"', 'beside another credential'],
   },
   {
     title: 'an auth-provider',
@@ -224,9 +263,9 @@ const refused: { title: string; text: string; named: string[] }[] = [
     named: ['cluster "main"', '"insecure-skip-tls-verify"', 'certificate-authority-data'],
   },
   {
-    title: 'a proxy',
-    text: kubeconfig({ cluster: `, proxy-url: "http://u:${PASSWORD}@proxy"` }),
-    named: ['"proxy-url"'],
+    title: 'a SOCKS proxy',
+    text: kubeconfig({ cluster: `, proxy-url: "socks5://u:${PASSWORD}@proxy"` }),
+    named: ['proxy-url', 'http', 'SOCKS'],
   },
   {
     title: 'http',

@@ -1,4 +1,6 @@
 // The Kubernetes calls against a server that may answer anything, over HTTP/1.1 and over HTTP/2.
+import { createServer } from 'node:http';
+import { type AddressInfo, connect } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
 import { ANNOTATION } from '../../../contract/names.ts';
 import type { ClusterAccess } from '../../../functions/refresher/kubeconfig.ts';
@@ -422,6 +424,84 @@ test.each<{ title: string; access: (server: ApiServer) => Promise<Partial<Cluste
   expect(error.message).toMatch(/certificate|altnames/);
   expect(error.scope).toBe('cluster');
   expect(server.requests).toHaveLength(0);
+});
+
+describe('through a proxy', () => {
+  /** An HTTP proxy that wants a password; what it was asked to connect to. */
+  async function startProxy(): Promise<{ url: string; asked: string[] }> {
+    const asked: string[] = [];
+    const server = createServer();
+    server.on('connect', (request, socket) => {
+      const isKnown = request.headers['proxy-authorization'] === `Basic ${btoa('me:canary-proxy')}`;
+      asked.push(request.url ?? '');
+      if (!isKnown) return void socket.end('HTTP/1.1 407 Proxy Authentication Required\r\n\r\n');
+      const [host, port] = (request.url ?? '').split(':');
+      const onward = connect(Number(port), host, () => {
+        socket.write('HTTP/1.1 200 Connection established\r\n\r\n');
+        socket.pipe(onward).pipe(socket);
+      });
+      for (const end of [socket, onward]) end.on('error', () => {});
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    stack.defer(() => {
+      server.closeAllConnections();
+      server.close();
+    });
+    return { url: `127.0.0.1:${(server.address() as AddressInfo).port}`, asked };
+  }
+
+  test('the server is reached, its certificate is judged, and the proxy sees no request', async () => {
+    const proxy = await startProxy();
+    const proxyUrl = `http://me:canary-proxy@${proxy.url}`;
+    const { api, server } = await apiOf((_, response) => json(response, page([])), { access: { proxyUrl } });
+    await api.enabledNamespaces();
+    expect(server.requests).toHaveLength(1);
+    expect(server.requests[0]?.headers).toMatchObject({ authorization: `Bearer ${TOKEN}` });
+    expect(proxy.asked).toEqual([new URL(server.url).host]);
+    const stranger = await apiOf((_, response) => json(response, page([])), {
+      access: { proxyUrl, ca: (await createAuthority('other')).caPem },
+    });
+    expect((await errorOf(stranger.api.enabledNamespaces())).message).toMatch(/certificate/);
+    expect(stranger.server.requests).toHaveLength(0);
+  });
+
+  test.each([
+    { title: 'a wrong password', proxyUrl: (url: string) => `http://me:canary-wrong@${url}`, says: /407/ },
+    { title: 'no proxy', proxyUrl: () => 'http://me:canary-wrong@127.0.0.1:1', says: /ECONNREFUSED/ },
+    {
+      title: 'a proxy on this machine by its name',
+      proxyUrl: (url: string) => `http://me:canary-wrong@${url.replace('127.0.0.1', 'localhost')}`,
+      says: /localhost is \S+, an address of this machine/,
+    },
+  ])('$title: said, and no password told', async ({ proxyUrl, says }) => {
+    const proxy = await startProxy();
+    const { api, server } = await apiOf((_, response) => json(response, page([])), {
+      access: { proxyUrl: proxyUrl(proxy.url) },
+    });
+    const error = await errorOf(api.enabledNamespaces());
+    expect(error.message).toMatch(says);
+    expect(error.message).not.toContain('canary');
+    expect(error.scope).toBe('cluster');
+    expect(server.requests).toHaveLength(0);
+  });
+});
+
+test('a server on this machine by its name is refused, unless it is allowed', async () => {
+  const answer: Answer = (_, response) => json(response, page([]));
+  const named = { server: '', serverName: '127.0.0.1' };
+  const server = stack.use(await startApiServer(answer));
+  const access = {
+    ...named,
+    server: server.url.replace('127.0.0.1', 'localhost'),
+    ca: server.caPem,
+    identity: { token: TOKEN },
+  };
+  const apiFor = (more: object) =>
+    stack.use(new KubernetesApi({ ...access, ...more }, 1, AbortSignal.timeout(20_000)));
+  const error = await errorOf(apiFor({}).enabledNamespaces());
+  expect(error.message).toMatch(/localhost is \S+, an address of this machine or its link/);
+  expect(server.requests).toHaveLength(0);
+  await apiFor({ allowLocal: true }).enabledNamespaces();
 });
 
 test.each([

@@ -5,10 +5,16 @@ import { listClusters } from '../../../functions/refresher/registry.ts';
 import { run } from '../../../functions/refresher/run.ts';
 import { CLUSTERS_PREFIX } from '../../../functions/refresher/settings.ts';
 import { type ApiServer, json, page, startApiServer } from '../api-server.ts';
+import { NO_EKS } from '../real-cluster.ts';
 import { type SecretsManager, startSecretsManager, type Value } from '../secrets-manager.ts';
 
 const CANARY = 'canary-token-3f9b';
-const SETTINGS = { clusterDeadlineMs: 1_000, clusterConcurrency: 10 };
+const SETTINGS = {
+  clusterDeadlineMs: 1_000,
+  clusterConcurrency: 10,
+  region: 'eu-central-1',
+  allowLocalServers: true,
+};
 
 let stack = new AsyncDisposableStack();
 afterEach(async () => {
@@ -38,7 +44,7 @@ async function emptyCluster(): Promise<{ server: ApiServer; kubeconfig: string }
 }
 
 function runAll({ client }: SecretsManager, event: object = {}, signal = AbortSignal.timeout(30_000)) {
-  return run(client, readEvent(event), SETTINGS, Date.now, signal, () => {});
+  return run({ secrets: client, eks: NO_EKS }, readEvent(event), SETTINGS, Date.now, signal, () => {});
 }
 
 test('every secret under the prefix is a cluster, over as many pages as there are', async () => {
@@ -143,9 +149,9 @@ test('each cluster is reported as soon as its turn is over; those without a turn
   const secrets = await registryOf({ a: kubeconfig, b: 'never', c: kubeconfig });
   const told: string[] = [];
   const reports = await run(
-    secrets.client,
+    { secrets: secrets.client, eks: NO_EKS },
     readEvent({}),
-    { clusterDeadlineMs: 20_000, clusterConcurrency: 1 },
+    { ...SETTINGS, clusterDeadlineMs: 20_000, clusterConcurrency: 1 },
     Date.now,
     AbortSignal.timeout(1_000),
     ({ cluster, served, reason }) => told.push(`${cluster} ${served ? 'served' : reason}`),

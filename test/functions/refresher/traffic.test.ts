@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { ANNOTATION, SECRET_KEY } from '../../../contract/names.ts';
 import type { ClusterReport } from '../../../functions/refresher/cluster.ts';
-import { readKubeconfig } from '../../../functions/refresher/kubeconfig.ts';
+import { type ClusterAccess, readKubeconfig } from '../../../functions/refresher/kubeconfig.ts';
 import { KubernetesApi } from '../../../functions/refresher/kubernetes.ts';
 import { summarize } from '../../../functions/refresher/report.ts';
 import { HOUR, outcomesOf, type RealCluster, startRealCluster } from '../real-cluster.ts';
@@ -140,7 +140,7 @@ test('the last-applied annotation does come, and is dropped where it comes in', 
   const [list] = ofKind('GET', '/api/v1/namespaces/team/secrets');
   expect(list?.answer).toContain(CONFIG);
   await using api = new KubernetesApi(
-    readKubeconfig(proxy.through(cluster.kubeconfig)),
+    readKubeconfig(proxy.through(cluster.kubeconfig)) as ClusterAccess,
     1,
     AbortSignal.timeout(20_000),
   );

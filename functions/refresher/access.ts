@@ -1,0 +1,57 @@
+// From what is registered to what an API server is reached with: EKS identities become tokens, for the endpoint that EKS
+// itself names, and servers that no cluster has are refused.
+import { type Eks, regionOfEndpoint } from './eks.ts';
+import { type ClusterAccess, KubeconfigError, type RegisteredAccess } from './kubeconfig.ts';
+import { localHost } from './local-addresses.ts';
+
+/** An access of which nothing is missing. */
+export interface UsableAccess extends ClusterAccess {
+  /** Its name may be one of this machine or its link. */
+  readonly allowLocal?: boolean;
+}
+
+export interface AccessSettings {
+  /** The refresher's own region. */
+  readonly region: string;
+  /** Where the "clusters" are processes of this machine: in tests. */
+  readonly allowLocalServers: boolean;
+}
+
+/**
+ * Makes an access usable.
+ *
+ * @throws KubeconfigError or Error that says what cannot be, and the way out
+ */
+export async function usableAccess(
+  registered: RegisteredAccess,
+  eks: Eks,
+  { region, allowLocalServers }: AccessSettings,
+  signal: AbortSignal,
+): Promise<UsableAccess> {
+  const { identity } = registered;
+  const local = allowLocalServers && { allowLocal: true };
+  if (!allowLocalServers) {
+    for (const [what, url] of [
+      ['server', registered.server],
+      ['proxy-url', registered.proxyUrl],
+    ] as const) {
+      const refusal = url === undefined ? undefined : localHost(url);
+      if (refusal !== undefined)
+        throw new KubeconfigError(`${what}: ${refusal}: give the address by which AWS reaches the cluster`);
+    }
+  }
+  if (!('eks' in identity)) return { ...registered, identity, ...local };
+
+  const { server, ca, token } = await eks.access(
+    identity.eks,
+    regionOfEndpoint(registered.server) ?? region,
+    signal,
+  );
+  if (new URL(server).origin !== new URL(registered.server).origin) {
+    throw new KubeconfigError(
+      `the server is not the endpoint that EKS names for the cluster ${identity.eks.cluster}, and nobody else is shown its token: register it again (aws eks update-kubeconfig)`,
+    );
+  }
+  const { proxyUrl } = registered;
+  return { server, ca, ...local, ...(proxyUrl !== undefined && { proxyUrl }), identity: { token } };
+}

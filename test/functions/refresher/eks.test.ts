@@ -1,0 +1,208 @@
+// Kubeconfigs of EKS: the token that is signed, and that it goes to nobody but the cluster that it names.
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
+import { eksAccess, regionOfEndpoint } from '../../../functions/refresher/eks.ts';
+import { readEvent } from '../../../functions/refresher/event.ts';
+import { run } from '../../../functions/refresher/run.ts';
+import { CLUSTERS_PREFIX } from '../../../functions/refresher/settings.ts';
+import { type AwsEndpoint, startAwsEndpoint } from '../../bed/aws-endpoint.ts';
+import { type ApiServer, json, page, startApiServer } from '../api-server.ts';
+import { type EksDouble, startEks } from '../eks.ts';
+import { startSecretsManager } from '../secrets-manager.ts';
+
+const REGION = 'eu-central-1';
+const ROLE = 'arn:aws:iam::210987654321:role/clusters';
+const OWN_KEY = 'AKIAIOSFODNN7EXAMPLE';
+
+let stack: AsyncDisposableStack;
+let eks: EksDouble;
+let aws: AwsEndpoint;
+let cluster: ApiServer;
+
+beforeAll(async () => {
+  stack = new AsyncDisposableStack();
+  [eks, aws] = await Promise.all([startEks(), startAwsEndpoint()]);
+  stack.use(eks);
+  stack.use(aws);
+  for (const [name, value] of Object.entries({
+    ...aws.env,
+    AWS_ENDPOINT_URL_EKS: eks.url,
+    AWS_ACCESS_KEY_ID: OWN_KEY,
+    AWS_SECRET_ACCESS_KEY: 'secret',
+    AWS_REGION: REGION,
+  }))
+    vi.stubEnv(name, value);
+  aws.settings.roles[ROLE] = { externalId: 'x-1' };
+});
+afterAll(async () => {
+  vi.unstubAllEnvs();
+  await stack.disposeAsync();
+});
+
+let each: AsyncDisposableStack;
+beforeEach(async () => {
+  each = new AsyncDisposableStack();
+  cluster = each.use(await startApiServer((_, response) => json(response, page([]))));
+  eks.clusters.clear();
+  eks.clusters.set('prod', { endpoint: cluster.url, ca: cluster.caPem });
+  eks.isDenied = false;
+});
+afterEach(() => each.disposeAsync());
+
+const kubeconfig = (args: readonly string[] = [], server = cluster.url) =>
+  JSON.stringify({
+    'current-context': 'main',
+    contexts: [{ name: 'main', context: { cluster: 'main', user: 'main' } }],
+    clusters: [{ name: 'main', cluster: { server } }],
+    users: [
+      {
+        name: 'main',
+        user: { exec: { command: 'aws', args: ['eks', 'get-token', '--cluster-name', 'prod', ...args] } },
+      },
+    ],
+  });
+
+/** A run over one cluster, as the function has it. */
+async function runOn(text: string, assumableRoles: readonly string[] = [], allowLocalServers = true) {
+  await using registry = await startSecretsManager({ [`${CLUSTERS_PREFIX}a`]: text });
+  const [report] = await run(
+    { secrets: registry.client, eks: eksAccess({ region: REGION, assumableRoles }) },
+    readEvent({}),
+    { clusterDeadlineMs: 20_000, clusterConcurrency: 1, region: REGION, allowLocalServers },
+    Date.now,
+    AbortSignal.timeout(30_000),
+    () => {},
+  );
+  if (!report) throw new Error('no report');
+  return report;
+}
+
+/** What the cluster was shown, taken apart. */
+function token(): { url: URL; key: string | undefined; region: string | undefined } {
+  const [, encoded = ''] =
+    /^Bearer k8s-aws-v1\.([\w-]+)$/.exec(cluster.requests.at(-1)?.headers.authorization ?? '') ?? [];
+  const url = new URL(Buffer.from(encoded, 'base64url').toString());
+  const [key, , region] = url.searchParams.get('X-Amz-Credential')?.split('/') ?? [];
+  return { url, key, region };
+}
+
+describe('the token', () => {
+  test('is a signed GetCallerIdentity at the region’s STS, for this cluster, with nothing else in it', async () => {
+    expect(await runOn(kubeconfig())).toMatchObject({ served: true });
+    const { url, key, region } = token();
+    expect(url.origin + url.pathname).toBe('https://sts.eu-central-1.amazonaws.com/');
+    // What the verifier lets pass: an unknown parameter would be refused.
+    expect([...url.searchParams.keys()].sort()).toEqual([
+      ...['Action', 'Version', 'X-Amz-Algorithm', 'X-Amz-Credential', 'X-Amz-Date'],
+      ...['X-Amz-Expires', 'X-Amz-Signature', 'X-Amz-SignedHeaders'],
+    ]);
+    expect(url.searchParams.get('Action')).toBe('GetCallerIdentity');
+    expect(url.searchParams.get('X-Amz-SignedHeaders')).toBe('host;x-k8s-aws-id');
+    expect(Number(url.searchParams.get('X-Amz-Expires'))).toBeLessThanOrEqual(900);
+    expect([key, region]).toEqual([OWN_KEY, REGION]);
+    expect(eks.calls.at(-1)).toEqual({ cluster: 'prod', accessKeyId: OWN_KEY, region: REGION });
+  });
+
+  test.each([
+    { region: 'cn-north-1', host: 'sts.cn-north-1.amazonaws.com.cn' },
+    { region: 'us-gov-west-1', host: 'sts.us-gov-west-1.amazonaws.com' },
+    { region: 'us-east-1', host: 'sts.us-east-1.amazonaws.com' },
+    { region: 'eu-west-3', host: 'sts.eu-west-3.amazonaws.com' },
+  ])('in $region', async ({ region, host }) => {
+    expect(await runOn(kubeconfig(['--region', region]))).toMatchObject({ served: true });
+    expect([token().url.hostname, token().region]).toEqual([host, region]);
+    expect(eks.calls.at(-1)?.region).toBe(region);
+  });
+
+  test('as a role: assumed with its external id, and all that follows is done as the role', async () => {
+    const text = kubeconfig().replace(
+      '{"command":"aws","args":["eks","get-token","--cluster-name","prod"]}',
+      JSON.stringify({
+        command: 'aws-iam-authenticator',
+        args: ['token', '-i', 'prod', '-r', ROLE, '-e', 'x-1'],
+      }),
+    );
+    expect(await runOn(text, [ROLE])).toMatchObject({ served: true });
+    expect(aws.stsCalls.at(-1)).toMatchObject({
+      action: 'AssumeRole',
+      role: ROLE,
+      externalId: 'x-1',
+      ok: true,
+    });
+    expect(eks.calls.at(-1)?.accessKeyId).not.toBe(OWN_KEY);
+    expect(token().key).toBe(eks.calls.at(-1)?.accessKeyId);
+    expect(token().url.searchParams.has('X-Amz-Security-Token')).toBe(true);
+  });
+});
+
+describe('is refused, and nobody is shown a token', () => {
+  const isNotServed = async (running: ReturnType<typeof runOn>, says: RegExp) => {
+    const { served, reason } = await running;
+    expect(served).toBe(false);
+    expect(reason).toMatch(says);
+    expect(cluster.requests).toHaveLength(0);
+  };
+
+  test('a role that is not on the list: not even assumed', async () => {
+    const before = aws.stsCalls.length;
+    await isNotServed(
+      runOn(kubeconfig(['--role-arn', ROLE]), []),
+      /none of the roles .* CDK setting assumableRoles/,
+    );
+    expect(aws.stsCalls).toHaveLength(before);
+  });
+
+  test('a role that does not let itself be assumed', async () => {
+    await isNotServed(runOn(kubeconfig(['--role-arn', ROLE]), [ROLE]), /AccessDenied/);
+  });
+
+  test('another server than EKS names', async () => {
+    const other = each.use(await startApiServer((_, response) => json(response, page([]))));
+    await isNotServed(
+      runOn(kubeconfig([], other.url)),
+      /not the endpoint that EKS names for the cluster prod.*register it again/,
+    );
+    expect(other.requests).toHaveLength(0);
+  });
+
+  test('a cluster that EKS does not know', async () => {
+    eks.clusters.clear();
+    await isNotServed(
+      runOn(kubeconfig()),
+      /EKS cluster prod in eu-central-1: ResourceNotFoundException: No cluster/,
+    );
+  });
+
+  test('a cluster that is being created', async () => {
+    eks.clusters.set('prod', { status: 'CREATING' });
+    await isNotServed(runOn(kubeconfig()), /has no endpoint: it is CREATING/);
+  });
+
+  test('an account that does not allow it: with the way out', async () => {
+    eks.isDenied = true;
+    await isNotServed(
+      runOn(kubeconfig()),
+      /AccessDeniedException.*name the region in the CDK setting eksRegions/,
+    );
+  });
+
+  test('a server on this machine, outside of tests', async () => {
+    await isNotServed(runOn(kubeconfig(), [], false), /server: 127\.0\.0\.1 is an address of this machine/);
+    expect(eks.calls.filter(({ cluster: name }) => name === 'x')).toEqual([]);
+  });
+});
+
+test('throttled, it is asked again', async () => {
+  eks.throttle(2);
+  expect(await runOn(kubeconfig())).toMatchObject({ served: true });
+});
+
+test.each([
+  { server: 'https://0A1B.gr7.eu-central-1.eks.amazonaws.com', region: 'eu-central-1' },
+  { server: 'https://0A1B.yl4.cn-north-1.eks.amazonaws.com.cn', region: 'cn-north-1' },
+  { server: 'https://0A1B.gr7.us-gov-east-1.eks.amazonaws.com', region: 'us-gov-east-1' },
+  { server: 'https://0A1B.gr7.eu-west-1.api.aws', region: 'eu-west-1' },
+  { server: 'https://eu-west-1.example.com', region: undefined },
+  { server: 'https://10.0.0.1:6443', region: undefined },
+])('$server is in $region', ({ server, region }) => {
+  expect(regionOfEndpoint(server)).toBe(region);
+});
