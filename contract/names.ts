@@ -9,6 +9,16 @@ export const NAMESPACE_LABEL = { key: `${DOMAIN}/namespace`, value: 'enabled' } 
 /** On a Secret: its credentials are ours to keep fresh. */
 export const SECRET_LABEL = { key: `${DOMAIN}/managed`, value: 'true' } as const;
 
+/** AWS tags: of a registered cluster's secret, or of an EKS cluster. */
+export const TAG = {
+  /** `true` on an EKS cluster: it is refreshed without being registered, where the CDK setting eksDiscovery looks. */
+  managed: `${DOMAIN}/managed`,
+  /** `true`: nothing is asked of the cluster until the tag is gone. */
+  paused: `${DOMAIN}/paused`,
+  /** On a registered cluster's secret: the kubeconfig's context to use, in place of the current one. */
+  context: `${DOMAIN}/context`,
+} as const;
+
 /** Annotations on a managed Secret. Times are RFC 3339. */
 export const ANNOTATION = {
   /** A refresh is requested; the requester's clock. */

@@ -15,6 +15,7 @@ export interface RefresherFunctionProps {
   readonly clusterConcurrency: number;
   readonly eksRegions: readonly string[];
   readonly assumableRoles: readonly string[];
+  readonly eksDiscovery: readonly string[];
   readonly allowLocalServers: boolean;
   readonly memory: number;
   readonly timeout: Duration;
@@ -48,7 +49,11 @@ export class RefresherFunction extends Construct {
               resources: [this.logGroup.logGroupArn],
             }),
             // Lists names in the whole account: the action knows no resources (Service Authorization Reference).
-            new PolicyStatement({ actions: ['secretsmanager:ListSecrets'], resources: ['*'] }),
+            // Neither knows resources; the second gives nothing that GetSecretValue does not.
+            new PolicyStatement({
+              actions: ['secretsmanager:ListSecrets', 'secretsmanager:BatchGetSecretValue'],
+              resources: ['*'],
+            }),
             new PolicyStatement({
               actions: ['secretsmanager:GetSecretValue'],
               resources: [
@@ -86,6 +91,7 @@ export class RefresherFunction extends Construct {
         ...(props.assumableRoles.length > 0 && {
           [ENVIRONMENT.assumableRoles]: props.assumableRoles.join(','),
         }),
+        ...(props.eksDiscovery.length > 0 && { [ENVIRONMENT.eksDiscovery]: props.eksDiscovery.join(',') }),
         ...(props.allowLocalServers && { [ENVIRONMENT.allowLocalServers]: 'true' }),
         NODE_OPTIONS: '--enable-source-maps',
       },
@@ -112,21 +118,35 @@ export class RefresherFunction extends Construct {
     });
   }
 
-  /** What registered EKS clusters need: their endpoints and authorities, and the roles that are named for them. */
-  private eksStatements({ eksRegions, assumableRoles }: RefresherFunctionProps): PolicyStatement[] {
+  /** What EKS clusters need: endpoints and authorities, the roles that are named, and where tags are looked for, lists. */
+  private eksStatements(props: RefresherFunctionProps): PolicyStatement[] {
+    const scopes = props.eksDiscovery.map((scope) => scope.split(/=(.*)/));
+    const ownRegions = scopes.flatMap(([region = '', roleArn]) => (roleArn === undefined ? region : []));
+    const described = [...new Set([...props.eksRegions, ...ownRegions])];
+    const roles = new Set([...props.assumableRoles, ...scopes.flatMap(([, roleArn]) => roleArn ?? [])]);
     return [
-      ...(eksRegions.length > 0
+      ...(ownRegions.length > 0
+        ? [
+            new PolicyStatement({
+              actions: ['eks:ListClusters'],
+              // It knows no resources (Service Authorization Reference, EKS).
+              resources: ['*'],
+              conditions: { StringEquals: { 'aws:RequestedRegion': ownRegions } },
+            }),
+          ]
+        : []),
+      ...(described.length > 0
         ? [
             new PolicyStatement({
               actions: ['eks:DescribeCluster'],
-              resources: eksRegions.map((region) =>
+              resources: described.map((region) =>
                 Stack.of(this).formatArn({ service: 'eks', region, resource: 'cluster', resourceName: '*' }),
               ),
             }),
           ]
         : []),
-      ...(assumableRoles.length > 0
-        ? [new PolicyStatement({ actions: ['sts:AssumeRole'], resources: [...assumableRoles] })]
+      ...(roles.size > 0
+        ? [new PolicyStatement({ actions: ['sts:AssumeRole'], resources: [...roles] })]
         : []),
     ];
   }

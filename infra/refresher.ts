@@ -26,6 +26,8 @@ export interface RefresherProps {
   readonly eksRegions?: readonly string[];
   /** ARNs of the roles that such a kubeconfig may name. Default: none. */
   readonly assumableRoles?: readonly string[];
+  /** Where tagged EKS clusters are refreshed: regions, or `region=ARN of a role` in another account. Default: none. */
+  readonly eksDiscovery?: readonly string[];
   /** Whether clusters may be on loopback and link-local addresses: for tests only. Default: false. */
   readonly allowLocalServers?: boolean;
   /** Megabytes; the share of a CPU grows with them. Default: 512. */
@@ -69,6 +71,7 @@ export class Refresher extends Construct {
       clusterConcurrency: props.clusterConcurrency ?? CLUSTER_CONCURRENCY.default,
       eksRegions: props.eksRegions ?? [],
       assumableRoles: props.assumableRoles ?? [],
+      eksDiscovery: props.eksDiscovery ?? [],
       allowLocalServers: props.allowLocalServers ?? false,
       memory: props.memory ?? 512,
       timeout: props.timeout ?? Duration.seconds(FUNCTION_TIMEOUT_SECONDS),

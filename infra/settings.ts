@@ -6,13 +6,22 @@ import { CLUSTER_CONCURRENCY, CLUSTER_DEADLINE, INTERVAL } from './limits.ts';
 const number = (limits: { min: number; max: number }) =>
   z.coerce.number().int().min(limits.min).max(limits.max);
 const flag = z.preprocess(String, z.stringbool());
-const ROLE_ARN = /^arn:aws[a-z-]*:iam::\d{12}:role\/[\w+=,.@/-]+$/;
+const REGION = '[a-z]{2,4}(-[a-z]+)+-\\d+';
+// Without commas, which separate the list's items.
+const ROLE_ARN = 'arn:aws[a-z-]*:iam::\\d{12}:role/[\\w+=.@/-]+';
+/** Lambda's limit for all environment variables is 4 KB (Lambda quotas). */
+const LIST_LENGTH = 1_500;
 /** Comma-separated on the command line, a list in cdk.json too. */
-const list = (item: RegExp, message: string) =>
+const list = (item: string, message: string) =>
   z
     .preprocess(
       (value) => (typeof value === 'string' ? value.split(',').map((text) => text.trim()) : value),
-      z.array(z.string().regex(item, message)),
+      z
+        .array(z.string().regex(new RegExp(`^${item}$`), message))
+        .refine(
+          (items) => items.join().length <= LIST_LENGTH,
+          `must not be longer than ${LIST_LENGTH} characters`,
+        ),
     )
     .default([]);
 
@@ -33,9 +42,17 @@ const Settings = z.object({
   /** How many clusters run at the same time. */
   clusterConcurrency: number(CLUSTER_CONCURRENCY).default(CLUSTER_CONCURRENCY.default),
   /** Regions whose EKS clusters may be registered with "aws eks get-token" in place of a token, comma-separated. */
-  eksRegions: list(/^[a-z]{2,4}(-[a-z]+)+-\d+$/, 'must be regions such as eu-central-1'),
+  eksRegions: list(REGION, 'must be regions such as eu-central-1'),
   /** The roles that such a kubeconfig may name, comma-separated: ARNs, in this account or others. */
   assumableRoles: list(ROLE_ARN, 'must be ARNs such as arn:aws:iam::123456789012:role/refresher'),
+  /**
+   * Where EKS clusters are refreshed that carry the tag ecr-anywhere.centml.ai/managed=true: regions, and for other
+   * accounts `region=ARN of a role there`, comma-separated.
+   */
+  eksDiscovery: list(
+    `${REGION}(=${ROLE_ARN})?`,
+    'must be regions such as eu-central-1, or eu-central-1=arn:aws:iam::123456789012:role/refresher',
+  ),
   /** Whether clusters may be on loopback and link-local addresses: for tests on one machine only. */
   allowLocalServers: flag.default(false),
 });

@@ -23,6 +23,7 @@ export class EcrAnywhereStack extends Stack {
       clusterConcurrency: settings.clusterConcurrency,
       eksRegions: settings.eksRegions,
       assumableRoles: settings.assumableRoles,
+      eksDiscovery: settings.eksDiscovery,
       allowLocalServers: settings.allowLocalServers,
       ...(settings.alarmEmail !== undefined && { alarmEmail: settings.alarmEmail }),
     });

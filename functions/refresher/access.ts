@@ -1,6 +1,6 @@
 // From what is registered to what an API server is reached with: EKS identities become tokens, for the endpoint that EKS
 // itself names, and servers that no cluster has are refused.
-import { type Eks, regionOfEndpoint } from './eks.ts';
+import { type Eks, type EksAccess, regionOfEndpoint } from './eks.ts';
 import { type ClusterAccess, KubeconfigError, type RegisteredAccess } from './kubeconfig.ts';
 import { localHost } from './local-addresses.ts';
 
@@ -29,7 +29,6 @@ export async function usableAccess(
   signal: AbortSignal,
 ): Promise<UsableAccess> {
   const { identity } = registered;
-  const local = allowLocalServers && { allowLocal: true };
   if (!allowLocalServers) {
     for (const [what, url] of [
       ['server', registered.server],
@@ -40,18 +39,22 @@ export async function usableAccess(
         throw new KubeconfigError(`${what}: ${refusal}: give the address by which AWS reaches the cluster`);
     }
   }
-  if (!('eks' in identity)) return { ...registered, identity, ...local };
+  if (!('eks' in identity)) return { ...registered, identity, allowLocal: allowLocalServers };
 
-  const { server, ca, token } = await eks.access(
-    identity.eks,
-    regionOfEndpoint(registered.server) ?? region,
-    signal,
-  );
-  if (new URL(server).origin !== new URL(registered.server).origin) {
+  const access = await eks.access(identity.eks, regionOfEndpoint(registered.server) ?? region, signal);
+  if (new URL(access.server).origin !== new URL(registered.server).origin) {
     throw new KubeconfigError(
       `the server is not the endpoint that EKS names for the cluster ${identity.eks.cluster}, and nobody else is shown its token: register it again (aws eks update-kubeconfig)`,
     );
   }
   const { proxyUrl } = registered;
-  return { server, ca, ...local, ...(proxyUrl !== undefined && { proxyUrl }), identity: { token } };
+  return {
+    ...usableEksAccess(access, allowLocalServers),
+    ...(proxyUrl !== undefined && { proxyUrl }),
+  };
+}
+
+/** What EKS itself says needs no check. */
+export function usableEksAccess({ server, ca, token }: EksAccess, allowLocal: boolean): UsableAccess {
+  return { server, ca, identity: { token }, allowLocal };
 }

@@ -35,6 +35,8 @@ export interface ClusterReport {
   readonly served: boolean;
   /** It was not served, or something that was due was not refreshed. */
   readonly failed: boolean;
+  /** Nothing was asked of it, as its tag says. */
+  readonly isPaused?: boolean;
   /** Why it failed as a whole; what failed for one Secret stands with the Secret. */
   readonly reason?: string;
   /** The enabled namespaces that were looked at. */
@@ -55,6 +57,11 @@ export interface Scope {
 /** The report of a cluster that could not be served. */
 export function notServed(cluster: string, reason: string): ClusterReport {
   return { cluster, served: false, failed: true, reason, namespaces: [], managed: 0, results: [] };
+}
+
+/** The report of a cluster whose turn it is not, as its tag says. */
+export function paused(cluster: string): ClusterReport {
+  return { ...notServed(cluster, ''), failed: false, isPaused: true, reason: 'paused by its tag' };
 }
 
 /**

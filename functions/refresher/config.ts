@@ -2,15 +2,23 @@
 import { z } from 'zod';
 import { ENVIRONMENT } from './settings.ts';
 
+/** Separated by commas, as an environment variable has no lists. */
+const List = z
+  .string()
+  .default('')
+  .transform((text) => text.split(',').filter(Boolean));
+
 const Environment = z
   .object({
     [ENVIRONMENT.clusterDeadline]: z.coerce.number().min(1).max(900),
     [ENVIRONMENT.clusterConcurrency]: z.coerce.number().int().min(1).max(500),
-    // Separated by commas, as an environment variable has no lists.
-    [ENVIRONMENT.assumableRoles]: z
-      .string()
-      .default('')
-      .transform((text) => text.split(',').filter(Boolean)),
+    [ENVIRONMENT.assumableRoles]: List,
+    [ENVIRONMENT.eksDiscovery]: List.transform((scopes) =>
+      scopes.map((scope) => {
+        const [region = '', ...roleArn] = scope.split('=');
+        return { region, ...(roleArn.length > 0 && { roleArn: roleArn.join('=') }) };
+      }),
+    ),
     [ENVIRONMENT.allowLocalServers]: z.stringbool().default(false),
     AWS_LAMBDA_FUNCTION_NAME: z.string().min(1),
     AWS_REGION: z.string().min(1),
@@ -20,6 +28,7 @@ const Environment = z
     clusterConcurrency: env.CLUSTER_CONCURRENCY,
     region: env.AWS_REGION,
     assumableRoles: env.ASSUMABLE_ROLES,
+    eksDiscovery: env.EKS_DISCOVERY,
     allowLocalServers: env.ALLOW_LOCAL_SERVERS,
     /** Tells the metrics of several deployments in one account apart. */
     service: env.AWS_LAMBDA_FUNCTION_NAME,

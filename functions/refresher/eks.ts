@@ -1,10 +1,12 @@
-// EKS: what a cluster's endpoint and authority are, and tokens for it. A token names its cluster and nobody else, so it
-// is sent to that endpoint only.
-import { DescribeClusterCommand, EKSClient } from '@aws-sdk/client-eks';
+// EKS: which clusters are tagged, what a cluster's endpoint and authority are, and tokens for it. A token names its
+// cluster and nobody else, so it is sent to that endpoint only.
+import { type Cluster, DescribeClusterCommand, EKSClient, paginateListClusters } from '@aws-sdk/client-eks';
 import { STSClient } from '@aws-sdk/client-sts';
 import { fromTemporaryCredentials } from '@aws-sdk/credential-providers';
 import type { AwsCredentialIdentityProvider } from '@aws-sdk/types';
 import { SignatureV4 } from '@smithy/signature-v4';
+import pMap from 'p-map';
+import { TAG } from '../../contract/names.ts';
 import type { EksIdentity } from './exec.ts';
 
 /** What a registered EKS cluster's API server is reached with. */
@@ -15,6 +17,26 @@ export interface EksAccess {
   readonly token: string;
 }
 
+/** Where tagged clusters are looked for: a region, as the refresher or as a role. */
+export interface EksScope {
+  readonly region: string;
+  readonly roleArn?: string | undefined;
+}
+
+/** An EKS cluster that carries the tag. */
+export interface TaggedCluster {
+  readonly arn: string;
+  readonly isPaused: boolean;
+  /** Looked up already: what is missing yet is the token. @throws Error where it cannot be reached */
+  access(): Promise<EksAccess>;
+}
+
+/** What was found in a scope, and what could not be looked at. */
+export interface Found {
+  readonly clusters: readonly TaggedCluster[];
+  readonly failures: readonly string[];
+}
+
 export interface Eks {
   /**
    * Looks a cluster up and signs a token for it.
@@ -23,6 +45,8 @@ export interface Eks {
    * @throws Error that names the cluster or the role
    */
   access(identity: EksIdentity['eks'], region: string, signal: AbortSignal): Promise<EksAccess>;
+  /** Looks for the clusters that are tagged. Rejects never: what fails is in the answer. */
+  tagged(scope: EksScope, signal: AbortSignal): Promise<Found>;
 }
 
 export interface EksSettings {
@@ -39,6 +63,10 @@ const TOKEN_PREFIX = 'k8s-aws-v1.';
 const CLUSTER_HEADER = 'x-k8s-aws-id';
 /** How long STS takes the signed URL; the verifier takes up to 900, `aws eks get-token` asks for 60. */
 const URL_EXPIRES_SECONDS = 60;
+/** EKS throttles DescribeCluster at a few a second. */
+const DESCRIBED_AT_ONCE = 5;
+/** Of a cluster's states, those in which its API server is there (EKS API reference, Cluster.status). */
+const IN_USE: ReadonlySet<string> = new Set(['ACTIVE', 'UPDATING']);
 
 /** EKS as the refresher, or as roles of the allow-list. Clients and roles' credentials are kept for the next run. */
 export function eksAccess({ region: ownRegion, assumableRoles }: EksSettings): Eks {
@@ -46,13 +74,8 @@ export function eksAccess({ region: ownRegion, assumableRoles }: EksSettings): E
   const stsClients = new Map<string, STSClient>();
   const eksClients = new Map<string, EKSClient>();
 
-  const credentialsOf = ({ roleArn, externalId }: EksIdentity['eks']) => {
-    if (roleArn === undefined) return undefined;
-    if (!assumableRoles.includes(roleArn))
-      throw new Error(
-        `${roleArn} is none of the roles that the refresher may assume: add it to the CDK setting assumableRoles`,
-      );
-    return kept(roles, `${roleArn} ${externalId ?? ''}`, () => {
+  const credentialsOf = (roleArn: string, externalId: string | undefined) =>
+    kept(roles, `${roleArn} ${externalId ?? ''}`, () => {
       const credentials = fromTemporaryCredentials({
         params: {
           RoleArn: roleArn,
@@ -64,35 +87,94 @@ export function eksAccess({ region: ownRegion, assumableRoles }: EksSettings): E
       // What a client makes of them is remembered until it expires.
       return new STSClient({ region: ownRegion, credentials }).config.credentials;
     });
+
+  const clientsOf = ({ region, roleArn, externalId }: EksScope & { externalId?: string | undefined }) => {
+    const credentials = roleArn === undefined ? undefined : credentialsOf(roleArn, externalId);
+    const key = JSON.stringify([region, roleArn, externalId]);
+    const config = { region, ...(credentials && { credentials }) };
+    return {
+      eks: kept(eksClients, key, () => new EKSClient({ ...config, maxAttempts: 5, retryMode: 'adaptive' })),
+      sts: kept(stsClients, key, () => new STSClient(config)),
+    };
   };
 
   return {
     async access(identity, defaultRegion, signal) {
       const region = identity.region ?? defaultRegion;
-      const credentials = credentialsOf(identity);
-      const key = JSON.stringify([region, identity.roleArn, identity.externalId]);
-      const config = { region, ...(credentials && { credentials }) };
-      const eks = kept(eksClients, key, () => new EKSClient(config));
-      const sts = kept(stsClients, key, () => new STSClient(config));
-      const { cluster } = await eks
-        .send(new DescribeClusterCommand({ name: identity.cluster }), { abortSignal: signal })
+      const { cluster: name, roleArn, externalId } = identity;
+      if (roleArn !== undefined && !assumableRoles.includes(roleArn))
+        throw new Error(
+          `${roleArn} is none of the roles that the refresher may assume: add it to the CDK setting assumableRoles`,
+        );
+      const { eks, sts } = clientsOf({ region, roleArn, externalId });
+      const { cluster = {} } = await eks
+        .send(new DescribeClusterCommand({ name }), { abortSignal: signal })
         .catch((error: Error) => {
           const hint =
-            error.name === 'AccessDeniedException' && identity.roleArn === undefined
+            error.name === 'AccessDeniedException' && roleArn === undefined
               ? ': name the region in the CDK setting eksRegions'
               : '';
           const said = `${error.name}: ${error.message}${hint}`;
-          throw new Error(`EKS cluster ${identity.cluster} in ${region}: ${said}`, { cause: error });
+          throw new Error(`EKS cluster ${name} in ${region}: ${said}`, { cause: error });
         });
-      const { endpoint, certificateAuthority, status } = cluster ?? {};
-      if (!endpoint || !certificateAuthority?.data)
-        throw new Error(`EKS cluster ${identity.cluster} in ${region} has no endpoint: it is ${status}`);
-      return {
-        server: endpoint,
-        ca: Buffer.from(certificateAuthority.data, 'base64').toString(),
-        token: await tokenFor(identity.cluster, sts),
-      };
+      return accessTo(name, region, cluster, sts);
     },
+
+    async tagged(scope, signal) {
+      const { eks, sts } = clientsOf(scope);
+      const failures: string[] = [];
+      const fail = (what: string, { name, message }: Error) => {
+        failures.push(`${what}: ${name}: ${message}`);
+      };
+      const names: string[] = [];
+      try {
+        for await (const { clusters } of paginateListClusters({ client: eks }, {}, { abortSignal: signal }))
+          names.push(...(clusters ?? []));
+      } catch (error) {
+        fail('ListClusters', error as Error);
+      }
+      const described = await pMap(
+        names,
+        async (name) => {
+          try {
+            return (await eks.send(new DescribeClusterCommand({ name }), { abortSignal: signal })).cluster;
+          } catch (error) {
+            // Deleted since it was listed.
+            if ((error as Error).name !== 'ResourceNotFoundException') fail(name, error as Error);
+            return undefined;
+          }
+        },
+        { concurrency: DESCRIBED_AT_ONCE },
+      );
+      const clusters = described.flatMap((cluster) => {
+        const { arn, name, status = '', tags = {}, resourcesVpcConfig } = cluster ?? {};
+        if (!cluster || !arn || !name || tags[TAG.managed] !== 'true' || !IN_USE.has(status)) return [];
+        const access = async () => {
+          if (resourcesVpcConfig?.endpointPublicAccess === false)
+            throw new Error(
+              'the API server has a private endpoint only: register the cluster with a kubeconfig whose proxy-url reaches it, or give it a public endpoint too',
+            );
+          return accessTo(name, scope.region, cluster, sts);
+        };
+        return [{ arn, isPaused: tags[TAG.paused] === 'true', access }];
+      });
+      return { clusters, failures };
+    },
+  };
+}
+
+async function accessTo(
+  name: string,
+  region: string,
+  { endpoint, certificateAuthority, status }: Cluster,
+  sts: STSClient,
+): Promise<EksAccess> {
+  if (!endpoint || !certificateAuthority?.data)
+    throw new Error(`EKS cluster ${name} in ${region} has no endpoint: it is ${status}`);
+  return {
+    server: endpoint,
+    ca: Buffer.from(certificateAuthority.data, 'base64').toString(),
+    token: await tokenFor(name, sts),
   };
 }
 

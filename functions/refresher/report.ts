@@ -11,6 +11,7 @@ export interface ClusterSummary {
   readonly cluster: string;
   readonly served: boolean;
   readonly failed: boolean;
+  readonly isPaused?: boolean;
   readonly reason?: string;
   readonly managed: number;
   readonly due: number;
@@ -27,6 +28,7 @@ export function summarize(report: ClusterReport): ClusterSummary {
     cluster,
     served,
     failed,
+    ...(report.isPaused && { isPaused: true }),
     ...(reason !== undefined && { reason }),
     managed,
     due: results.length,
@@ -53,6 +55,7 @@ export function metricsOf(
     [METRIC.clustersRegistered]: reports.length,
     [METRIC.clustersServed]: reports.filter(({ served }) => served).length,
     [METRIC.clustersFailed]: reports.filter(({ failed }) => failed).length,
+    [METRIC.clustersPaused]: reports.filter(({ isPaused }) => isPaused).length,
     [METRIC.secretsManaged]: reports.reduce((sum, { managed }) => sum + managed, 0),
     [METRIC.secretsDue]: results.length,
     [METRIC.secretsRefreshed]: count('refreshed'),
@@ -65,10 +68,11 @@ export function metricsOf(
 }
 
 /**
- * Why the invocation has failed, if it has: clusters are registered and none was served. Anything less is for
+ * Why the invocation has failed, if it has: clusters are registered, not all paused, and none was served. Anything less is for
  * metrics and alarms: of three thousand clusters, one is always down.
  */
-export function failureOf(reports: readonly ClusterReport[]): string | undefined {
+export function failureOf(all: readonly ClusterReport[]): string | undefined {
+  const reports = all.filter(({ isPaused }) => !isPaused);
   if (reports.length === 0 || reports.some(({ served }) => served)) return undefined;
   const reasons = reports.slice(0, 5).map(({ cluster, reason }) => `${cluster}: ${reason}`);
   return `None of ${reports.length} clusters could be served. ${reasons.join(' | ')}`;

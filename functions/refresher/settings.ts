@@ -15,6 +15,8 @@ export const ENVIRONMENT = {
   clusterConcurrency: 'CLUSTER_CONCURRENCY',
   /** ARNs of the roles that kubeconfigs may name, comma-separated. */
   assumableRoles: 'ASSUMABLE_ROLES',
+  /** Where EKS clusters are looked for that are tagged: regions, each alone or as `region=ARN of a role`. */
+  eksDiscovery: 'EKS_DISCOVERY',
   /** Whether clusters may be on loopback and link-local addresses: where they are processes, in tests. */
   allowLocalServers: 'ALLOW_LOCAL_SERVERS',
 } as const;
@@ -27,6 +29,7 @@ export const METRIC = {
   clustersRegistered: 'ClustersRegistered',
   clustersServed: 'ClustersServed',
   clustersFailed: 'ClustersFailed',
+  clustersPaused: 'ClustersPaused',
   secretsManaged: 'SecretsManaged',
   secretsDue: 'SecretsDue',
   secretsRefreshed: 'SecretsRefreshed',

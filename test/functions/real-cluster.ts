@@ -199,6 +199,7 @@ export function secretPath(path: string): string {
 /** For clusters whose kubeconfigs have credentials of their own. */
 export const NO_EKS: Eks = {
   access: () => Promise.reject(new Error('no EKS in this test')),
+  tagged: () => Promise.reject(new Error('no EKS in this test')),
 };
 
 /** One run of the refresher over clusters that are registered with these values. */
@@ -213,7 +214,13 @@ export async function runOn(
   const reports = await run(
     { secrets: registry.client, eks: NO_EKS },
     readEvent(event),
-    { clusterDeadlineMs, clusterConcurrency: 10, region: 'eu-central-1', allowLocalServers: true },
+    {
+      clusterDeadlineMs,
+      clusterConcurrency: 10,
+      region: 'eu-central-1',
+      allowLocalServers: true,
+      eksDiscovery: [],
+    },
     now,
     AbortSignal.timeout(300_000),
     () => {},

@@ -1,4 +1,5 @@
-// AWS Secrets Manager at the wire (AWS JSON 1.1): lists names page by page and gives values, or fails as it is told.
+// AWS Secrets Manager at the wire (AWS JSON 1.1): lists names and tags page by page, gives values alone and in batches,
+// or fails as it is told.
 import { once } from 'node:events';
 import { createServer, type ServerResponse } from 'node:http';
 import { text } from 'node:stream/consumers';
@@ -10,7 +11,7 @@ export interface AwsError {
   readonly message: string;
 }
 
-/** What GetSecretValue answers for a name. */
+/** What is answered for a name; in a batch, 'never' is left out of the answer. */
 export type Value = string | { readonly binary: string } | { readonly error: AwsError } | 'never';
 
 export interface SecretsManager extends AsyncDisposable {
@@ -21,38 +22,71 @@ export interface SecretsManager extends AsyncDisposable {
   failLists(how: AwsError | 'never'): void;
 }
 
-const PAGE = 2;
+export interface SecretsManagerOptions {
+  /** Secrets on a page of ListSecrets, at most. */
+  readonly pageSize?: number;
+  /** By full names. */
+  readonly tags?: Readonly<Record<string, Readonly<Record<string, string>>>>;
+  /** Called before each answer; may wait, or throw what is answered. */
+  readonly before?: (operation: string) => Promise<void> | void;
+}
 
 /** Starts it on a free loopback port. @param secrets by their full names, as ListSecrets finds them */
-export async function startSecretsManager(secrets: Readonly<Record<string, Value>>): Promise<SecretsManager> {
+export async function startSecretsManager(
+  secrets: Readonly<Record<string, Value>>,
+  { pageSize = 2, tags = {}, before }: SecretsManagerOptions = {},
+): Promise<SecretsManager> {
   const calls: { operation: string; input: Record<string, unknown> }[] = [];
   let lists: AwsError | 'never' | undefined;
 
-  const list = (response: ServerResponse, { NextToken }: Record<string, unknown>) => {
+  const list = (response: ServerResponse, { NextToken, MaxResults }: Record<string, unknown>) => {
     if (lists === 'never') return;
     if (lists) return fail(response, lists);
     const start = Number(NextToken ?? 0);
     const names = Object.keys(secrets);
+    const end = start + Math.min(pageSize, Number(MaxResults));
     send(response, 200, {
-      SecretList: names.slice(start, start + PAGE).map((Name) => ({ Name })),
-      ...(start + PAGE < names.length && { NextToken: String(start + PAGE) }),
+      SecretList: names.slice(start, end).map((Name) => ({
+        Name,
+        Tags: Object.entries(tags[Name] ?? {}).map(([Key, Value]) => ({ Key, Value })),
+      })),
+      ...(end < names.length && { NextToken: String(end) }),
+    });
+  };
+  const giveBatch = (response: ServerResponse, { SecretIdList }: Record<string, unknown>) => {
+    const names = SecretIdList as string[];
+    if (names.length > 20) {
+      fail(response, { status: 400, type: 'ValidationException', message: 'at most 20' });
+      return;
+    }
+    const answers = names.map((name) => ({ name, value: secrets[name] }));
+    send(response, 200, {
+      SecretValues: answers.flatMap(({ name, value }) => (isValue(value) ? [answerOf(name, value)] : [])),
+      Errors: answers.flatMap(({ name, value }) => {
+        if (value === 'never' || isValue(value)) return [];
+        const { type, message } = value?.error ?? NOT_FOUND;
+        return [{ SecretId: name, ErrorCode: type, Message: message }];
+      }),
     });
   };
   const give = (response: ServerResponse, { SecretId }: Record<string, unknown>) => {
     const value = secrets[String(SecretId)];
     if (value === 'never') return;
-    if (value === undefined) fail(response, { status: 400, type: 'ResourceNotFoundException', message: '?' });
-    else if (typeof value === 'string') send(response, 200, { Name: SecretId, SecretString: value });
-    else if ('binary' in value) {
-      send(response, 200, { Name: SecretId, SecretBinary: Buffer.from(value.binary).toString('base64') });
-    } else fail(response, value.error);
+    if (isValue(value)) send(response, 200, answerOf(String(SecretId), value));
+    else fail(response, value?.error ?? NOT_FOUND);
   };
   const server = createServer(async (request, response) => {
     const operation = String(request.headers['x-amz-target']).split('.')[1] ?? '';
     const input = JSON.parse(await text(request)) as Record<string, unknown>;
     calls.push({ operation, input });
+    try {
+      await before?.(operation);
+    } catch (error) {
+      return fail(response, error as AwsError);
+    }
     if (operation === 'ListSecrets') list(response, input);
     else if (operation === 'GetSecretValue') give(response, input);
+    else if (operation === 'BatchGetSecretValue') giveBatch(response, input);
     else fail(response, { status: 400, type: 'UnknownOperationException', message: operation });
   });
   server.listen(0, '127.0.0.1');
@@ -77,6 +111,25 @@ export async function startSecretsManager(secrets: Readonly<Record<string, Value
       await new Promise((resolve) => server.close(resolve));
     },
   };
+}
+
+const NOT_FOUND: AwsError = {
+  status: 400,
+  type: 'ResourceNotFoundException',
+  message: "Secrets Manager can't find the specified secret.",
+};
+
+type Stored = Extract<Value, string | { readonly binary: string }>;
+
+function isValue(value: Value | undefined): value is Stored {
+  return value !== undefined && value !== 'never' && (typeof value === 'string' || 'binary' in value);
+}
+
+function answerOf(Name: string, value: Stored): object {
+  const VersionId = '00000000-0000-4000-8000-000000000001';
+  return typeof value === 'string'
+    ? { Name, VersionId, SecretString: value }
+    : { Name, VersionId, SecretBinary: Buffer.from(value.binary).toString('base64') };
 }
 
 function fail(response: ServerResponse, { status, type, message }: AwsError): void {

@@ -12,6 +12,7 @@ const DEFAULTS = {
   clusterConcurrency: 25,
   eksRegions: [],
   assumableRoles: [],
+  eksDiscovery: [],
   allowLocalServers: false,
 };
 
@@ -38,14 +39,16 @@ test('text and values are the same', () => {
 
 test('lists are comma-separated, or lists', () => {
   const roles = ['arn:aws:iam::123456789012:role/a', 'arn:aws-cn:iam::123456789012:role/path/b'];
+  const scopes = ['eu-central-1', `us-east-1=${roles[0]}`];
   for (const lists of [
-    { eksRegions: 'eu-central-1, us-gov-west-1', assumableRoles: roles.join() },
-    { eksRegions: ['eu-central-1', 'us-gov-west-1'], assumableRoles: roles },
+    { eksRegions: 'eu-central-1, us-gov-west-1', assumableRoles: roles.join(), eksDiscovery: scopes.join() },
+    { eksRegions: ['eu-central-1', 'us-gov-west-1'], assumableRoles: roles, eksDiscovery: scopes },
   ])
     expect(readSettings(lists)).toEqual({
       ...DEFAULTS,
       eksRegions: ['eu-central-1', 'us-gov-west-1'],
       assumableRoles: roles,
+      eksDiscovery: scopes,
     });
 });
 
@@ -53,6 +56,9 @@ test.each([
   { rateMinutes: 0 },
   { eksRegions: 'frankfurt' },
   { eksRegions: '*' },
+  { eksDiscovery: 'eu-central-1=*' },
+  { eksDiscovery: 'arn:aws:iam::123456789012:role/a' },
+  { assumableRoles: Array(30).fill(`arn:aws:iam::123456789012:role/${'a'.repeat(30)}`) },
   { assumableRoles: '*' },
   { assumableRoles: 'arn:aws:iam::123456789012:role/*' },
   { assumableRoles: 'arn:aws:iam::123456789012:user/a' },

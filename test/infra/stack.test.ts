@@ -22,7 +22,7 @@ describe('roles', () => {
     }
   });
 
-  test("the function's: its own log, registered kubeconfigs, its queue; no resource is `*` but ListSecrets'", () => {
+  test("the function's: its own log, registered kubeconfigs, its queue; no resource is `*` but where there are none", () => {
     expect(roles.RefresherFunctionRole?.Properties.Policies).toEqual([
       {
         PolicyName: 'Refresh',
@@ -34,7 +34,11 @@ describe('roles', () => {
               Action: ['logs:CreateLogStream', 'logs:PutLogEvents'],
               Resource: arn('RefresherFunctionLogs'),
             },
-            { Effect: 'Allow', Action: 'secretsmanager:ListSecrets', Resource: '*' },
+            {
+              Effect: 'Allow',
+              Action: ['secretsmanager:BatchGetSecretValue', 'secretsmanager:ListSecrets'],
+              Resource: '*',
+            },
             {
               Effect: 'Allow',
               Action: 'secretsmanager:GetSecretValue',
@@ -49,7 +53,13 @@ describe('roles', () => {
 
   test("the function's, where EKS clusters are registered: clusters of the regions, roles of the list", () => {
     const roleArns = ['arn:aws:iam::123456789012:role/a', 'arn:aws:iam::210987654321:role/path/b'];
-    const withEks = synth({ eksRegions: 'eu-central-1,us-east-1', assumableRoles: roleArns.join() });
+    const discovered = 'arn:aws:iam::321098765432:role/c';
+    const scopes = ['us-east-1', 'us-west-2', `eu-west-1=${discovered}`, `eu-west-2=${roleArns[0]}`];
+    const withEks = synth({
+      eksRegions: 'eu-central-1,us-east-1',
+      assumableRoles: roleArns.join(),
+      eksDiscovery: scopes.join(),
+    });
     const own = (from: Template) => {
       const role = resources(from, 'AWS::IAM::Role').RefresherFunctionRole as unknown as {
         Properties: { Policies: { PolicyDocument: { Statement: unknown[] } }[] };
@@ -60,15 +70,23 @@ describe('roles', () => {
     expect(own(withEks).filter((statement) => !without.includes(JSON.stringify(statement)))).toEqual([
       {
         Effect: 'Allow',
+        Action: 'eks:ListClusters',
+        Resource: '*',
+        Condition: { StringEquals: { 'aws:RequestedRegion': ['us-east-1', 'us-west-2'] } },
+      },
+      {
+        Effect: 'Allow',
         Action: 'eks:DescribeCluster',
-        Resource: ['eu-central-1', 'us-east-1'].map((region) =>
+        Resource: ['eu-central-1', 'us-east-1', 'us-west-2'].map((region) =>
           arnOf(`:eks:${region}:{AccountId}:cluster/*`),
         ),
       },
-      { Effect: 'Allow', Action: 'sts:AssumeRole', Resource: roleArns },
+      { Effect: 'Allow', Action: 'sts:AssumeRole', Resource: [...roleArns, discovered] },
     ]);
     withEks.hasResourceProperties('AWS::Lambda::Function', {
-      Environment: { Variables: Match.objectLike({ ASSUMABLE_ROLES: roleArns.join() }) },
+      Environment: {
+        Variables: Match.objectLike({ ASSUMABLE_ROLES: roleArns.join(), EKS_DISCOVERY: scopes.join() }),
+      },
     });
   });
 

@@ -17,6 +17,7 @@ test('reads what the CDK app sets', () => {
     clusterConcurrency: 25,
     region: 'eu-central-1',
     assumableRoles: [],
+    eksDiscovery: [],
     allowLocalServers: false,
     service: 'refresher',
   });
@@ -25,9 +26,14 @@ test('reads what the CDK app sets', () => {
     readConfig({
       ...env,
       [ENVIRONMENT.assumableRoles]: roles.join(),
+      [ENVIRONMENT.eksDiscovery]: `eu-central-1,us-east-1=${roles[0]}`,
       [ENVIRONMENT.allowLocalServers]: 'true',
     }),
-  ).toMatchObject({ assumableRoles: roles, allowLocalServers: true });
+  ).toMatchObject({
+    assumableRoles: roles,
+    eksDiscovery: [{ region: 'eu-central-1' }, { region: 'us-east-1', roleArn: roles[0] }],
+    allowLocalServers: true,
+  });
 });
 
 test.each([

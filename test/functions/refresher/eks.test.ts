@@ -1,6 +1,7 @@
 // Kubeconfigs of EKS: the token that is signed, and that it goes to nobody but the cluster that it names.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
-import { eksAccess, regionOfEndpoint } from '../../../functions/refresher/eks.ts';
+import { TAG } from '../../../contract/names.ts';
+import { type EksScope, eksAccess, regionOfEndpoint } from '../../../functions/refresher/eks.ts';
 import { readEvent } from '../../../functions/refresher/event.ts';
 import { run } from '../../../functions/refresher/run.ts';
 import { CLUSTERS_PREFIX } from '../../../functions/refresher/settings.ts';
@@ -61,13 +62,21 @@ const kubeconfig = (args: readonly string[] = [], server = cluster.url) =>
     ],
   });
 
+const SETTINGS = {
+  clusterDeadlineMs: 20_000,
+  clusterConcurrency: 1,
+  region: REGION,
+  allowLocalServers: true,
+  eksDiscovery: [],
+};
+
 /** A run over one cluster, as the function has it. */
 async function runOn(text: string, assumableRoles: readonly string[] = [], allowLocalServers = true) {
   await using registry = await startSecretsManager({ [`${CLUSTERS_PREFIX}a`]: text });
   const [report] = await run(
     { secrets: registry.client, eks: eksAccess({ region: REGION, assumableRoles }) },
     readEvent({}),
-    { clusterDeadlineMs: 20_000, clusterConcurrency: 1, region: REGION, allowLocalServers },
+    { ...SETTINGS, allowLocalServers },
     Date.now,
     AbortSignal.timeout(30_000),
     () => {},
@@ -188,6 +197,104 @@ describe('is refused, and nobody is shown a token', () => {
   test('a server on this machine, outside of tests', async () => {
     await isNotServed(runOn(kubeconfig(), [], false), /server: 127\.0\.0\.1 is an address of this machine/);
     expect(eks.calls.filter(({ cluster: name }) => name === 'x')).toEqual([]);
+  });
+});
+
+describe('clusters that are tagged', () => {
+  const OTHER_ROLE = 'arn:aws:iam::321098765432:role/discovery';
+  const managed = { [TAG.managed]: 'true' };
+  const arnOf = (name: string, region = REGION, account = '123456789012') =>
+    `arn:aws:eks:${region}:${account}:cluster/${name}`;
+
+  async function discover(eksDiscovery: readonly EksScope[], event: object = {}) {
+    await using registry = await startSecretsManager({});
+    const services = { secrets: registry.client, eks: eksAccess({ region: REGION, assumableRoles: [] }) };
+    const settings = { ...SETTINGS, eksDiscovery };
+    const signal = AbortSignal.timeout(30_000);
+    return await run(services, readEvent(event), settings, Date.now, signal, () => {});
+  }
+  const outcomes = async (running: ReturnType<typeof discover>) =>
+    Object.fromEntries(
+      (await running).map(({ cluster: name, served, isPaused, reason }) => [
+        name,
+        served ? 'served' : isPaused ? 'paused' : reason,
+      ]),
+    );
+
+  beforeEach(() => {
+    const here = { endpoint: cluster.url, ca: cluster.caPem, region: REGION, account: '123456789012' };
+    eks.clusters.clear();
+    for (const [name, more] of Object.entries({
+      tagged: { tags: managed },
+      untagged: {},
+      'tagged otherwise': { tags: { [TAG.managed]: 'yes' } },
+      creating: { tags: managed, status: 'CREATING', endpoint: undefined, ca: undefined },
+      deleting: { tags: managed, status: 'DELETING' },
+      updating: { tags: managed, status: 'UPDATING' },
+      private: { tags: managed, isPrivate: true },
+      paused: { tags: { ...managed, [TAG.paused]: 'true' } },
+      elsewhere: { tags: managed, region: 'us-east-1' },
+      theirs: { tags: managed, account: '321098765432' },
+    })) {
+      const { endpoint, ca, ...rest } = { ...here, ...more };
+      eks.clusters.set(name, { ...rest, ...(endpoint && ca && { endpoint, ca }) });
+    }
+    eks.accountOf = (key) => (key === OWN_KEY ? '123456789012' : '321098765432');
+  });
+
+  test('are refreshed without being registered, under their ARNs, over as many pages as there are', async () => {
+    expect(await outcomes(discover([{ region: REGION }]))).toEqual({
+      [arnOf('tagged')]: 'served',
+      [arnOf('updating')]: 'served',
+      [arnOf('paused')]: 'paused',
+      [arnOf('private')]: expect.stringMatching(/private endpoint only.*proxy-url/),
+    });
+    expect(token()).toMatchObject({ key: OWN_KEY, region: REGION });
+    // One for the tags, the endpoint and the authority.
+    expect(eks.calls.filter(({ cluster: name }) => name === 'updating')).toHaveLength(1);
+  });
+
+  test('in another region, and in another account through a role that no kubeconfig may name', async () => {
+    const scopes = [{ region: 'us-east-1' }, { region: REGION, roleArn: OTHER_ROLE }];
+    expect(await outcomes(discover(scopes))).toEqual({
+      [arnOf('elsewhere', 'us-east-1')]: 'served',
+      [arnOf('theirs', REGION, '321098765432')]: 'served',
+    });
+    expect(aws.stsCalls.at(-1)).toMatchObject({ action: 'AssumeRole', role: OTHER_ROLE, ok: true });
+  });
+
+  test('an event names one by its ARN, and no other is asked', async () => {
+    const name = arnOf('updating');
+    expect(await outcomes(discover([{ region: REGION }], { clusters: [name] }))).toEqual({
+      [name]: 'served',
+    });
+    expect(cluster.requests).toHaveLength(1);
+    await expect(discover([{ region: REGION }], { clusters: ['typo'] })).rejects.toThrow(
+      /Not registered: typo\. Registered are: .*updating/,
+    );
+  });
+
+  test('throttled, EKS is asked again', async () => {
+    eks.throttle(3);
+    expect(Object.keys(await outcomes(discover([{ region: REGION }])))).toHaveLength(4);
+  });
+
+  test('where they cannot be looked for fails beside those that can', async () => {
+    const denied = 'arn:aws:iam::321098765432:role/denied';
+    aws.settings.roles[denied] = { denied: true };
+    const found = await outcomes(discover([{ region: 'us-east-1' }, { region: REGION, roleArn: denied }]));
+    expect(found).toEqual({
+      [arnOf('elsewhere', 'us-east-1')]: 'served',
+      [`EKS in ${REGION} as ${denied}`]: expect.stringMatching(/ListClusters: AccessDenied/),
+    });
+  });
+
+  test('one that cannot be described is told, and costs the others nothing', async () => {
+    eks.undescribed.add('untagged');
+    const found = await outcomes(discover([{ region: REGION }]));
+    eks.undescribed.clear();
+    expect(found[`EKS in ${REGION}`]).toMatch(/untagged: AccessDeniedException/);
+    expect(found[arnOf('tagged')]).toBe('served');
   });
 });
 

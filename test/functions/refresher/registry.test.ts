@@ -1,12 +1,18 @@
 // The registered clusters, from Secrets Manager at the wire: what is found, and whom a failure costs what.
 import { afterEach, expect, test } from 'vitest';
+import { TAG } from '../../../contract/names.ts';
 import { readEvent } from '../../../functions/refresher/event.ts';
 import { listClusters } from '../../../functions/refresher/registry.ts';
 import { run } from '../../../functions/refresher/run.ts';
 import { CLUSTERS_PREFIX } from '../../../functions/refresher/settings.ts';
 import { type ApiServer, json, page, startApiServer } from '../api-server.ts';
 import { NO_EKS } from '../real-cluster.ts';
-import { type SecretsManager, startSecretsManager, type Value } from '../secrets-manager.ts';
+import {
+  type SecretsManager,
+  type SecretsManagerOptions,
+  startSecretsManager,
+  type Value,
+} from '../secrets-manager.ts';
 
 const CANARY = 'canary-token-3f9b';
 const SETTINGS = {
@@ -14,6 +20,7 @@ const SETTINGS = {
   clusterConcurrency: 10,
   region: 'eu-central-1',
   allowLocalServers: true,
+  eksDiscovery: [],
 };
 
 let stack = new AsyncDisposableStack();
@@ -22,9 +29,13 @@ afterEach(async () => {
   stack = new AsyncDisposableStack();
 });
 
-async function registryOf(clusters: Readonly<Record<string, Value>>): Promise<SecretsManager> {
-  const secrets = Object.entries(clusters).map(([name, value]) => [`${CLUSTERS_PREFIX}${name}`, value]);
-  return stack.use(await startSecretsManager(Object.fromEntries(secrets)));
+async function registryOf(
+  clusters: Readonly<Record<string, Value>>,
+  { tags = {}, ...options }: SecretsManagerOptions = {},
+): Promise<SecretsManager> {
+  const prefixed = <Item>(items: Readonly<Record<string, Item>>) =>
+    Object.fromEntries(Object.entries(items).map(([name, item]) => [`${CLUSTERS_PREFIX}${name}`, item]));
+  return stack.use(await startSecretsManager(prefixed(clusters), { ...options, tags: prefixed(tags) }));
 }
 
 /** An API server without enabled namespaces, and its kubeconfig. */
@@ -57,13 +68,8 @@ test('every secret under the prefix is a cluster, over as many pages as there ar
       [`${CLUSTERS_PREFIX.toUpperCase()}X`]: 'AWS ignores case here',
     }),
   );
-  expect(await listClusters(secrets.client, AbortSignal.timeout(10_000))).toEqual([
-    'a',
-    'b/nested',
-    'c',
-    'd',
-    'e',
-  ]);
+  const listed = await listClusters(secrets.client, AbortSignal.timeout(10_000));
+  expect(listed.map(({ name }) => name)).toEqual(['a', 'b/nested', 'c', 'd', 'e']);
   const lists = secrets.calls.filter(({ operation }) => operation === 'ListSecrets');
   expect(lists).toHaveLength(4);
   for (const { input } of lists) {
@@ -115,8 +121,8 @@ test('of the clusters that an event names, no other value is read', async () => 
   const secrets = await registryOf({ a: kubeconfig, b: kubeconfig, c: kubeconfig });
   const reports = await runAll(secrets, { clusters: ['b', 'b'] });
   expect(reports.map(({ cluster }) => cluster)).toEqual(['b']);
-  const read = secrets.calls.filter(({ operation }) => operation === 'GetSecretValue');
-  expect(read.map(({ input }) => input.SecretId)).toEqual([`${CLUSTERS_PREFIX}b`]);
+  const read = secrets.calls.filter(({ operation }) => operation !== 'ListSecrets');
+  expect(read.map(({ input }) => input.SecretIdList)).toEqual([[`${CLUSTERS_PREFIX}b`]]);
   expect(server.requests).toHaveLength(1);
 });
 
@@ -125,7 +131,76 @@ test('an event that names a cluster which is not registered is refused whole', a
   await expect(runAll(secrets, { clusters: ['a', 'typo'] })).rejects.toThrow(
     'Not registered: typo. Registered are: a, b.',
   );
-  expect(secrets.calls.some(({ operation }) => operation === 'GetSecretValue')).toBe(false);
+  expect(secrets.calls.every(({ operation }) => operation === 'ListSecrets')).toBe(true);
+});
+
+test('a paused cluster is asked nothing, and has not failed; without the tag it is back', async () => {
+  const { server, kubeconfig } = await emptyCluster();
+  const tags: Record<string, Record<string, string>> = { a: { [TAG.paused]: 'true' } };
+  const secrets = await registryOf({ a: kubeconfig }, { tags });
+  for (const event of [{}, { clusters: ['a'] }, { force: true }]) {
+    expect(await runAll(secrets, event)).toEqual([
+      expect.objectContaining({ cluster: 'a', isPaused: true, failed: false, served: false }),
+    ]);
+  }
+  expect(server.requests).toEqual([]);
+  expect(secrets.calls.every(({ operation }) => operation === 'ListSecrets')).toBe(true);
+  const untagged = await registryOf({ a: kubeconfig }, { tags: { a: { [TAG.paused]: 'false' } } });
+  expect(await runAll(untagged)).toEqual([expect.objectContaining({ served: true })]);
+});
+
+test('a tag names the context', async () => {
+  const [one, two] = [await emptyCluster(), await emptyCluster()];
+  const both = JSON.parse(one.kubeconfig);
+  const second = JSON.parse(two.kubeconfig);
+  both.contexts.push({ name: 'second', context: { cluster: 'second', user: 'main' } });
+  both.clusters.push({ ...second.clusters[0], name: 'second' });
+  const text = JSON.stringify(both);
+  const secrets = await registryOf(
+    { current: text, tagged: text, mistyped: text },
+    { tags: { tagged: { [TAG.context]: 'second' }, mistyped: { [TAG.context]: 'secnod' } } },
+  );
+  const reports = await runAll(secrets);
+  expect(reports.map(({ cluster, served, reason }) => [cluster, served, reason])).toEqual([
+    ['current', true, undefined],
+    ['mistyped', false, 'there is no context named "secnod"'],
+    ['tagged', true, undefined],
+  ]);
+  expect([one.server.requests.length, two.server.requests.length]).toEqual([1, 1]);
+});
+
+test('values are read twenty at a time, none twice', async () => {
+  const { kubeconfig } = await emptyCluster();
+  const names = Array.from({ length: 45 }, (_, index) => `c${String(index).padStart(2, '0')}`);
+  const secrets = await registryOf(Object.fromEntries(names.map((name) => [name, kubeconfig])), {
+    pageSize: 100,
+  });
+  const reports = await runAll(secrets);
+  expect(reports.map(({ cluster, served }) => (served ? cluster : ''))).toEqual(names);
+  const batches = secrets.calls.filter(({ operation }) => operation !== 'ListSecrets');
+  expect(batches.map(({ operation, input }) => [operation, (input.SecretIdList as string[]).length])).toEqual(
+    [20, 20, 5].map((length) => ['BatchGetSecretValue', length]),
+  );
+});
+
+test('a batch that fails as a whole is the failure of its clusters, and of no others', async () => {
+  const { kubeconfig } = await emptyCluster();
+  const names = Array.from({ length: 25 }, (_, index) => `c${String(index).padStart(2, '0')}`);
+  let batches = 0;
+  const secrets = await registryOf(Object.fromEntries(names.map((name) => [name, kubeconfig])), {
+    before(operation) {
+      if (operation !== 'BatchGetSecretValue') return;
+      batches += 1;
+      if (batches === 1)
+        throw { status: 400, type: 'AccessDeniedException', message: 'not authorized to BatchGet' };
+      // Throttled once, and asked again by the SDK.
+      if (batches === 2) throw { status: 400, type: 'ThrottlingException', message: 'Rate exceeded' };
+    },
+  });
+  const reports = await runAll(secrets);
+  const failed = reports.filter((report) => report.failed);
+  expect(failed.map(({ cluster }) => cluster)).toEqual(names.slice(0, 20));
+  for (const { reason } of failed) expect(reason).toContain('not authorized to BatchGet');
 });
 
 test('nothing registered is nothing to do', async () => {

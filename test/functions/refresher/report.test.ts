@@ -4,6 +4,7 @@ import {
   type ClusterReport,
   notServed,
   type Outcome,
+  paused,
   type SecretResult,
 } from '../../../functions/refresher/cluster.ts';
 import { failureOf, metricsOf, summarize } from '../../../functions/refresher/report.ts';
@@ -41,11 +42,13 @@ test('the metrics add up what the clusters report', () => {
     served('empty'),
     notServed('c', 'no answer'),
     notServed('d', 'not a kubeconfig'),
+    paused('e'),
   ];
   expect(metricsOf(reports, NOW)).toEqual({
-    ClustersRegistered: 5,
+    ClustersRegistered: 6,
     ClustersServed: 3,
     ClustersFailed: 3,
+    ClustersPaused: 1,
     SecretsManaged: 42,
     SecretsDue: 26,
     SecretsRefreshed: 11,
@@ -75,6 +78,12 @@ test.each([
     fails: false,
   },
   { title: 'none is served', reports: [notServed('a', 'down'), notServed('b', 'gone')], fails: true },
+  { title: 'all are paused', reports: [paused('a'), paused('b')], fails: false },
+  {
+    title: 'the only one that is not paused is not served',
+    reports: [paused('a'), notServed('b', 'gone')],
+    fails: true,
+  },
 ])('the invocation, where $title: fails is $fails', ({ reports, fails }) => {
   expect(failureOf(reports) !== undefined).toBe(fails);
 });
