@@ -1,11 +1,12 @@
 // The Lambda function: its bundle, its log group, and a role that can do what a run needs and nothing else.
 import { ArnFormat, Duration, RemovalPolicy, Stack } from 'aws-cdk-lib';
+import { AttributeType, BillingMode, Table } from 'aws-cdk-lib/aws-dynamodb';
 import { PolicyDocument, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import { ApplicationLogLevel, Architecture, LoggingFormat, Runtime } from 'aws-cdk-lib/aws-lambda';
 import { LogLevel, NodejsFunction, OutputFormat } from 'aws-cdk-lib/aws-lambda-nodejs';
 import { LogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
 import { Construct } from 'constructs';
-import { CLUSTERS_PREFIX, ENVIRONMENT } from '../functions/refresher/settings.ts';
+import { CLUSTERS_PREFIX, ENVIRONMENT, MEMORY } from '../functions/refresher/settings.ts';
 import { deadLetters } from './dead-letters.ts';
 
 export interface RefresherFunctionProps {
@@ -27,6 +28,8 @@ export interface RefresherFunctionProps {
 export class RefresherFunction extends Construct {
   readonly function: NodejsFunction;
   readonly logGroup: LogGroup;
+  /** What is known of each cluster. */
+  readonly memoryTable: Table;
 
   constructor(scope: Construct, id: string, props: RefresherFunctionProps) {
     super(scope, id);
@@ -34,6 +37,14 @@ export class RefresherFunction extends Construct {
     this.logGroup = new LogGroup(this, 'Logs', {
       retention: props.logRetention ?? RetentionDays.ONE_MONTH,
       // Reports of runs, worth nothing without the deployment.
+      removalPolicy: RemovalPolicy.DESTROY,
+    });
+
+    this.memoryTable = new Table(this, 'Memory', {
+      partitionKey: { name: MEMORY.cluster, type: AttributeType.STRING },
+      timeToLiveAttribute: MEMORY.forgetAt,
+      billingMode: BillingMode.PAY_PER_REQUEST,
+      // The next run knows most of it again.
       removalPolicy: RemovalPolicy.DESTROY,
     });
 
@@ -48,8 +59,8 @@ export class RefresherFunction extends Construct {
               actions: ['logs:CreateLogStream', 'logs:PutLogEvents'],
               resources: [this.logGroup.logGroupArn],
             }),
-            // Lists names in the whole account: the action knows no resources (Service Authorization Reference).
-            // Neither knows resources; the second gives nothing that GetSecretValue does not.
+            // Neither knows resources (Service Authorization Reference). The first lists names in the whole account,
+            // the second gives nothing that GetSecretValue does not.
             new PolicyStatement({
               actions: ['secretsmanager:ListSecrets', 'secretsmanager:BatchGetSecretValue'],
               resources: ['*'],
@@ -65,6 +76,7 @@ export class RefresherFunction extends Construct {
                 }),
               ],
             }),
+            new PolicyStatement({ actions: ['dynamodb:UpdateItem'], resources: [this.memoryTable.tableArn] }),
             new PolicyStatement({ actions: ['sqs:SendMessage'], resources: [failures.queueArn] }),
             ...this.eksStatements(props),
           ],
@@ -87,6 +99,7 @@ export class RefresherFunction extends Construct {
       applicationLogLevelV2: ApplicationLogLevel.INFO,
       environment: {
         [ENVIRONMENT.clusterDeadline]: String(props.clusterDeadline.toSeconds()),
+        [ENVIRONMENT.memoryTable]: this.memoryTable.tableName,
         [ENVIRONMENT.clusterConcurrency]: String(props.clusterConcurrency),
         ...(props.assumableRoles.length > 0 && {
           [ENVIRONMENT.assumableRoles]: props.assumableRoles.join(','),

@@ -1,6 +1,7 @@
 // The refresher as a construct that any stack can embed: function, schedule, dead letters, alarms, and who may do what.
 import { fileURLToPath } from 'node:url';
 import { Duration } from 'aws-cdk-lib';
+import type { Table } from 'aws-cdk-lib/aws-dynamodb';
 import type { IFunction } from 'aws-cdk-lib/aws-lambda';
 import type { ILogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
 import type { ITopic } from 'aws-cdk-lib/aws-sns';
@@ -54,6 +55,8 @@ export class Refresher extends Construct {
   readonly function: IFunction;
   readonly logGroup: ILogGroup;
   readonly alarmTopic: ITopic;
+  /** What is known of each cluster. */
+  readonly memoryTable: Table;
 
   constructor(scope: Construct, id: string, props: RefresherProps = {}) {
     super(scope, id);
@@ -80,6 +83,7 @@ export class Refresher extends Construct {
     });
     this.function = refresher.function;
     this.logGroup = refresher.logGroup;
+    this.memoryTable = refresher.memoryTable;
 
     const schedule = new RefresherSchedule(this, 'Schedule', {
       function: this.function,

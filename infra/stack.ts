@@ -30,9 +30,12 @@ export class EcrAnywhereStack extends Stack {
     const { functionName } = refresher.function;
     const outputs = {
       FunctionName: functionName,
+      // Whom EKS clusters and other accounts' roles let in.
+      RoleArn: refresher.function.role?.roleArn ?? '',
       AlarmTopicArn: refresher.alarmTopic.topicArn,
       RegisterCluster: `aws secretsmanager create-secret --region ${this.region} --name ${CLUSTERS_PREFIX}NAME --secret-string file://kubeconfig`,
       DryRun: `aws lambda invoke --region ${this.region} --function-name ${functionName} --cli-binary-format raw-in-base64-out --cli-read-timeout 900 --payload '{"dryRun":true}' /dev/stdout`,
+      Status: `aws dynamodb scan --region ${this.region} --table-name ${refresher.memoryTable.tableName} --output table --query 'Items[].{cluster:cluster.S,lookedAt:lookedAt.S,reachedAt:reachedAt.S,soonestExpiry:soonestExpiry.S,failures:failures.N,failingSince:failingSince.S,reason:reason.S}'`,
       TailLog: `aws logs tail ${refresher.logGroup.logGroupName} --region ${this.region} --follow`,
     };
     for (const [name, value] of Object.entries(outputs)) new CfnOutput(this, name, { value });

@@ -8,6 +8,7 @@ import {
   KubernetesError,
   type ManagedSecret,
 } from './kubernetes.ts';
+import type { Known } from './memory.ts';
 import { dueRegistries, jitterOf, outcomeOf, plan, type Refresh } from './plan.ts';
 import { type Fault, Streaks } from './streaks.ts';
 
@@ -46,6 +47,12 @@ export interface ClusterReport {
   readonly results: readonly SecretResult[];
   /** Milliseconds since the epoch: the first of its credentials to expire, as far as is known. */
   readonly soonestExpiry?: number;
+  /** A namespace could not be listed: there may be credentials that expire sooner. */
+  readonly isPartial?: boolean;
+  /** What the refresher remembers of the cluster; absent where the run had no look at the whole of it. */
+  readonly known?: Known;
+  /** Why it could not be remembered. */
+  readonly notRemembered?: string;
 }
 
 export interface Scope {
@@ -95,6 +102,7 @@ export async function refreshCluster(
     managed: listing.secrets.length,
     results,
     ...(soonest !== undefined && { soonestExpiry: soonest }),
+    ...(listing.reasons.length > 0 && { isPartial: true }),
   };
 }
 

@@ -20,6 +20,7 @@ const Environment = z
       }),
     ),
     [ENVIRONMENT.allowLocalServers]: z.stringbool().default(false),
+    [ENVIRONMENT.memoryTable]: z.string().min(1),
     AWS_LAMBDA_FUNCTION_NAME: z.string().min(1),
     AWS_REGION: z.string().min(1),
   })
@@ -29,6 +30,7 @@ const Environment = z
     region: env.AWS_REGION,
     assumableRoles: env.ASSUMABLE_ROLES,
     eksDiscovery: env.EKS_DISCOVERY,
+    memoryTable: env.MEMORY_TABLE,
     allowLocalServers: env.ALLOW_LOCAL_SERVERS,
     /** Tells the metrics of several deployments in one account apart. */
     service: env.AWS_LAMBDA_FUNCTION_NAME,

@@ -2,12 +2,14 @@
 // with one that says what to do (event.ts). Logs every outcome; writes metrics after a run over all clusters.
 import { Logger } from '@aws-lambda-powertools/logger';
 import { Metrics, MetricUnit } from '@aws-lambda-powertools/metrics';
+import { DynamoDBClient } from '@aws-sdk/client-dynamodb';
 import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import type { Context } from 'aws-lambda';
 import type { ClusterReport } from './cluster.ts';
 import { readConfig } from './config.ts';
 import { eksAccess } from './eks.ts';
 import { isWholeRun, readEvent } from './event.ts';
+import { memoryIn } from './memory.ts';
 import { type ClusterSummary, failureOf, metricsOf, summarize } from './report.ts';
 import { run } from './run.ts';
 import { METRIC, METRICS_NAMESPACE, REPORTING_SECONDS } from './settings.ts';
@@ -16,6 +18,7 @@ const config = readConfig(process.env);
 const services = {
   secrets: new SecretsManagerClient({ maxAttempts: 5, retryMode: 'adaptive' }),
   eks: eksAccess(config),
+  memory: memoryIn(new DynamoDBClient(), config.memoryTable),
 };
 const logger = new Logger({ serviceName: config.service });
 
@@ -54,7 +57,7 @@ function log(report: ClusterReport): void {
     });
   }
   const { problems: _, ...figures } = summarize(report);
-  logger[report.failed ? 'error' : 'info']('cluster', figures);
+  logger[report.failed || report.notRemembered !== undefined ? 'error' : 'info']('cluster', figures);
 }
 
 function writeMetrics(reports: readonly ClusterReport[]): void {

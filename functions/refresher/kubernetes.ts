@@ -101,6 +101,7 @@ export class KubernetesApi implements AsyncDisposable {
   readonly #access: UsableAccess;
   readonly #agent: Agent | ProxyAgent;
   readonly #signal: AbortSignal;
+  readonly #end = () => void this.#agent.destroy(this.#signal.reason as Error).catch(() => {});
 
   /**
    * @param connections how many requests run at the same time at most
@@ -128,9 +129,7 @@ export class KubernetesApi implements AsyncDisposable {
         ? new Agent({ ...limits, connect: { ...away, ...tls } })
         : new ProxyAgent({ ...limits, uri: proxyUrl, proxyTls: away, requestTls: tls });
     // A request's own signal does not end it while the connection is still being made.
-    signal.addEventListener('abort', () => void this.#agent.destroy(signal.reason as Error).catch(() => {}), {
-      once: true,
-    });
+    signal.addEventListener('abort', this.#end, { once: true });
   }
 
   /** The namespaces that are enabled. @throws KubernetesError */
@@ -174,6 +173,8 @@ export class KubernetesApi implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    // A signal with listeners is kept until its time is up, and would keep this.
+    this.#signal.removeEventListener('abort', this.#end);
     await this.#agent.destroy().catch(() => {});
   }
 

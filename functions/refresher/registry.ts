@@ -132,9 +132,15 @@ function registration(value: {
   return new Error('the registered secret has no text: store the kubeconfig as its SecretString');
 }
 
-function unlessAborted<Value>(promise: Promise<Value>, signal: AbortSignal): Promise<Value> {
+async function unlessAborted<Value>(promise: Promise<Value>, signal: AbortSignal): Promise<Value> {
   signal.throwIfAborted();
   const { promise: aborted, reject } = Promise.withResolvers<never>();
-  signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
-  return Promise.race([promise, aborted]);
+  const abort = () => reject(signal.reason as Error);
+  signal.addEventListener('abort', abort, { once: true });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    // A signal with listeners is kept until its time is up, and what they hold with it.
+    signal.removeEventListener('abort', abort);
+  }
 }

@@ -17,12 +17,20 @@ export interface ClusterSummary {
   readonly due: number;
   readonly outcomes: Readonly<Partial<Record<Outcome, number>>>;
   readonly soonestExpiry?: string;
+  /** Failures in a row, with this one, and since when; absent where it has not failed. */
+  readonly failures?: number;
+  readonly failingSince?: string;
+  /** When its Secrets could be listed last, where that was not now. */
+  readonly reachedAt?: string;
+  /** Why none of this could be stored. */
+  readonly notRemembered?: string;
   readonly problems: readonly SecretResult[];
 }
 
 /** A cluster's report in figures, with the first of its problems. */
 export function summarize(report: ClusterReport): ClusterSummary {
-  const { cluster, served, failed, reason, managed, results, soonestExpiry } = report;
+  const { cluster, served, failed, reason, managed, results, known } = report;
+  const soonestExpiry = soonestExpiryOf(report);
   const problems = results.filter(({ outcome }) => outcome !== 'refreshed' && outcome !== 'not-attempted');
   return {
     cluster,
@@ -38,8 +46,28 @@ export function summarize(report: ClusterReport): ClusterSummary {
         .map(([outcome, those]) => [outcome, those.length]),
     ),
     ...(soonestExpiry !== undefined && { soonestExpiry: new Date(soonestExpiry).toISOString() }),
+    ...(known?.failures && { failures: known.failures }),
+    ...(known?.failingSince !== undefined && { failingSince: new Date(known.failingSince).toISOString() }),
+    ...(!served && known?.reachedAt !== undefined && { reachedAt: new Date(known.reachedAt).toISOString() }),
+    ...(report.notRemembered !== undefined && { notRemembered: report.notRemembered }),
     problems: problems.slice(0, PROBLEMS_LISTED),
   };
+}
+
+/**
+ * The soonest expiry of a cluster, milliseconds since the epoch: as it was seen, and where not all could be seen, as it
+ * was known before. That goes on ageing while a cluster is silent.
+ */
+export function soonestExpiryOf({
+  soonestExpiry,
+  isPaused,
+  served,
+  isPartial,
+  known,
+}: ClusterReport): number | undefined {
+  if (isPaused || (served && !isPartial)) return soonestExpiry;
+  const expiries = [soonestExpiry, known?.soonestExpiry].filter((expiry) => expiry !== undefined);
+  return expiries.length > 0 ? Math.min(...expiries) : undefined;
 }
 
 /** The metrics of a run over all clusters. @param now milliseconds since the epoch */
@@ -50,7 +78,7 @@ export function metricsOf(
   const results = reports.flatMap((report) => report.results);
   const count = (...outcomes: Outcome[]) =>
     results.filter(({ outcome }) => outcomes.includes(outcome)).length;
-  const expiries = reports.flatMap(({ soonestExpiry }) => soonestExpiry ?? []);
+  const expiries = reports.flatMap((report) => soonestExpiryOf(report) ?? []);
   return {
     [METRIC.clustersRegistered]: reports.length,
     [METRIC.clustersServed]: reports.filter(({ served }) => served).length,
@@ -69,11 +97,17 @@ export function metricsOf(
 
 /**
  * Why the invocation has failed, if it has: clusters are registered, not all paused, and none was served. Anything less is for
- * metrics and alarms: of three thousand clusters, one is always down.
+ * metrics and alarms: of three thousand clusters, one is always down. Or what is known could not be stored: nothing
+ * else would tell that silent clusters have stopped ageing.
  */
 export function failureOf(all: readonly ClusterReport[]): string | undefined {
+  const notRemembered = all.filter((report) => report.notRemembered !== undefined);
   const reports = all.filter(({ isPaused }) => !isPaused);
-  if (reports.length === 0 || reports.some(({ served }) => served)) return undefined;
-  const reasons = reports.slice(0, 5).map(({ cluster, reason }) => `${cluster}: ${reason}`);
-  return `None of ${reports.length} clusters could be served. ${reasons.join(' | ')}`;
+  if (reports.length > 0 && !reports.some(({ served }) => served)) {
+    const reasons = reports.slice(0, 5).map(({ cluster, reason }) => `${cluster}: ${reason}`);
+    return `None of ${reports.length} clusters could be served. ${reasons.join(' | ')}`;
+  }
+  if (notRemembered.length > 0)
+    return `What is known of ${notRemembered.length} clusters could not be stored: ${notRemembered[0]?.notRemembered}`;
+  return undefined;
 }

@@ -1,35 +1,30 @@
 // One run over the clusters: each on its own, so that one that hangs, lies or refuses costs the others nothing.
-import type { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import pMap from 'p-map';
-import { type AccessSettings, type UsableAccess, usableAccess, usableEksAccess } from './access.ts';
 import { type ClusterReport, notServed, PATCHES_AT_ONCE, paused, refreshCluster } from './cluster.ts';
-import type { Eks, EksScope } from './eks.ts';
+import {
+  type Cluster,
+  type ClusterSettings,
+  type ClusterSources,
+  type Scope,
+  selectClusters,
+} from './clusters.ts';
 import type { RefreshEvent } from './event.ts';
-import { readKubeconfig } from './kubeconfig.ts';
 import { KubernetesApi } from './kubernetes.ts';
-import { listClusters, Registrations } from './registry.ts';
+import type { Memory } from './memory.ts';
+import { soonestExpiryOf } from './report.ts';
 
 /** What of AWS a run needs. */
-export interface RunServices {
-  readonly secrets: SecretsManagerClient;
-  readonly eks: Eks;
+export interface RunServices extends ClusterSources {
+  /** Absent: nothing is remembered. */
+  readonly memory?: Memory;
 }
 
-export interface RunSettings extends AccessSettings {
+export interface RunSettings extends ClusterSettings {
   readonly clusterDeadlineMs: number;
   readonly clusterConcurrency: number;
-  /** Where EKS clusters are looked for that are tagged. */
-  readonly eksDiscovery: readonly EksScope[];
 }
 
-/** A cluster before its turn. */
-interface Cluster {
-  /** As it is registered; of a tagged EKS cluster, its ARN. */
-  readonly name: string;
-  readonly isPaused: boolean;
-  /** @throws Error that says why it cannot be reached */
-  access(signal: AbortSignal): Promise<UsableAccess>;
-}
+const REMEMBER_TIMEOUT_MS = 5_000;
 
 /**
  * Refreshes the clusters that the event asks for.
@@ -47,85 +42,22 @@ export async function run(
   signal: AbortSignal,
   report: (cluster: ClusterReport) => void,
 ): Promise<ClusterReport[]> {
-  const { clusters, failures } = await select(services, event.clusters, settings, signal);
-  for (const failure of failures) report(failure);
+  const { clusters, scopes } = await selectClusters(services, event.clusters, settings, signal);
+  const remember = rememberer(services.memory, event, signal);
   const turns = await pMap(
     clusters,
     async (cluster) => {
-      const outcome = signal.aborted
-        ? notServed(cluster.name, "the run's time was up before its turn")
-        : await turn(cluster, event, settings, now(), signal);
+      const at = now();
+      const outcome = await remember(await turn(cluster, event, settings, at, signal), at);
       report(outcome);
       return outcome;
     },
     { concurrency: settings.clusterConcurrency },
   );
-  return [...failures, ...turns];
-}
-
-interface Selection {
-  readonly clusters: readonly Cluster[];
-  /** Where clusters may be that could not be looked for. */
-  readonly failures: readonly ClusterReport[];
-}
-
-async function select(
-  services: RunServices,
-  only: readonly string[] | undefined,
-  settings: RunSettings,
-  signal: AbortSignal,
-): Promise<Selection> {
-  const listed = await listClusters(services.secrets, signal);
-  const registered = only ? listed.filter(({ name }) => only.includes(name)) : listed;
-  const values = new Registrations(
-    services.secrets,
-    registered.map(({ name }) => name),
-    signal,
-  );
-  const clusters = registered.map(({ name, isPaused, context }, index): Cluster => {
-    const access = async (turnSignal: AbortSignal) => {
-      const { kubeconfig } = await values.take(index, turnSignal);
-      return usableAccess(readKubeconfig(kubeconfig, context), services.eks, settings, turnSignal);
-    };
-    return { name, isPaused, access };
-  });
-  const missing = new Set(only).difference(new Set(registered.map(({ name }) => name)));
-  if (only && missing.size === 0) return { clusters, failures: [] };
-
-  const found = await discover(services.eks, settings, signal);
-  if (!only) return { clusters: [...clusters, ...found.clusters], failures: found.failures };
-  const tagged = found.clusters.filter(({ name }) => missing.has(name));
-  const unknown = missing.difference(new Set(tagged.map(({ name }) => name)));
-  if (unknown.size === 0) return { clusters: [...clusters, ...tagged], failures: [] };
-  const names = [...listed, ...found.clusters].map(({ name }) => name);
-  throw new Error(
-    [
-      `Not registered: ${[...unknown].join(', ')}.`,
-      `Registered are: ${names.join(', ') || 'none'}.`,
-      ...found.failures.map(({ cluster, reason }) => `${cluster}: ${reason}.`),
-    ].join(' '),
-  );
-}
-
-/** The EKS clusters that are tagged. What cannot be looked at is a failure beside them, as if it were a cluster. */
-async function discover(eks: Eks, settings: RunSettings, signal: AbortSignal): Promise<Selection> {
-  const scopes = await Promise.all(
-    settings.eksDiscovery.map(async (scope) => ({ scope, found: await eks.tagged(scope, signal) })),
-  );
-  return {
-    clusters: scopes.flatMap(({ found }) =>
-      found.clusters.map(({ arn, isPaused, access }) => ({
-        name: arn,
-        isPaused,
-        access: async () => usableEksAccess(await access(), settings.allowLocalServers),
-      })),
-    ),
-    failures: scopes.flatMap(({ scope: { region, roleArn }, found: { failures } }) =>
-      failures.length > 0
-        ? [notServed(`EKS in ${region}${roleArn === undefined ? '' : ` as ${roleArn}`}`, failures.join('; '))]
-        : [],
-    ),
-  };
+  const looks = await Promise.all(scopes.map((scope) => remember(lookAt(scope, turns), now())));
+  const failures = looks.filter(({ failed }) => failed);
+  for (const failure of failures) report(failure);
+  return [...turns, ...failures];
 }
 
 async function turn(
@@ -136,6 +68,7 @@ async function turn(
   runSignal: AbortSignal,
 ): Promise<ClusterReport> {
   if (isPaused) return paused(name);
+  if (runSignal.aborted) return notServed(name, "the run's time was up before its turn");
   const signal = AbortSignal.any([runSignal, AbortSignal.timeout(settings.clusterDeadlineMs)]);
   try {
     await using api = new KubernetesApi(await access(signal), PATCHES_AT_ONCE, signal);
@@ -144,4 +77,41 @@ async function turn(
     if (signal.aborted) return notServed(name, "the cluster's time was up before its kubeconfig was read");
     return notServed(name, error instanceof Error ? error.message : String(error));
   }
+}
+
+/**
+ * A place where clusters are looked for, as if it were a cluster itself: one that fails where not all could be found.
+ * What is known of it is the soonest expiry of its clusters, which so goes on ageing when they are found no more.
+ */
+function lookAt({ name, failure, clusters }: Scope, turns: readonly ClusterReport[]): ClusterReport {
+  if (failure) return notServed(name, failure);
+  const names = new Set(clusters.map((cluster) => cluster.name));
+  const expiries = turns.flatMap((report) => (names.has(report.cluster) && soonestExpiryOf(report)) || []);
+  return {
+    ...{ cluster: name, served: true, failed: false, namespaces: [], managed: 0, results: [] },
+    ...(expiries.length > 0 && { soonestExpiry: Math.min(...expiries) }),
+  };
+}
+
+/** Adds to reports what is then known of their clusters, in runs that see all that a cluster has, as it is. */
+function rememberer(memory: Memory | undefined, { dryRun, namespaces }: RefreshEvent, signal: AbortSignal) {
+  let isDown: string | undefined;
+  return async (report: ClusterReport, at: number): Promise<ClusterReport> => {
+    if (!memory || dryRun || namespaces) return report;
+    // At the end of the run's time there is none to wait for each of thousands.
+    if (isDown !== undefined && signal.aborted) return { ...report, notRemembered: isDown };
+    const { cluster, served, failed, isPaused, isPartial, reason, soonestExpiry, results } = report;
+    const isSeen = served && !isPartial;
+    try {
+      const look = {
+        ...{ cluster, at, served, failed, isPaused: isPaused ?? false },
+        reason: reason ?? results.find((result) => result.reason !== undefined)?.reason,
+        soonestExpiry: isSeen ? (soonestExpiry ?? null) : undefined,
+      };
+      return { ...report, known: await memory.remember(look, AbortSignal.timeout(REMEMBER_TIMEOUT_MS)) };
+    } catch (error) {
+      isDown = error instanceof Error ? error.message : String(error);
+      return { ...report, notRemembered: isDown };
+    }
+  };
 }

@@ -17,8 +17,30 @@ export const ENVIRONMENT = {
   assumableRoles: 'ASSUMABLE_ROLES',
   /** Where EKS clusters are looked for that are tagged: regions, each alone or as `region=ARN of a role`. */
   eksDiscovery: 'EKS_DISCOVERY',
+  /** Name of the table of what is known of each cluster. */
+  memoryTable: 'MEMORY_TABLE',
   /** Whether clusters may be on loopback and link-local addresses: where they are processes, in tests. */
   allowLocalServers: 'ALLOW_LOCAL_SERVERS',
+} as const;
+
+/** Attributes of the table of what is known of each cluster. Times are RFC 3339, unless it is said otherwise. */
+export const MEMORY = {
+  /** The key. */
+  cluster: 'cluster',
+  /** When the last turn began; the rest is what was seen in it. */
+  lookedAt: 'lookedAt',
+  /** When its Secrets could be listed last. */
+  reachedAt: 'reachedAt',
+  /** Of the credentials that were seen last. */
+  soonestExpiry: 'soonestExpiry',
+  /** In a row. */
+  failures: 'failures',
+  failingSince: 'failingSince',
+  /** Of the last failure. */
+  reason: 'reason',
+  pausedSince: 'pausedSince',
+  /** Seconds since the epoch, as DynamoDB's time to live wants it. */
+  forgetAt: 'forgetAt',
 } as const;
 
 /** CloudWatch namespace of the metrics; their one dimension is `service`, the function's name. */

@@ -16,6 +16,7 @@ export type Value = string | { readonly binary: string } | { readonly error: Aws
 
 export interface SecretsManager extends AsyncDisposable {
   readonly client: SecretsManagerClient;
+  readonly url: string;
   /** Operation and secret of each call, in order. */
   readonly calls: readonly { readonly operation: string; readonly input: Record<string, unknown> }[];
   /** Lists fail with this error from now on; or they hang. */
@@ -93,14 +94,16 @@ export async function startSecretsManager(
   await once(server, 'listening');
   const address = server.address();
   if (address === null || typeof address === 'string') throw new Error('the server has no port');
+  const url = `http://127.0.0.1:${address.port}`;
   const client = new SecretsManagerClient({
-    endpoint: `http://127.0.0.1:${address.port}`,
+    endpoint: url,
     region: 'eu-central-1',
     credentials: { accessKeyId: 'test', secretAccessKey: 'test' },
     maxAttempts: 2,
   });
   return {
     client,
+    url,
     calls,
     failLists(how) {
       lists = how;

@@ -38,6 +38,7 @@ test('loads under Node 24 outside the checkout, so the AWS SDK is inside', () =>
     AWS_LAMBDA_FUNCTION_NAME: 'refresher',
     CLUSTER_DEADLINE_SECONDS: '120',
     CLUSTER_CONCURRENCY: '25',
+    MEMORY_TABLE: 'memory',
   };
   expect(load(env).trim()).toBe('function');
 });

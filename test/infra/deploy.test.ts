@@ -3,6 +3,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { DynamoDBClient, ScanCommand } from '@aws-sdk/client-dynamodb';
 import { CreateSecretCommand, SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { METRIC, METRICS_NAMESPACE } from '../../functions/refresher/settings.ts';
@@ -44,6 +45,17 @@ describe('the stack', () => {
     });
   });
 
+  /** What is known of a cluster, by the command of the stack's output. */
+  async function known(cluster: string): Promise<Record<string, string> | undefined> {
+    const [, table = ''] = / --table-name (\S+)/.exec(stack.outputs.Status ?? '') ?? [];
+    const dynamo = new DynamoDBClient(emulator.clientConfig);
+    const { Items = [] } = await dynamo.send(new ScanCommand({ TableName: table }));
+    const items = Items.map((item) =>
+      Object.fromEntries(Object.entries(item).map(([name, { S, N }]) => [name, S ?? N ?? ''])),
+    );
+    return items.find((item) => item.cluster === cluster);
+  }
+
   test('answers with no clusters, and counts them', async () => {
     expect(await stack.invoke()).toMatchObject({ payload: { clusters: [] } });
     const metrics = embeddedMetrics((await stack.logs()).map(({ message }) => message));
@@ -73,6 +85,11 @@ describe('the stack', () => {
     expect(functionError).toBe('Unhandled');
     expect(payload).toMatchObject({
       errorMessage: expect.stringContaining('None of 1 clusters could be served. nowhere:'),
+    });
+
+    expect(await known('nowhere')).toMatchObject({
+      failures: '1',
+      reason: expect.stringContaining("no answer before the cluster's deadline"),
     });
 
     const before = (await stack.logs()).length;

@@ -44,6 +44,7 @@ describe('roles', () => {
               Action: 'secretsmanager:GetSecretValue',
               Resource: arnOf(':secretsmanager:{Region}:{AccountId}:secret:ecr-anywhere/clusters/*'),
             },
+            { Effect: 'Allow', Action: 'dynamodb:UpdateItem', Resource: arn('RefresherFunctionMemory') },
             { Effect: 'Allow', Action: 'sqs:SendMessage', Resource: arn('RefresherFunctionFailures') },
           ],
         },
@@ -274,9 +275,11 @@ test('outputs say what to do next', () => {
   const outputs = template.toJSON().Outputs as Record<string, { Value: unknown }>;
   expect(Object.keys(outputs)).toEqual([
     'FunctionName',
+    'RoleArn',
     'AlarmTopicArn',
     'RegisterCluster',
     'DryRun',
+    'Status',
     'TailLog',
   ]);
   const text = (name: string) => JSON.stringify(outputs[name]?.Value);

@@ -1,0 +1,101 @@
+// Which clusters a run has: those that are registered, and the EKS clusters that are tagged.
+import type { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
+import { type AccessSettings, type UsableAccess, usableAccess, usableEksAccess } from './access.ts';
+import type { Eks, EksScope } from './eks.ts';
+import { readKubeconfig } from './kubeconfig.ts';
+import { listClusters, Registrations } from './registry.ts';
+
+export interface ClusterSources {
+  readonly secrets: SecretsManagerClient;
+  readonly eks: Eks;
+}
+
+export interface ClusterSettings extends AccessSettings {
+  /** Where EKS clusters are looked for that are tagged. */
+  readonly eksDiscovery: readonly EksScope[];
+}
+
+/** A cluster before its turn. */
+export interface Cluster {
+  /** As it is registered; of a tagged EKS cluster, its ARN. */
+  readonly name: string;
+  readonly isPaused: boolean;
+  /** @throws Error that says why it cannot be reached */
+  access(signal: AbortSignal): Promise<UsableAccess>;
+}
+
+/** Where tagged clusters were looked for. */
+export interface Scope {
+  readonly name: string;
+  /** Why not all could be found; empty where all were. */
+  readonly failure: string;
+  readonly clusters: readonly Cluster[];
+}
+
+export interface Selection {
+  readonly clusters: readonly Cluster[];
+  /** The scopes that the clusters are from; none where an event names clusters. */
+  readonly scopes: readonly Scope[];
+}
+
+/**
+ * The clusters of a run, in the order of their turns.
+ *
+ * @param only the names that are asked for, where not all are
+ * @throws Error where the registered ones cannot be listed, or a name is none
+ */
+export async function selectClusters(
+  { secrets, eks }: ClusterSources,
+  only: readonly string[] | undefined,
+  settings: ClusterSettings,
+  signal: AbortSignal,
+): Promise<Selection> {
+  const listed = await listClusters(secrets, signal);
+  const chosen = only ? listed.filter(({ name }) => only.includes(name)) : listed;
+  const names = chosen.map(({ name }) => name);
+  const values = new Registrations(secrets, names, signal);
+  const registered = chosen.map(({ name, isPaused, context }, index): Cluster => {
+    const access = async (turn: AbortSignal) => {
+      const { kubeconfig } = await values.take(index, turn);
+      return usableAccess(readKubeconfig(kubeconfig, context), eks, settings, turn);
+    };
+    return { name, isPaused, access };
+  });
+  const missing = new Set(only).difference(new Set(names));
+  if (only && missing.size === 0) return { clusters: registered, scopes: [] };
+
+  const scopes = await Promise.all(
+    settings.eksDiscovery.map((scope) => lookFor(scope, eks, settings, signal)),
+  );
+  const tagged = scopes.flatMap(({ clusters }) => clusters);
+  if (!only) return { clusters: [...registered, ...tagged], scopes };
+  const asked = tagged.filter(({ name }) => missing.has(name));
+  const unknown = missing.difference(new Set(asked.map(({ name }) => name)));
+  if (unknown.size === 0) return { clusters: [...registered, ...asked], scopes: [] };
+  const all = [...listed, ...tagged].map(({ name }) => name);
+  throw new Error(
+    [
+      `Not registered: ${[...unknown].join(', ')}. Registered are: ${all.join(', ') || 'none'}.`,
+      ...scopes.flatMap(({ name, failure }) => (failure ? `${name}: ${failure}.` : [])),
+    ].join(' '),
+  );
+}
+
+async function lookFor(
+  scope: EksScope,
+  eks: Eks,
+  { allowLocalServers }: ClusterSettings,
+  signal: AbortSignal,
+): Promise<Scope> {
+  const { clusters, failures } = await eks.tagged(scope, signal);
+  const { region, roleArn } = scope;
+  return {
+    name: `EKS in ${region}${roleArn === undefined ? '' : ` as ${roleArn}`}`,
+    failure: failures.join('; '),
+    clusters: clusters.map(({ arn, isPaused, access }) => ({
+      name: arn,
+      isPaused,
+      access: async () => usableEksAccess(await access(), allowLocalServers),
+    })),
+  };
+}

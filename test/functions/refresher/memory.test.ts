@@ -1,0 +1,298 @@
+// What is known of clusters, in a table of a local AWS: runs that overlap, crash or find a cluster silent, and the
+// figures that are made of it.
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { CreateTableCommand, DynamoDBClient, GetItemCommand } from '@aws-sdk/client-dynamodb';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { ANNOTATION } from '../../../contract/names.ts';
+import { notServed } from '../../../functions/refresher/cluster.ts';
+import { readEvent } from '../../../functions/refresher/event.ts';
+import { type Look, type Memory, memoryIn } from '../../../functions/refresher/memory.ts';
+import { failureOf, metricsOf, summarize } from '../../../functions/refresher/report.ts';
+import { type RunServices, run } from '../../../functions/refresher/run.ts';
+import { CLUSTERS_PREFIX, MEMORY } from '../../../functions/refresher/settings.ts';
+import { type Emulator, startEmulator } from '../../bed/emulator.ts';
+import { tools } from '../../bed/toolchain.ts';
+import { json, page, refuse, startApiServer } from '../api-server.ts';
+import { HOUR, NO_EKS } from '../real-cluster.ts';
+import { startSecretsManager } from '../secrets-manager.ts';
+
+const TABLE = 'memory';
+const NOON = Date.parse('2026-11-24T12:00:00Z');
+const SETTINGS = {
+  clusterDeadlineMs: 20_000,
+  clusterConcurrency: 5,
+  region: 'eu-central-1',
+  allowLocalServers: true,
+  eksDiscovery: [],
+};
+
+let dir: string;
+let emulator: Emulator;
+let dynamo: DynamoDBClient;
+let memory: Memory;
+
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
+  emulator = await startEmulator({ dir, python: tools().python });
+  dynamo = new DynamoDBClient(emulator.clientConfig);
+  await dynamo.send(
+    new CreateTableCommand({
+      TableName: TABLE,
+      BillingMode: 'PAY_PER_REQUEST',
+      KeySchema: [{ AttributeName: MEMORY.cluster, KeyType: 'HASH' }],
+      AttributeDefinitions: [{ AttributeName: MEMORY.cluster, AttributeType: 'S' }],
+    }),
+  );
+  memory = memoryIn(dynamo, TABLE);
+});
+afterAll(async () => {
+  dynamo?.destroy();
+  await emulator?.stop();
+  await rm(dir, { recursive: true, force: true });
+});
+
+let stack: AsyncDisposableStack;
+let cluster: string;
+let count = 0;
+beforeEach(() => {
+  stack = new AsyncDisposableStack();
+  count += 1;
+  cluster = `cluster-${count}`;
+});
+afterEach(() => stack.disposeAsync());
+
+const signal = () => AbortSignal.timeout(30_000);
+
+/** The item as people see it, without when it is forgotten. */
+async function item(name = cluster): Promise<Record<string, unknown>> {
+  const { Item = {} } = await dynamo.send(
+    new GetItemCommand({ TableName: TABLE, Key: { [MEMORY.cluster]: { S: name } }, ConsistentRead: true }),
+  );
+  const plain = Object.entries(Item).map(([key, { S, N }]) => [key, S ?? Number(N)]);
+  const { cluster: _, forgetAt: __, ...rest } = Object.fromEntries(plain);
+  return rest;
+}
+
+const look = (minutes: number, more: Partial<Look> = {}): Look => ({
+  cluster,
+  at: NOON + minutes * 60_000,
+  served: true,
+  failed: false,
+  soonestExpiry: NOON + 10 * HOUR,
+  ...more,
+});
+const silent = (minutes: number, reason = 'no answer') =>
+  look(minutes, { served: false, failed: true, reason, soonestExpiry: undefined });
+
+test('a cluster that is served, silent, served in part and served again', async () => {
+  expect(await memory.remember(look(0), signal())).toEqual({
+    failures: 0,
+    reachedAt: NOON,
+    soonestExpiry: NOON + 10 * HOUR,
+  });
+  expect(await item()).toEqual({
+    lookedAt: '2026-11-24T12:00:00.000Z',
+    reachedAt: '2026-11-24T12:00:00.000Z',
+    soonestExpiry: '2026-11-24T22:00:00.000Z',
+    failures: 0,
+  });
+
+  await memory.remember(silent(60), signal());
+  await memory.remember(silent(120, 'still none'), signal());
+  expect(await item()).toEqual({
+    lookedAt: '2026-11-24T14:00:00.000Z',
+    reachedAt: '2026-11-24T12:00:00.000Z',
+    soonestExpiry: '2026-11-24T22:00:00.000Z',
+    failures: 2,
+    failingSince: '2026-11-24T13:00:00.000Z',
+    reason: 'still none',
+  });
+
+  const inPart = look(180, { failed: true, reason: 'one is forbidden', soonestExpiry: undefined });
+  expect(await memory.remember(inPart, signal())).toEqual({
+    failures: 3,
+    failingSince: NOON + HOUR,
+    reachedAt: NOON + 3 * HOUR,
+    soonestExpiry: NOON + 10 * HOUR,
+  });
+
+  await memory.remember(look(240, { soonestExpiry: NOON + 15 * HOUR }), signal());
+  expect(await item()).toEqual({
+    lookedAt: '2026-11-24T16:00:00.000Z',
+    reachedAt: '2026-11-24T16:00:00.000Z',
+    soonestExpiry: '2026-11-25T03:00:00.000Z',
+    failures: 0,
+  });
+
+  expect(await memory.remember(look(300, { soonestExpiry: null }), signal())).not.toHaveProperty(
+    'soonestExpiry',
+  );
+  expect(await item()).not.toHaveProperty('soonestExpiry');
+});
+
+test('paused, nothing else changes; and the pause begins once', async () => {
+  await memory.remember(silent(0), signal());
+  const before = await item();
+  const isPaused = { served: false, isPaused: true, soonestExpiry: undefined };
+  await memory.remember(look(60, isPaused), signal());
+  await memory.remember(look(120, isPaused), signal());
+  expect(await item()).toEqual({
+    ...before,
+    lookedAt: '2026-11-24T14:00:00.000Z',
+    pausedSince: '2026-11-24T13:00:00.000Z',
+  });
+  await memory.remember(look(180), signal());
+  expect(await item()).not.toHaveProperty('pausedSince');
+});
+
+test('the newer look stays, whichever is written last; a look that is sent twice counts once', async () => {
+  await memory.remember(silent(10), signal());
+  const known = await memory.remember(look(20), signal());
+  // An older run, which reached the cluster earlier and writes later.
+  expect(await memory.remember(silent(15), signal())).toEqual(known);
+  expect(await memory.remember(look(5, { soonestExpiry: NOON }), signal())).toEqual(known);
+  expect(await item()).toMatchObject({ failures: 0, lookedAt: '2026-11-24T12:20:00.000Z' });
+  await memory.remember(silent(30), signal());
+  await memory.remember(silent(30), signal());
+  expect(await item()).toMatchObject({ failures: 1 });
+});
+
+test('any number of looks at the same time: the last of them is what is known', async () => {
+  const looks = Array.from({ length: 20 }, (_, minute) => (minute % 2 ? look(minute) : silent(minute)));
+  const shuffled = looks.toSorted((a, b) => ((a.at / 60_000) % 7) - ((b.at / 60_000) % 7));
+  await Promise.all(shuffled.map((one) => memory.remember(one, signal())));
+  expect(await item()).toMatchObject({ lookedAt: '2026-11-24T12:19:00.000Z', failures: 0 });
+});
+
+test('is forgotten 30 days after the last look', async () => {
+  await memory.remember(look(0), signal());
+  const { Item } = await dynamo.send(
+    new GetItemCommand({ TableName: TABLE, Key: { [MEMORY.cluster]: { S: cluster } } }),
+  );
+  expect(Number(Item?.[MEMORY.forgetAt]?.N)).toBe(NOON / 1000 + 30 * 86_400);
+});
+
+/** A registered cluster with one Secret that expires at a time, until it falls silent. */
+async function registered(expiresAt: number) {
+  let isSilent = false;
+  const secret = {
+    name: 'pull',
+    namespace: 'team',
+    annotations: { [ANNOTATION.expiresAt]: new Date(expiresAt).toISOString() },
+  };
+  const server = stack.use(
+    await startApiServer(({ path }, response) => {
+      if (isSilent) return refuse(response, 500, 'etcd is gone');
+      json(response, page(path === '/api/v1/namespaces' ? [{ name: 'team' }] : [secret]));
+    }),
+  );
+  const kubeconfig = JSON.stringify({
+    'current-context': 'main',
+    contexts: [{ name: 'main', context: { cluster: 'main', user: 'main' } }],
+    clusters: [
+      {
+        name: 'main',
+        cluster: {
+          server: server.url,
+          'certificate-authority-data': Buffer.from(server.caPem).toString('base64'),
+        },
+      },
+    ],
+    users: [{ name: 'main', user: { token: 'a-token' } }],
+  });
+  const registry = stack.use(await startSecretsManager({ [`${CLUSTERS_PREFIX}${cluster}`]: kubeconfig }));
+  const services: RunServices = { secrets: registry.client, eks: NO_EKS, memory };
+  return {
+    fallSilent: () => {
+      isSilent = true;
+    },
+    run: (at: number, event: object = {}, more: Partial<RunServices> = {}) =>
+      run(
+        { ...services, ...more },
+        readEvent(event),
+        SETTINGS,
+        () => at,
+        signal(),
+        () => {},
+      ),
+  };
+}
+
+test('a cluster that is silent for nine hours: its soonest expiry goes on ageing, hour by hour', async () => {
+  const { run: runAt, fallSilent } = await registered(NOON + 10 * HOUR);
+  expect(metricsOf(await runAt(NOON), NOON).SoonestExpiry).toBe(10 * 3600);
+  fallSilent();
+  for (let hour = 1; hour <= 9; hour++) {
+    const at = NOON + hour * HOUR;
+    const reports = await runAt(at);
+    expect(metricsOf(reports, at)).toMatchObject({ ClustersServed: 0, SoonestExpiry: (10 - hour) * 3600 });
+    expect(reports.map(summarize)).toEqual([
+      expect.objectContaining({
+        failures: hour,
+        failingSince: '2026-11-24T13:00:00.000Z',
+        reachedAt: '2026-11-24T12:00:00.000Z',
+        soonestExpiry: '2026-11-24T22:00:00.000Z',
+      }),
+    ]);
+  }
+});
+
+test('runs that do not see all of a cluster, as it is, change nothing that is known', async () => {
+  const { run: runAt, fallSilent } = await registered(NOON + 10 * HOUR);
+  await runAt(NOON);
+  const before = await item();
+  await runAt(NOON + HOUR, { dryRun: true });
+  await runAt(NOON + HOUR, { namespaces: ['other'] });
+  fallSilent();
+  await runAt(NOON + HOUR, { namespaces: ['team'] });
+  expect(await item()).toEqual(before);
+  await runAt(NOON + 2 * HOUR, { clusters: [cluster] });
+  expect(await item()).toMatchObject({ failures: 1, failingSince: '2026-11-24T14:00:00.000Z' });
+});
+
+test('a run that crashes leaves what was known, and the next one goes on from there', async () => {
+  const { run: runAt, fallSilent } = await registered(NOON + 10 * HOUR);
+  await runAt(NOON);
+  fallSilent();
+  await runAt(NOON + HOUR);
+  const before = await item();
+  const crash = new Error('the function was killed');
+  const crashes: Memory = { remember: () => new Promise((_, reject) => setImmediate(reject, crash)) };
+  await runAt(NOON + 2 * HOUR, {}, { memory: crashes });
+  expect(await item()).toEqual(before);
+  await runAt(NOON + 3 * HOUR);
+  expect(await item()).toMatchObject({ failures: 2, failingSince: '2026-11-24T13:00:00.000Z' });
+});
+
+test('two runs that overlap: the one that looked later is right', async () => {
+  const { run: runAt, fallSilent } = await registered(NOON + 10 * HOUR);
+  const { promise: gate, resolve: open } = Promise.withResolvers<void>();
+  const slow: Memory = {
+    async remember(one, ends) {
+      await gate;
+      return memory.remember(one, ends);
+    },
+  };
+  const first = runAt(NOON, {}, { memory: slow });
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  fallSilent();
+  await runAt(NOON + 60_000);
+  open();
+  const [late] = await first;
+  expect(await item()).toMatchObject({ failures: 1, lookedAt: '2026-11-24T12:01:00.000Z' });
+  // Both are told what is known by then.
+  expect(late).toMatchObject({ served: true, known: { failures: 1 } });
+});
+
+test('without its table a run still refreshes, and fails at the end, saying why', async () => {
+  const { run: runAt } = await registered(NOON + 10 * HOUR);
+  const reports = await runAt(NOON, {}, { memory: memoryIn(dynamo, 'no-such-table') });
+  expect(reports).toEqual([expect.objectContaining({ served: true, failed: false })]);
+  expect(reports.map(summarize)).toEqual([
+    expect.objectContaining({ notRemembered: expect.stringContaining('resource') }),
+  ]);
+  expect(failureOf(reports)).toMatch(/What is known of 1 clusters could not be stored: .*resource/);
+  expect(failureOf([notServed('a', 'down'), ...reports])).toMatch(/could not be stored/);
+});
