@@ -4,6 +4,7 @@ import { type AccessSettings, type UsableAccess, usableAccess, usableEksAccess }
 import type { Eks, EksScope } from './eks.ts';
 import { readKubeconfig } from './kubeconfig.ts';
 import { listClusters, Registrations } from './registry.ts';
+import { unlessAborted } from './signals.ts';
 
 export interface ClusterSources {
   readonly secrets: SecretsManagerClient;
@@ -13,6 +14,8 @@ export interface ClusterSources {
 export interface ClusterSettings extends AccessSettings {
   /** Where EKS clusters are looked for that are tagged. */
   readonly eksDiscovery: readonly EksScope[];
+  /** What a cluster's turn may take, and looking for clusters in one place. */
+  readonly clusterDeadlineMs: number;
 }
 
 /** A cluster before its turn. */
@@ -84,13 +87,18 @@ export async function selectClusters(
 async function lookFor(
   scope: EksScope,
   eks: Eks,
-  { allowLocalServers }: ClusterSettings,
-  signal: AbortSignal,
+  { allowLocalServers, clusterDeadlineMs }: ClusterSettings,
+  runSignal: AbortSignal,
 ): Promise<Scope> {
-  const { clusters, failures } = await eks.tagged(scope, signal);
   const { region, roleArn } = scope;
+  const name = `EKS in ${region}${roleArn === undefined ? '' : ` as ${roleArn}`}`;
+  // As long as a cluster's turn: the turns wait for it.
+  const signal = AbortSignal.any([runSignal, AbortSignal.timeout(clusterDeadlineMs)]);
+  const found = await unlessAborted(eks.tagged(scope, signal), signal).catch(() => undefined);
+  if (!found) return { name, failure: 'no answer in time', clusters: [] };
+  const { clusters, failures } = found;
   return {
-    name: `EKS in ${region}${roleArn === undefined ? '' : ` as ${roleArn}`}`,
+    name,
     failure: failures.join('; '),
     clusters: clusters.map(({ arn, isPaused, access }) => ({
       name: arn,

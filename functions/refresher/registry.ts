@@ -8,6 +8,7 @@ import {
 } from '@aws-sdk/client-secrets-manager';
 import { TAG } from '../../contract/names.ts';
 import { CLUSTERS_PREFIX } from './settings.ts';
+import { unlessAborted } from './signals.ts';
 
 /** The most that BatchGetSecretValue takes (Secrets Manager API reference). */
 const BATCH = 20;
@@ -130,17 +131,4 @@ function registration(value: {
 }): Registration | Error {
   if (value.SecretString) return { kubeconfig: value.SecretString, versionId: value.VersionId ?? '' };
   return new Error('the registered secret has no text: store the kubeconfig as its SecretString');
-}
-
-async function unlessAborted<Value>(promise: Promise<Value>, signal: AbortSignal): Promise<Value> {
-  signal.throwIfAborted();
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const abort = () => reject(signal.reason as Error);
-  signal.addEventListener('abort', abort, { once: true });
-  try {
-    return await Promise.race([promise, aborted]);
-  } finally {
-    // A signal with listeners is kept until its time is up, and what they hold with it.
-    signal.removeEventListener('abort', abort);
-  }
 }

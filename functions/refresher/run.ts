@@ -12,6 +12,7 @@ import type { RefreshEvent } from './event.ts';
 import { KubernetesApi } from './kubernetes.ts';
 import type { Memory } from './memory.ts';
 import { soonestExpiryOf } from './report.ts';
+import { unlessAborted } from './signals.ts';
 
 /** What of AWS a run needs. */
 export interface RunServices extends ClusterSources {
@@ -20,7 +21,6 @@ export interface RunServices extends ClusterSources {
 }
 
 export interface RunSettings extends ClusterSettings {
-  readonly clusterDeadlineMs: number;
   readonly clusterConcurrency: number;
 }
 
@@ -71,10 +71,10 @@ async function turn(
   if (runSignal.aborted) return notServed(name, "the run's time was up before its turn");
   const signal = AbortSignal.any([runSignal, AbortSignal.timeout(settings.clusterDeadlineMs)]);
   try {
-    await using api = new KubernetesApi(await access(signal), PATCHES_AT_ONCE, signal);
+    await using api = new KubernetesApi(await unlessAborted(access(signal), signal), PATCHES_AT_ONCE, signal);
     return await refreshCluster(name, api, event, now, signal);
   } catch (error) {
-    if (signal.aborted) return notServed(name, "the cluster's time was up before its kubeconfig was read");
+    if (signal.aborted) return notServed(name, "the cluster's time was up before it could be asked");
     return notServed(name, error instanceof Error ? error.message : String(error));
   }
 }

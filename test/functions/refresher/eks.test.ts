@@ -71,12 +71,17 @@ const SETTINGS = {
 };
 
 /** A run over one cluster, as the function has it. */
-async function runOn(text: string, assumableRoles: readonly string[] = [], allowLocalServers = true) {
+async function runOn(
+  text: string,
+  assumableRoles: readonly string[] = [],
+  allowLocalServers = true,
+  clusterDeadlineMs = SETTINGS.clusterDeadlineMs,
+) {
   await using registry = await startSecretsManager({ [`${CLUSTERS_PREFIX}a`]: text });
   const [report] = await run(
     { secrets: registry.client, eks: eksAccess({ region: REGION, assumableRoles }) },
     readEvent({}),
-    { ...SETTINGS, allowLocalServers },
+    { ...SETTINGS, allowLocalServers, clusterDeadlineMs },
     Date.now,
     AbortSignal.timeout(30_000),
     () => {},
@@ -173,6 +178,15 @@ describe('is refused, and nobody is shown a token', () => {
     expect(other.requests).toHaveLength(0);
   });
 
+  test('a role that STS says nothing of: the turn ends in its time', async () => {
+    const silent = 'arn:aws:iam::210987654321:role/silent';
+    aws.settings.roles[silent] = { silent: true };
+    await isNotServed(
+      runOn(kubeconfig(['--role-arn', silent]), [silent], true, 500),
+      /the cluster's time was up before it could be asked/,
+    );
+  });
+
   test('a cluster that EKS does not know', async () => {
     eks.clusters.clear();
     await isNotServed(
@@ -206,10 +220,14 @@ describe('clusters that are tagged', () => {
   const arnOf = (name: string, region = REGION, account = '123456789012') =>
     `arn:aws:eks:${region}:${account}:cluster/${name}`;
 
-  async function discover(eksDiscovery: readonly EksScope[], event: object = {}) {
+  async function discover(
+    eksDiscovery: readonly EksScope[],
+    event: object = {},
+    clusterDeadlineMs = SETTINGS.clusterDeadlineMs,
+  ) {
     await using registry = await startSecretsManager({});
     const services = { secrets: registry.client, eks: eksAccess({ region: REGION, assumableRoles: [] }) };
-    const settings = { ...SETTINGS, eksDiscovery };
+    const settings = { ...SETTINGS, eksDiscovery, clusterDeadlineMs };
     const signal = AbortSignal.timeout(30_000);
     return await run(services, readEvent(event), settings, Date.now, signal, () => {});
   }
@@ -286,6 +304,18 @@ describe('clusters that are tagged', () => {
     expect(found).toEqual({
       [arnOf('elsewhere', 'us-east-1')]: 'served',
       [`EKS in ${REGION} as ${denied}`]: expect.stringMatching(/ListClusters: AccessDenied/),
+    });
+  });
+
+  test('where nobody answers costs the others no more than a turn', async () => {
+    const silent = 'arn:aws:iam::321098765432:role/silent';
+    aws.settings.roles[silent] = { silent: true };
+    const found = await outcomes(
+      discover([{ region: 'us-east-1' }, { region: REGION, roleArn: silent }], {}, 2_000),
+    );
+    expect(found).toEqual({
+      [arnOf('elsewhere', 'us-east-1')]: 'served',
+      [`EKS in ${REGION} as ${silent}`]: 'no answer in time',
     });
   });
 

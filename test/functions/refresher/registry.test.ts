@@ -233,7 +233,7 @@ test('each cluster is reported as soon as its turn is over; those without a turn
   );
   expect(told).toEqual([
     'a served',
-    "b the cluster's time was up before its kubeconfig was read",
+    "b the cluster's time was up before it could be asked",
     "c the run's time was up before its turn",
   ]);
   expect(reports.map(({ cluster }) => cluster)).toEqual(['a', 'b', 'c']);
