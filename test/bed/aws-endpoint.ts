@@ -5,6 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { callerIdentity, type Principal } from './caller-identity.ts';
 
 export type EcrMode = 'ok' | 'throttle' | 'down' | 'hang' | 'denied';
 
@@ -29,6 +30,8 @@ export interface EcrSettings {
   limit: { perSecond: number; burst: number } | undefined;
   /** By ARN; any other role can be assumed by anybody. */
   roles: Record<string, RoleSettings>;
+  /** Access keys of their own, for GetCallerIdentity. */
+  principals: Record<string, Principal>;
   /** Seconds that a session lives. */
   sessionSeconds: number;
   /** The only one that is taken, where one is set. */
@@ -79,6 +82,7 @@ export interface AwsEndpoint extends AsyncDisposable {
 const TWELVE_HOURS_S = 12 * 3600;
 
 interface Session {
+  readonly principal: Principal;
   readonly role: string;
   readonly expiresAt: number;
 }
@@ -104,6 +108,7 @@ export async function startAwsEndpoint({
     latencyMs: 0,
     limit: undefined,
     roles: {},
+    principals: {},
     sessionSeconds: 3600,
     webIdentityToken: undefined,
     containerToken: undefined,
@@ -127,18 +132,23 @@ export async function startAwsEndpoint({
     return false;
   };
 
-  const session = (role: string) => {
+  const session = (role: string, name = 'session') => {
     minted += 1;
     const accessKeyId = `ASIA${String(minted).padStart(16, '0')}`;
     const expiresAt = now() + settings.sessionSeconds * 1000;
-    sessions.set(accessKeyId, { role, expiresAt });
     // Recognisable, wherever they may turn up.
-    return {
-      accessKeyId,
-      secretAccessKey: `secret-access-key-${randomBytes(16).toString('hex')}`,
-      sessionToken: `session-token-${randomBytes(200).toString('base64url')}`,
-      expiration: new Date(expiresAt).toISOString(),
+    const secretAccessKey = `secret-access-key-${randomBytes(16).toString('hex')}`;
+    const sessionToken = `session-token-${randomBytes(200).toString('base64url')}`;
+    // As STS has them: without the role's path (IAM User Guide, "IAM identifiers").
+    const [, partition = 'aws', owner = account, roleName = role] =
+      /^arn:([^:]+):iam::(\d+):role\/(?:.*\/)?([^/]+)$/.exec(role) ?? [];
+    const principal = {
+      ...{ secretAccessKey, sessionToken, account: owner },
+      arn: `arn:${partition}:sts::${owner}:assumed-role/${roleName}/${name}`,
+      userId: `AROAEXAMPLE${roleName.toUpperCase()}:${name}`,
     };
+    sessions.set(accessKeyId, { principal, role, expiresAt });
+    return { accessKeyId, secretAccessKey, sessionToken, expiration: new Date(expiresAt).toISOString() };
   };
 
   const callerOf = (request: IncomingMessage): Caller => {
@@ -210,7 +220,10 @@ export async function startAwsEndpoint({
         `<ErrorResponse><Error><Type>Sender</Type><Code>${refusal}</Code><Message>${message}</Message></Error></ErrorResponse>`,
       );
     }
-    const { accessKeyId, secretAccessKey, sessionToken, expiration } = session(role);
+    const { accessKeyId, secretAccessKey, sessionToken, expiration } = session(
+      role,
+      form.get('RoleSessionName') ?? undefined,
+    );
     sendXml(
       response,
       200,
@@ -245,6 +258,10 @@ export async function startAwsEndpoint({
       container(response, request.headers.authorization);
     } else if (request.headers['x-amz-target']?.toString().endsWith('.GetAuthorizationToken')) {
       setTimeout(() => token(response, caller), settings.latencyMs);
+    } else if (request.method === 'GET' && request.url?.includes('Action=GetCallerIdentity')) {
+      const principalOf = (key: string) => settings.principals[key] ?? sessions.get(key)?.principal;
+      const { status, body: answer } = callerIdentity(request, principalOf, now());
+      send(response, status, answer);
     } else if (body.includes('Action=AssumeRole')) {
       sts(response, caller, new URLSearchParams(body));
     } else {

@@ -1,6 +1,6 @@
-// What the bed needs and npm does not have: kube-apiserver, etcd, kubectl, helm 3 and 4, a Python with the local AWS,
-// and other projects' CustomResourceDefinitions. Made once, into a cache outside the checkout; a cache entry is named
-// after what it was made from.
+// What the bed needs and npm does not have: kube-apiserver, etcd, kubectl, helm 3 and 4, EKS's verifier of tokens, a
+// Python with the local AWS, and other projects' CustomResourceDefinitions. Made once, into a cache outside the
+// checkout; a cache entry is named after what it was made from.
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -23,6 +23,9 @@ export interface Tools {
   readonly kubectl: string;
   readonly helm: string;
   readonly helm4: string;
+  /** aws-iam-authenticator's verifier of EKS bearer tokens; test/bed/toolchain/eks-token-verifier/main.go says how it
+   * is asked. */
+  readonly eksTokenVerifier: string;
   /** A folder of CustomResourceDefinitions, one in each *.yaml: cert-manager's, and those of prometheus-operator for
    * what an application brings along. */
   readonly crds: string;
@@ -45,11 +48,12 @@ function goBuild(
   result: string,
   packages: readonly string[],
   ldflags: string,
+  sources: readonly string[] = [],
 ): Build {
   const cwd = join(SOURCES, folder);
   return {
     title,
-    inputs: [join(cwd, 'go.mod'), join(cwd, 'go.sum')],
+    inputs: ['go.mod', 'go.sum', ...sources].map((file) => join(cwd, file)),
     result,
     commands: (target) =>
       packages.map((path) => ({
@@ -59,6 +63,8 @@ function goBuild(
           'build',
           '-mod=readonly',
           '-trimpath',
+          // What is built from the checkout would ask git for its state, which fails in another user's checkout.
+          '-buildvcs=false',
           '-ldflags',
           `-s -w ${ldflags}`,
           '-o',
@@ -91,6 +97,14 @@ const KUBECTL = goBuild(
 );
 const HELM = goBuild('helm', 'helm', 'helm', ['helm.sh/helm/v3/cmd/helm'], '');
 const HELM4 = goBuild('helm 4', 'helm4', 'helm', ['helm.sh/helm/v4/cmd/helm'], '');
+const EKS_TOKEN_VERIFIER = goBuild(
+  "aws-iam-authenticator's verifier",
+  'eks-token-verifier',
+  'eks-token-verifier',
+  ['ecr-anywhere.test/toolchain/eks-token-verifier'],
+  '',
+  ['main.go'],
+);
 const CRDS: Build = {
   title: 'CustomResourceDefinitions of cert-manager and prometheus-operator',
   inputs: ['go.mod', 'go.sum', 'copy.ts'].map((file) => join(SOURCES, 'crds', file)),
@@ -127,6 +141,7 @@ export function tools(): Tools {
     kubectl: isKubectlOnPath() ? 'kubectl' : inCache(KUBECTL),
     helm: inCache(HELM),
     helm4: inCache(HELM4),
+    eksTokenVerifier: inCache(EKS_TOKEN_VERIFIER),
     crds: dirname(inCache(CRDS)),
     python: inCache(LOCAL_AWS, 'bin/python'),
   };
@@ -225,6 +240,7 @@ if (import.meta.main) {
     ...(isKubectlOnPath() ? [] : [KUBECTL]),
     HELM,
     HELM4,
+    EKS_TOKEN_VERIFIER,
     CRDS,
     LOCAL_AWS,
   ];

@@ -1,0 +1,183 @@
+// Tokens for EKS before the verifier that EKS runs, aws-iam-authenticator's own, which asks an STS at the wire who
+// signed: what it takes, and that it would not take less.
+import { spawn } from 'node:child_process';
+import { text } from 'node:stream/consumers';
+import { STSClient } from '@aws-sdk/client-sts';
+import { SignatureV4 } from '@smithy/signature-v4';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { eksAccess, tokenFor } from '../../../functions/refresher/eks.ts';
+import { type AwsEndpoint, startAwsEndpoint } from '../../bed/aws-endpoint.ts';
+import { tools } from '../../bed/toolchain.ts';
+import { type EksDouble, startEks } from '../eks.ts';
+
+const OWN = {
+  accessKeyId: 'AKIAIOSFODNN7EXAMPLE',
+  secretAccessKey: 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY',
+};
+const ROLE = 'arn:aws:iam::210987654321:role/path/to/clusters';
+
+let stack: AsyncDisposableStack;
+let aws: AwsEndpoint;
+let eks: EksDouble;
+
+beforeAll(async () => {
+  stack = new AsyncDisposableStack();
+  [aws, eks] = await Promise.all([startAwsEndpoint(), startEks()]);
+  stack.use(aws);
+  stack.use(eks);
+  aws.settings.principals[OWN.accessKeyId] = {
+    secretAccessKey: OWN.secretAccessKey,
+    arn: 'arn:aws:sts::123456789012:assumed-role/refresher/run',
+    account: '123456789012',
+    userId: 'AROAEXAMPLE:run',
+  };
+  for (const [name, value] of Object.entries({
+    ...aws.env,
+    AWS_ENDPOINT_URL_EKS: eks.url,
+    AWS_ACCESS_KEY_ID: OWN.accessKeyId,
+    AWS_SECRET_ACCESS_KEY: OWN.secretAccessKey,
+  }))
+    vi.stubEnv(name, value);
+  eks.clusters.set('prod', { endpoint: 'https://prod.example', ca: 'a certificate' });
+});
+afterAll(async () => {
+  vi.unstubAllEnvs();
+  await stack.disposeAsync();
+});
+
+interface Verdict {
+  readonly error?: string;
+  readonly [field: string]: unknown;
+}
+
+/** What the verifier of a cluster says of a token. */
+async function verify(token: string, { cluster = 'prod', partition = 'aws', region = 'eu-central-1' } = {}) {
+  const verifier = spawn(tools().eksTokenVerifier, { env: { STS_URL: aws.url } });
+  verifier.stdin.end(JSON.stringify({ cluster, partition, region, token }));
+  const [out, err] = await Promise.all([text(verifier.stdout), text(verifier.stderr)]);
+  if (err) throw new Error(err);
+  return JSON.parse(out) as Verdict;
+}
+
+/** Signs as the refresher does, but for what a test says; the signature covers it. */
+async function sign({
+  host = 'sts.eu-central-1.amazonaws.com',
+  region = 'eu-central-1',
+  query = {},
+  clusterHeader = { 'x-k8s-aws-id': 'prod' } as Record<string, string>,
+  expiresIn = 60,
+  signingDate = new Date(),
+} = {}): Promise<URL> {
+  const { sha256 } = new STSClient({ region, credentials: OWN }).config;
+  const signer = new SignatureV4({ service: 'sts', region, credentials: OWN, sha256 });
+  const { query: signed = {} } = await signer.presign(
+    {
+      method: 'GET',
+      protocol: 'https:',
+      hostname: host,
+      path: '/',
+      query: { Action: 'GetCallerIdentity', Version: '2011-06-15', ...query },
+      headers: { host, ...clusterHeader },
+    },
+    { expiresIn, signingDate, unhoistableHeaders: new Set(['x-k8s-aws-id']) },
+  );
+  return new URL(`https://${host}/?${new URLSearchParams(signed as Record<string, string>)}`);
+}
+
+const encode = (url: URL | string) => `k8s-aws-v1.${Buffer.from(String(url)).toString('base64url')}`;
+const signal = () => AbortSignal.timeout(20_000);
+
+describe('is accepted', () => {
+  test.each([
+    { region: 'eu-central-1', partition: 'aws', host: 'sts.eu-central-1.amazonaws.com' },
+    { region: 'us-east-1', partition: 'aws', host: 'sts.us-east-1.amazonaws.com' },
+    { region: 'cn-north-1', partition: 'aws-cn', host: 'sts.cn-north-1.amazonaws.com.cn' },
+    { region: 'us-gov-west-1', partition: 'aws-us-gov', host: 'sts.us-gov-west-1.amazonaws.com' },
+  ])('a token of the refresher itself, in $region', async ({ region, partition, host }) => {
+    const token = await tokenFor('prod', new STSClient({ region }));
+    expect(await verify(token, { partition, region })).toEqual({
+      arn: 'arn:aws:sts::123456789012:assumed-role/refresher/run',
+      canonicalARN: 'arn:aws:iam::123456789012:role/refresher',
+      accountID: '123456789012',
+      userID: 'AROAEXAMPLE',
+      sessionName: 'run',
+      accessKeyID: OWN.accessKeyId,
+      stsEndpoint: host,
+    });
+  });
+
+  test('a token of a role that it has assumed, which is who the cluster sees', async () => {
+    const access = eksAccess({ region: 'eu-central-1', assumableRoles: [ROLE] });
+    const { token } = await access.access({ cluster: 'prod', roleArn: ROLE }, 'eu-central-1', signal());
+    expect(await verify(token)).toMatchObject({
+      arn: 'arn:aws:sts::210987654321:assumed-role/clusters/ecr-anywhere-refresher',
+      canonicalARN: 'arn:aws:iam::210987654321:role/clusters',
+      accountID: '210987654321',
+      sessionName: 'ecr-anywhere-refresher',
+    });
+  });
+
+  test('what this test signs, so that what follows is refused for what is wrong with it', async () => {
+    expect(await verify(encode(await sign()))).toMatchObject({ accountID: '123456789012' });
+  });
+});
+
+describe('is refused', () => {
+  const refusal = async (url: URL | string, where?: Parameters<typeof verify>[1]) => {
+    const { error, ...identity } = await verify(encode(url), where);
+    expect(identity).toEqual({});
+    return error;
+  };
+
+  test('a query parameter more, signed', async () => {
+    const url = await sign({ query: { DurationSeconds: '900' } });
+    expect(await refusal(url)).toContain('non-whitelisted query parameter "DurationSeconds"');
+  });
+
+  test('a cluster that the signature does not cover', async () => {
+    expect(await refusal(await sign({ clusterHeader: {} }))).toContain(
+      'client did not sign the x-k8s-aws-id header',
+    );
+  });
+
+  test('the token of another cluster', async () => {
+    expect(await refusal(await sign(), { cluster: 'staging' })).toContain('SignatureDoesNotMatch');
+  });
+
+  test('more than 15 minutes', async () => {
+    expect(await refusal(await sign({ expiresIn: 901 }))).toContain('invalid X-Amz-Expires parameter');
+  });
+
+  test('an old signature', async () => {
+    const signingDate = new Date(Date.now() - 16 * 60_000);
+    expect(await refusal(await sign({ signingDate }))).toContain('X-Amz-Date parameter is expired');
+  });
+
+  test('another partition’s host, and a host that is none of STS’', async () => {
+    const china = await sign({ host: 'sts.cn-north-1.amazonaws.com.cn', region: 'cn-north-1' });
+    expect(await refusal(china)).toMatch(/host|partition/i);
+    expect(await refusal(await sign({ host: 'sts.eu-central-1.example.com' }))).toMatch(/host|URL/i);
+  });
+
+  test('the global host: by the verifier outside of the aws partition, and in it by STS', async () => {
+    const url = await sign({ host: 'sts.amazonaws.com' });
+    expect(await refusal(url, { partition: 'aws-cn', region: 'cn-north-1' })).toContain('global endpoint');
+    expect(await refusal(url)).toContain('Credential should be scoped to a valid region');
+  });
+
+  test('another action, another path, plain http', async () => {
+    expect(await refusal(await sign({ query: { Action: 'GetSessionToken' } }))).toContain(
+      'unexpected action',
+    );
+    const url = await sign();
+    expect(await refusal(String(url).replace('.com/?', '.com/x?'))).toContain('unexpected path');
+    expect(await refusal(String(url).replace('https:', 'http:'))).toContain('unexpected scheme');
+  });
+
+  test('a signature that was changed', async () => {
+    const url = await sign();
+    const signature = url.searchParams.get('X-Amz-Signature') ?? '';
+    url.searchParams.set('X-Amz-Signature', `${signature.startsWith('0') ? '1' : '0'}${signature.slice(1)}`);
+    expect(await refusal(url)).toContain('SignatureDoesNotMatch');
+  });
+});
