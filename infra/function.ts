@@ -6,6 +6,7 @@ import { ApplicationLogLevel, Architecture, LoggingFormat, Runtime } from 'aws-c
 import { LogLevel, NodejsFunction, OutputFormat } from 'aws-cdk-lib/aws-lambda-nodejs';
 import { LogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
 import { Construct } from 'constructs';
+import { audiencesOf, SIGNING_ALGORITHM, TOKEN_SECONDS } from '../contract/keyless.ts';
 import { CLUSTERS_PREFIX, ENVIRONMENT, MEMORY } from '../functions/refresher/settings.ts';
 import { deadLetters } from './dead-letters.ts';
 
@@ -17,6 +18,7 @@ export interface RefresherFunctionProps {
   readonly eksRegions: readonly string[];
   readonly assumableRoles: readonly string[];
   readonly eksDiscovery: readonly string[];
+  readonly keylessStage: string | undefined;
   readonly allowLocalServers: boolean;
   readonly memory: number;
   readonly timeout: Duration;
@@ -79,6 +81,7 @@ export class RefresherFunction extends Construct {
             new PolicyStatement({ actions: ['dynamodb:UpdateItem'], resources: [this.memoryTable.tableArn] }),
             new PolicyStatement({ actions: ['sqs:SendMessage'], resources: [failures.queueArn] }),
             ...this.eksStatements(props),
+            ...this.keylessStatements(props),
           ],
         }),
       },
@@ -105,6 +108,7 @@ export class RefresherFunction extends Construct {
           [ENVIRONMENT.assumableRoles]: props.assumableRoles.join(','),
         }),
         ...(props.eksDiscovery.length > 0 && { [ENVIRONMENT.eksDiscovery]: props.eksDiscovery.join(',') }),
+        ...(props.keylessStage !== undefined && { [ENVIRONMENT.keylessStage]: props.keylessStage }),
         ...(props.allowLocalServers && { [ENVIRONMENT.allowLocalServers]: 'true' }),
         NODE_OPTIONS: '--enable-source-maps',
       },
@@ -129,6 +133,24 @@ export class RefresherFunction extends Construct {
           "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);",
       },
     });
+  }
+
+  /** Tokens for the clusters of its stage and for nobody else, of one lifetime. */
+  private keylessStatements({ keylessStage: stage }: RefresherFunctionProps): PolicyStatement[] {
+    if (stage === undefined) return [];
+    return [
+      new PolicyStatement({
+        actions: ['sts:GetWebIdentityToken'],
+        resources: ['*'],
+        conditions: {
+          // Every audience that is asked for; and as "every" is true of none, one there must be.
+          'ForAllValues:StringLike': { 'sts:IdentityTokenAudience': audiencesOf(stage) },
+          Null: { 'sts:IdentityTokenAudience': 'false' },
+          NumericEquals: { 'sts:DurationSeconds': TOKEN_SECONDS },
+          StringEquals: { 'sts:SigningAlgorithm': SIGNING_ALGORITHM },
+        },
+      }),
+    ];
   }
 
   /** What EKS clusters need: endpoints and authorities, the roles that are named, and where tags are looked for, lists. */

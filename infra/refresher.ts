@@ -29,6 +29,11 @@ export interface RefresherProps {
   readonly assumableRoles?: readonly string[];
   /** Where tagged EKS clusters are refreshed: regions, or `region=ARN of a role` in another account. Default: none. */
   readonly eksDiscovery?: readonly string[];
+  /**
+   * Keyless clusters, whose audiences begin with this name: letters, digits and hyphens, another for each deployment of
+   * the account. Default: none may be.
+   */
+  readonly keylessStage?: string;
   /** Whether clusters may be on loopback and link-local addresses: for tests only. Default: false. */
   readonly allowLocalServers?: boolean;
   /** Megabytes; the share of a CPU grows with them. Default: 512. */
@@ -75,6 +80,7 @@ export class Refresher extends Construct {
       eksRegions: props.eksRegions ?? [],
       assumableRoles: props.assumableRoles ?? [],
       eksDiscovery: props.eksDiscovery ?? [],
+      keylessStage: props.keylessStage,
       allowLocalServers: props.allowLocalServers ?? false,
       memory: props.memory ?? 512,
       timeout: props.timeout ?? Duration.seconds(FUNCTION_TIMEOUT_SECONDS),

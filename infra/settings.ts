@@ -53,6 +53,8 @@ const Settings = z.object({
     `${REGION}(=${ROLE_ARN})?`,
     'must be regions such as eu-central-1, or eu-central-1=arn:aws:iam::123456789012:role/refresher',
   ),
+  /** Whether clusters may be keyless: the refresher may have STS sign tokens for them. docs/keyless.md. */
+  keyless: flag.default(false),
   /** Whether clusters may be on loopback and link-local addresses: for tests on one machine only. */
   allowLocalServers: flag.default(false),
 });

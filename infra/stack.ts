@@ -24,6 +24,7 @@ export class EcrAnywhereStack extends Stack {
       eksRegions: settings.eksRegions,
       assumableRoles: settings.assumableRoles,
       eksDiscovery: settings.eksDiscovery,
+      ...(settings.keyless && { keylessStage: settings.stackName }),
       allowLocalServers: settings.allowLocalServers,
       ...(settings.alarmEmail !== undefined && { alarmEmail: settings.alarmEmail }),
     });

@@ -1,6 +1,7 @@
-// From what is registered to what an API server is reached with: EKS identities become tokens, for the endpoint that EKS
-// itself names, and servers that no cluster has are refused.
+// From what is registered to what an API server is reached with: identities of AWS become tokens, and servers that no
+// cluster has are refused.
 import { type Eks, type EksAccess, regionOfEndpoint } from './eks.ts';
+import type { Keyless } from './keyless.ts';
 import { type ClusterAccess, KubeconfigError, type RegisteredAccess } from './kubeconfig.ts';
 import { localHost } from './local-addresses.ts';
 
@@ -17,14 +18,22 @@ export interface AccessSettings {
   readonly allowLocalServers: boolean;
 }
 
+/** What makes tokens. */
+export interface Signers {
+  readonly eks: Eks;
+  readonly keyless: Keyless;
+}
+
 /**
  * Makes an access usable.
  *
+ * @param cluster as it is registered
  * @throws KubeconfigError or Error that says what cannot be, and the way out
  */
 export async function usableAccess(
+  cluster: string,
   registered: RegisteredAccess,
-  eks: Eks,
+  { eks, keyless }: Signers,
   { region, allowLocalServers }: AccessSettings,
   signal: AbortSignal,
 ): Promise<UsableAccess> {
@@ -39,7 +48,13 @@ export async function usableAccess(
         throw new KubeconfigError(`${what}: ${refusal}: give the address by which AWS reaches the cluster`);
     }
   }
+  if ('keyless' in identity) {
+    const token = await keyless.token(identity.keyless, cluster, signal);
+    return { ...registered, identity: { token }, allowLocal: allowLocalServers };
+  }
   if (!('eks' in identity)) return { ...registered, identity, allowLocal: allowLocalServers };
+  // A token says which cluster it is for, and anyone who holds it may show it there: it goes to the endpoint that EKS
+  // itself names.
 
   const access = await eks.access(identity.eks, regionOfEndpoint(registered.server) ?? region, signal);
   if (new URL(access.server).origin !== new URL(registered.server).origin) {

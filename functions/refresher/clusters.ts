@@ -1,14 +1,19 @@
 // Which clusters a run has: those that are registered, and the EKS clusters that are tagged.
 import type { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
-import { type AccessSettings, type UsableAccess, usableAccess, usableEksAccess } from './access.ts';
+import {
+  type AccessSettings,
+  type Signers,
+  type UsableAccess,
+  usableAccess,
+  usableEksAccess,
+} from './access.ts';
 import type { Eks, EksScope } from './eks.ts';
 import { readKubeconfig } from './kubeconfig.ts';
 import { listClusters, Registrations } from './registry.ts';
 import { unlessAborted } from './signals.ts';
 
-export interface ClusterSources {
+export interface ClusterSources extends Signers {
   readonly secrets: SecretsManagerClient;
-  readonly eks: Eks;
 }
 
 export interface ClusterSettings extends AccessSettings {
@@ -48,7 +53,7 @@ export interface Selection {
  * @throws Error where the registered ones cannot be listed, or a name is none
  */
 export async function selectClusters(
-  { secrets, eks }: ClusterSources,
+  { secrets, ...signers }: ClusterSources,
   only: readonly string[] | undefined,
   settings: ClusterSettings,
   signal: AbortSignal,
@@ -60,7 +65,7 @@ export async function selectClusters(
   const registered = chosen.map(({ name, isPaused, context }, index): Cluster => {
     const access = async (turn: AbortSignal) => {
       const { kubeconfig } = await values.take(index, turn);
-      return usableAccess(readKubeconfig(kubeconfig, context), eks, settings, turn);
+      return usableAccess(name, readKubeconfig(kubeconfig, context), signers, settings, turn);
     };
     return { name, isPaused, access };
   });
@@ -68,7 +73,7 @@ export async function selectClusters(
   if (only && missing.size === 0) return { clusters: registered, scopes: [] };
 
   const scopes = await Promise.all(
-    settings.eksDiscovery.map((scope) => lookFor(scope, eks, settings, signal)),
+    settings.eksDiscovery.map((scope) => lookFor(scope, signers.eks, settings, signal)),
   );
   const tagged = scopes.flatMap(({ clusters }) => clusters);
   if (!only) return { clusters: [...registered, ...tagged], scopes };

@@ -20,6 +20,7 @@ const Environment = z
       }),
     ),
     [ENVIRONMENT.allowLocalServers]: z.stringbool().default(false),
+    [ENVIRONMENT.keylessStage]: z.string().min(1).optional(),
     [ENVIRONMENT.memoryTable]: z.string().min(1),
     AWS_LAMBDA_FUNCTION_NAME: z.string().min(1),
     AWS_REGION: z.string().min(1),
@@ -30,6 +31,7 @@ const Environment = z
     region: env.AWS_REGION,
     assumableRoles: env.ASSUMABLE_ROLES,
     eksDiscovery: env.EKS_DISCOVERY,
+    stage: env.KEYLESS_STAGE,
     memoryTable: env.MEMORY_TABLE,
     allowLocalServers: env.ALLOW_LOCAL_SERVERS,
     /** Tells the metrics of several deployments in one account apart. */

@@ -14,6 +14,16 @@ export interface EksIdentity {
   };
 }
 
+/** A token of the account's issuer, for one cluster. */
+export interface KeylessIdentity {
+  readonly keyless: {
+    /** The registered name. */
+    readonly cluster: string;
+    /** Absent: whichever it is that reads this. */
+    readonly stage?: string;
+  };
+}
+
 const Exec = z.object({
   command: z.string(),
   args: z.array(z.string()).nullish(),
@@ -27,8 +37,11 @@ const REGION: readonly string[] = ['AWS_REGION', 'AWS_DEFAULT_REGION'];
 interface Understood {
   readonly options: NonNullable<Parameters<typeof parseArgs>[0]>['options'];
   readonly positionals: readonly string[];
-  /** Options that mean the cluster, the region, the role, its external id; the rest says nothing of who asks. */
-  readonly means: Readonly<Record<'cluster' | 'region' | 'roleArn' | 'externalId', string>>;
+  /** What the options say; those that it does not look at say nothing of who asks. */
+  readonly identity: (
+    values: Readonly<Partial<Record<string, string>>>,
+    region: string | undefined,
+  ) => EksIdentity | KeylessIdentity;
 }
 
 const text = (short?: string) => ({ type: 'string', ...(short !== undefined && { short }) }) as const;
@@ -46,7 +59,7 @@ const COMMANDS: Readonly<Record<string, Understood>> = {
       'no-cli-pager': flag,
     },
     positionals: ['eks', 'get-token'],
-    means: { cluster: 'cluster-name', region: 'region', roleArn: 'role-arn', externalId: '' },
+    identity: (values, region) => eksIdentity({ cluster: 'cluster-name', role: 'role-arn' }, values, region),
   },
   'aws-iam-authenticator': {
     options: {
@@ -59,7 +72,15 @@ const COMMANDS: Readonly<Record<string, Understood>> = {
       cache: flag,
     },
     positionals: ['token'],
-    means: { cluster: 'cluster-id', region: 'region', roleArn: 'role', externalId: 'external-id' },
+    identity: (values, region) => eksIdentity({ cluster: 'cluster-id', role: 'role' }, values, region),
+  },
+  'ecr-anywhere': {
+    options: { cluster: text(), stage: text(), region: text() },
+    positionals: ['get-token'],
+    identity: ({ cluster, stage }) => {
+      if (!cluster) throw new Error('does not name the cluster: --cluster');
+      return { keyless: { cluster, ...(stage !== undefined && { stage }) } };
+    },
   },
 };
 
@@ -70,7 +91,7 @@ const ROLE_ARN = /^arn:aws[a-z-]*:iam::\d{12}:role\/[\w+=,.@/-]+$/;
  *
  * @throws Error that names what is not understood, never a value
  */
-export function readExec(entry: unknown): EksIdentity {
+export function readExec(entry: unknown): EksIdentity | KeylessIdentity {
   const exec = Exec.safeParse(entry);
   if (!exec.success) throw new Error('is no exec entry: it needs a command');
   const { command, args, env } = exec.data;
@@ -78,29 +99,35 @@ export function readExec(entry: unknown): EksIdentity {
   const understood = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
   if (!understood) {
     throw new Error(
-      'would run a command: register a token or a client certificate. Only "aws eks get-token" and "aws-iam-authenticator token" are understood, and signed without running them',
+      'would run a command: register a token or a client certificate. Only "aws eks get-token", "aws-iam-authenticator token" and "ecr-anywhere get-token" are understood, and signed without running them',
     );
   }
   const values = optionsOf(name, understood, args ?? []);
-  const { means } = understood;
-  let region = values[means.region];
+  let { region } = values;
   for (const { name: variable, value } of env ?? []) {
     if (REGION.includes(variable)) region ??= value;
     else if (!OF_THE_OPERATOR.has(variable))
       throw new Error(`sets the environment variable ${variable}, which is not understood: leave it out`);
   }
-  const cluster = values[means.cluster];
-  if (!cluster) throw new Error(`does not name the cluster: --${means.cluster}`);
-  const roleArn = values[means.roleArn];
-  if (roleArn !== undefined && !ROLE_ARN.test(roleArn))
-    throw new Error(
-      `--${means.roleArn} is no ARN of a role, such as arn:aws:iam::123456789012:role/refresher`,
-    );
   if (region !== undefined && !/^[a-z]{2,4}(-[a-z]+)+-\d+$/.test(region))
-    throw new Error(`--${means.region} is no AWS region`);
+    throw new Error('--region is no AWS region');
+  return understood.identity(values, region);
+}
+
+/** @param names of the options for the cluster and the role */
+function eksIdentity(
+  names: Readonly<Record<'cluster' | 'role', string>>,
+  values: Readonly<Partial<Record<string, string>>>,
+  region: string | undefined,
+): EksIdentity {
+  const cluster = values[names.cluster];
+  if (!cluster) throw new Error(`does not name the cluster: --${names.cluster}`);
+  const roleArn = values[names.role];
+  if (roleArn !== undefined && !ROLE_ARN.test(roleArn))
+    throw new Error(`--${names.role} is no ARN of a role, such as arn:aws:iam::123456789012:role/refresher`);
   if (!/^[0-9A-Za-z][A-Za-z0-9_-]{0,99}$/.test(cluster))
-    throw new Error(`--${means.cluster} is no name of an EKS cluster`);
-  const externalId = values[means.externalId];
+    throw new Error(`--${names.cluster} is no name of an EKS cluster`);
+  const externalId = values['external-id'];
   return {
     eks: {
       cluster,

@@ -9,6 +9,7 @@ import type { ClusterReport } from './cluster.ts';
 import { readConfig } from './config.ts';
 import { eksAccess } from './eks.ts';
 import { isWholeRun, readEvent } from './event.ts';
+import { keylessTokens } from './keyless.ts';
 import { memoryIn } from './memory.ts';
 import { type ClusterSummary, failureOf, metricsOf, summarize } from './report.ts';
 import { run } from './run.ts';
@@ -18,6 +19,7 @@ const config = readConfig(process.env);
 const services = {
   secrets: new SecretsManagerClient({ maxAttempts: 5, retryMode: 'adaptive' }),
   eks: eksAccess(config),
+  keyless: keylessTokens(config),
   memory: memoryIn(new DynamoDBClient(), config.memoryTable),
 };
 const logger = new Logger({ serviceName: config.service });

@@ -2,7 +2,7 @@
 // that is refused by name, but for the exec entries that exec.ts understands.
 import { parse } from 'yaml';
 import { z } from 'zod';
-import { type EksIdentity, readExec } from './exec.ts';
+import { type EksIdentity, type KeylessIdentity, readExec } from './exec.ts';
 
 /** What an API server is shown. Certificates and keys are PEM. */
 export type Credential = { readonly token: string } | { readonly cert: string; readonly key: string };
@@ -17,8 +17,8 @@ export interface ClusterAccess<Identity = Credential> {
   readonly identity: Identity;
 }
 
-/** What a kubeconfig says: an EKS identity has to become a token yet. */
-export type RegisteredAccess = ClusterAccess<Credential | EksIdentity>;
+/** What a kubeconfig says: an identity of AWS has to become a token yet. */
+export type RegisteredAccess = ClusterAccess<Credential | EksIdentity | KeylessIdentity>;
 
 /** A kubeconfig that cannot be used. The message quotes names of fields and entries, never a value. */
 export class KubeconfigError extends Error {
@@ -117,7 +117,11 @@ export function readKubeconfig(text: string, contextName?: string): RegisteredAc
   };
 }
 
-function execIdentity(exec: unknown, user: z.infer<typeof Identity>, name: string): EksIdentity {
+function execIdentity(
+  exec: unknown,
+  user: z.infer<typeof Identity>,
+  name: string,
+): EksIdentity | KeylessIdentity {
   if (Object.values(user).some(Boolean))
     throw new KubeconfigError(
       `user "${name}": "exec" stands beside another credential: leave one of them out`,

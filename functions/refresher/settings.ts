@@ -17,6 +17,8 @@ export const ENVIRONMENT = {
   assumableRoles: 'ASSUMABLE_ROLES',
   /** Where EKS clusters are looked for that are tagged: regions, each alone or as `region=ARN of a role`. */
   eksDiscovery: 'EKS_DISCOVERY',
+  /** The stage of keyless clusters' audiences; absent where the refresher may not ask for their tokens. */
+  keylessStage: 'KEYLESS_STAGE',
   /** Name of the table of what is known of each cluster. */
   memoryTable: 'MEMORY_TABLE',
   /** Whether clusters may be on loopback and link-local addresses: where they are processes, in tests. */

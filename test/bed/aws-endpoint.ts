@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { callerIdentity, type Principal } from './caller-identity.ts';
+import type { Issuer } from './web-identity.ts';
 
 export type EcrMode = 'ok' | 'throttle' | 'down' | 'hang' | 'denied';
 
@@ -32,6 +33,8 @@ export interface EcrSettings {
   roles: Record<string, RoleSettings>;
   /** Access keys of their own, for GetCallerIdentity. */
   principals: Record<string, Principal>;
+  /** Signs web identity tokens, where the account has switched it on. */
+  issuer: Pick<Issuer, 'sign'> | undefined;
   /** Seconds that a session lives. */
   sessionSeconds: number;
   /** The only one that is taken, where one is set. */
@@ -109,6 +112,7 @@ export async function startAwsEndpoint({
     limit: undefined,
     roles: {},
     principals: {},
+    issuer: undefined,
     sessionSeconds: 3600,
     webIdentityToken: undefined,
     containerToken: undefined,
@@ -231,6 +235,48 @@ export async function startAwsEndpoint({
     );
   };
 
+  /** GetWebIdentityToken: as the caller, whose `sub` is the role's ARN (IAM User Guide, outbound federation). */
+  const webIdentity = (
+    response: ServerResponse,
+    { accessKeyId, session: known }: Caller,
+    form: URLSearchParams,
+  ) => {
+    const principal = settings.principals[accessKeyId] ?? known?.principal;
+    const [, partition, owner, role] =
+      /^arn:([^:]+):sts::(\d+):assumed-role\/([^/]+)\//.exec(principal?.arn ?? '') ?? [];
+    const audiences = [...form].flatMap(([name, value]) =>
+      /^Audience\.member\.\d+$/.test(name) ? value : [],
+    );
+    const seconds = Number(form.get('DurationSeconds'));
+    stsCalls.push({
+      ...{ at: now(), action: 'GetWebIdentityToken', role: audiences.join(), externalId: undefined },
+      ...{
+        webIdentityToken: undefined,
+        accessKeyId,
+        by: known?.role ?? '',
+        region: '',
+        ok: !!settings.issuer,
+      },
+    });
+    if (!settings.issuer)
+      return sendXml(
+        response,
+        400,
+        '<ErrorResponse><Error><Type>Sender</Type><Code>OutboundWebIdentityFederationDisabledException</Code><Message>it is not enabled</Message></Error></ErrorResponse>',
+      );
+    const token = settings.issuer.sign({
+      sub: `arn:${partition}:iam::${owner}:role/${role}`,
+      aud: audiences.length === 1 ? (audiences[0] ?? '') : audiences,
+      expiresIn: seconds,
+    });
+    const expiration = new Date(now() + seconds * 1000).toISOString();
+    sendXml(
+      response,
+      200,
+      `<GetWebIdentityTokenResponse><GetWebIdentityTokenResult><WebIdentityToken>${token}</WebIdentityToken><Expiration>${expiration}</Expiration></GetWebIdentityTokenResult></GetWebIdentityTokenResponse>`,
+    );
+  };
+
   const container = (response: ServerResponse, authorization: string | undefined) => {
     const { containerToken } = settings;
     if (containerToken !== undefined && authorization !== containerToken)
@@ -262,6 +308,8 @@ export async function startAwsEndpoint({
       const principalOf = (key: string) => settings.principals[key] ?? sessions.get(key)?.principal;
       const { status, body: answer } = callerIdentity(request, principalOf, now());
       send(response, status, answer);
+    } else if (body.includes('Action=GetWebIdentityToken')) {
+      webIdentity(response, caller, new URLSearchParams(body));
     } else if (body.includes('Action=AssumeRole')) {
       sts(response, caller, new URLSearchParams(body));
     } else {

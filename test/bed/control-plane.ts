@@ -34,8 +34,20 @@ export interface ControlPlane extends AsyncDisposable {
   stop(): Promise<void>;
 }
 
-/** Starts one. @param dir holds all it writes @throws Error with the end of a log where it does not come up */
-export async function startControlPlane({ name, dir }: { name: string; dir: string }): Promise<ControlPlane> {
+export interface ControlPlaneOptions {
+  readonly name: string;
+  /** Holds all it writes. */
+  readonly dir: string;
+  /** An AuthenticationConfiguration (YAML). */
+  readonly authentication?: string;
+}
+
+/** Starts one. @throws Error with the end of a log where it does not come up */
+export async function startControlPlane({
+  name,
+  dir,
+  authentication,
+}: ControlPlaneOptions): Promise<ControlPlane> {
   await mkdir(dir, { recursive: true });
   const { etcd: etcdPath, kubeApiserver, kubectl } = tools();
   const [etcdPort = 0, peerPort = 0, apiPort = 0] = await freePorts(3);
@@ -56,6 +68,7 @@ export async function startControlPlane({ name, dir }: { name: string; dir: stri
     writeFile(path('service-accounts.key'), privateKey.export({ type: 'pkcs8', format: 'pem' }), {
       mode: 0o600,
     }),
+    writeFile(path('authentication.yaml'), authentication ?? ''),
     writeFile(path('tokens.csv'), `${adminToken},admin,admin,system:masters\n`, { mode: 0o600 }),
   ]);
 
@@ -112,6 +125,7 @@ export async function startControlPlane({ name, dir }: { name: string; dir: stri
         `--tls-private-key-file=${path('serving.key')}`,
         `--client-ca-file=${path('ca.crt')}`,
         `--token-auth-file=${path('tokens.csv')}`,
+        ...(authentication === undefined ? [] : [`--authentication-config=${path('authentication.yaml')}`]),
         '--authorization-mode=RBAC',
         '--disable-admission-plugins=ServiceAccount',
         `--service-cluster-ip-range=${serviceCidr}`,

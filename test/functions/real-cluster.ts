@@ -9,6 +9,7 @@ import { ANNOTATION, NAMESPACE_LABEL, SECRET_KEY, SECRET_LABEL, SECRET_TYPE } fr
 import type { ClusterReport } from '../../functions/refresher/cluster.ts';
 import type { Eks } from '../../functions/refresher/eks.ts';
 import { readEvent } from '../../functions/refresher/event.ts';
+import { type Keyless, keylessTokens } from '../../functions/refresher/keyless.ts';
 import { run } from '../../functions/refresher/run.ts';
 import { CLUSTERS_PREFIX } from '../../functions/refresher/settings.ts';
 import { type Admin, connectAdmin } from '../bed/admin.ts';
@@ -70,6 +71,8 @@ export interface RealClusterOptions {
   readonly document?: object;
   /** The webhook, its AWS and the refresher live by it; the API server does not. */
   readonly clock?: VirtualClock;
+  /** The API server's AuthenticationConfiguration (YAML). */
+  readonly authentication?: string;
 }
 
 /** Starts it. */
@@ -77,12 +80,15 @@ export async function startRealCluster({
   values = [],
   document = {},
   clock,
+  authentication,
 }: RealClusterOptions = {}): Promise<RealCluster> {
   const stack = new AsyncDisposableStack();
   const dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
   stack.defer(() => rm(dir, { recursive: true, force: true }));
   const ecr = stack.use(await startAwsEndpoint(clock && { now: clock.now }));
-  const controlPlane = stack.use(await startControlPlane({ name: 'test', dir }));
+  const controlPlane = stack.use(
+    await startControlPlane({ name: 'test', dir, ...(authentication !== undefined && { authentication }) }),
+  );
   const webhook = stack.use(
     await installWebhook(controlPlane, {
       ecrUrl: ecr.url,
@@ -202,6 +208,9 @@ export const NO_EKS: Eks = {
   tagged: () => Promise.reject(new Error('no EKS in this test')),
 };
 
+/** For kubeconfigs that are not keyless. */
+export const NO_KEYLESS: Keyless = keylessTokens({ region: 'eu-central-1', stage: undefined });
+
 /** One run of the refresher over clusters that are registered with these values. */
 export async function runOn(
   clusters: Readonly<Record<string, Value>>,
@@ -212,7 +221,7 @@ export async function runOn(
   const secrets = Object.entries(clusters).map(([name, value]) => [`${CLUSTERS_PREFIX}${name}`, value]);
   await using registry = await startSecretsManager(Object.fromEntries(secrets));
   const reports = await run(
-    { secrets: registry.client, eks: NO_EKS },
+    { secrets: registry.client, eks: NO_EKS, keyless: NO_KEYLESS },
     readEvent(event),
     {
       clusterDeadlineMs,

@@ -13,6 +13,7 @@ const DEFAULTS = {
   eksRegions: [],
   assumableRoles: [],
   eksDiscovery: [],
+  keyless: false,
   allowLocalServers: false,
 };
 

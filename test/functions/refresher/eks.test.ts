@@ -8,6 +8,7 @@ import { CLUSTERS_PREFIX } from '../../../functions/refresher/settings.ts';
 import { type AwsEndpoint, startAwsEndpoint } from '../../bed/aws-endpoint.ts';
 import { type ApiServer, json, page, startApiServer } from '../api-server.ts';
 import { type EksDouble, startEks } from '../eks.ts';
+import { NO_KEYLESS } from '../real-cluster.ts';
 import { startSecretsManager } from '../secrets-manager.ts';
 
 const REGION = 'eu-central-1';
@@ -79,7 +80,7 @@ async function runOn(
 ) {
   await using registry = await startSecretsManager({ [`${CLUSTERS_PREFIX}a`]: text });
   const [report] = await run(
-    { secrets: registry.client, eks: eksAccess({ region: REGION, assumableRoles }) },
+    { secrets: registry.client, eks: eksAccess({ region: REGION, assumableRoles }), keyless: NO_KEYLESS },
     readEvent({}),
     { ...SETTINGS, allowLocalServers, clusterDeadlineMs },
     Date.now,
@@ -226,7 +227,11 @@ describe('clusters that are tagged', () => {
     clusterDeadlineMs = SETTINGS.clusterDeadlineMs,
   ) {
     await using registry = await startSecretsManager({});
-    const services = { secrets: registry.client, eks: eksAccess({ region: REGION, assumableRoles: [] }) };
+    const services = {
+      secrets: registry.client,
+      eks: eksAccess({ region: REGION, assumableRoles: [] }),
+      keyless: NO_KEYLESS,
+    };
     const settings = { ...SETTINGS, eksDiscovery, clusterDeadlineMs };
     const signal = AbortSignal.timeout(30_000);
     return await run(services, readEvent(event), settings, Date.now, signal, () => {});

@@ -15,7 +15,7 @@ import { CLUSTERS_PREFIX, MEMORY } from '../../../functions/refresher/settings.t
 import { type Emulator, startEmulator } from '../../bed/emulator.ts';
 import { tools } from '../../bed/toolchain.ts';
 import { json, page, refuse, startApiServer } from '../api-server.ts';
-import { HOUR, NO_EKS } from '../real-cluster.ts';
+import { HOUR, NO_EKS, NO_KEYLESS } from '../real-cluster.ts';
 import { startSecretsManager } from '../secrets-manager.ts';
 
 const TABLE = 'memory';
@@ -203,7 +203,7 @@ async function registered(expiresAt: number) {
     users: [{ name: 'main', user: { token: 'a-token' } }],
   });
   const registry = stack.use(await startSecretsManager({ [`${CLUSTERS_PREFIX}${cluster}`]: kubeconfig }));
-  const services: RunServices = { secrets: registry.client, eks: NO_EKS, memory };
+  const services: RunServices = { secrets: registry.client, eks: NO_EKS, keyless: NO_KEYLESS, memory };
   return {
     fallSilent: () => {
       isSilent = true;

@@ -6,7 +6,7 @@ import { listClusters } from '../../../functions/refresher/registry.ts';
 import { run } from '../../../functions/refresher/run.ts';
 import { CLUSTERS_PREFIX } from '../../../functions/refresher/settings.ts';
 import { type ApiServer, json, page, startApiServer } from '../api-server.ts';
-import { NO_EKS } from '../real-cluster.ts';
+import { NO_EKS, NO_KEYLESS } from '../real-cluster.ts';
 import {
   type SecretsManager,
   type SecretsManagerOptions,
@@ -55,7 +55,14 @@ async function emptyCluster(): Promise<{ server: ApiServer; kubeconfig: string }
 }
 
 function runAll({ client }: SecretsManager, event: object = {}, signal = AbortSignal.timeout(30_000)) {
-  return run({ secrets: client, eks: NO_EKS }, readEvent(event), SETTINGS, Date.now, signal, () => {});
+  return run(
+    { secrets: client, eks: NO_EKS, keyless: NO_KEYLESS },
+    readEvent(event),
+    SETTINGS,
+    Date.now,
+    signal,
+    () => {},
+  );
 }
 
 test('every secret under the prefix is a cluster, over as many pages as there are', async () => {
@@ -224,7 +231,7 @@ test('each cluster is reported as soon as its turn is over; those without a turn
   const secrets = await registryOf({ a: kubeconfig, b: 'never', c: kubeconfig });
   const told: string[] = [];
   const reports = await run(
-    { secrets: secrets.client, eks: NO_EKS },
+    { secrets: secrets.client, eks: NO_EKS, keyless: NO_KEYLESS },
     readEvent({}),
     { ...SETTINGS, clusterDeadlineMs: 20_000, clusterConcurrency: 1 },
     Date.now,

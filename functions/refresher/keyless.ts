@@ -1,0 +1,56 @@
+// Keyless clusters: tokens that STS signs for the refresher's own role, for API servers that trust its account's issuer
+// (AWS' outbound web identity federation). Nothing is stored on either side.
+import { GetWebIdentityTokenCommand, STSClient } from '@aws-sdk/client-sts';
+import { audienceOf, SIGNING_ALGORITHM, TOKEN_SECONDS } from '../../contract/keyless.ts';
+import type { KeylessIdentity } from './exec.ts';
+
+export interface Keyless {
+  /**
+   * Asks for a token that one cluster takes, and no other.
+   *
+   * @param cluster as it is registered, whatever its kubeconfig says
+   * @throws Error that says what is not as it should be
+   */
+  token(identity: KeylessIdentity['keyless'], cluster: string, signal: AbortSignal): Promise<string>;
+}
+
+/** @param stage absent where the CDK setting `keyless` is off */
+export function keylessTokens({
+  region,
+  stage,
+}: {
+  readonly region: string;
+  readonly stage: string | undefined;
+}): Keyless {
+  // Of the region: the global endpoint does not know the operation (STS API reference).
+  const sts = new STSClient({ region });
+  return {
+    async token({ cluster: meant, stage: meantStage }, cluster, signal) {
+      if (stage === undefined) throw new Error('"ecr-anywhere get-token" needs the CDK setting keyless');
+      if (meant !== cluster)
+        throw new Error(
+          `the kubeconfig is for the cluster ${meant} and registered as ${cluster}: register it under its name, or write it anew`,
+        );
+      if (meantStage !== undefined && meantStage !== stage)
+        throw new Error(`the kubeconfig is for the stage ${meantStage}, and this one is ${stage}`);
+      const command = new GetWebIdentityTokenCommand({
+        Audience: [audienceOf(stage, cluster)],
+        DurationSeconds: TOKEN_SECONDS,
+        SigningAlgorithm: SIGNING_ALGORITHM,
+      });
+      const { WebIdentityToken } = await sts.send(command, { abortSignal: signal }).catch((error: Error) => {
+        throw new Error(`STS gives no web identity token: ${error.name}: ${error.message}${hint(error)}`, {
+          cause: error,
+        });
+      });
+      if (!WebIdentityToken) throw new Error('STS gave no web identity token');
+      return WebIdentityToken;
+    },
+  };
+}
+
+function hint({ name }: Error): string {
+  return name === 'OutboundWebIdentityFederationDisabledException'
+    ? ' (aws iam enable-outbound-web-identity-federation switches it on for the account)'
+    : '';
+}
