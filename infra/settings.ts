@@ -25,6 +25,16 @@ const list = (item: string, message: string) =>
     )
     .default([]);
 
+/** On the command line, where a context value is text. */
+const fromJson = (value: unknown) => {
+  if (typeof value !== 'string') return value;
+  try {
+    return JSON.parse(value) as unknown;
+  } catch {
+    return value;
+  }
+};
+
 const Settings = z.object({
   /** Name of the CloudFormation stack; a second stage in the same account and region takes another. */
   stackName: z
@@ -55,6 +65,31 @@ const Settings = z.object({
   ),
   /** Whether clusters may be keyless: the refresher may have STS sign tokens for them. docs/keyless.md. */
   keyless: flag.default(false),
+  /**
+   * Clusters whose webhooks get an identity: a list of {"name", "issuer", "repositories"}, and where the chart is not
+   * installed as README.md says, {"namespace", "serviceAccount"}. docs/keyless.md.
+   */
+  webhooks: z
+    .preprocess(
+      fromJson,
+      z.array(
+        z.strictObject({
+          name: z.string().regex(/^[A-Za-z0-9-]+$/, 'must be letters, digits and hyphens'),
+          issuer: z
+            .url({ protocol: /^https$/, error: 'must be an https URL' })
+            .refine(
+              (url) => !/[?#]|\/$/.test(url),
+              'must be as the cluster writes it in its tokens: no query, no slash at the end',
+            ),
+          repositories: z
+            .array(z.string().regex(/^[a-z0-9*][a-z0-9._/*-]*$/, 'must be names of repositories'))
+            .min(1),
+          namespace: z.string().optional(),
+          serviceAccount: z.string().optional(),
+        }),
+      ),
+    )
+    .default([]),
   /** Whether clusters may be on loopback and link-local addresses: for tests on one machine only. */
   allowLocalServers: flag.default(false),
 });

@@ -2,6 +2,7 @@
 import { CfnOutput, Duration, Stack, type StackProps } from 'aws-cdk-lib';
 import type { Construct } from 'constructs';
 import { CLUSTERS_PREFIX } from '../functions/refresher/settings.ts';
+import { ClusterIdentity } from './cluster-identity.ts';
 import { Refresher } from './refresher.ts';
 import type { Settings } from './settings.ts';
 
@@ -39,6 +40,11 @@ export class EcrAnywhereStack extends Stack {
       Status: `aws dynamodb scan --region ${this.region} --table-name ${refresher.memoryTable.tableName} --output table --query 'Items[].{cluster:cluster.S,lookedAt:lookedAt.S,reachedAt:reachedAt.S,soonestExpiry:soonestExpiry.S,failures:failures.N,failingSince:failingSince.S,reason:reason.S}'`,
       TailLog: `aws logs tail ${refresher.logGroup.logGroupName} --region ${this.region} --follow`,
     };
+    for (const { name, ...props } of settings.webhooks) {
+      const { role } = new ClusterIdentity(this, `Webhook-${name}`, props);
+      // For the chart's aws.webIdentity.roleArn.
+      new CfnOutput(this, `WebhookRoleArn-${name}`, { value: role.roleArn });
+    }
     for (const [name, value] of Object.entries(outputs)) new CfnOutput(this, name, { value });
   }
 }

@@ -14,6 +14,7 @@ const DEFAULTS = {
   assumableRoles: [],
   eksDiscovery: [],
   keyless: false,
+  webhooks: [],
   allowLocalServers: false,
 };
 

@@ -91,6 +91,31 @@ describe('roles', () => {
     });
   });
 
+  test("the function's, where clusters may be keyless: tokens for its own stage's clusters, of one lifetime", () => {
+    const statements = (from: Template) =>
+      Object.values(resources(from, 'AWS::IAM::Role'))
+        .flatMap(
+          ({ Properties }) =>
+            Properties.Policies as { PolicyDocument: { Statement: { Action: unknown }[] } }[],
+        )
+        .flatMap(({ PolicyDocument }) => PolicyDocument.Statement)
+        .filter(({ Action }) => JSON.stringify(Action).includes('WebIdentity'));
+    expect(statements(template)).toEqual([]);
+    expect(statements(synth({ keyless: true, stackName: 'Stage-1' }))).toEqual([
+      {
+        Effect: 'Allow',
+        Action: 'sts:GetWebIdentityToken',
+        Resource: '*',
+        Condition: {
+          'ForAllValues:StringLike': { 'sts:IdentityTokenAudience': 'ecr-anywhere:Stage-1:*' },
+          Null: { 'sts:IdentityTokenAudience': 'false' },
+          NumericEquals: { 'sts:DurationSeconds': 900 },
+          StringEquals: { 'sts:SigningAlgorithm': 'ES384' },
+        },
+      },
+    ]);
+  });
+
   test("the schedule's: this function and its own queue, and only schedules of its group may assume it", () => {
     expect(roles.RefresherScheduleRole?.Properties).toMatchObject({
       AssumeRolePolicyDocument: {

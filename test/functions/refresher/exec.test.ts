@@ -7,6 +7,25 @@ const CANARY = 'canary-3f9b';
 const aws = (...args: string[]) => ({ command: 'aws', args: ['eks', 'get-token', ...args] });
 const authenticator = (...args: string[]) => ({ command: 'aws-iam-authenticator', args: ['token', ...args] });
 
+test.each([
+  { args: ['get-token', '--cluster', 'prod'], keyless: { cluster: 'prod' } },
+  {
+    args: ['get-token', '--cluster=team/prod', '--stage', 'Live', '--region', 'eu-west-1'],
+    keyless: { cluster: 'team/prod', stage: 'Live' },
+  },
+])('understood as keyless: $args', ({ args, keyless }) => {
+  for (const command of ['ecr-anywhere', '/usr/local/bin/ecr-anywhere'])
+    expect(readExec({ command, args })).toEqual({ keyless });
+});
+
+test.each([
+  { args: ['get-token'], says: 'does not name the cluster: --cluster' },
+  { args: ['get-token', '--cluster', 'prod', '--role-arn', ROLE], says: 'has the option --role-arn' },
+  { args: ['authentication-config', '--cluster', 'prod'], says: 'is not "ecr-anywhere get-token"' },
+])('refused as keyless: $args', ({ args, says }) => {
+  expect(() => readExec({ command: 'ecr-anywhere', args })).toThrow(says);
+});
+
 describe('understood', () => {
   test.each([
     {
