@@ -31,12 +31,14 @@ export interface ReplicasOptions {
   /** For Node itself. */
   readonly nodeArgs?: readonly string[];
   readonly readyWithinMs?: number;
+  /** Done while they run and before they must be ready. @param logs what they have all logged */
+  readonly beforeReady?: (logs: () => string) => Promise<void>;
 }
 
 /** Starts the chart's Deployment at the same instant on all its pods, and waits until they are ready. */
 export async function startReplicas(
   cluster: ControlPlane,
-  { count, ecrUrl, env, nodeArgs, readyWithinMs = READY_WITHIN_MS }: ReplicasOptions,
+  { count, ecrUrl, env, nodeArgs, readyWithinMs = READY_WITHIN_MS, beforeReady }: ReplicasOptions,
 ): Promise<Replicas> {
   const host = await serviceAddress(cluster);
   const bundle = join(await mkdtemp(join(cluster.dir, 'replicas-')), 'webhook.mjs');
@@ -109,7 +111,9 @@ export async function startReplicas(
     await new Promise((resolve) => proxy.close(resolve));
     await Promise.all(all.map((pod) => pod.stop()));
   };
+  const logs = () => all.map(({ program }) => program.log()).join('');
   try {
+    await beforeReady?.(logs);
     await untilReady(pods);
   } catch (error) {
     await dispose();
@@ -135,7 +139,7 @@ export async function startReplicas(
     async syncVolumes() {
       await Promise.all(pods.map(({ container }) => container.syncVolumes()));
     },
-    logs: () => all.map(({ program }) => program.log()).join(''),
+    logs,
     [Symbol.asyncDispose]: dispose,
   };
 }

@@ -54,11 +54,16 @@ async function emptyCluster(): Promise<{ server: ApiServer; kubeconfig: string }
   return { server, kubeconfig };
 }
 
-function runAll({ client }: SecretsManager, event: object = {}, signal = AbortSignal.timeout(30_000)) {
+function runAll(
+  { client }: SecretsManager,
+  event: object = {},
+  signal = AbortSignal.timeout(30_000),
+  { clusterDeadlineMs } = SETTINGS,
+) {
   return run(
     { secrets: client, eks: NO_EKS, keyless: NO_KEYLESS },
     readEvent(event),
-    SETTINGS,
+    { ...SETTINGS, clusterDeadlineMs },
     Date.now,
     signal,
     () => {},
@@ -182,7 +187,7 @@ test('values are read twenty at a time, none twice', async () => {
   const secrets = await registryOf(Object.fromEntries(names.map((name) => [name, kubeconfig])), {
     pageSize: 100,
   });
-  const reports = await runAll(secrets);
+  const reports = await runAll(secrets, {}, undefined, { ...SETTINGS, clusterDeadlineMs: 20_000 });
   expect(reports.map(({ cluster, served }) => (served ? cluster : ''))).toEqual(names);
   const batches = secrets.calls.filter(({ operation }) => operation !== 'ListSecrets');
   expect(batches.map(({ operation, input }) => [operation, (input.SecretIdList as string[]).length])).toEqual(
@@ -204,7 +209,7 @@ test('a batch that fails as a whole is the failure of its clusters, and of no ot
       if (batches === 2) throw { status: 400, type: 'ThrottlingException', message: 'Rate exceeded' };
     },
   });
-  const reports = await runAll(secrets);
+  const reports = await runAll(secrets, {}, undefined, { ...SETTINGS, clusterDeadlineMs: 20_000 });
   const failed = reports.filter((report) => report.failed);
   expect(failed.map(({ cluster }) => cluster)).toEqual(names.slice(0, 20));
   for (const { reason } of failed) expect(reason).toContain('not authorized to BatchGet');

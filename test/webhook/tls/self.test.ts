@@ -46,8 +46,11 @@ beforeAll(async () => {
 });
 afterAll(() => stack.disposeAsync());
 
-const start = (count = 2) =>
-  startReplicas(cluster, { count, ecrUrl: ecr.url, env: clock.env, nodeArgs: clock.nodeArgs });
+const start = (count = 2, beforeReady?: (logs: () => string) => Promise<void>) =>
+  startReplicas(cluster, {
+    ...{ count, ecrUrl: ecr.url, env: clock.env, nodeArgs: clock.nodeArgs },
+    ...(beforeReady && { beforeReady }),
+  });
 
 /** What is in the Secret, decoded. */
 async function stored(): Promise<Record<string, string>> {
@@ -314,11 +317,10 @@ describe('what is not theirs to keep', () => {
     const role = `/apis/rbac.authorization.k8s.io/v1/namespaces/${NAMESPACE}/roles/${RELEASE}`;
     const { rules } = await admin<{ rules: unknown[] }>('GET', role);
     await admin('PATCH', role, { rules: [] });
-    const starting = start(1);
-    await sleep(4_000);
-    await admin('PATCH', role, { rules });
-    await using replicas = await starting;
-    expect(replicas.logs()).toMatch(/certificates not looked after/);
+    await using replicas = await start(1, async (logs) => {
+      await eventually(() => logs().includes('certificates not looked after'), 30_000);
+      await admin('PATCH', role, { rules });
+    });
     expect(replicas.logs()).toMatch(/403: secrets .*is forbidden/);
     await tryToCreate(admin);
   });
