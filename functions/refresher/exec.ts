@@ -54,12 +54,18 @@ const COMMANDS: Readonly<Record<string, Understood>> = {
       'cluster-name': text(),
       region: text(),
       'role-arn': text(),
+      // What update-kubeconfig writes: the CLI takes options by their beginnings.
+      role: text(),
       output: text(),
       profile: text(),
       'no-cli-pager': flag,
     },
     positionals: ['eks', 'get-token'],
-    identity: (values, region) => eksIdentity({ cluster: 'cluster-name', role: 'role-arn' }, values, region),
+    identity: ({ role, 'role-arn': roleArn = role, ...values }, region) => {
+      if (role !== undefined && role !== roleArn) throw new Error('has the option --role-arn twice');
+      const named = { ...values, ...(roleArn !== undefined && { 'role-arn': roleArn }) };
+      return eksIdentity({ cluster: 'cluster-name', role: 'role-arn' }, named, region);
+    },
   },
   'aws-iam-authenticator': {
     options: {

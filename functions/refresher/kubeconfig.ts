@@ -144,7 +144,11 @@ function identityOf(user: z.infer<typeof Identity>, name: string): Credential {
   );
 }
 
+/** What a secret of Secrets Manager can hold (Secrets Manager quotas). */
+const MAX_BYTES = 65_536;
+
 function load(text: string): unknown {
+  if (text.length > MAX_BYTES) throw new KubeconfigError(`it is larger than ${MAX_BYTES} bytes`);
   try {
     // Not 'silent': that would make the best of a document with errors, such as one that was cut off.
     return parse(text, { logLevel: 'error' });
@@ -164,7 +168,8 @@ function check<Schema extends z.ZodType>(schema: Schema, value: unknown, what: s
 }
 
 function find<Item extends { name: string }>(items: readonly Item[], name: string, what: string): Item {
-  const item = items.find((candidate) => candidate.name === name);
+  const [item, another] = items.filter((candidate) => candidate.name === name);
+  if (another) throw new KubeconfigError(`there is more than one ${what} named "${name}"`);
   if (!item) throw new KubeconfigError(`there is no ${what} named "${name}"`);
   return item;
 }

@@ -1,0 +1,333 @@
+// Kubeconfigs as people have them: each of the files in ../kubeconfigs, as the tool writes it that its first line names,
+// and hostile ones. What each comes to, and that nothing of its values is told.
+import { readdirSync, readFileSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import { parse } from 'yaml';
+import { type UsableAccess, usableAccess } from '../../../functions/refresher/access.ts';
+import { eksAccess } from '../../../functions/refresher/eks.ts';
+import { type RegisteredAccess, readKubeconfig } from '../../../functions/refresher/kubeconfig.ts';
+import { NO_KEYLESS } from '../real-cluster.ts';
+
+const DIRECTORY = new URL('../kubeconfigs/', import.meta.url);
+const file = (name: string) => readFileSync(new URL(name, DIRECTORY), 'utf8');
+
+/** What the refresher makes of it, but for what EKS would have to be asked for. */
+async function read(text: string, context?: string): Promise<RegisteredAccess | UsableAccess> {
+  const registered = readKubeconfig(text, context);
+  if ('eks' in registered.identity) return registered;
+  const eks = eksAccess({ region: 'eu-central-1', assumableRoles: [] });
+  const settings = { region: 'eu-central-1', allowLocalServers: false };
+  return usableAccess('a', registered, { eks, keyless: NO_KEYLESS }, settings, AbortSignal.timeout(5_000));
+}
+
+async function refusalOf(text: string): Promise<string> {
+  const access = await read(text).catch((error: Error) => error);
+  if (!(access instanceof Error)) throw new Error('it was accepted');
+  expect(access.message).not.toMatch(/canary|BEGIN|MII|AWS_PROFILE: me/);
+  return access.message;
+}
+
+const EKS = 'https://0123456789ABCDEF0123456789ABCDEF';
+
+const ACCEPTED: Readonly<Record<string, { server: string; identity: object; ca?: false; context?: string }>> =
+  {
+    'eks-aws-cli.yaml': {
+      server: `${EKS}.gr7.eu-central-1.eks.amazonaws.com`,
+      identity: {
+        eks: { cluster: 'prod', region: 'eu-central-1', roleArn: 'arn:aws:iam::123456789012:role/clusters' },
+      },
+    },
+    'eks-eksctl.yaml': {
+      server: `${EKS}.yl4.us-west-2.eks.amazonaws.com`,
+      identity: { eks: { cluster: 'prod', region: 'us-west-2' } },
+    },
+    'k3s.yaml': { server: 'https://k3s.example.com:6443', identity: { cert: 'pem', key: 'pem' } },
+    'kubeadm.yaml': { server: 'https://10.0.0.10:6443', identity: { cert: 'pem', key: 'pem' } },
+    // The token is the one that can be revoked.
+    'aks.yaml': {
+      server: 'https://prod-dns-0a1b2c3d.hcp.westeurope.azmk8s.io:443',
+      identity: { token: 'canary-aks-token' },
+    },
+    'rancher.yaml': {
+      server: 'https://rancher.example.com/k8s/clusters/c-m-abcd1234',
+      identity: { token: 'kubeconfig-user-abcde:canary-rancher-token' },
+      ca: false,
+    },
+    'openshift.yaml': {
+      server: 'https://api.prod.example.com:6443',
+      identity: { token: 'sha256~canary-openshift-token' },
+    },
+    'microk8s.yaml': { server: 'https://192.168.64.2:16443', identity: { token: 'canary-microk8s-token' } },
+  };
+
+const REFUSED: Readonly<Record<string, RegExp>> = {
+  'gke.yaml':
+    /^user "gke_project_europe-west3_prod": "exec" would run a command: register a token or a client certificate/,
+  'gke-legacy.yaml': /"auth-provider" would run a plugin: register a token or a client certificate/,
+  'aks-kubelogin.yaml': /"exec" would run a command: register a token or a client certificate/,
+  'k3s-as-it-is.yaml':
+    /^server: 127\.0\.0\.1 is an address of this machine or its link: give the address by which AWS/,
+  'kind.yaml': /^server: 127\.0\.0\.1 is an address of this machine/,
+  'kubeadm-kubelet.yaml':
+    /"client-certificate" names a file: embed it.*"client-key" names a file: embed it.*flatten/,
+  'minikube.yaml':
+    /"certificate-authority" names a file: embed it as certificate-authority-data \(kubectl config view --flatten/,
+  'openshift-insecure.yaml': /"insecure-skip-tls-verify" would hand the credentials to anyone/,
+  'basic-auth.yaml': /"username" is basic authentication.*register a token or a client certificate/,
+};
+
+test('the tables have every file of the directory', () => {
+  expect([...Object.keys(ACCEPTED), ...Object.keys(REFUSED)].sort()).toEqual(readdirSync(DIRECTORY).sort());
+});
+
+describe('accepted', () => {
+  const inPem = (access: RegisteredAccess) =>
+    JSON.parse(JSON.stringify(access), (_, value) =>
+      typeof value === 'string' && value.startsWith('-----BEGIN ') ? 'pem' : value,
+    );
+
+  for (const [name, { server, identity, ca }] of Object.entries(ACCEPTED)) {
+    for (const form of ['as it is written', 'as JSON', 'with CRLF']) {
+      test(`${name}, ${form}`, async () => {
+        const yaml = file(name);
+        const text = { 'as JSON': JSON.stringify(parse(yaml)), 'with CRLF': yaml.replaceAll('\n', '\r\n') }[
+          form
+        ];
+        const { allowLocal: _, ...access } = inPem(await read(text ?? yaml));
+        expect(access).toEqual({ server, identity, ...(ca !== false && { ca: 'pem' }) });
+      });
+    }
+  }
+
+  test('another context than the current one, where a tag names it', async () => {
+    expect(await read(file('rancher.yaml'), 'prod-node-1')).toMatchObject({
+      server: 'https://10.0.0.11:6443',
+      identity: { token: 'kubeconfig-user-abcde:canary-rancher-token' },
+    });
+  });
+});
+
+describe('refused', () => {
+  for (const [name, says] of Object.entries(REFUSED))
+    test(name, async () => expect(await refusalOf(file(name))).toMatch(says));
+});
+
+describe('hostile', () => {
+  const CA = parse(file('microk8s.yaml')).clusters[0].cluster['certificate-authority-data'];
+  const config = (cluster: object, user: object = { token: 'canary' }) =>
+    JSON.stringify({
+      'current-context': 'c',
+      contexts: [{ name: 'c', context: { cluster: 'c', user: 'u' } }],
+      clusters: [
+        { name: 'c', cluster: { server: 'https://c.example', 'certificate-authority-data': CA, ...cluster } },
+      ],
+      users: [{ name: 'u', user }],
+    });
+  const exec = (command: string, ...args: string[]) => ({ exec: { command, args } });
+
+  test.each([
+    'https://2130706433/',
+    'https://0177.0.0.1',
+    'https://0x7f.1',
+    'https://127.1',
+    'https://0.0.0.0',
+    'https://169.254.169.254',
+    'https://169.254.170.2',
+    'https://[::1]:6443',
+    'https://[::]',
+    'https://[::ffff:127.0.0.1]',
+    'https://[::ffff:169.254.169.254]',
+    'https://[fd00:ec2::254]',
+    'https://[fe80::1]',
+  ])('the server %s, and as a proxy', async (server) => {
+    expect(await refusalOf(config({ server }))).toMatch(/^server: .* address of this machine or its link/);
+    expect(await refusalOf(config({ 'proxy-url': server }))).toMatch(
+      /^proxy-url: .* address of this machine/,
+    );
+  });
+
+  test.each([
+    { server: 'https://me:canary@c.example', says: /must not hold a user or a password/ },
+    { server: 'http://c.example', says: /must be an https URL/ },
+    { server: 'file:///etc/passwd', says: /must be an https URL/ },
+    { server: 'c.example', says: /must be an https URL/ },
+    { server: ['https://c.example'], says: /server: / },
+    { server: '', says: /must be an https URL/ },
+  ])('the server $server', async ({ server, says }) => {
+    expect(await refusalOf(config({ server }))).toMatch(says);
+  });
+
+  test.each([
+    { title: 'a shell', user: exec('sh', '-c', 'aws eks get-token --cluster-name prod') },
+    {
+      title: 'a name that ends alike',
+      user: exec('/tmp/not-aws', 'eks', 'get-token', '--cluster-name', 'prod'),
+    },
+    { title: 'a name with more in it', user: exec('aws eks get-token', '--cluster-name', 'prod') },
+    { title: 'a name of objects’ own', user: exec('constructor', 'get-token') },
+    { title: 'an option of objects’ own', user: exec('aws', 'eks', 'get-token', '--__proto__', 'x') },
+    { title: 'another service', user: exec('aws', 's3', 'cp', '--cluster-name', 'prod') },
+    {
+      title: 'one positional more',
+      user: exec('aws', 'eks', 'get-token', 'canary', '--cluster-name', 'prod'),
+    },
+    {
+      title: 'another endpoint',
+      user: exec('aws', 'eks', 'get-token', '--cluster-name', 'p', '--endpoint-url', 'https://canary'),
+    },
+    {
+      title: 'a cluster with a path in it',
+      user: exec('aws', 'eks', 'get-token', '--cluster-name', '../canary'),
+    },
+    {
+      title: 'a cluster with shell in it',
+      user: exec('aws', 'eks', 'get-token', '--cluster-name', '$(canary)'),
+    },
+    {
+      title: 'a region that is a host',
+      user: exec('aws', 'eks', 'get-token', '--cluster-name', 'p', '--region', 'x.canary.example/'),
+    },
+    {
+      title: 'a role that is none',
+      user: exec('aws', 'eks', 'get-token', '--cluster-name', 'p', '--role-arn', 'canary'),
+    },
+    {
+      title: 'two roles',
+      user: exec(
+        'aws',
+        'eks',
+        'get-token',
+        '--cluster-name',
+        'p',
+        '--role',
+        'arn:aws:iam::123456789012:role/a',
+        '--role-arn',
+        'arn:aws:iam::123456789012:role/b',
+      ),
+    },
+    {
+      title: 'a variable that loads code',
+      user: {
+        exec: {
+          command: 'aws',
+          args: ['eks', 'get-token', '--cluster-name', 'p'],
+          env: [{ name: 'LD_PRELOAD', value: '/canary' }],
+        },
+      },
+    },
+    {
+      title: 'a token beside it',
+      user: { ...exec('aws', 'eks', 'get-token', '--cluster-name', 'p'), token: 'canary' },
+    },
+    { title: 'no object', user: { exec: 'aws eks get-token' } },
+    { title: 'args that are no texts', user: { exec: { command: 'aws', args: [['canary']] } } },
+  ])('exec: $title', async ({ user }) => {
+    expect(await refusalOf(config({}, user))).toMatch(/^user "u": "exec" /);
+  });
+
+  const wrong: unknown[] = [null, 1, true, 'canary', [], ['canary'], {}, { canary: 1 }, [null], [{}]];
+  for (const field of ['current-context', 'contexts', 'clusters', 'users'])
+    test(`${field} of another type`, async () => {
+      for (const value of wrong) {
+        if (field === 'current-context' && typeof value === 'string') continue;
+        const text = JSON.stringify({ ...JSON.parse(config({})), [field]: value });
+        expect(await refusalOf(text)).toMatch(/^(it is not a kubeconfig|there is no)/);
+      }
+    });
+  for (const field of ['token', 'client-certificate-data', 'client-key-data'])
+    test(`${field} of another type`, async () => {
+      for (const value of wrong.filter((item) => typeof item !== 'string'))
+        expect(await refusalOf(config({}, { [field]: value }))).toMatch(/^user "u"/);
+    });
+  for (const field of ['certificate-authority-data', 'tls-server-name', 'proxy-url'])
+    test(`${field} of another type`, async () => {
+      for (const value of wrong.filter((item) => typeof item !== 'string'))
+        expect(await refusalOf(config({ [field]: value }))).toMatch(/^cluster "c"/);
+    });
+
+  test('what is no kubeconfig at all', async () => {
+    for (const text of [
+      '',
+      ' ',
+      'canary',
+      '[]',
+      '42',
+      'null',
+      '{',
+      '\0',
+      '- - -',
+      '\t- canary',
+      '%YAML 9',
+      '---\na: 1\n---\nb: 2',
+    ])
+      expect(await refusalOf(text)).toMatch(/^it is not (YAML|a kubeconfig)/);
+  });
+
+  test('a byte order mark is none of its content', async () => {
+    expect(await read(`\uFEFF${config({})}`)).toMatchObject({ server: 'https://c.example' });
+  });
+
+  test('tags of YAML make nothing but what it is', async () => {
+    for (const token of [
+      '!!js/function "canary"',
+      '!!python/object/apply:os.system ["canary"]',
+      '!!binary Y2FuYXJ5',
+    ]) {
+      const text = config({}).replace('"canary"', token);
+      const access = await read(text).catch(() => undefined);
+      if (access) expect(typeof (access.identity as { token: unknown }).token).toBe('string');
+    }
+  });
+
+  test('keys of objects’ own change nothing', async () => {
+    const access = await read(
+      config({}).replace('{"token"', '{"__proto__": {"exec": {}}, "constructor": 1, "token"'),
+    );
+    expect(access.identity).toEqual({ token: 'canary' });
+    expect(({} as Record<string, unknown>).exec).toBeUndefined();
+  });
+
+  test('aliases that would fill the memory', async () => {
+    const levels = 'abcdefghijkl'.split('');
+    const bomb = levels.map((name, i) => {
+      const before = levels[i - 1];
+      const item = before ? `*${before}` : '"canary"';
+      return `${name}: &${name} [${Array(10).fill(item).join(', ')}]`;
+    });
+    const before = process.memoryUsage().heapUsed;
+    const began = performance.now();
+    expect(await refusalOf(bomb.join('\n'))).toMatch(/^it is not (YAML|a kubeconfig)/);
+    // 10¹² items, if they were made.
+    expect(performance.now() - began).toBeLessThan(5_000);
+    expect(process.memoryUsage().heapUsed - before).toBeLessThan(200e6);
+  });
+
+  test('an alias to itself', async () => {
+    expect(await refusalOf('contexts: &a [*a]\nclusters: *a\nusers: *a\ncurrent-context: c')).toMatch(
+      /^it is not/,
+    );
+  });
+
+  test('nesting without end', async () => {
+    for (const text of [
+      '['.repeat(20_000),
+      `${'{"a":'.repeat(20_000)}1${'}'.repeat(20_000)}`,
+      '- '.repeat(20_000),
+    ])
+      expect(await refusalOf(text)).toMatch(/^it is (not YAML|not a kubeconfig|larger)/);
+  });
+
+  test('more than a secret can hold', async () => {
+    expect(await refusalOf(`${config({})}\n# ${'canary '.repeat(800_000)}`)).toMatch(
+      /larger than 65536 bytes/,
+    );
+  });
+
+  test.each(['contexts', 'clusters', 'users'])('%s of the same name', async (field) => {
+    const text = JSON.parse(config({}));
+    text[field].push(text[field][0]);
+    expect(await refusalOf(JSON.stringify(text))).toMatch(
+      /^there is more than one (context|cluster|user) named/,
+    );
+  });
+});
