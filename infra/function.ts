@@ -52,7 +52,8 @@ export class RefresherFunction extends Construct {
 
     const role = new Role(this, 'Role', {
       assumedBy: new ServicePrincipal('lambda.amazonaws.com'),
-      description: 'The refresher of ECR Anywhere: reads registered kubeconfigs, writes its own log.',
+      description:
+        'The refresher of ECR Anywhere: reads registered kubeconfigs and renews their tokens, writes its own log.',
       inlinePolicies: {
         Refresh: new PolicyDocument({
           statements: [
@@ -67,8 +68,13 @@ export class RefresherFunction extends Construct {
               actions: ['secretsmanager:ListSecrets', 'secretsmanager:BatchGetSecretValue'],
               resources: ['*'],
             }),
+            // The last two store the next token of a cluster.
             new PolicyStatement({
-              actions: ['secretsmanager:GetSecretValue'],
+              actions: [
+                'secretsmanager:GetSecretValue',
+                'secretsmanager:PutSecretValue',
+                'secretsmanager:UpdateSecretVersionStage',
+              ],
               resources: [
                 Stack.of(this).formatArn({
                   service: 'secretsmanager',

@@ -10,6 +10,7 @@ import {
 } from './kubernetes.ts';
 import type { Known } from './memory.ts';
 import { dueRegistries, jitterOf, outcomeOf, plan, type Refresh } from './plan.ts';
+import type { Renewal } from './renewal.ts';
 import { type Fault, Streaks } from './streaks.ts';
 
 /** PATCHes at the same time; each makes the API server call the webhook. */
@@ -34,10 +35,12 @@ export interface ClusterReport {
   readonly cluster: string;
   /** Its Secrets could be listed. */
   readonly served: boolean;
-  /** It was not served, or something that was due was not refreshed. */
+  /** It was not served, or something that was due was not refreshed, or its token should have been renewed long ago. */
   readonly failed: boolean;
   /** Nothing was asked of it, as its tag says. */
   readonly isPaused?: boolean;
+  /** What became of its token; absent where none is registered that says when it expires. */
+  readonly renewal?: Renewal;
   /** Why it failed as a whole; what failed for one Secret stands with the Secret. */
   readonly reason?: string;
   /** The enabled namespaces that were looked at. */

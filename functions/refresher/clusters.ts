@@ -10,6 +10,7 @@ import {
 import type { Eks, EksScope } from './eks.ts';
 import { readKubeconfig } from './kubeconfig.ts';
 import { listClusters, Registrations } from './registry.ts';
+import { type Renewal, renewToken } from './renewal.ts';
 import { unlessAborted } from './signals.ts';
 
 export interface ClusterSources extends Signers {
@@ -28,8 +29,16 @@ export interface Cluster {
   /** As it is registered; of a tagged EKS cluster, its ARN. */
   readonly name: string;
   readonly isPaused: boolean;
+  /** Once, when its turn has come. @param signal ends it */
+  open(signal: AbortSignal): OpenCluster;
+}
+
+/** A cluster in its turn. What was read of it goes with it. */
+export interface OpenCluster {
   /** @throws Error that says why it cannot be reached */
-  access(signal: AbortSignal): Promise<UsableAccess>;
+  access(): Promise<UsableAccess>;
+  /** Where it is registered: renews the token if that is due. Rejects never. @param now milliseconds since the epoch */
+  renew?(now: number): Promise<Renewal | undefined>;
 }
 
 /** Where tagged clusters were looked for. */
@@ -63,11 +72,21 @@ export async function selectClusters(
   const names = chosen.map(({ name }) => name);
   const values = new Registrations(secrets, names, signal);
   const registered = chosen.map(({ name, isPaused, context }, index): Cluster => {
-    const access = async (turn: AbortSignal) => {
-      const { kubeconfig } = await values.take(index, turn);
-      return usableAccess(name, readKubeconfig(kubeconfig, context), signers, settings, turn);
+    const open = (turn: AbortSignal): OpenCluster => {
+      const taken = values.take(index, turn).catch((error: Error) => error);
+      const access = async () => {
+        const value = await taken;
+        if (value instanceof Error) throw value;
+        return usableAccess(name, readKubeconfig(value.kubeconfig, context), signers, settings, turn);
+      };
+      const renew = async (now: number): Promise<Renewal | undefined> => {
+        const value = await taken;
+        if (value instanceof Error) return { outcome: 'failed', reason: value.message };
+        return renewToken(secrets, { name, context, ...value }, access, now, turn);
+      };
+      return { access, renew };
     };
-    return { name, isPaused, access };
+    return { name, isPaused, open };
   });
   const missing = new Set(only).difference(new Set(names));
   if (only && missing.size === 0) return { clusters: registered, scopes: [] };
@@ -108,7 +127,7 @@ async function lookFor(
     clusters: clusters.map(({ arn, isPaused, access }) => ({
       name: arn,
       isPaused,
-      access: async () => usableEksAccess(await access(), allowLocalServers),
+      open: () => ({ access: async () => usableEksAccess(await access(), allowLocalServers) }),
     })),
   };
 }

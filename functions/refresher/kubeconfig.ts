@@ -1,6 +1,7 @@
 // From a kubeconfig to a server and an identity. Nothing in it is executed and no file it names is read: what would need
 // that is refused by name, but for the exec entries that exec.ts understands.
-import { parse } from 'yaml';
+import { isDeepStrictEqual } from 'node:util';
+import { isScalar, parse, parseDocument } from 'yaml';
 import { z } from 'zod';
 import { type EksIdentity, type KeylessIdentity, readExec } from './exec.ts';
 
@@ -115,6 +116,30 @@ export function readKubeconfig(text: string, contextName?: string): RegisteredAc
       ? execIdentity(user.exec, identity, context.user)
       : identityOf(identity, context.user),
   };
+}
+
+/**
+ * The same kubeconfig with another token for the context's user. All the rest stays as it is, to the byte.
+ *
+ * @param token without characters that YAML or JSON would have escaped
+ * @throws KubeconfigError where the token cannot be replaced in place
+ */
+export function withToken(text: string, token: string, contextName?: string): string {
+  const before = readKubeconfig(text, contextName);
+  const config = check(Kubeconfig, load(text), 'it is not a kubeconfig');
+  const current = contextName ?? config['current-context'] ?? '';
+  const { user } = find(config.contexts, current, 'context').context;
+  const index = config.users.findIndex(({ name }) => name === user);
+  const node = parseDocument(text).getIn(['users', index, 'user', 'token'], true);
+  const [start, end] = (isScalar(node) && node.range) || [];
+  if (start === undefined || end === undefined)
+    throw new KubeconfigError(`user "${user}": "token" is not written out: register it without YAML aliases`);
+  // A block scalar's range ends after its line.
+  const after = text.slice(start, end).endsWith('\n') ? '\n' : '';
+  const replaced = `${text.slice(0, start)}"${token}"${after}${text.slice(end)}`;
+  if (!isDeepStrictEqual(readKubeconfig(replaced, contextName), { ...before, identity: { token } }))
+    throw new KubeconfigError(`user "${user}": "token" cannot be replaced: register it in a plainer form`);
+  return replaced;
 }
 
 function execIdentity(

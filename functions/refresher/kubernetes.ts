@@ -1,4 +1,5 @@
-// What is asked of a Kubernetes API server: names of namespaces, metadata of Secrets, one annotation's PATCH.
+// What is asked of a Kubernetes API server: names of namespaces, metadata of Secrets, one annotation's PATCH, and the
+// next token.
 // Never a Secret's data: lists and answers come as PartialObjectMetadata (Kubernetes API concepts,
 // "Metadata-only fetches"), and of the annotations only ours are kept.
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -14,6 +15,7 @@ import {
 } from '../../contract/names.ts';
 import type { UsableAccess } from './access.ts';
 import { lookupElsewhere } from './local-addresses.ts';
+import type { BoundToken } from './service-account-token.ts';
 
 /** Small, because several pages are in memory at the same time, and a server that lies fills each to its limit. */
 const PAGE_SIZE = 50;
@@ -25,6 +27,9 @@ const REQUEST_TIMEOUT_MS = 30_000;
 const CONNECT_TIMEOUT_MS = 10_000;
 const MAX_RETRY_AFTER_MS = 10_000;
 const MAX_MESSAGE_LENGTH = 400;
+/** Kubernetes makes none that live shorter (TokenRequestSpec.expirationSeconds). */
+const MIN_TOKEN_SECONDS = 600;
+const CONTENT_TYPE = { PATCH: 'application/merge-patch+json', POST: 'application/json', GET: '' } as const;
 /** Kubernetes keeps all warnings of an answer below 4 KiB; a server that lies need not. */
 const MAX_WARNINGS_LENGTH = 16_384;
 
@@ -90,6 +95,11 @@ const List = z.object({
     .array(Item)
     .nullable()
     .transform((items) => items ?? []),
+});
+
+const TokenRequest = z.object({
+  kind: z.literal('TokenRequest'),
+  status: z.object({ token: z.string(), expirationTimestamp: z.iso.datetime({ offset: true }) }),
 });
 
 const Status = z.object({ kind: z.literal('Status'), message: z.string() });
@@ -172,6 +182,31 @@ export class KubernetesApi implements AsyncDisposable {
     return { ...managedSecret(namespace, answer), warnings };
   }
 
+  /** Whether the identity may still do the first thing that a turn does. @throws KubernetesError */
+  async check(): Promise<void> {
+    const query = { labelSelector: `${NAMESPACE_LABEL.key}=${NAMESPACE_LABEL.value}`, limit: '1' };
+    await this.#request('GET', '/api/v1/namespaces', query, 'PartialObjectMetadataList', List);
+  }
+
+  /**
+   * Another token like this one, which lives as long from now on; or less, as the server likes.
+   *
+   * @returns the token, and when it expires by the server's word (milliseconds since the epoch)
+   * @throws KubernetesError
+   */
+  async nextToken(present: BoundToken): Promise<{ token: string; expiresAt: number }> {
+    const { namespace, serviceAccount, secret, audiences, issuedAt, expiresAt } = present;
+    const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}/serviceaccounts/${encodeURIComponent(serviceAccount)}/token`;
+    const spec = {
+      audiences,
+      expirationSeconds: Math.max(Math.round((expiresAt - issuedAt) / 1000), MIN_TOKEN_SECONDS),
+      boundObjectRef: { kind: 'Secret', apiVersion: 'v1', ...secret },
+    };
+    const body = JSON.stringify({ kind: 'TokenRequest', apiVersion: 'authentication.k8s.io/v1', spec });
+    const { status } = await this.#request('POST', path, {}, 'TokenRequest', TokenRequest, body);
+    return { token: status.token, expiresAt: Date.parse(status.expirationTimestamp) };
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     // A signal with listeners is kept until its time is up, and would keep this.
     this.#signal.removeEventListener('abort', this.#end);
@@ -196,7 +231,7 @@ export class KubernetesApi implements AsyncDisposable {
   }
 
   #request<Schema extends z.ZodType>(
-    method: 'GET' | 'PATCH',
+    method: 'GET' | 'PATCH' | 'POST',
     path: string,
     query: Readonly<Record<string, string>>,
     as: string,
@@ -213,9 +248,10 @@ export class KubernetesApi implements AsyncDisposable {
           origin: new URL(this.#access.server).origin,
           path: `${new URL(this.#access.server).pathname.replace(/\/$/, '')}${path}?${new URLSearchParams(query)}`,
           headers: {
-            accept: `application/json;as=${as};g=meta.k8s.io;v=v1`,
+            // Everything is asked for as metadata only, but for the token that is made by the request.
+            accept: `application/json${method === 'POST' ? '' : `;as=${as};g=meta.k8s.io;v=v1`}`,
             'user-agent': 'ecr-anywhere-refresher',
-            ...(body !== undefined && { 'content-type': 'application/merge-patch+json' }),
+            ...(body !== undefined && { 'content-type': CONTENT_TYPE[method] }),
             ...('token' in this.#access.identity && {
               authorization: `Bearer ${this.#access.identity.token}`,
             }),

@@ -1,5 +1,6 @@
 // What a run says of itself: figures, and the answer to whoever invoked it. Pure.
 import type { ClusterReport, Outcome, SecretResult } from './cluster.ts';
+import type { Renewal } from './renewal.ts';
 import { METRIC } from './settings.ts';
 
 type MetricName = (typeof METRIC)[keyof typeof METRIC];
@@ -13,6 +14,7 @@ export interface ClusterSummary {
   readonly failed: boolean;
   readonly isPaused?: boolean;
   readonly reason?: string;
+  readonly renewal?: Renewal;
   readonly managed: number;
   readonly due: number;
   readonly outcomes: Readonly<Partial<Record<Outcome, number>>>;
@@ -38,6 +40,7 @@ export function summarize(report: ClusterReport): ClusterSummary {
     failed,
     ...(report.isPaused && { isPaused: true }),
     ...(reason !== undefined && { reason }),
+    ...(report.renewal && { renewal: report.renewal }),
     managed,
     due: results.length,
     outcomes: Object.fromEntries(

@@ -5,12 +5,14 @@ import {
   type Cluster,
   type ClusterSettings,
   type ClusterSources,
+  type OpenCluster,
   type Scope,
   selectClusters,
 } from './clusters.ts';
 import type { RefreshEvent } from './event.ts';
 import { KubernetesApi } from './kubernetes.ts';
 import type { Memory } from './memory.ts';
+import { withRenewal } from './renewal.ts';
 import { soonestExpiryOf } from './report.ts';
 import { unlessAborted } from './signals.ts';
 
@@ -61,17 +63,34 @@ export async function run(
 }
 
 async function turn(
-  { name, isPaused, access }: Cluster,
+  { name, isPaused, open }: Cluster,
   event: RefreshEvent,
   settings: RunSettings,
   now: number,
   runSignal: AbortSignal,
 ): Promise<ClusterReport> {
-  if (isPaused) return paused(name);
+  if (isPaused && (event.dryRun || runSignal.aborted)) return paused(name);
   if (runSignal.aborted) return notServed(name, "the run's time was up before its turn");
   const signal = AbortSignal.any([runSignal, AbortSignal.timeout(settings.clusterDeadlineMs)]);
+  const cluster = open(signal);
+  // At the same time, so that neither takes the other's. A paused cluster would else be left without a valid token.
+  const [report, renewal] = await Promise.all([
+    isPaused ? paused(name) : refresh(name, cluster, event, now, signal),
+    event.dryRun ? undefined : cluster.renew?.(now),
+  ]);
+  return withRenewal(report, renewal);
+}
+
+async function refresh(
+  name: string,
+  cluster: OpenCluster,
+  event: RefreshEvent,
+  now: number,
+  signal: AbortSignal,
+): Promise<ClusterReport> {
   try {
-    await using api = new KubernetesApi(await unlessAborted(access(signal), signal), PATCHES_AT_ONCE, signal);
+    const access = await unlessAborted(cluster.access(), signal);
+    await using api = new KubernetesApi(access, PATCHES_AT_ONCE, signal);
     return await refreshCluster(name, api, event, now, signal);
   } catch (error) {
     if (signal.aborted) return notServed(name, "the cluster's time was up before it could be asked");

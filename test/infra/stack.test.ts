@@ -41,7 +41,11 @@ describe('roles', () => {
             },
             {
               Effect: 'Allow',
-              Action: 'secretsmanager:GetSecretValue',
+              Action: [
+                'secretsmanager:GetSecretValue',
+                'secretsmanager:PutSecretValue',
+                'secretsmanager:UpdateSecretVersionStage',
+              ],
               Resource: arnOf(':secretsmanager:{Region}:{AccountId}:secret:ecr-anywhere/clusters/*'),
             },
             { Effect: 'Allow', Action: 'dynamodb:UpdateItem', Resource: arn('RefresherFunctionMemory') },

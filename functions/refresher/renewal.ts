@@ -1,0 +1,121 @@
+// Renews the token of a registered cluster: asks the API server for the next one, tries it, and stores it. The present
+// one is valid until it expires and stays registered until the next is stored, so that whatever ends this half-way
+// costs nothing but another attempt in the next run.
+import type { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
+import type { UsableAccess } from './access.ts';
+import type { ClusterReport } from './cluster.ts';
+import { readKubeconfig, withToken } from './kubeconfig.ts';
+import { KubernetesApi } from './kubernetes.ts';
+import { type BoundToken, isPast, type OtherToken, readToken } from './service-account-token.ts';
+import { replaceVersion } from './store-token.ts';
+
+/** The part of a token's life after which the next one is asked for. */
+const DUE = 1 / 2;
+/** The part after which it is a failure that there is none: enough is left to be told, and to act. */
+const LATE = 3 / 4;
+
+export interface Renewal {
+  /** `superseded`: somebody else has changed the registration meanwhile, and theirs stays. */
+  readonly outcome: 'not-due' | 'renewed' | 'superseded' | 'not-renewable' | 'failed';
+  readonly reason?: string;
+  /** When the registered token expires, where it says so (RFC 3339). */
+  readonly expiresAt?: string;
+  /** There should be another token by now. */
+  readonly isLate?: boolean;
+}
+
+/** A cluster's secret, as it was read. */
+export interface RegisteredSecret {
+  readonly name: string;
+  readonly kubeconfig: string;
+  readonly versionId: string;
+  /** The kubeconfig's context to use, where it is not the current one. */
+  readonly context?: string | undefined;
+}
+
+/**
+ * Renews a registered token that is past half of its life. Never rejects, and never tells a token.
+ *
+ * @param access how the API server is reached with what is registered
+ * @param now milliseconds since the epoch
+ * @returns undefined where what is registered is no token that says when it expires
+ */
+export async function renewToken(
+  secrets: SecretsManagerClient,
+  secret: RegisteredSecret,
+  access: () => Promise<UsableAccess>,
+  now: number,
+  signal: AbortSignal,
+): Promise<Renewal | undefined> {
+  let present: BoundToken | OtherToken | undefined;
+  try {
+    const { identity } = readKubeconfig(secret.kubeconfig, secret.context);
+    present = 'token' in identity ? readToken(identity.token) : undefined;
+    if (present === undefined) return undefined;
+    if ('whyNot' in present) return notRenewed('not-renewable', present.whyNot, present, now);
+    if (!isPast(DUE, present, now)) return { outcome: 'not-due', ...expiry(present) };
+
+    const next = await ask(await access(), present, signal);
+    const text = withToken(secret.kubeconfig, next.token, secret.context);
+    if (await replaceVersion(secrets, secret, text, signal)) return { outcome: 'renewed', ...expiry(next) };
+    return { outcome: 'superseded', reason: 'the registration has changed meanwhile' };
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    return notRenewed('failed', reason, present, now);
+  }
+}
+
+/** What a cluster's report says of its token: where that is late, the cluster has failed. */
+export function withRenewal(report: ClusterReport, renewal: Renewal | undefined): ClusterReport {
+  if (renewal === undefined) return report;
+  if (!renewal.isLate) return { ...report, renewal };
+  const late = `the registered token expires at ${renewal.expiresAt} and is not renewed: ${renewal.reason}`;
+  const reason = report.reason === undefined ? late : `${report.reason}; ${late}`;
+  return { ...report, failed: true, reason, renewal };
+}
+
+/** The next token. @throws Error where it is not as good as the present one */
+async function ask(
+  access: UsableAccess,
+  present: BoundToken,
+  signal: AbortSignal,
+): Promise<{ token: string; expiresAt: number }> {
+  await using api = new KubernetesApi(access, 1, signal);
+  const answer = await api.nextToken(present);
+  const next = readToken(answer.token);
+  if (next === undefined || 'whyNot' in next || !isSame(next, present))
+    throw new Error('the API server has answered with a token of somebody else, or for something else');
+  // The server's word counts, not what was asked for; and no more than the token itself says.
+  const expiresAt = Math.min(answer.expiresAt, next.expiresAt);
+  if (expiresAt <= present.expiresAt)
+    throw new Error(`the next token would expire no later, at ${new Date(expiresAt).toISOString()}`);
+  await using asNext = new KubernetesApi({ ...access, identity: { token: answer.token } }, 1, signal);
+  await asNext.check();
+  return { token: answer.token, expiresAt };
+}
+
+function isSame(a: BoundToken, b: BoundToken): boolean {
+  return (
+    a.namespace === b.namespace &&
+    a.serviceAccount === b.serviceAccount &&
+    a.secret.name === b.secret.name &&
+    a.secret.uid === b.secret.uid
+  );
+}
+
+function notRenewed(
+  outcome: 'not-renewable' | 'failed',
+  reason: string,
+  present: BoundToken | OtherToken | undefined,
+  now: number,
+): Renewal {
+  return {
+    outcome,
+    reason,
+    ...(present && { ...expiry(present), ...(isPast(LATE, present, now) && { isLate: true }) }),
+  };
+}
+
+function expiry({ expiresAt }: { readonly expiresAt?: number }): { expiresAt?: string } {
+  return expiresAt === undefined ? {} : { expiresAt: new Date(expiresAt).toISOString() };
+}
