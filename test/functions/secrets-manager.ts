@@ -1,7 +1,9 @@
 // AWS Secrets Manager at the wire (AWS JSON 1.1): lists names and tags page by page, gives values alone and in batches,
-// or fails as it is told.
+// takes new versions and moves their labels, or fails as it is told. A version without a label is gone at once, which AWS
+// allows itself (API reference, UpdateSecretVersionStage: "deprecated").
+import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { createServer, type ServerResponse } from 'node:http';
+import { createServer } from 'node:http';
 import { text } from 'node:stream/consumers';
 import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 
@@ -14,6 +16,16 @@ export interface AwsError {
 /** What is answered for a name; in a batch, 'never' is left out of the answer. */
 export type Value = string | { readonly binary: string } | { readonly error: AwsError } | 'never';
 
+/** A version of a secret. */
+export interface Version {
+  readonly id: string;
+  readonly value: Stored;
+  readonly stages: ReadonlySet<string>;
+}
+
+/** Thrown by a hook: the connection ends without an answer. */
+export const HANG_UP = Symbol('hang up');
+
 export interface SecretsManager extends AsyncDisposable {
   readonly client: SecretsManagerClient;
   readonly url: string;
@@ -21,6 +33,12 @@ export interface SecretsManager extends AsyncDisposable {
   readonly calls: readonly { readonly operation: string; readonly input: Record<string, unknown> }[];
   /** Lists fail with this error from now on; or they hang. */
   failLists(how: AwsError | 'never'): void;
+  /** A secret's versions that have labels. */
+  versions(name: string): readonly Version[];
+  /** What GetSecretValue gives. */
+  current(name: string): string;
+  /** As an operator does: `aws secretsmanager put-secret-value`. */
+  register(name: string, value: string): void;
 }
 
 export interface SecretsManagerOptions {
@@ -28,25 +46,86 @@ export interface SecretsManagerOptions {
   readonly pageSize?: number;
   /** By full names. */
   readonly tags?: Readonly<Record<string, Readonly<Record<string, string>>>>;
-  /** Called before each answer; may wait, or throw what is answered. */
+  /** Called before anything is done; may wait, or throw what is answered (an AwsError, HANG_UP). */
   readonly before?: (operation: string) => Promise<void> | void;
+  /** Called when it is done and not answered yet; may do the same. */
+  readonly after?: (operation: string) => Promise<void> | void;
 }
 
 /** Starts it on a free loopback port. @param secrets by their full names, as ListSecrets finds them */
 export async function startSecretsManager(
   secrets: Readonly<Record<string, Value>>,
-  { pageSize = 2, tags = {}, before }: SecretsManagerOptions = {},
+  { pageSize = 2, tags = {}, before, after }: SecretsManagerOptions = {},
 ): Promise<SecretsManager> {
   const calls: { operation: string; input: Record<string, unknown> }[] = [];
   let lists: AwsError | 'never' | undefined;
 
-  const list = (response: ServerResponse, { NextToken, MaxResults }: Record<string, unknown>) => {
+  const written = new Map<string, Version[]>();
+  const versionsOf = (name: string): Version[] => {
+    const value = secrets[name];
+    return written.get(name) ?? (isValue(value) ? [{ id: FIRST, value, stages: new Set([CURRENT]) }] : []);
+  };
+  /** The version with the label AWSCURRENT; or what is to be answered in its place. */
+  const currentOf = (name: string): Version | Unavailable | undefined => {
+    const versions = written.get(name) ?? secrets[name];
+    if (!Array.isArray(versions) && !isValue(versions)) return versions as Unavailable | undefined;
+    return versionsOf(name).find(({ stages }) => stages.has(CURRENT));
+  };
+  const label = (name: string, stage: string, id: string) => {
+    const from = versionsOf(name).find(({ stages }) => stages.has(stage));
+    const versions = versionsOf(name).map((version) => {
+      const stages = new Set(version.stages);
+      stages.delete(stage);
+      if (version.id === id) stages.add(stage);
+      return { ...version, stages };
+    });
+    written.set(name, versions);
+    if (stage === CURRENT && from && from.id !== id) label(name, 'AWSPREVIOUS', from.id);
+  };
+  const forgetUnlabelled = (name: string) =>
+    written.set(
+      name,
+      versionsOf(name).filter(({ stages }) => stages.size > 0),
+    );
+  const put = (name: string, id: string, value: Stored, stages: readonly string[]) => {
+    const same = versionsOf(name).find((version) => version.id === id);
+    if (same && same.value !== value) throw { status: 400, type: 'ResourceExistsException', message: id };
+    if (same) return;
+    written.set(name, [...versionsOf(name), { id, value, stages: new Set() }]);
+    for (const stage of stages) label(name, stage, id);
+    forgetUnlabelled(name);
+  };
+  const takeVersion = (reply: Reply, input: Record<string, unknown>) => {
+    const { SecretId, SecretString, ClientRequestToken, VersionStages = [CURRENT] } = input;
+    const name = String(SecretId);
+    if (versionsOf(name).length === 0) return fail(reply, NOT_FOUND);
+    put(name, String(ClientRequestToken), String(SecretString), VersionStages as string[]);
+    return reply(200, { Name: name, VersionId: ClientRequestToken, VersionStages });
+  };
+  const moveLabel = (reply: Reply, input: Record<string, unknown>) => {
+    const { SecretId, VersionStage, RemoveFromVersionId, MoveToVersionId } = input;
+    const [name, stage, to] = [String(SecretId), String(VersionStage), String(MoveToVersionId)];
+    const versions = versionsOf(name);
+    if (!versions.some(({ id }) => id === to)) return fail(reply, NOT_FOUND);
+    const holder = versions.find(({ stages }) => stages.has(stage));
+    if (holder && holder.id !== RemoveFromVersionId)
+      return fail(reply, {
+        status: 400,
+        type: 'InvalidParameterException',
+        message: `Staging label ${stage} is currently attached to version ${holder.id}`,
+      });
+    label(name, stage, to);
+    forgetUnlabelled(name);
+    return reply(200, { Name: name });
+  };
+
+  const list = (reply: Reply, { NextToken, MaxResults }: Record<string, unknown>) => {
     if (lists === 'never') return;
-    if (lists) return fail(response, lists);
+    if (lists) return fail(reply, lists);
     const start = Number(NextToken ?? 0);
     const names = Object.keys(secrets);
     const end = start + Math.min(pageSize, Number(MaxResults));
-    send(response, 200, {
+    reply(200, {
       SecretList: names.slice(start, end).map((Name) => ({
         Name,
         Tags: Object.entries(tags[Name] ?? {}).map(([Key, Value]) => ({ Key, Value })),
@@ -54,42 +133,57 @@ export async function startSecretsManager(
       ...(end < names.length && { NextToken: String(end) }),
     });
   };
-  const giveBatch = (response: ServerResponse, { SecretIdList }: Record<string, unknown>) => {
+  const giveBatch = (reply: Reply, { SecretIdList }: Record<string, unknown>) => {
     const names = SecretIdList as string[];
     if (names.length > 20) {
-      fail(response, { status: 400, type: 'ValidationException', message: 'at most 20' });
+      fail(reply, { status: 400, type: 'ValidationException', message: 'at most 20' });
       return;
     }
-    const answers = names.map((name) => ({ name, value: secrets[name] }));
-    send(response, 200, {
-      SecretValues: answers.flatMap(({ name, value }) => (isValue(value) ? [answerOf(name, value)] : [])),
+    const answers = names.map((name) => ({ name, value: currentOf(name) }));
+    reply(200, {
+      SecretValues: answers.flatMap(({ name, value }) => (isVersion(value) ? [answerOf(name, value)] : [])),
       Errors: answers.flatMap(({ name, value }) => {
-        if (value === 'never' || isValue(value)) return [];
+        if (value === 'never' || isVersion(value)) return [];
         const { type, message } = value?.error ?? NOT_FOUND;
         return [{ SecretId: name, ErrorCode: type, Message: message }];
       }),
     });
   };
-  const give = (response: ServerResponse, { SecretId }: Record<string, unknown>) => {
-    const value = secrets[String(SecretId)];
+  const give = (reply: Reply, { SecretId }: Record<string, unknown>) => {
+    const value = currentOf(String(SecretId));
     if (value === 'never') return;
-    if (isValue(value)) send(response, 200, answerOf(String(SecretId), value));
-    else fail(response, value?.error ?? NOT_FOUND);
+    if (isVersion(value)) reply(200, answerOf(String(SecretId), value));
+    else fail(reply, value?.error ?? NOT_FOUND);
   };
   const server = createServer(async (request, response) => {
     const operation = String(request.headers['x-amz-target']).split('.')[1] ?? '';
     const input = JSON.parse(await text(request)) as Record<string, unknown>;
     calls.push({ operation, input });
+    // Withheld until the second hook has seen what was done.
+    let answered: { status: number; body: object } | undefined;
+    const reply: Reply = (status, body) => {
+      answered = { status, body };
+    };
     try {
       await before?.(operation);
+      answer(reply, operation, input);
+      await after?.(operation);
     } catch (error) {
-      return fail(response, error as AwsError);
+      if (error === HANG_UP) return request.socket.destroy();
+      fail(reply, error as AwsError);
     }
-    if (operation === 'ListSecrets') list(response, input);
-    else if (operation === 'GetSecretValue') give(response, input);
-    else if (operation === 'BatchGetSecretValue') giveBatch(response, input);
-    else fail(response, { status: 400, type: 'UnknownOperationException', message: operation });
+    if (!answered) return;
+    response.writeHead(answered.status, { 'content-type': 'application/x-amz-json-1.1' });
+    response.end(JSON.stringify(answered.body));
   });
+  const answer = (reply: Reply, operation: string, input: Record<string, unknown>) => {
+    if (operation === 'ListSecrets') list(reply, input);
+    else if (operation === 'GetSecretValue') give(reply, input);
+    else if (operation === 'BatchGetSecretValue') giveBatch(reply, input);
+    else if (operation === 'PutSecretValue') takeVersion(reply, input);
+    else if (operation === 'UpdateSecretVersionStage') moveLabel(reply, input);
+    else fail(reply, { status: 400, type: 'UnknownOperationException', message: operation });
+  };
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const address = server.address();
@@ -108,6 +202,13 @@ export async function startSecretsManager(
     failLists(how) {
       lists = how;
     },
+    versions: versionsOf,
+    current(name) {
+      const value = currentOf(name);
+      if (!isVersion(value) || typeof value.value !== 'string') throw new Error(`${name} has no text`);
+      return value.value;
+    },
+    register: (name, value) => put(name, randomUUID(), value, [CURRENT]),
     async [Symbol.asyncDispose]() {
       client.destroy();
       server.closeAllConnections();
@@ -116,29 +217,35 @@ export async function startSecretsManager(
   };
 }
 
+const CURRENT = 'AWSCURRENT';
+const FIRST = '00000000-0000-4000-8000-000000000001';
+
 const NOT_FOUND: AwsError = {
   status: 400,
   type: 'ResourceNotFoundException',
   message: "Secrets Manager can't find the specified secret.",
 };
 
+/** Answers a request, once. */
+type Reply = (status: number, body: object) => void;
+
+type Unavailable = 'never' | { readonly error: AwsError };
 type Stored = Extract<Value, string | { readonly binary: string }>;
 
 function isValue(value: Value | undefined): value is Stored {
   return value !== undefined && value !== 'never' && (typeof value === 'string' || 'binary' in value);
 }
 
-function answerOf(Name: string, value: Stored): object {
-  const VersionId = '00000000-0000-4000-8000-000000000001';
+function isVersion(value: Version | Unavailable | undefined): value is Version {
+  return typeof value === 'object' && 'stages' in value;
+}
+
+function answerOf(Name: string, { id: VersionId, value }: Version): object {
   return typeof value === 'string'
     ? { Name, VersionId, SecretString: value }
     : { Name, VersionId, SecretBinary: Buffer.from(value.binary).toString('base64') };
 }
 
-function fail(response: ServerResponse, { status, type, message }: AwsError): void {
-  send(response, status, { __type: type, message });
-}
-
-function send(response: ServerResponse, status: number, body: unknown): void {
-  response.writeHead(status, { 'content-type': 'application/x-amz-json-1.1' }).end(JSON.stringify(body));
+function fail(reply: Reply, { status, type, message }: AwsError): void {
+  reply(status, { __type: type, message });
 }
