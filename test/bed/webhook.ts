@@ -117,10 +117,18 @@ export async function runHelm(
   return helm(args, { cluster, version, mayFail });
 }
 
-/** A kubeconfig as an operator registers it: the chart's ServiceAccount with a token of an hour. */
-export async function refresherKubeconfig(cluster: ControlPlane): Promise<string> {
-  const args = ['create', 'token', `${RELEASE}-refresher`, '--namespace', NAMESPACE, '--duration=1h'];
-  return cluster.kubeconfigForToken((await cluster.kubectl(args)).stdout.trim());
+/** A kubeconfig as an operator registers it: the chart's ServiceAccount with a token that can be renewed. */
+export async function refresherKubeconfig(cluster: ControlPlane, duration = '168h'): Promise<string> {
+  return cluster.kubeconfigForToken(await refresherToken(cluster, duration));
+}
+
+/** Such a token. */
+export async function refresherToken(cluster: ControlPlane, duration: string): Promise<string> {
+  const { stdout } = await cluster.kubectl([
+    ...['create', 'token', `${RELEASE}-refresher`, '--namespace', NAMESPACE, `--duration=${duration}`],
+    ...['--bound-object-kind', 'Secret', '--bound-object-name', `${RELEASE}-refresher-token`],
+  ]);
+  return stdout.trim();
 }
 
 /** The address of the chart's Service. */

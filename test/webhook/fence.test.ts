@@ -366,7 +366,6 @@ describe.each(IDENTITIES)('with the policies alone, as %s', (identity) => {
       ['GET', `${team}/configmaps`],
       ['POST', `${team}/configmaps`, { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'x' } }],
       ['GET', `${team}/pods`],
-      ['POST', `${accounts}/${RELEASE}-refresher/token`, {}],
       ['POST', `${accounts}/${RELEASE}/token`, {}],
       ['GET', `${admission}/mutatingwebhookconfigurations`],
       ['DELETE', `${admission}/validatingadmissionpolicies/${RELEASE}-refresher-update`],

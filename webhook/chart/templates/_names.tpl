@@ -33,6 +33,11 @@
 {{ include "ecr-anywhere.fullname" . }}-refresher
 {{- end -}}
 
+{{/* The Secret that its tokens are bound to, and what lets it ask for them. */}}
+{{- define "ecr-anywhere.refresherToken" -}}
+{{ include "ecr-anywhere.refresher" . }}-token
+{{- end -}}
+
 {{- define "ecr-anywhere.refresherUsername" -}}
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "ecr-anywhere.refresher" . }}
 {{- end -}}
