@@ -15,7 +15,7 @@ const DUE = 1 / 2;
 const LATE = 3 / 4;
 
 export interface Renewal {
-  /** `superseded`: somebody else has changed the registration meanwhile, and theirs stays. */
+  /** `superseded`: somebody has changed the registration meanwhile, and theirs stays. */
   readonly outcome: 'not-due' | 'renewed' | 'superseded' | 'not-renewable' | 'failed';
   readonly reason?: string;
   /** When the registered token expires, where it says so (RFC 3339). */
@@ -57,8 +57,11 @@ export async function renewToken(
 
     const next = await ask(await access(), present, signal);
     const text = withToken(secret.kubeconfig, next.token, secret.context);
-    if (await replaceVersion(secrets, secret, text, signal)) return { outcome: 'renewed', ...expiry(next) };
-    return { outcome: 'superseded', reason: 'the registration has changed meanwhile' };
+    const replaced = await replaceVersion(secrets, secret, text, signal);
+    if (replaced === 'superseded')
+      return { outcome: 'superseded', reason: 'the registration has changed meanwhile' };
+    // When another one's token expires, the next run sees.
+    return { outcome: 'renewed', ...(replaced === 'stored' && expiry(next)) };
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     return notRenewed('failed', reason, present, now);

@@ -12,7 +12,7 @@ import { CLUSTERS_PREFIX } from '../../../functions/refresher/settings.ts';
 import { keepEvidence } from '../../bed/evidence.ts';
 import { NAMESPACE, RELEASE, refresherToken } from '../../bed/webhook.ts';
 import { type Call, type CallAnswer, callerOf } from '../../webhook/caller.ts';
-import { NO_EKS, type RealCluster, startRealCluster } from '../real-cluster.ts';
+import { NO_EKS, NO_KEYLESS, type RealCluster, startRealCluster } from '../real-cluster.ts';
 import { type SecretsManager, startSecretsManager } from '../secrets-manager.ts';
 
 const SECRET = `${CLUSTERS_PREFIX}a`;
@@ -94,7 +94,7 @@ async function refresh(second: number): Promise<ClusterReport> {
     allowLocalServers: true,
     eksDiscovery: [],
   };
-  const services = { secrets: secrets.client, eks: NO_EKS };
+  const services = { secrets: secrets.client, eks: NO_EKS, keyless: NO_KEYLESS };
   const now = (readToken(registered())?.issuedAt ?? 0) + second * 1000;
   const signal = AbortSignal.timeout(60_000);
   const reports = await run(

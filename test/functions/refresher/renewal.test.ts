@@ -9,7 +9,7 @@ import { summarize } from '../../../functions/refresher/report.ts';
 import { run } from '../../../functions/refresher/run.ts';
 import { isPast, readToken } from '../../../functions/refresher/service-account-token.ts';
 import { CLUSTERS_PREFIX } from '../../../functions/refresher/settings.ts';
-import { NO_EKS } from '../real-cluster.ts';
+import { NO_EKS, NO_KEYLESS } from '../real-cluster.ts';
 import {
   HANG_UP,
   type SecretsManager,
@@ -58,7 +58,7 @@ async function refresh(event: object = {}, signal = AbortSignal.timeout(30_000))
     allowLocalServers: true,
     eksDiscovery: [],
   };
-  const services = { secrets: secrets.client, eks: NO_EKS };
+  const services = { secrets: secrets.client, eks: NO_EKS, keyless: NO_KEYLESS };
   const [report] = await run(
     services,
     readEvent(event),
@@ -97,6 +97,28 @@ describe('over six weeks of a run every three hours', () => {
     expect(known.size).toBe(1 + Math.floor((42 * 24 - 1) / 87));
     expect(issuer.issued).toHaveLength(known.size);
   }, 120_000);
+
+  test('where no version can be made current, none but one waits; once it can, that one is', async () => {
+    let isDenied = true;
+    const token = await register(undefined, {
+      before(operation) {
+        if (isDenied && operation === 'UpdateSecretVersionStage') throw DENIED;
+      },
+    });
+    now += 4 * DAY;
+    const ids = new Set<string>();
+    for (let attempt = 0; attempt < 20; attempt += 1, now += HOUR) {
+      expect((await refresh()).renewal?.outcome).toBe('failed');
+      expect(registered()).toBe(token);
+      for (const { id } of secrets.versions(SECRET)) ids.add(id);
+    }
+    expect(ids.size).toBe(2);
+    isDenied = false;
+    expect((await refresh()).renewal).toEqual({ outcome: 'renewed' });
+    expect(registered()).toBe(issuer.issued[1]);
+    expect(issuer.isValid(registered())).toBe(true);
+    expect((await refresh()).renewal?.outcome).toBe('not-due');
+  });
 
   test('where every write is refused it is told at three quarters, and all is well until the last hour', async () => {
     let isDenied = true;
@@ -251,7 +273,7 @@ describe('races', () => {
   });
 
   test.each(['PutSecretValue', 'UpdateSecretVersionStage'])(
-    'two runs meet at %s: one wins, and what is registered is valid',
+    'two runs meet at %s: they agree on one token, which is valid',
     async (meeting) => {
       const both = Promise.withResolvers<void>();
       let there = 0;
@@ -266,7 +288,8 @@ describe('races', () => {
       now += 4 * DAY;
       const reports = await Promise.all([refresh(), refresh()]);
       const outcomes = reports.map(({ renewal }) => renewal?.outcome);
-      expect(outcomes.filter((outcome) => outcome === 'renewed')).toHaveLength(1);
+      expect(outcomes).toEqual(['renewed', 'renewed']);
+      expect(reports.filter(({ renewal }) => renewal?.expiresAt !== undefined)).toHaveLength(1);
       for (const report of reports) expect(report).toMatchObject({ served: true, failed: false });
       expect(registered()).not.toBe(token);
       expect(issuer.isValid(registered())).toBe(true);
