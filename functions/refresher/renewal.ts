@@ -13,6 +13,8 @@ import { replaceVersion } from './store-token.ts';
 const DUE = 1 / 2;
 /** The part after which it is a failure that there is none: enough is left to be told, and to act. */
 const LATE = 3 / 4;
+/** And no earlier than this before the end: a token of a year is no failure for its last three months. */
+const LATE_WITHIN_MS = 14 * 86_400_000;
 
 export interface Renewal {
   /** `superseded`: somebody has changed the registration meanwhile, and theirs stays. */
@@ -115,8 +117,13 @@ function notRenewed(
   return {
     outcome,
     reason,
-    ...(present && { ...expiry(present), ...(isPast(LATE, present, now) && { isLate: true }) }),
+    ...(present && { ...expiry(present), ...(isLate(present, now) && { isLate: true }) }),
   };
+}
+
+function isLate(token: BoundToken | OtherToken, now: number): boolean {
+  const { expiresAt = Number.POSITIVE_INFINITY } = token;
+  return isPast(LATE, token, now) && expiresAt - now <= LATE_WITHIN_MS;
 }
 
 function expiry({ expiresAt }: { readonly expiresAt?: number }): { expiresAt?: string } {

@@ -407,6 +407,14 @@ test('a token that is bound to no Secret is reported, and is a failure at three 
   expect(issuer.server.requests.every(({ method }) => method === 'GET')).toBe(true);
 });
 
+test('one of a year that nobody can renew is a failure for its last two weeks only', async () => {
+  await register(issuer.issue({ lifeSeconds: 365 * 86_400, secret: undefined }));
+  now += 350 * DAY;
+  expect(await refresh()).toMatchObject({ failed: false, renewal: { outcome: 'not-renewable' } });
+  now += 2 * DAY;
+  expect(await refresh()).toMatchObject({ failed: true, renewal: { isLate: true } });
+});
+
 describe('what a token says', () => {
   const claims = (change: object = {}) => ({
     aud: ['x'],
