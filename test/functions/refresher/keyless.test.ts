@@ -13,17 +13,27 @@ import { audienceOf } from '../../../contract/keyless.ts';
 import { readEvent } from '../../../functions/refresher/event.ts';
 import { keylessTokens } from '../../../functions/refresher/keyless.ts';
 import { run } from '../../../functions/refresher/run.ts';
-import { CLUSTERS_PREFIX } from '../../../functions/refresher/settings.ts';
+import { CLUSTERS_PREFIX, ENVIRONMENT } from '../../../functions/refresher/settings.ts';
 import { type AwsEndpoint, startAwsEndpoint } from '../../bed/aws-endpoint.ts';
 import { type ControlPlane, startControlPlane } from '../../bed/control-plane.ts';
 import { tools } from '../../bed/toolchain.ts';
 import { type Issuer, startIssuer } from '../../bed/web-identity.ts';
+import { startEks } from '../eks.ts';
+import { bundleIn } from '../invoke-bundle.ts';
+import { startMemoryTable } from '../memory-table.ts';
 import { NO_EKS, type RealCluster, startRealCluster } from '../real-cluster.ts';
 import { startSecretsManager } from '../secrets-manager.ts';
 
 const STAGE = 'Test';
 const KEY = 'AKIAIOSFODNN7EXAMPLE';
 const ROLE = 'arn:aws:iam::123456789012:role/refresher';
+
+const PRINCIPAL = {
+  secretAccessKey: 'secret',
+  arn: 'arn:aws:sts::123456789012:assumed-role/refresher/run',
+  account: '123456789012',
+  userId: 'AROAEXAMPLE:run',
+};
 
 let stack: AsyncDisposableStack;
 let dir: string;
@@ -43,12 +53,7 @@ beforeAll(async () => {
   stack.use(issuer);
   stack.use(aws);
   aws.settings.issuer = issuer;
-  aws.settings.principals[KEY] = {
-    secretAccessKey: 'secret',
-    arn: 'arn:aws:sts::123456789012:assumed-role/refresher/run',
-    account: '123456789012',
-    userId: 'AROAEXAMPLE:run',
-  };
+  aws.settings.principals[KEY] = PRINCIPAL;
   env = {
     ...aws.env,
     AWS_ACCESS_KEY_ID: KEY,
@@ -131,6 +136,40 @@ async function runOn(clusters: Readonly<Record<string, string>>, event: object =
     () => {},
   );
 }
+
+test('the function itself, as it is bundled, does so too; and on an EKS cluster', async () => {
+  const table = stack.use(await startMemoryTable(join(dir, 'aws')));
+  // The key that the table's AWS knows is the refresher's here, too.
+  const { accessKeyId, secretAccessKey } = table.emulator.clientConfig.credentials;
+  aws.settings.principals[accessKeyId] = { ...PRINCIPAL, secretAccessKey };
+  const eks = stack.use(await startEks());
+  eks.clusters.set('prod', { endpoint: a.controlPlane.server, ca: a.controlPlane.caPem });
+  const ofEks = parse(kubeconfigOf(a.controlPlane, 'a'));
+  ofEks.users[0].user.exec = { command: 'aws', args: ['eks', 'get-token', '--cluster-name', 'prod'] };
+  const registry = stack.use(
+    await startSecretsManager({
+      [`${CLUSTERS_PREFIX}a`]: kubeconfigOf(a.controlPlane, 'a'),
+      [`${CLUSTERS_PREFIX}eks`]: stringify(ofEks),
+    }),
+  );
+  const invoke = bundleIn(join(dir, 'bundle'));
+  const { answer } = await invoke({
+    event: { force: true },
+    env: {
+      ...env,
+      ...table.emulator.env,
+      AWS_ENDPOINT_URL_SECRETS_MANAGER: registry.url,
+      AWS_ENDPOINT_URL_EKS: eks.url,
+      [ENVIRONMENT.memoryTable]: table.name,
+      [ENVIRONMENT.keylessStage]: STAGE,
+    },
+  });
+  expect(answer.clusters).toEqual([
+    expect.objectContaining({ cluster: 'a', served: true, failed: false, outcomes: { refreshed: 1 } }),
+    // This API server does not ask STS about a token: that it comes to be refused by it is all that can be had here.
+    expect.objectContaining({ cluster: 'eks', served: false, reason: expect.stringContaining('HTTP 401') }),
+  ]);
+});
 
 test('the refresher’s run succeeds with a kubeconfig that holds no secret', async () => {
   const kubeconfig = kubeconfigOf(a.controlPlane, 'a');

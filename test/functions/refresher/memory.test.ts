@@ -3,7 +3,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { CreateTableCommand, DynamoDBClient, GetItemCommand } from '@aws-sdk/client-dynamodb';
+import { GetItemCommand } from '@aws-sdk/client-dynamodb';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { ANNOTATION } from '../../../contract/names.ts';
 import { notServed } from '../../../functions/refresher/cluster.ts';
@@ -12,13 +12,11 @@ import { type Look, type Memory, memoryIn } from '../../../functions/refresher/m
 import { failureOf, metricsOf, summarize } from '../../../functions/refresher/report.ts';
 import { type RunServices, run } from '../../../functions/refresher/run.ts';
 import { CLUSTERS_PREFIX, MEMORY } from '../../../functions/refresher/settings.ts';
-import { type Emulator, startEmulator } from '../../bed/emulator.ts';
-import { tools } from '../../bed/toolchain.ts';
 import { json, page, refuse, startApiServer } from '../api-server.ts';
+import { type MemoryTable, startMemoryTable } from '../memory-table.ts';
 import { HOUR, NO_EKS, NO_KEYLESS } from '../real-cluster.ts';
 import { startSecretsManager } from '../secrets-manager.ts';
 
-const TABLE = 'memory';
 const NOON = Date.parse('2026-11-24T12:00:00Z');
 const SETTINGS = {
   clusterDeadlineMs: 20_000,
@@ -29,27 +27,16 @@ const SETTINGS = {
 };
 
 let dir: string;
-let emulator: Emulator;
-let dynamo: DynamoDBClient;
+let table: MemoryTable;
 let memory: Memory;
 
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
-  emulator = await startEmulator({ dir, python: tools().python });
-  dynamo = new DynamoDBClient(emulator.clientConfig);
-  await dynamo.send(
-    new CreateTableCommand({
-      TableName: TABLE,
-      BillingMode: 'PAY_PER_REQUEST',
-      KeySchema: [{ AttributeName: MEMORY.cluster, KeyType: 'HASH' }],
-      AttributeDefinitions: [{ AttributeName: MEMORY.cluster, AttributeType: 'S' }],
-    }),
-  );
-  memory = memoryIn(dynamo, TABLE);
+  table = await startMemoryTable(dir);
+  memory = memoryIn(table.client, table.name);
 });
 afterAll(async () => {
-  dynamo?.destroy();
-  await emulator?.stop();
+  await table?.[Symbol.asyncDispose]();
   await rm(dir, { recursive: true, force: true });
 });
 
@@ -67,8 +54,12 @@ const signal = () => AbortSignal.timeout(30_000);
 
 /** The item as people see it, without when it is forgotten. */
 async function item(name = cluster): Promise<Record<string, unknown>> {
-  const { Item = {} } = await dynamo.send(
-    new GetItemCommand({ TableName: TABLE, Key: { [MEMORY.cluster]: { S: name } }, ConsistentRead: true }),
+  const { Item = {} } = await table.client.send(
+    new GetItemCommand({
+      TableName: table.name,
+      Key: { [MEMORY.cluster]: { S: name } },
+      ConsistentRead: true,
+    }),
   );
   const plain = Object.entries(Item).map(([key, { S, N }]) => [key, S ?? Number(N)]);
   const { cluster: _, forgetAt: __, ...rest } = Object.fromEntries(plain);
@@ -168,8 +159,8 @@ test('any number of looks at the same time: the last of them is what is known', 
 
 test('is forgotten 30 days after the last look', async () => {
   await memory.remember(look(0), signal());
-  const { Item } = await dynamo.send(
-    new GetItemCommand({ TableName: TABLE, Key: { [MEMORY.cluster]: { S: cluster } } }),
+  const { Item } = await table.client.send(
+    new GetItemCommand({ TableName: table.name, Key: { [MEMORY.cluster]: { S: cluster } } }),
   );
   expect(Number(Item?.[MEMORY.forgetAt]?.N)).toBe(NOON / 1000 + 30 * 86_400);
 });
@@ -288,7 +279,7 @@ test('two runs that overlap: the one that looked later is right', async () => {
 
 test('without its table a run still refreshes, and fails at the end, saying why', async () => {
   const { run: runAt } = await registered(NOON + 10 * HOUR);
-  const reports = await runAt(NOON, {}, { memory: memoryIn(dynamo, 'no-such-table') });
+  const reports = await runAt(NOON, {}, { memory: memoryIn(table.client, 'no-such-table') });
   expect(reports).toEqual([expect.objectContaining({ served: true, failed: false })]);
   expect(reports.map(summarize)).toEqual([
     expect.objectContaining({ notRemembered: expect.stringContaining('resource') }),

@@ -1,18 +1,15 @@
 // 2,000 registered clusters at the wire, and the function's own bundle in a process of its own: how often AWS is asked,
 // what is held in memory, and what an empty run takes. The figures are printed: docs/operations.md has them.
-import { execFile } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
-import { CreateTableCommand, DynamoDBClient, ScanCommand } from '@aws-sdk/client-dynamodb';
+import { ScanCommand } from '@aws-sdk/client-dynamodb';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { CLUSTERS_PREFIX, ENVIRONMENT, METRIC } from '../../../functions/refresher/settings.ts';
 import { embeddedMetrics } from '../../bed/cloudwatch-alarms.ts';
-import { type Emulator, startEmulator } from '../../bed/emulator.ts';
-import { tools } from '../../bed/toolchain.ts';
-import { synthWithBundle } from '../../infra/synth.ts';
 import { type ApiServer, json, page, startApiServer } from '../api-server.ts';
+import { bundleIn } from '../invoke-bundle.ts';
+import { type MemoryTable, startMemoryTable } from '../memory-table.ts';
 import { type SecretsManager, startSecretsManager } from '../secrets-manager.ts';
 
 const CLUSTERS = 2_000;
@@ -21,25 +18,15 @@ const KUBECONFIG_BYTES = 60_000;
 const HEAP_MIB = 64;
 
 let dir: string;
-let emulator: Emulator;
-let dynamo: DynamoDBClient;
+let table: MemoryTable;
 let registry: SecretsManager;
 let server: ApiServer;
-let bundle: string;
+let invoke: ReturnType<typeof bundleIn>;
 
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
-  bundle = synthWithBundle(join(dir, 'bundle'));
-  emulator = await startEmulator({ dir: join(dir, 'aws'), python: tools().python });
-  dynamo = new DynamoDBClient(emulator.clientConfig);
-  await dynamo.send(
-    new CreateTableCommand({
-      TableName: 'memory',
-      BillingMode: 'PAY_PER_REQUEST',
-      KeySchema: [{ AttributeName: 'cluster', KeyType: 'HASH' }],
-      AttributeDefinitions: [{ AttributeName: 'cluster', AttributeType: 'S' }],
-    }),
-  );
+  invoke = bundleIn(join(dir, 'bundle'));
+  table = await startMemoryTable(join(dir, 'aws'));
   server = await startApiServer((_, response) => json(response, page([])));
   const kubeconfig = (index: number) => {
     const text = JSON.stringify({
@@ -67,43 +54,21 @@ beforeAll(async () => {
 afterAll(async () => {
   await registry?.[Symbol.asyncDispose]();
   await server?.[Symbol.asyncDispose]();
-  dynamo?.destroy();
-  await emulator?.stop();
+  await table?.[Symbol.asyncDispose]();
   await rm(dir, { recursive: true, force: true });
 });
 
 test('an empty run', { timeout: 300_000 }, async () => {
-  const invoke = `
-    const { handler } = await import(${JSON.stringify(join(bundle, 'index.mjs'))});
-    const began = performance.now();
-    const answer = await handler({}, { getRemainingTimeInMillis: () => 900_000 });
-    console.log(JSON.stringify({
-      served: answer.clusters.filter(({ served }) => served).length,
-      seconds: (performance.now() - began) / 1000,
-      cpuSeconds: (process.resourceUsage().userCPUTime + process.resourceUsage().systemCPUTime) / 1e6,
-      maxMib: process.resourceUsage().maxRSS / 1024,
-    }));
-    process.exit(0);`;
-  const { stdout } = await promisify(execFile)(
-    process.execPath,
-    [`--max-old-space-size=${HEAP_MIB}`, '--input-type=module', '-e', invoke],
-    {
-      env: {
-        ...emulator.env,
-        AWS_ENDPOINT_URL_SECRETS_MANAGER: registry.url,
-        [ENVIRONMENT.clusterDeadline]: '120',
-        [ENVIRONMENT.clusterConcurrency]: '25',
-        [ENVIRONMENT.memoryTable]: 'memory',
-        [ENVIRONMENT.allowLocalServers]: 'true',
-        AWS_LAMBDA_FUNCTION_NAME: 'refresher',
-      },
-      maxBuffer: 16 * 1024 * 1024,
+  const { answer, lines, ...figures } = await invoke({
+    heapMib: HEAP_MIB,
+    env: {
+      ...table.emulator.env,
+      AWS_ENDPOINT_URL_SECRETS_MANAGER: registry.url,
+      [ENVIRONMENT.memoryTable]: table.name,
     },
-  );
-  const lines = stdout.trim().split('\n');
-  const figures = JSON.parse(lines.at(-1) ?? '') as Record<string, number>;
+  });
   console.log(`${CLUSTERS} clusters, an empty run:`, figures);
-  expect(figures).toMatchObject({ served: CLUSTERS });
+  expect(answer.clusters.filter(({ served }) => served)).toHaveLength(CLUSTERS);
 
   // As many requests as there must be, none of them alone; each kind may be asked 100 times a second (Secrets Manager
   // quotas), and is asked no more often in the whole run.
@@ -120,8 +85,8 @@ test('an empty run', { timeout: 300_000 }, async () => {
   );
   let known = 0;
   for (let from: Record<string, never> | undefined, first = true; first || from; first = false) {
-    const { Count = 0, LastEvaluatedKey } = await dynamo.send(
-      new ScanCommand({ TableName: 'memory', Select: 'COUNT', ExclusiveStartKey: from }),
+    const { Count = 0, LastEvaluatedKey } = await table.client.send(
+      new ScanCommand({ TableName: table.name, Select: 'COUNT', ExclusiveStartKey: from }),
     );
     known += Count;
     from = LastEvaluatedKey as typeof from;

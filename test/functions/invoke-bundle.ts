@@ -1,0 +1,57 @@
+// The function's own bundle, as it is deployed, in a process of its own: for what the local AWS does not have.
+import { execFile } from 'node:child_process';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import type { Answer } from '../../functions/refresher/handler.ts';
+import { ENVIRONMENT } from '../../functions/refresher/settings.ts';
+import { keepEvidence } from '../bed/evidence.ts';
+import { synthWithBundle } from '../infra/synth.ts';
+
+export interface Invocation {
+  readonly answer: Answer;
+  readonly seconds: number;
+  readonly cpuSeconds: number;
+  /** The most that was in memory. */
+  readonly maxMib: number;
+  /** What it wrote to standard output. */
+  readonly lines: readonly string[];
+}
+
+export interface InvokeOptions {
+  readonly event?: object;
+  /** All that it has, with the CDK app's defaults. */
+  readonly env: Readonly<Record<string, string>>;
+  readonly heapMib?: number;
+}
+
+/** Writes the bundle. @param dir where @returns what invokes it */
+export function bundleIn(dir: string): (options: InvokeOptions) => Promise<Invocation> {
+  const bundle = join(synthWithBundle(dir), 'index.mjs');
+  return async ({ event = {}, env, heapMib = 256 }) => {
+    const program = `
+      const { handler } = await import(${JSON.stringify(bundle)});
+      const began = performance.now();
+      const answer = await handler(${JSON.stringify(event)}, { getRemainingTimeInMillis: () => 900_000 });
+      const { userCPUTime, systemCPUTime, maxRSS } = process.resourceUsage();
+      const seconds = (performance.now() - began) / 1000;
+      const figures = { answer, seconds, cpuSeconds: (userCPUTime + systemCPUTime) / 1e6, maxMib: maxRSS / 1024 };
+      process.stdout.write(JSON.stringify(figures), () => process.exit(0));`;
+    const { stdout } = await promisify(execFile)(
+      process.execPath,
+      [`--max-old-space-size=${heapMib}`, '--input-type=module', '-e', program],
+      {
+        env: {
+          [ENVIRONMENT.clusterDeadline]: '120',
+          [ENVIRONMENT.clusterConcurrency]: '25',
+          [ENVIRONMENT.allowLocalServers]: 'true',
+          AWS_LAMBDA_FUNCTION_NAME: 'refresher',
+          ...env,
+        },
+        maxBuffer: 64 * 1024 * 1024,
+      },
+    );
+    keepEvidence('log', 'function', stdout);
+    const lines = stdout.trim().split('\n');
+    return { ...JSON.parse(lines.at(-1) ?? ''), lines };
+  };
+}

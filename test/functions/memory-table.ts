@@ -1,0 +1,35 @@
+// The table of what is known of clusters, in a local AWS.
+import { CreateTableCommand, DynamoDBClient } from '@aws-sdk/client-dynamodb';
+import { MEMORY } from '../../functions/refresher/settings.ts';
+import { type Emulator, startEmulator } from '../bed/emulator.ts';
+import { tools } from '../bed/toolchain.ts';
+
+export interface MemoryTable extends AsyncDisposable {
+  readonly name: string;
+  readonly client: DynamoDBClient;
+  readonly emulator: Emulator;
+}
+
+/** Starts a local AWS with the table as the CDK app makes it. @param dir holds what it writes */
+export async function startMemoryTable(dir: string): Promise<MemoryTable> {
+  const emulator = await startEmulator({ dir, python: tools().python });
+  const client = new DynamoDBClient(emulator.clientConfig);
+  const name = 'memory';
+  await client.send(
+    new CreateTableCommand({
+      TableName: name,
+      BillingMode: 'PAY_PER_REQUEST',
+      KeySchema: [{ AttributeName: MEMORY.cluster, KeyType: 'HASH' }],
+      AttributeDefinitions: [{ AttributeName: MEMORY.cluster, AttributeType: 'S' }],
+    }),
+  );
+  return {
+    name,
+    client,
+    emulator,
+    async [Symbol.asyncDispose]() {
+      client.destroy();
+      await emulator.stop();
+    },
+  };
+}
