@@ -23,6 +23,8 @@ clusters: [{name: c, cluster: {server: "https://192.0.2.1:6443"}}]
 users: [{name: u, user: {token: not-a-token}}]
 `;
 
+const ROLE = 'arn:aws:iam::210987654321:role/clusters';
+
 let dir: string;
 let emulator: Emulator;
 
@@ -41,7 +43,10 @@ describe('the stack', () => {
 
   beforeAll(async () => {
     stack = await deployStack(emulator, {
-      context: { scheduleEnabled: false, clusterDeadlineSeconds: 2, allowLocalServers: true },
+      context: {
+        ...{ scheduleEnabled: false, clusterDeadlineSeconds: 2, allowLocalServers: true },
+        ...{ keyless: true, eksRegions: 'eu-central-1,us-east-1', assumableRoles: ROLE },
+      },
     });
   });
 
@@ -149,6 +154,7 @@ describe("the function's role", () => {
   test.each<ProbeEvent>([
     { call: 'ListSecrets' },
     { call: 'GetSecretValue', target: 'ecr-anywhere/clusters/one' },
+    { call: 'PutSecretValue', target: 'ecr-anywhere/clusters/one' },
   ])('may $call $target', async (event) => {
     expect(await call(event)).toBe('allowed');
   });
@@ -159,10 +165,18 @@ describe("the function's role", () => {
     expect(await call({ call: 'ReceiveMessage', target })).toMatch(/AccessDenied/);
   });
 
+  test('may write what is known of a cluster, and read no more than its own write', async () => {
+    const target = probe.resource('RefresherFunctionMemory');
+    expect(await call({ call: 'UpdateItem', target })).toBe('allowed');
+    for (const read of ['GetItem', 'Scan'] as const)
+      expect(await call({ call: read, target })).toMatch(/AccessDenied/);
+  });
+
   test.each<ProbeEvent>([
+    { call: 'UpdateSecretVersionStage', target: 'ecr-anywhere/other' },
     { call: 'GetSecretValue', target: 'ecr-anywhere/other' },
     { call: 'GetSecretValue', target: 'database' },
-    { call: 'PutSecretValue', target: 'ecr-anywhere/clusters/one' },
+    { call: 'PutSecretValue', target: 'ecr-anywhere/other' },
     { call: 'DeleteSecret', target: 'ecr-anywhere/clusters/one' },
     { call: 'CreateSecret', target: 'ecr-anywhere/clusters/two' },
   ])('may not $call $target', async (event) => {

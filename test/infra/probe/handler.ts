@@ -1,4 +1,5 @@
 // Runs in place of the refresher, under its role: makes one call to AWS and says how that ended.
+import { DynamoDBClient, GetItemCommand, ScanCommand, UpdateItemCommand } from '@aws-sdk/client-dynamodb';
 import { InvokeCommand, LambdaClient } from '@aws-sdk/client-lambda';
 import {
   CreateSecretCommand,
@@ -7,6 +8,7 @@ import {
   ListSecretsCommand,
   PutSecretValueCommand,
   SecretsManagerClient,
+  UpdateSecretVersionStageCommand,
 } from '@aws-sdk/client-secrets-manager';
 import { ReceiveMessageCommand, SendMessageCommand, SQSClient } from '@aws-sdk/client-sqs';
 
@@ -19,12 +21,19 @@ export interface ProbeEvent {
 const secrets = new SecretsManagerClient();
 const queues = new SQSClient();
 const lambda = new LambdaClient();
+const dynamo = new DynamoDBClient();
+const Key = { cluster: { S: 'probe' } };
 
 const CALLS = {
   ListSecrets: () => secrets.send(new ListSecretsCommand({})),
   GetSecretValue: (SecretId?: string) => secrets.send(new GetSecretValueCommand({ SecretId })),
   PutSecretValue: (SecretId?: string) =>
     secrets.send(new PutSecretValueCommand({ SecretId, SecretString: 'x' })),
+  UpdateSecretVersionStage: (SecretId?: string) =>
+    secrets.send(new UpdateSecretVersionStageCommand({ SecretId, VersionStage: 'probe' })),
+  UpdateItem: (TableName?: string) => dynamo.send(new UpdateItemCommand({ TableName, Key })),
+  GetItem: (TableName?: string) => dynamo.send(new GetItemCommand({ TableName, Key })),
+  Scan: (TableName?: string) => dynamo.send(new ScanCommand({ TableName })),
   CreateSecret: (Name?: string) => secrets.send(new CreateSecretCommand({ Name, SecretString: 'x' })),
   DeleteSecret: (SecretId?: string) => secrets.send(new DeleteSecretCommand({ SecretId })),
   SendMessage: (QueueUrl?: string) => queues.send(new SendMessageCommand({ QueueUrl, MessageBody: 'probe' })),
