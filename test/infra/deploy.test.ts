@@ -63,14 +63,20 @@ describe('the stack', () => {
 
   test('answers with no clusters, and counts them', async () => {
     expect(await stack.invoke()).toMatchObject({ payload: { clusters: [] } });
-    const metrics = embeddedMetrics((await stack.logs()).map(({ message }) => message));
-    expect(metrics).toContainEqual(
-      expect.objectContaining({
-        namespace: METRICS_NAMESPACE,
-        name: METRIC.clustersRegistered,
-        dimensions: { service: stack.functionName },
-        value: 0,
-      }),
+    // The log comes a moment after the answer.
+    await vi.waitFor(
+      async () => {
+        const metrics = embeddedMetrics((await stack.logs()).map(({ message }) => message));
+        expect(metrics).toContainEqual(
+          expect.objectContaining({
+            namespace: METRICS_NAMESPACE,
+            name: METRIC.clustersRegistered,
+            dimensions: { service: stack.functionName },
+            value: 0,
+          }),
+        );
+      },
+      { timeout: 10_000, interval: 200 },
     );
   });
 
