@@ -116,7 +116,7 @@ function updateFor({ at, served, failed, isPaused = false, reason, soonestExpiry
     values[':one'] = { N: '1' };
     once(MEMORY.failingSince, time);
     text(MEMORY.reason, (reason ?? '').slice(0, REASON_LENGTH));
-  } else if (!isPaused) {
+  } else {
     set.push(`#${MEMORY.failures} = :zero`);
     values[':zero'] = { N: '0' };
     remove.push(MEMORY.failingSince, MEMORY.reason);

@@ -123,18 +123,25 @@ test('a cluster that is served, silent, served in part and served again', async 
   expect(await item()).not.toHaveProperty('soonestExpiry');
 });
 
-test('paused, nothing else changes; and the pause begins once', async () => {
+test('paused, what was seen stays, and is no failure any more; the pause begins once', async () => {
+  await memory.remember(look(-60), signal());
   await memory.remember(silent(0), signal());
-  const before = await item();
   const isPaused = { served: false, isPaused: true, soonestExpiry: undefined };
   await memory.remember(look(60, isPaused), signal());
   await memory.remember(look(120, isPaused), signal());
-  expect(await item()).toEqual({
-    ...before,
+  const seen = {
     lookedAt: '2026-11-24T14:00:00.000Z',
+    reachedAt: '2026-11-24T11:00:00.000Z',
+    soonestExpiry: '2026-11-24T22:00:00.000Z',
     pausedSince: '2026-11-24T13:00:00.000Z',
-  });
-  await memory.remember(look(180), signal());
+  };
+  expect(await item()).toEqual({ ...seen, failures: 0 });
+  // Its token could not be renewed.
+  await memory.remember(look(180, { ...isPaused, failed: true, reason: 'late' }), signal());
+  expect(await item()).toMatchObject({ failures: 1, reason: 'late', pausedSince: seen.pausedSince });
+  await memory.remember(look(240, isPaused), signal());
+  expect(await item()).toEqual({ ...seen, lookedAt: '2026-11-24T16:00:00.000Z', failures: 0 });
+  await memory.remember(look(300), signal());
   expect(await item()).not.toHaveProperty('pausedSince');
 });
 
