@@ -32,6 +32,8 @@ export interface EksDouble extends AsyncDisposable {
   isDenied: boolean;
   /** Of these clusters, nothing may be known but the name. */
   readonly undescribed: Set<string>;
+  /** Of these clusters, nothing is known but the name: they are gone. */
+  readonly gone: Set<string>;
   /** The account of an access key. Default: everybody's is the same. */
   accountOf: (accessKeyId: string) => string;
 }
@@ -77,7 +79,7 @@ export async function startEks(): Promise<EksDouble> {
       });
     }
     const found = clusters.get(cluster);
-    if (!found || !isTheirs(found))
+    if (!found || !isTheirs(found) || double.gone.has(cluster))
       return fail(404, 'ResourceNotFoundException', `No cluster found for name: ${cluster}.`);
     const { endpoint, ca, status = 'ACTIVE', tags = {}, isPrivate = false } = found;
     const data = ca === undefined ? undefined : Buffer.from(ca).toString('base64');
@@ -103,6 +105,7 @@ export async function startEks(): Promise<EksDouble> {
     },
     isDenied: false,
     undescribed: new Set(),
+    gone: new Set(),
     accountOf: () => ACCOUNT,
     async [Symbol.asyncDispose]() {
       server.closeAllConnections();

@@ -1,14 +1,21 @@
 // Kubeconfigs of EKS: the token that is signed, and that it goes to nobody but the cluster that it names.
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
-import { TAG } from '../../../contract/names.ts';
+import { ANNOTATION, TAG } from '../../../contract/names.ts';
+import { usableAccess } from '../../../functions/refresher/access.ts';
 import { type EksScope, eksAccess, regionOfEndpoint } from '../../../functions/refresher/eks.ts';
 import { readEvent } from '../../../functions/refresher/event.ts';
+import { type Memory, memoryIn } from '../../../functions/refresher/memory.ts';
+import { metricsOf } from '../../../functions/refresher/report.ts';
 import { run } from '../../../functions/refresher/run.ts';
 import { CLUSTERS_PREFIX } from '../../../functions/refresher/settings.ts';
 import { type AwsEndpoint, startAwsEndpoint } from '../../bed/aws-endpoint.ts';
 import { type ApiServer, json, page, startApiServer } from '../api-server.ts';
 import { type EksDouble, startEks } from '../eks.ts';
-import { NO_KEYLESS } from '../real-cluster.ts';
+import { startMemoryTable } from '../memory-table.ts';
+import { HOUR, NO_KEYLESS } from '../real-cluster.ts';
 import { startSecretsManager } from '../secrets-manager.ts';
 
 const REGION = 'eu-central-1';
@@ -225,12 +232,16 @@ describe('clusters that are tagged', () => {
     eksDiscovery: readonly EksScope[],
     event: object = {},
     clusterDeadlineMs = SETTINGS.clusterDeadlineMs,
+    registered: Readonly<Record<string, string>> = {},
+    memory?: Memory,
   ) {
-    await using registry = await startSecretsManager({});
+    const secrets = Object.entries(registered).map(([name, value]) => [`${CLUSTERS_PREFIX}${name}`, value]);
+    await using registry = await startSecretsManager(Object.fromEntries(secrets));
     const services = {
       secrets: registry.client,
       eks: eksAccess({ region: REGION, assumableRoles: [] }),
       keyless: NO_KEYLESS,
+      ...(memory && { memory }),
     };
     const settings = { ...SETTINGS, eksDiscovery, clusterDeadlineMs };
     const signal = AbortSignal.timeout(30_000);
@@ -297,6 +308,47 @@ describe('clusters that are tagged', () => {
     );
   });
 
+  test('of an event that names registered clusters only, EKS is asked nothing', async () => {
+    const before = eks.calls.length;
+    await expect(
+      discover([{ region: REGION }], { clusters: ['a'] }, undefined, { a: 'junk' }),
+    ).resolves.toEqual([expect.objectContaining({ cluster: 'a', served: false })]);
+    expect(eks.calls).toHaveLength(before);
+  });
+
+  test('one that is deleted while it is looked at is none', async () => {
+    eks.gone.add('tagged');
+    const found = await outcomes(discover([{ region: REGION }]));
+    eks.gone.clear();
+    expect(Object.keys(found).sort()).toEqual(['paused', 'private', 'updating'].map((name) => arnOf(name)));
+  });
+
+  test('found no more, what is known of them goes on ageing', async () => {
+    const expiresAt = Date.now() + 10 * HOUR;
+    const secret = {
+      ...{ name: 'pull', namespace: 'team' },
+      annotations: { [ANNOTATION.expiresAt]: new Date(expiresAt).toISOString() },
+    };
+    const holder = each.use(
+      await startApiServer(({ path }, response) =>
+        json(response, page(path === '/api/v1/namespaces' ? [{ name: 'team' }] : [secret])),
+      ),
+    );
+    eks.clusters.clear();
+    eks.clusters.set('one', { endpoint: holder.url, ca: holder.caPem, tags: managed });
+    const dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
+    each.defer(() => rm(dir, { recursive: true, force: true }));
+    const table = each.use(await startMemoryTable(dir));
+    const memory = memoryIn(table.client, table.name);
+    const look = () => discover([{ region: REGION }], {}, undefined, {}, memory);
+    expect((await look()).map(({ cluster: name, served }) => [name, served])).toEqual([[arnOf('one'), true]]);
+    eks.isDenied = true;
+    const reports = await look();
+    expect(reports.map(({ cluster: name, served }) => [name, served])).toEqual([[`EKS in ${REGION}`, false]]);
+    const later = Date.now() + 3 * HOUR;
+    expect(metricsOf(reports, later).SoonestExpiry).toBe(Math.round((expiresAt - later) / 1000));
+  });
+
   test('throttled, EKS is asked again', async () => {
     eks.throttle(3);
     expect(Object.keys(await outcomes(discover([{ region: REGION }])))).toHaveLength(4);
@@ -331,6 +383,20 @@ describe('clusters that are tagged', () => {
     expect(found[`EKS in ${REGION}`]).toMatch(/untagged: AccessDeniedException/);
     expect(found[arnOf('tagged')]).toBe('served');
   });
+});
+
+test('the region is the one in the name of the endpoint, where the kubeconfig does not say', async () => {
+  const server = 'https://0A1B.gr7.us-east-1.eks.amazonaws.com';
+  eks.clusters.set('prod', { endpoint: server, ca: 'a certificate' });
+  const access = await usableAccess(
+    'a',
+    { server, identity: { eks: { cluster: 'prod' } } },
+    { eks: eksAccess({ region: REGION, assumableRoles: [] }), keyless: NO_KEYLESS },
+    { region: REGION, allowLocalServers: false },
+    AbortSignal.timeout(10_000),
+  );
+  expect(access).toMatchObject({ server, ca: 'a certificate', allowLocal: false });
+  expect(eks.calls.at(-1)).toMatchObject({ cluster: 'prod', region: 'us-east-1' });
 });
 
 test('throttled, it is asked again', async () => {

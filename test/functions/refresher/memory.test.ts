@@ -172,18 +172,24 @@ test('is forgotten 30 days after the last look', async () => {
   expect(Number(Item?.[MEMORY.forgetAt]?.N)).toBe(NOON / 1000 + 30 * 86_400);
 });
 
-/** A registered cluster with one Secret that expires at a time, until it falls silent. */
-async function registered(expiresAt: number) {
+/** A registered cluster, with one Secret that expires at a time, until it falls silent. */
+async function registered(what: number | ((path: string) => object | undefined)) {
   let isSilent = false;
   const secret = {
     name: 'pull',
     namespace: 'team',
-    annotations: { [ANNOTATION.expiresAt]: new Date(expiresAt).toISOString() },
+    annotations: { [ANNOTATION.expiresAt]: new Date(typeof what === 'number' ? what : 0).toISOString() },
   };
+  const answer =
+    typeof what === 'number'
+      ? (path: string) => page(path === '/api/v1/namespaces' ? [{ name: 'team' }] : [secret])
+      : what;
   const server = stack.use(
     await startApiServer(({ path }, response) => {
       if (isSilent) return refuse(response, 500, 'etcd is gone');
-      json(response, page(path === '/api/v1/namespaces' ? [{ name: 'team' }] : [secret]));
+      const body = answer(path);
+      if (!body) return refuse(response, 403, 'forbidden');
+      json(response, body);
     }),
   );
   const kubeconfig = JSON.stringify({
@@ -248,6 +254,44 @@ test('runs that do not see all of a cluster, as it is, change nothing that is kn
   expect(await item()).toEqual(before);
   await runAt(NOON + 2 * HOUR, { clusters: [cluster] });
   expect(await item()).toMatchObject({ failures: 1, failingSince: '2026-11-24T14:00:00.000Z' });
+});
+
+test('a namespace that cannot be listed keeps what was known of the whole: it may hold the soonest', async () => {
+  let isForbidden = false;
+  const hours: Record<string, number> = { a: 10, b: 11 };
+  const { run: runAt } = await registered((path) => {
+    if (path === '/api/v1/namespaces') return page(Object.keys(hours).map((name) => ({ name })));
+    const [, namespace = ''] = /namespaces\/(\w)\//.exec(path) ?? [];
+    if (isForbidden && namespace === 'a') return undefined;
+    const expiresAt = new Date(NOON + (hours[namespace] ?? 0) * HOUR).toISOString();
+    return page([{ name: 'pull', namespace, annotations: { [ANNOTATION.expiresAt]: expiresAt } }]);
+  });
+  await runAt(NOON);
+  isForbidden = true;
+  const reports = await runAt(NOON + HOUR);
+  expect(reports).toEqual([expect.objectContaining({ served: true, failed: true, isPartial: true })]);
+  expect(metricsOf(reports, NOON + HOUR).SoonestExpiry).toBe(9 * 3600);
+  expect(await item()).toMatchObject({ soonestExpiry: '2026-11-24T22:00:00.000Z', failures: 1 });
+});
+
+test('at the end of the time of a run, a table that is down is tried once', async () => {
+  let tried = 0;
+  const down: Memory = {
+    remember() {
+      tried += 1;
+      return Promise.reject(new Error('it is down'));
+    },
+  };
+  const names = Array.from({ length: 50 }, (_, index) => `${CLUSTERS_PREFIX}c${index}`);
+  await using registry = await startSecretsManager(Object.fromEntries(names.map((name) => [name, 'never'])), {
+    pageSize: 100,
+  });
+  const services = { secrets: registry.client, eks: NO_EKS, keyless: NO_KEYLESS, memory: down };
+  const settings = { ...SETTINGS, clusterConcurrency: 1 };
+  const ends = AbortSignal.timeout(300);
+  const reports = await run(services, readEvent({}), settings, Date.now, ends, () => {});
+  expect(reports.filter(({ notRemembered }) => notRemembered === 'it is down')).toHaveLength(50);
+  expect(tried).toBe(1);
 });
 
 test('a run that crashes leaves what was known, and the next one goes on from there', async () => {

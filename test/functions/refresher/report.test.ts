@@ -63,6 +63,18 @@ test('an expiry that has passed is negative; without any there is no figure', ()
   expect(metricsOf([served('a')], NOW)).not.toHaveProperty('SoonestExpiry');
 });
 
+test('what is known counts where not all could be seen, and not where nobody looks', () => {
+  const known = { failures: 1, soonestExpiry: NOW + 1_000 };
+  const seen = { soonestExpiry: NOW + 2_000 };
+  const figure = (report: ClusterReport) => metricsOf([report], NOW).SoonestExpiry;
+  expect(figure({ ...notServed('a', 'down'), known })).toBe(1);
+  expect(figure({ ...notServed('a', 'down'), known: { failures: 1 } })).toBeUndefined();
+  expect(figure(served('a', { ...seen, known }))).toBe(2);
+  expect(figure(served('a', { ...seen, known, isPartial: true }))).toBe(1);
+  expect(figure(served('a', { ...seen, isPartial: true }))).toBe(2);
+  expect(figure({ ...paused('a'), known })).toBeUndefined();
+});
+
 test('figures of three thousand clusters', () => {
   const reports = Array.from({ length: 3_000 }, (_, i) => served(`c${i}`, { soonestExpiry: NOW + i }));
   expect(metricsOf(reports, NOW)).toMatchObject({ ClustersServed: 3_000, SoonestExpiry: 0 });
