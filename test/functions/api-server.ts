@@ -104,6 +104,24 @@ export async function startApiServer(
   };
 }
 
+/** A kubeconfig (JSON) for it. @param path of the server's URL, where it has one */
+export function kubeconfigFor(
+  { url, caPem }: Pick<ApiServer, 'url' | 'caPem'>,
+  token: string,
+  path = '',
+): string {
+  const server = {
+    server: `${url}${path}`,
+    'certificate-authority-data': Buffer.from(caPem).toString('base64'),
+  };
+  return JSON.stringify({
+    'current-context': 'main',
+    contexts: [{ name: 'main', context: { cluster: 'main', user: 'main' } }],
+    clusters: [{ name: 'main', cluster: server }],
+    users: [{ name: 'main', user: { token } }],
+  });
+}
+
 /** Answers with JSON. */
 export function json(
   response: Response,

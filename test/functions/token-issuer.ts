@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto';
 import {
   type ApiServer,
   json,
+  kubeconfigFor,
   page,
   type Received,
   type Response,
@@ -74,21 +75,7 @@ export async function startTokenIssuer(now: () => number): Promise<TokenIssuer> 
       return token;
     },
     isValid: (token) => (expiries.get(token) ?? 0) > now(),
-    kubeconfigOf: (token) =>
-      JSON.stringify({
-        'current-context': 'main',
-        contexts: [{ name: 'main', context: { cluster: 'main', user: 'main' } }],
-        clusters: [
-          {
-            name: 'main',
-            cluster: {
-              server: server.url,
-              'certificate-authority-data': Buffer.from(server.caPem).toString('base64'),
-            },
-          },
-        ],
-        users: [{ name: 'main', user: { token } }],
-      }),
+    kubeconfigOf: (token) => kubeconfigFor(server, token),
     intercept: () => false,
     grant: (asked) => ({ token: issuer.issue(asked) }),
     revoke() {

@@ -12,7 +12,7 @@ import { type Look, type Memory, memoryIn } from '../../../functions/refresher/m
 import { failureOf, metricsOf, summarize } from '../../../functions/refresher/report.ts';
 import { type RunServices, run } from '../../../functions/refresher/run.ts';
 import { CLUSTERS_PREFIX, MEMORY } from '../../../functions/refresher/settings.ts';
-import { json, page, refuse, startApiServer } from '../api-server.ts';
+import { json, kubeconfigFor, page, refuse, startApiServer } from '../api-server.ts';
 import { type MemoryTable, startMemoryTable } from '../memory-table.ts';
 import { HOUR, NO_EKS, NO_KEYLESS } from '../real-cluster.ts';
 import { startSecretsManager } from '../secrets-manager.ts';
@@ -192,20 +192,7 @@ async function registered(what: number | ((path: string) => object | undefined))
       json(response, body);
     }),
   );
-  const kubeconfig = JSON.stringify({
-    'current-context': 'main',
-    contexts: [{ name: 'main', context: { cluster: 'main', user: 'main' } }],
-    clusters: [
-      {
-        name: 'main',
-        cluster: {
-          server: server.url,
-          'certificate-authority-data': Buffer.from(server.caPem).toString('base64'),
-        },
-      },
-    ],
-    users: [{ name: 'main', user: { token: 'a-token' } }],
-  });
+  const kubeconfig = kubeconfigFor(server, 'a-token');
   const registry = stack.use(await startSecretsManager({ [`${CLUSTERS_PREFIX}${cluster}`]: kubeconfig }));
   const services: RunServices = { secrets: registry.client, eks: NO_EKS, keyless: NO_KEYLESS, memory };
   return {

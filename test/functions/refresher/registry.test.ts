@@ -5,7 +5,7 @@ import { readEvent } from '../../../functions/refresher/event.ts';
 import { listClusters } from '../../../functions/refresher/registry.ts';
 import { run } from '../../../functions/refresher/run.ts';
 import { CLUSTERS_PREFIX } from '../../../functions/refresher/settings.ts';
-import { type ApiServer, json, page, startApiServer } from '../api-server.ts';
+import { type ApiServer, json, kubeconfigFor, page, startApiServer } from '../api-server.ts';
 import { NO_EKS, NO_KEYLESS } from '../real-cluster.ts';
 import {
   type SecretsManager,
@@ -41,17 +41,7 @@ async function registryOf(
 /** An API server without enabled namespaces, and its kubeconfig. */
 async function emptyCluster(): Promise<{ server: ApiServer; kubeconfig: string }> {
   const server = stack.use(await startApiServer((_, response) => json(response, page([]))));
-  const cluster = {
-    server: server.url,
-    'certificate-authority-data': Buffer.from(server.caPem).toString('base64'),
-  };
-  const kubeconfig = JSON.stringify({
-    'current-context': 'main',
-    contexts: [{ name: 'main', context: { cluster: 'main', user: 'main' } }],
-    clusters: [{ name: 'main', cluster }],
-    users: [{ name: 'main', user: { token: CANARY } }],
-  });
-  return { server, kubeconfig };
+  return { server, kubeconfig: kubeconfigFor(server, CANARY) };
 }
 
 function runAll(

@@ -7,7 +7,7 @@ import { ScanCommand } from '@aws-sdk/client-dynamodb';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { CLUSTERS_PREFIX, ENVIRONMENT, METRIC } from '../../../functions/refresher/settings.ts';
 import { embeddedMetrics } from '../../bed/cloudwatch-alarms.ts';
-import { type ApiServer, json, page, startApiServer } from '../api-server.ts';
+import { type ApiServer, json, kubeconfigFor, page, startApiServer } from '../api-server.ts';
 import { bundleIn } from '../invoke-bundle.ts';
 import { type MemoryTable, startMemoryTable } from '../memory-table.ts';
 import { type SecretsManager, startSecretsManager } from '../secrets-manager.ts';
@@ -29,20 +29,7 @@ beforeAll(async () => {
   table = await startMemoryTable(join(dir, 'aws'));
   server = await startApiServer((_, response) => json(response, page([])));
   const kubeconfig = (index: number) => {
-    const text = JSON.stringify({
-      'current-context': 'main',
-      contexts: [{ name: 'main', context: { cluster: 'main', user: 'main' } }],
-      clusters: [
-        {
-          name: 'main',
-          cluster: {
-            server: `${server.url}/${index}`,
-            'certificate-authority-data': Buffer.from(server.caPem).toString('base64'),
-          },
-        },
-      ],
-      users: [{ name: 'main', user: { token: `token-${index}` } }],
-    });
+    const text = kubeconfigFor(server, `token-${index}`, `/${index}`);
     return `${text}\n# ${'x'.repeat(KUBECONFIG_BYTES - text.length)}`;
   };
   const names = Array.from({ length: CLUSTERS }, (_, index) => `${CLUSTERS_PREFIX}cluster-${index}`);
