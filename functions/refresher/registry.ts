@@ -48,7 +48,8 @@ export async function listClusters(
       clusters.push({
         name: Name.slice(CLUSTERS_PREFIX.length),
         isPaused: tags[TAG.paused] === 'true',
-        ...(context !== undefined && { context }),
+        // A tag may be empty.
+        ...(context && { context }),
       });
     }
   }

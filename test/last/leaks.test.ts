@@ -25,6 +25,8 @@ const patterns = [
   new RegExp(literals.slice(WORDS.length).join('|')),
   // A token of a ServiceAccount, or any other JWT with its signature.
   /eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,}/,
+  // A token for EKS, and the URL in it.
+  /k8s-aws-v1\.[\w-]{40,}|X-Amz-Signature=[0-9a-f]{16,}/,
   /-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----/,
   new RegExp(inBase64('PRIVATE KEY-----').join('|')),
 ];
@@ -95,6 +97,11 @@ describe('a canary is found', () => {
     ['the secret of a session', 'secret-access-key-0123456789abcdef'],
     ['the token of a session', `session-token-${'y'.repeat(40)}`],
     ['the token of a ServiceAccount', jwt],
+    ['a token for EKS', `k8s-aws-v1.${encode(`https://sts.eu-central-1.amazonaws.com/?${CANARY}`)}`],
+    [
+      'a signed URL',
+      `https://sts.amazonaws.com/?X-Amz-SignedHeaders=host&X-Amz-Signature=${'0a'.repeat(32)}`,
+    ],
     ['a private key', pem],
     ['the data of a Secret with a private key', encode(pem)],
   ])('%s, in the middle of a line', (_, secret) => {

@@ -158,16 +158,23 @@ test('a tag names the context', async () => {
   both.clusters.push({ ...second.clusters[0], name: 'second' });
   const text = JSON.stringify(both);
   const secrets = await registryOf(
-    { current: text, tagged: text, mistyped: text },
-    { tags: { tagged: { [TAG.context]: 'second' }, mistyped: { [TAG.context]: 'secnod' } } },
+    { current: text, empty: text, tagged: text, mistyped: text },
+    {
+      tags: {
+        empty: { [TAG.context]: '' },
+        tagged: { [TAG.context]: 'second' },
+        mistyped: { [TAG.context]: 'secnod' },
+      },
+    },
   );
   const reports = await runAll(secrets);
   expect(reports.map(({ cluster, served, reason }) => [cluster, served, reason])).toEqual([
     ['current', true, undefined],
+    ['empty', true, undefined],
     ['mistyped', false, 'there is no context named "secnod"'],
     ['tagged', true, undefined],
   ]);
-  expect([one.server.requests.length, two.server.requests.length]).toEqual([1, 1]);
+  expect([one.server.requests.length, two.server.requests.length]).toEqual([2, 1]);
 });
 
 test('values are read twenty at a time, none twice', async () => {
