@@ -37,7 +37,7 @@ export class EcrAnywhereStack extends Stack {
       AlarmTopicArn: refresher.alarmTopic.topicArn,
       RegisterCluster: `aws secretsmanager create-secret --region ${this.region} --name ${CLUSTERS_PREFIX}NAME --secret-string file://kubeconfig`,
       DryRun: `aws lambda invoke --region ${this.region} --function-name ${functionName} --cli-binary-format raw-in-base64-out --cli-read-timeout 900 --payload '{"dryRun":true}' /dev/stdout`,
-      Status: `aws dynamodb scan --region ${this.region} --table-name ${refresher.memoryTable.tableName} --output table --query 'Items[].{cluster:cluster.S,lookedAt:lookedAt.S,reachedAt:reachedAt.S,soonestExpiry:soonestExpiry.S,failures:failures.N,failingSince:failingSince.S,reason:reason.S}'`,
+      Status: `aws dynamodb scan --region ${this.region} --table-name ${refresher.memoryTable.tableName} --output table --query 'Items[].{cluster:cluster.S,lookedAt:lookedAt.S,reachedAt:reachedAt.S,managed:managed.N,due:due.N,soonestExpiry:soonestExpiry.S,failures:failures.N,failingSince:failingSince.S,reason:reason.S}'`,
       TailLog: `aws logs tail ${refresher.logGroup.logGroupName} --region ${this.region} --follow`,
     };
     for (const { name, ...props } of settings.webhooks) {

@@ -18,6 +18,9 @@ export interface Look {
   readonly failed: boolean;
   readonly isPaused?: boolean;
   readonly reason?: string | undefined;
+  /** Secrets, and those of them that were due. */
+  readonly managed: number;
+  readonly due: number;
   /** The soonest expiry of all its credentials; null where there are none; undefined where not all could be seen. */
   readonly soonestExpiry: number | null | undefined;
 }
@@ -88,7 +91,8 @@ function known(item: Record<string, AttributeValue> | undefined): Known {
  * The update that a look makes. Times are RFC 3339 in UTC with milliseconds, which sort as text: people read the table,
  * too.
  */
-function updateFor({ at, served, failed, isPaused = false, reason, soonestExpiry }: Look) {
+function updateFor(look: Look) {
+  const { at, served, failed, isPaused = false, reason, managed, due, soonestExpiry } = look;
   const set: string[] = [];
   const remove: string[] = [];
   const values: Record<string, AttributeValue> = {};
@@ -96,18 +100,25 @@ function updateFor({ at, served, failed, isPaused = false, reason, soonestExpiry
     set.push(`#${name} = :${name}`);
     values[`:${name}`] = { S: value };
   };
+  const number = (name: string, value: number) => {
+    set.push(`#${name} = :${name}`);
+    values[`:${name}`] = { N: String(value) };
+  };
   const once = (name: string, value: string) => {
     set.push(`#${name} = if_not_exists(#${name}, :${name})`);
     values[`:${name}`] = { S: value };
   };
   const time = new Date(at).toISOString();
   text(MEMORY.lookedAt, time);
-  set.push(`#${MEMORY.forgetAt} = :${MEMORY.forgetAt}`);
-  values[`:${MEMORY.forgetAt}`] = { N: String(Math.round(at / 1000) + FORGET_AFTER_DAYS * 86_400) };
+  number(MEMORY.forgetAt, Math.round(at / 1000) + FORGET_AFTER_DAYS * 86_400);
 
   if (isPaused) once(MEMORY.pausedSince, time);
   else remove.push(MEMORY.pausedSince);
-  if (served) text(MEMORY.reachedAt, time);
+  if (served) {
+    text(MEMORY.reachedAt, time);
+    number(MEMORY.managed, managed);
+    number(MEMORY.due, due);
+  }
   if (soonestExpiry === null) remove.push(MEMORY.soonestExpiry);
   else if (soonestExpiry !== undefined) text(MEMORY.soonestExpiry, new Date(soonestExpiry).toISOString());
   if (failed) {

@@ -119,11 +119,12 @@ function rememberer(memory: Memory | undefined, { dryRun, namespaces }: RefreshE
     if (!memory || dryRun || namespaces) return report;
     // At the end of the run's time there is none to wait for each of thousands.
     if (isDown !== undefined && signal.aborted) return { ...report, notRemembered: isDown };
-    const { cluster, served, failed, isPaused, isPartial, reason, soonestExpiry, results } = report;
+    const { cluster, served, failed, isPaused, isPartial, reason, managed, soonestExpiry, results } = report;
     const isSeen = served && !isPartial;
     try {
       const look = {
         ...{ cluster, at, served, failed, isPaused: isPaused ?? false },
+        ...{ managed, due: results.length },
         reason: reason ?? results.find((result) => result.reason !== undefined)?.reason,
         soonestExpiry: isSeen ? (soonestExpiry ?? null) : undefined,
       };

@@ -33,6 +33,9 @@ export const MEMORY = {
   lookedAt: 'lookedAt',
   /** When its Secrets could be listed last. */
   reachedAt: 'reachedAt',
+  /** Managed Secrets that were seen then, and how many of them were due. */
+  managed: 'managed',
+  due: 'due',
   /** Of the credentials that were seen last. */
   soonestExpiry: 'soonestExpiry',
   /** In a row. */

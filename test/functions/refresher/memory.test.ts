@@ -50,6 +50,9 @@ beforeEach(() => {
 });
 afterEach(() => stack.disposeAsync());
 
+/** Of a look that was served. */
+const SEEN = { managed: 5, due: 2 };
+
 const signal = () => AbortSignal.timeout(30_000);
 
 /** The item as people see it, without when it is forgotten. */
@@ -71,11 +74,13 @@ const look = (minutes: number, more: Partial<Look> = {}): Look => ({
   at: NOON + minutes * 60_000,
   served: true,
   failed: false,
+  managed: 5,
+  due: 2,
   soonestExpiry: NOON + 10 * HOUR,
   ...more,
 });
 const silent = (minutes: number, reason = 'no answer') =>
-  look(minutes, { served: false, failed: true, reason, soonestExpiry: undefined });
+  look(minutes, { served: false, failed: true, reason, managed: 0, due: 0, soonestExpiry: undefined });
 
 test('a cluster that is served, silent, served in part and served again', async () => {
   expect(await memory.remember(look(0), signal())).toEqual({
@@ -86,6 +91,7 @@ test('a cluster that is served, silent, served in part and served again', async 
   expect(await item()).toEqual({
     lookedAt: '2026-11-24T12:00:00.000Z',
     reachedAt: '2026-11-24T12:00:00.000Z',
+    ...SEEN,
     soonestExpiry: '2026-11-24T22:00:00.000Z',
     failures: 0,
   });
@@ -95,6 +101,7 @@ test('a cluster that is served, silent, served in part and served again', async 
   expect(await item()).toEqual({
     lookedAt: '2026-11-24T14:00:00.000Z',
     reachedAt: '2026-11-24T12:00:00.000Z',
+    ...SEEN,
     soonestExpiry: '2026-11-24T22:00:00.000Z',
     failures: 2,
     failingSince: '2026-11-24T13:00:00.000Z',
@@ -109,10 +116,12 @@ test('a cluster that is served, silent, served in part and served again', async 
     soonestExpiry: NOON + 10 * HOUR,
   });
 
-  await memory.remember(look(240, { soonestExpiry: NOON + 15 * HOUR }), signal());
+  await memory.remember(look(240, { soonestExpiry: NOON + 15 * HOUR, managed: 7, due: 0 }), signal());
   expect(await item()).toEqual({
     lookedAt: '2026-11-24T16:00:00.000Z',
     reachedAt: '2026-11-24T16:00:00.000Z',
+    managed: 7,
+    due: 0,
     soonestExpiry: '2026-11-25T03:00:00.000Z',
     failures: 0,
   });
@@ -126,12 +135,13 @@ test('a cluster that is served, silent, served in part and served again', async 
 test('paused, what was seen stays, and is no failure any more; the pause begins once', async () => {
   await memory.remember(look(-60), signal());
   await memory.remember(silent(0), signal());
-  const isPaused = { served: false, isPaused: true, soonestExpiry: undefined };
+  const isPaused = { served: false, isPaused: true, managed: 0, due: 0, soonestExpiry: undefined };
   await memory.remember(look(60, isPaused), signal());
   await memory.remember(look(120, isPaused), signal());
   const seen = {
     lookedAt: '2026-11-24T14:00:00.000Z',
     reachedAt: '2026-11-24T11:00:00.000Z',
+    ...SEEN,
     soonestExpiry: '2026-11-24T22:00:00.000Z',
     pausedSince: '2026-11-24T13:00:00.000Z',
   };
