@@ -90,7 +90,16 @@ const COMMANDS: Readonly<Record<string, Understood>> = {
   },
 };
 
-const ROLE_ARN = /^arn:aws[a-z-]*:iam::\d{12}:role\/[\w+=,.@/-]+$/;
+/** A path of up to 512 characters, and a name of up to 64 (IAM quotas). */
+const ROLE_ARN = /^arn:aws[a-z-]*:iam::\d{12}:role\/[\w+=,.@/-]{1,576}$/;
+/** As long as the ARNs of EKS, by which the AWS CLI names entries, can be. */
+const SHOWN_LENGTH = 200;
+
+/** A name of somebody's own, for a message: in one line, and no longer than it need be to be found. */
+export function shown(name: string): string {
+  const line = name.replaceAll(/\p{Cc}/gu, '\ufffd');
+  return line.length > SHOWN_LENGTH ? `${line.slice(0, SHOWN_LENGTH)}…` : line;
+}
 
 /**
  * Reads an exec entry.
@@ -113,7 +122,9 @@ export function readExec(entry: unknown): EksIdentity | KeylessIdentity {
   for (const { name: variable, value } of env ?? []) {
     if (REGION.includes(variable)) region ??= value;
     else if (!OF_THE_OPERATOR.has(variable))
-      throw new Error(`sets the environment variable ${variable}, which is not understood: leave it out`);
+      throw new Error(
+        `sets the environment variable ${shown(variable)}, which is not understood: leave it out`,
+      );
   }
   if (region !== undefined && !/^[a-z]{2,4}(-[a-z]+)+-\d+$/.test(region))
     throw new Error('--region is no AWS region');
@@ -162,10 +173,11 @@ function optionsOf(
     if (token.kind === 'positional') given.push(token.value);
     if (token.kind !== 'option') continue;
     const option = Object.hasOwn(options ?? {}, token.name) ? options?.[token.name] : undefined;
-    if (!option) throw new Error(`has the option ${token.rawName}, which is not understood: leave it out`);
-    if (token.name in values) throw new Error(`has the option ${token.rawName} twice`);
+    if (!option)
+      throw new Error(`has the option ${shown(token.rawName)}, which is not understood: leave it out`);
+    if (token.name in values) throw new Error(`has the option ${shown(token.rawName)} twice`);
     if (option.type === 'string' && !token.value)
-      throw new Error(`has the option ${token.rawName} without a value`);
+      throw new Error(`has the option ${shown(token.rawName)} without a value`);
     values[token.name] = token.value ?? '';
   }
   if (given.join(' ') !== positionals.join(' '))

@@ -2,7 +2,7 @@
 // (AWS' outbound web identity federation). Nothing is stored on either side.
 import { GetWebIdentityTokenCommand, STSClient } from '@aws-sdk/client-sts';
 import { audienceOf, SIGNING_ALGORITHM, TOKEN_SECONDS } from '../../contract/keyless.ts';
-import type { KeylessIdentity } from './exec.ts';
+import { type KeylessIdentity, shown } from './exec.ts';
 
 export interface Keyless {
   /**
@@ -29,10 +29,10 @@ export function keylessTokens({
       if (stage === undefined) throw new Error('"ecr-anywhere get-token" needs the CDK setting keyless');
       if (meant !== cluster)
         throw new Error(
-          `the kubeconfig is for the cluster ${meant} and registered as ${cluster}: register it under its name, or write it anew`,
+          `the kubeconfig is for the cluster ${shown(meant)} and registered as ${cluster}: register it under its name, or write it anew`,
         );
       if (meantStage !== undefined && meantStage !== stage)
-        throw new Error(`the kubeconfig is for the stage ${meantStage}, and this one is ${stage}`);
+        throw new Error(`the kubeconfig is for the stage ${shown(meantStage)}, and this one is ${stage}`);
       const command = new GetWebIdentityTokenCommand({
         Audience: [audienceOf(stage, cluster)],
         DurationSeconds: TOKEN_SECONDS,

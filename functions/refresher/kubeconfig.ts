@@ -3,7 +3,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { isScalar, parse, parseDocument } from 'yaml';
 import { z } from 'zod';
-import { type EksIdentity, type KeylessIdentity, readExec } from './exec.ts';
+import { type EksIdentity, type KeylessIdentity, readExec, shown } from './exec.ts';
 
 /** What an API server is shown. Certificates and keys are PEM. */
 export type Credential = { readonly token: string } | { readonly cert: string; readonly key: string };
@@ -103,10 +103,10 @@ export function readKubeconfig(text: string, contextName?: string): RegisteredAc
   const { context } = find(config.contexts, current, 'context');
   const { cluster } = find(config.clusters, context.cluster, 'cluster');
   const { user } = find(config.users, context.user, 'user');
-  refuse(cluster, REFUSED_OF_SERVER, `cluster "${context.cluster}"`);
-  refuse(user ?? {}, REFUSED_OF_USER, `user "${context.user}"`);
-  const server = check(Server, cluster, `cluster "${context.cluster}"`);
-  const identity = check(Identity, user ?? {}, `user "${context.user}"`);
+  refuse(cluster, REFUSED_OF_SERVER, `cluster "${shown(context.cluster)}"`);
+  refuse(user ?? {}, REFUSED_OF_USER, `user "${shown(context.user)}"`);
+  const server = check(Server, cluster, `cluster "${shown(context.cluster)}"`);
+  const identity = check(Identity, user ?? {}, `user "${shown(context.user)}"`);
   return {
     server: server.server.replace(/\/+$/, ''),
     ...(server['certificate-authority-data'] && { ca: server['certificate-authority-data'] }),
@@ -133,12 +133,16 @@ export function withToken(text: string, token: string, contextName?: string): st
   const node = parseDocument(text).getIn(['users', index, 'user', 'token'], true);
   const [start, end] = (isScalar(node) && node.range) || [];
   if (start === undefined || end === undefined)
-    throw new KubeconfigError(`user "${user}": "token" is not written out: register it without YAML aliases`);
+    throw new KubeconfigError(
+      `user "${shown(user)}": "token" is not written out: register it without YAML aliases`,
+    );
   // A block scalar's range ends after its line.
   const after = text.slice(start, end).endsWith('\n') ? '\n' : '';
   const replaced = `${text.slice(0, start)}"${token}"${after}${text.slice(end)}`;
   if (!isDeepStrictEqual(readKubeconfig(replaced, contextName), { ...before, identity: { token } }))
-    throw new KubeconfigError(`user "${user}": "token" cannot be replaced: register it in a plainer form`);
+    throw new KubeconfigError(
+      `user "${shown(user)}": "token" cannot be replaced: register it in a plainer form`,
+    );
   return replaced;
 }
 
@@ -149,12 +153,12 @@ function execIdentity(
 ): EksIdentity | KeylessIdentity {
   if (Object.values(user).some(Boolean))
     throw new KubeconfigError(
-      `user "${name}": "exec" stands beside another credential: leave one of them out`,
+      `user "${shown(name)}": "exec" stands beside another credential: leave one of them out`,
     );
   try {
     return readExec(exec);
   } catch (error) {
-    throw new KubeconfigError(`user "${name}": "exec" ${(error as Error).message}`);
+    throw new KubeconfigError(`user "${shown(name)}": "exec" ${(error as Error).message}`);
   }
 }
 
@@ -165,10 +169,12 @@ function identityOf(user: z.infer<typeof Identity>, name: string): Credential {
   if (user.token) return { token: user.token };
   if (cert && key) return { cert, key };
   throw new KubeconfigError(
-    `user "${name}" has neither a token nor client-certificate-data with client-key-data`,
+    `user "${shown(name)}" has neither a token nor client-certificate-data with client-key-data`,
   );
 }
 
+/** A list of what is no entry would have one problem, or two, for each. */
+const PROBLEMS_NAMED = 5;
 /** What a secret of Secrets Manager can hold (Secrets Manager quotas). */
 const MAX_BYTES = 65_536;
 
@@ -186,16 +192,18 @@ function load(text: string): unknown {
 function check<Schema extends z.ZodType>(schema: Schema, value: unknown, what: string): z.infer<Schema> {
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
-  const problems = parsed.error.issues.map(
-    ({ path, message }) => `${path.map(String).join('.') || 'document'}: ${message}`,
-  );
+  const { issues } = parsed.error;
+  const problems = issues
+    .slice(0, PROBLEMS_NAMED)
+    .map(({ path, message }) => `${path.map(String).join('.') || 'document'}: ${message}`);
+  if (issues.length > PROBLEMS_NAMED) problems.push(`and ${issues.length - PROBLEMS_NAMED} more`);
   throw new KubeconfigError(`${what}: ${problems.join('; ')}`);
 }
 
 function find<Item extends { name: string }>(items: readonly Item[], name: string, what: string): Item {
   const [item, another] = items.filter((candidate) => candidate.name === name);
-  if (another) throw new KubeconfigError(`there is more than one ${what} named "${name}"`);
-  if (!item) throw new KubeconfigError(`there is no ${what} named "${name}"`);
+  if (another) throw new KubeconfigError(`there is more than one ${what} named "${shown(name)}"`);
+  if (!item) throw new KubeconfigError(`there is no ${what} named "${shown(name)}"`);
   return item;
 }
 

@@ -353,7 +353,7 @@ function unanswered(what: string, error: unknown, signal: AbortSignal): Kubernet
   // By the signal, not by the error's name: undici's word for a proxy that refuses is AbortError, too.
   const said = signal.aborted
     ? "no answer before the cluster's deadline"
-    : `${message}${code ? ` (${code})` : ''}`;
+    : `${message.slice(0, MAX_MESSAGE_LENGTH)}${code ? ` (${code})` : ''}`;
   return new KubernetesError(what, said, { scope: 'cluster', cause: failure });
 }
 

@@ -6,6 +6,7 @@ import { parse } from 'yaml';
 import { type UsableAccess, usableAccess } from '../../../functions/refresher/access.ts';
 import { eksAccess } from '../../../functions/refresher/eks.ts';
 import { type RegisteredAccess, readKubeconfig } from '../../../functions/refresher/kubeconfig.ts';
+import { KubernetesApi } from '../../../functions/refresher/kubernetes.ts';
 import { NO_KEYLESS } from '../real-cluster.ts';
 
 const DIRECTORY = new URL('../kubeconfigs/', import.meta.url);
@@ -24,6 +25,9 @@ async function refusalOf(text: string): Promise<string> {
   const access = await read(text).catch((error: Error) => error);
   if (!(access instanceof Error)) throw new Error('it was accepted');
   expect(access.message).not.toMatch(/canary|BEGIN|MII|AWS_PROFILE: me/);
+  // It goes to logs, metrics' alarms and whoever invoked the function.
+  expect(access.message).not.toMatch(/\p{Cc}/u);
+  expect(access.message.length).toBeLessThan(700);
   return access.message;
 }
 
@@ -315,6 +319,39 @@ describe('hostile', () => {
       '- '.repeat(20_000),
     ])
       expect(await refusalOf(text)).toMatch(/^it is (not YAML|not a kubeconfig|larger)/);
+  });
+
+  test('much that is wrong, names that fill it, and names in several lines: what is said stays short', async () => {
+    const long = 'x'.repeat(30_000);
+    const getToken = ['eks', 'get-token'];
+    for (const text of [
+      config({}).replace('"contexts":[', `"contexts":[${'{},'.repeat(20_000)}`),
+      config({}).replace('"current-context":"c"', `"current-context":"${long}"`),
+      config({}, {}).replaceAll('"u"', `"${long}"`),
+      config({ server: 'http://c.example' }).replaceAll('"c"', `"${long}"`),
+      config({}, exec('aws', ...getToken, `--${long}`)),
+      config({}, exec('aws', ...getToken, '--x\nERROR forged')),
+      config({}, { exec: { command: 'aws', args: getToken, env: [{ name: `${long}\n`, value: '' }] } }),
+      config({}, {}).replaceAll('"u"', '"u\\r\\nERROR forged"'),
+    ])
+      expect(await refusalOf(text)).not.toBe('');
+    const role = `arn:aws:iam::123456789012:role/${long}`;
+    expect(
+      await refusalOf(config({}, exec('aws', ...getToken, '--cluster-name', 'p', '--role-arn', role))),
+    ).toMatch(/is no ARN of a role/);
+  });
+
+  test('a host whose name fills it: nor is what the resolver says of it any longer', async () => {
+    const access = await read(
+      config({ server: `https://${'x.'.repeat(20_000)}example` }, { token: 'canary' }),
+    );
+    await using api = new KubernetesApi(access as UsableAccess, 1, AbortSignal.timeout(10_000));
+    const error: Error = await api.check().then(
+      () => new Error('it was reached'),
+      (reason) => reason,
+    );
+    expect(error.message).toMatch(/^GET .*: getaddrinfo/);
+    expect(error.message.length).toBeLessThan(700);
   });
 
   test('more than a secret can hold', async () => {
