@@ -1,7 +1,7 @@
 // From a kubeconfig to a server and an identity. Nothing in it is executed and no file it names is read: what would need
 // that is refused by name, but for the exec entries that exec.ts understands.
 import { isDeepStrictEqual } from 'node:util';
-import { isScalar, parse, parseDocument } from 'yaml';
+import { isScalar, parseDocument, visit } from 'yaml';
 import { z } from 'zod';
 import { type EksIdentity, type KeylessIdentity, readExec, shown } from './exec.ts';
 
@@ -130,7 +130,7 @@ export function withToken(text: string, token: string, contextName?: string): st
   const current = contextName ?? config['current-context'] ?? '';
   const { user } = find(config.contexts, current, 'context').context;
   const index = config.users.findIndex(({ name }) => name === user);
-  const node = parseDocument(text).getIn(['users', index, 'user', 'token'], true);
+  const node = parsed(text).getIn(['users', index, 'user', 'token'], true);
   const [start, end] = (isScalar(node) && node.range) || [];
   if (start === undefined || end === undefined)
     throw new KubeconfigError(
@@ -181,12 +181,30 @@ const MAX_BYTES = 65_536;
 function load(text: string): unknown {
   if (text.length > MAX_BYTES) throw new KubeconfigError(`it is larger than ${MAX_BYTES} bytes`);
   try {
-    // Not 'silent': that would make the best of a document with errors, such as one that was cut off.
-    return parse(text, { logLevel: 'error' });
+    const document = parsed(text);
+    // Not the best that can be made of a document with errors, such as one that was cut off.
+    if (document.errors.length === 0 && !hasKeyTwice(document)) return document.toJS();
   } catch {
-    // The parser's message quotes the line, which may hold a token.
-    throw new KubeconfigError('it is not YAML');
+    // Nested deeper than can be followed, or aliases without end.
   }
+  // The parser's message quotes the line, which may hold a token.
+  throw new KubeconfigError('it is not YAML');
+}
+
+/** Without the parser's own check of keys: it compares each with each other, which takes seconds for 64 KiB of them. */
+function parsed(text: string) {
+  return parseDocument(text, { logLevel: 'error', uniqueKeys: false });
+}
+
+function hasKeyTwice(document: ReturnType<typeof parsed>): boolean {
+  let found = false;
+  visit(document, {
+    Map(_, { items }) {
+      const keys = new Set(items.map(({ key }) => (isScalar(key) ? key.value : key)));
+      found ||= keys.size < items.length;
+    },
+  });
+  return found;
 }
 
 function check<Schema extends z.ZodType>(schema: Schema, value: unknown, what: string): z.infer<Schema> {

@@ -291,6 +291,19 @@ describe('hostile', () => {
     expect(({} as Record<string, unknown>).exec).toBeUndefined();
   });
 
+  test('keys that fill it cost no seconds, and a key twice is still none', async () => {
+    const keys = Array.from({ length: 12_000 }, (_, i) => `k${i.toString(36)}`).join(',');
+    const text = (more: string) => config({}).replace('{"token"', `{${keys},${more}"token"`);
+    const began = performance.now();
+    expect((await read(text(''))).identity).toEqual({ token: 'canary' });
+    // Compared each with each other, they take two; once each, a tenth.
+    expect(performance.now() - began).toBeLessThan(1_000);
+    expect(await refusalOf(text('"k1": 2, '))).toBe('it is not YAML');
+    expect(await refusalOf(config({}).replace('{"token"', '{"token": "canary-2", "token"'))).toBe(
+      'it is not YAML',
+    );
+  });
+
   test('aliases that would fill the memory', async () => {
     const levels = 'abcdefghijkl'.split('');
     const bomb = levels.map((name, i) => {
