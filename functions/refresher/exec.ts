@@ -1,6 +1,6 @@
 // What an exec entry of a kubeconfig would run, where it is a command that is understood. Nothing is ever run: the
 // refresher makes the same token itself. Pure.
-import { parseArgs } from 'node:util';
+import { isDeepStrictEqual, parseArgs } from 'node:util';
 import { z } from 'zod';
 
 /** A token for an EKS cluster, signed as the refresher, or as a role that it may assume. */
@@ -180,7 +180,7 @@ function optionsOf(
       throw new Error(`has the option ${shown(token.rawName)} without a value`);
     values[token.name] = token.value ?? '';
   }
-  if (given.join(' ') !== positionals.join(' '))
+  if (!isDeepStrictEqual(given, positionals))
     throw new Error(`is not "${name} ${positionals.join(' ')}": nothing else of it is understood`);
   return values;
 }

@@ -49,7 +49,8 @@ const Embedded = z
 const Server = z.object({
   server: z
     .url({ protocol: /^https$/, error: 'must be an https URL' })
-    .refine((url) => !/^https:\/\/[^/?#]*@/.test(url), 'must not hold a user or a password'),
+    // Not by its spelling: "https:/me:pw@host" is the same URL.
+    .refine((url) => !URL.canParse(url) || !holdsUser(new URL(url)), 'must not hold a user or a password'),
   'certificate-authority-data': Embedded.optional(),
   'tls-server-name': z.string().optional(),
   'proxy-url': z
@@ -70,6 +71,10 @@ const Identity = z.object({
   'client-certificate-data': Embedded.optional(),
   'client-key-data': Embedded.optional(),
 });
+
+function holdsUser({ username, password }: URL): boolean {
+  return username !== '' || password !== '';
+}
 
 /** What is refused, and the way out. */
 const REFUSED_OF_SERVER: Readonly<Record<string, string>> = {

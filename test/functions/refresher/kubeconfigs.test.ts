@@ -134,12 +134,20 @@ describe('hostile', () => {
     'https://0177.0.0.1',
     'https://0x7f.1',
     'https://127.1',
+    'https://127.0.0.1.',
+    'https://１２７。0。0。1',
+    'https://0',
     'https://0.0.0.0',
+    'https://2852039166',
+    'https://0xa9fea9fe',
+    'https://0251.0376.0251.0376',
     'https://169.254.169.254',
     'https://169.254.170.2',
     'https://[::1]:6443',
     'https://[::]',
+    'https://[0:0:0:0:0:0:0:1]',
     'https://[::ffff:127.0.0.1]',
+    'https://[::ffff:7f00:1]',
     'https://[::ffff:169.254.169.254]',
     'https://[fd00:ec2::254]',
     'https://[fe80::1]',
@@ -152,7 +160,16 @@ describe('hostile', () => {
 
   test.each([
     { server: 'https://me:canary@c.example', says: /must not hold a user or a password/ },
+    ...[
+      'https:/me:canary@c',
+      'https:me:canary@c',
+      'https:///me:canary@c',
+      'HTTPS://:canary@c',
+      ' https:\\\\me@c',
+    ].map((server) => ({ server, says: /must not hold a user or a password/ })),
     { server: 'http://c.example', says: /must be an https URL/ },
+    { server: 'https://c.example:99999', says: /must be an https URL/ },
+    { server: 'https://[fe80::1%25eth0]', says: /must be an https URL/ },
     { server: 'file:///etc/passwd', says: /must be an https URL/ },
     { server: 'c.example', says: /must be an https URL/ },
     { server: ['https://c.example'], says: /server: / },
@@ -171,6 +188,7 @@ describe('hostile', () => {
     { title: 'a name of objects’ own', user: exec('constructor', 'get-token') },
     { title: 'an option of objects’ own', user: exec('aws', 'eks', 'get-token', '--__proto__', 'x') },
     { title: 'another service', user: exec('aws', 's3', 'cp', '--cluster-name', 'prod') },
+    { title: 'two words in one', user: exec('aws', 'eks get-token', '--cluster-name', 'prod') },
     {
       title: 'one positional more',
       user: exec('aws', 'eks', 'get-token', 'canary', '--cluster-name', 'prod'),
@@ -294,10 +312,16 @@ describe('hostile', () => {
   test('keys that fill it cost no seconds, and a key twice is still none', async () => {
     const keys = Array.from({ length: 12_000 }, (_, i) => `k${i.toString(36)}`).join(',');
     const text = (more: string) => config({}).replace('{"token"', `{${keys},${more}"token"`);
-    const began = performance.now();
-    expect((await read(text(''))).identity).toEqual({ token: 'canary' });
-    // Compared each with each other, they take two; once each, a tenth.
-    expect(performance.now() - began).toBeLessThan(1_000);
+    const duration = async (work: () => unknown) => {
+      const began = performance.now();
+      await work();
+      return performance.now() - began;
+    };
+    const ours = await duration(async () =>
+      expect((await read(text(''))).identity).toEqual({ token: 'canary' }),
+    );
+    // Each key compared with each other, as the parser would: two seconds.
+    expect(ours).toBeLessThan((await duration(() => parse(text('')))) / 3);
     expect(await refusalOf(text('"k1": 2, '))).toBe('it is not YAML');
     expect(await refusalOf(config({}).replace('{"token"', '{"token": "canary-2", "token"'))).toBe(
       'it is not YAML',
