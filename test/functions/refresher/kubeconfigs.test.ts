@@ -1,68 +1,130 @@
 // Kubeconfigs as people have them: each of the files in ../kubeconfigs, as the tool writes it that its first line names,
 // and hostile ones. What each comes to, and that nothing of its values is told.
 import { readdirSync, readFileSync } from 'node:fs';
-import { describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { parse } from 'yaml';
 import { type UsableAccess, usableAccess } from '../../../functions/refresher/access.ts';
 import { eksAccess } from '../../../functions/refresher/eks.ts';
-import { type RegisteredAccess, readKubeconfig } from '../../../functions/refresher/kubeconfig.ts';
+import { readKubeconfig } from '../../../functions/refresher/kubeconfig.ts';
 import { KubernetesApi } from '../../../functions/refresher/kubernetes.ts';
+import { type AwsEndpoint, startAwsEndpoint } from '../../bed/aws-endpoint.ts';
+import { type EksDouble, startEks } from '../eks.ts';
 import { NO_KEYLESS } from '../real-cluster.ts';
 
 const DIRECTORY = new URL('../kubeconfigs/', import.meta.url);
 const file = (name: string) => readFileSync(new URL(name, DIRECTORY), 'utf8');
 
-/** What the refresher makes of it, but for what EKS would have to be asked for. */
-async function read(text: string, context?: string): Promise<RegisteredAccess | UsableAccess> {
-  const registered = readKubeconfig(text, context);
-  if ('eks' in registered.identity) return registered;
-  const eks = eksAccess({ region: 'eu-central-1', assumableRoles: [] });
-  const settings = { region: 'eu-central-1', allowLocalServers: false };
-  return usableAccess('a', registered, { eks, keyless: NO_KEYLESS }, settings, AbortSignal.timeout(5_000));
+const ROLE = 'arn:aws:iam::123456789012:role/clusters';
+const OWN_KEY = 'AKIAIOSFODNN7EXAMPLE';
+const EKS = 'https://0123456789ABCDEF0123456789ABCDEF';
+
+let stack: AsyncDisposableStack;
+let aws: AwsEndpoint;
+let eks: EksDouble;
+
+beforeAll(async () => {
+  stack = new AsyncDisposableStack();
+  [aws, eks] = await Promise.all([startAwsEndpoint(), startEks()]);
+  stack.use(aws);
+  stack.use(eks);
+  for (const [name, value] of Object.entries({
+    ...aws.env,
+    AWS_ENDPOINT_URL_EKS: eks.url,
+    AWS_ACCESS_KEY_ID: OWN_KEY,
+    AWS_SECRET_ACCESS_KEY: 'canary',
+  }))
+    vi.stubEnv(name, value);
+  const ca = '-----BEGIN CERTIFICATE-----';
+  for (const [name, endpoint, region] of [
+    ['prod', `${EKS}.gr7.eu-central-1.eks.amazonaws.com`, 'eu-central-1'],
+    ['west', `${EKS}.yl4.us-west-2.eks.amazonaws.com`, 'us-west-2'],
+  ] as const)
+    eks.clusters.set(name, { endpoint, ca, region });
+});
+afterAll(async () => {
+  vi.unstubAllEnvs();
+  await stack.disposeAsync();
+});
+
+/** What the refresher makes of it. */
+function read(text: string, context?: string): Promise<UsableAccess> {
+  const signers = { eks: eksAccess({ region: 'eu-west-1', assumableRoles: [ROLE] }), keyless: NO_KEYLESS };
+  const settings = { region: 'eu-west-1', allowLocalServers: false };
+  // As a caller of usableAccess sees it, whichever of the two refuses.
+  return Promise.try(() =>
+    usableAccess('a', readKubeconfig(text, context), signers, settings, AbortSignal.timeout(10_000)),
+  );
 }
 
 async function refusalOf(text: string): Promise<string> {
   const access = await read(text).catch((error: Error) => error);
   if (!(access instanceof Error)) throw new Error('it was accepted');
-  expect(access.message).not.toMatch(/canary|BEGIN|MII|AWS_PROFILE: me/);
+  // Values, as they stand, and in the base64 in which the files have them.
+  expect(access.message).not.toMatch(/canary|BEGIN|LS0tLS1|Y2FuYXJ5/);
   // It goes to logs, metrics' alarms and whoever invoked the function.
   expect(access.message).not.toMatch(/\p{Cc}/u);
   expect(access.message.length).toBeLessThan(700);
   return access.message;
 }
 
-const EKS = 'https://0123456789ABCDEF0123456789ABCDEF';
+/** Of an EKS identity: for which cluster, where, and as whom its token was signed. */
+interface Signed {
+  readonly cluster: string;
+  readonly region: string;
+  readonly role?: string;
+}
+interface Accepted {
+  readonly server: string;
+  readonly identity: object | { readonly eks: Signed };
+  readonly ca?: false;
+}
 
-const ACCEPTED: Readonly<Record<string, { server: string; identity: object; ca?: false; context?: string }>> =
-  {
-    'eks-aws-cli.yaml': {
-      server: `${EKS}.gr7.eu-central-1.eks.amazonaws.com`,
-      identity: {
-        eks: { cluster: 'prod', region: 'eu-central-1', roleArn: 'arn:aws:iam::123456789012:role/clusters' },
-      },
-    },
-    'eks-eksctl.yaml': {
-      server: `${EKS}.yl4.us-west-2.eks.amazonaws.com`,
-      identity: { eks: { cluster: 'prod', region: 'us-west-2' } },
-    },
-    'k3s.yaml': { server: 'https://k3s.example.com:6443', identity: { cert: 'pem', key: 'pem' } },
-    'kubeadm.yaml': { server: 'https://10.0.0.10:6443', identity: { cert: 'pem', key: 'pem' } },
-    // The token is the one that can be revoked.
-    'aks.yaml': {
-      server: 'https://prod-dns-0a1b2c3d.hcp.westeurope.azmk8s.io:443',
-      identity: { token: 'canary-aks-token' },
-    },
-    'rancher.yaml': {
-      server: 'https://rancher.example.com/k8s/clusters/c-m-abcd1234',
-      identity: { token: 'kubeconfig-user-abcde:canary-rancher-token' },
-      ca: false,
-    },
-    'openshift.yaml': {
-      server: 'https://api.prod.example.com:6443',
-      identity: { token: 'sha256~canary-openshift-token' },
-    },
-    'microk8s.yaml': { server: 'https://192.168.64.2:16443', identity: { token: 'canary-microk8s-token' } },
-  };
+const PEMS = { cert: 'pem', key: 'pem' };
+const ACCEPTED: Readonly<Record<string, Accepted>> = {
+  'eks-aws-cli-v1.yaml': {
+    server: `${EKS}.gr7.eu-central-1.eks.amazonaws.com`,
+    identity: { eks: { cluster: 'prod', region: 'eu-central-1' } },
+  },
+  'eks-aws-cli.yaml': {
+    server: `${EKS}.gr7.eu-central-1.eks.amazonaws.com`,
+    identity: { eks: { cluster: 'prod', region: 'eu-central-1', role: ROLE } },
+  },
+  'eks-eksctl.yaml': {
+    server: `${EKS}.yl4.us-west-2.eks.amazonaws.com`,
+    identity: { eks: { cluster: 'west', region: 'us-west-2' } },
+  },
+  'eks-eksctl-aws.yaml': {
+    server: `${EKS}.yl4.us-west-2.eks.amazonaws.com`,
+    identity: { eks: { cluster: 'west', region: 'us-west-2' } },
+  },
+  'k3s.yaml': { server: 'https://k3s.example.com:6443', identity: PEMS },
+  'kubeadm.yaml': { server: 'https://10.0.0.10:6443', identity: PEMS },
+  // The token is the one that can be revoked.
+  'aks.yaml': {
+    server: 'https://prod-dns-0a1b2c3d.hcp.westeurope.azmk8s.io:443',
+    identity: { token: 'canary-aks-token' },
+  },
+  'aks-user.yaml': {
+    server: 'https://prod-dns-0a1b2c3d.hcp.westeurope.azmk8s.io:443',
+    identity: { token: 'canary-aks-user-token' },
+  },
+  'rancher.yaml': {
+    server: 'https://rancher.example.com/k8s/clusters/c-m-abcd1234',
+    identity: { token: 'kubeconfig-user-abcde:canary-rancher-token' },
+    ca: false,
+  },
+  'rancher-private-ca.yaml': {
+    server: 'https://rancher.example.com/k8s/clusters/c-m-abcd1234',
+    identity: { token: 'kubeconfig-user-abcde:canary-rancher-token' },
+  },
+  'openshift.yaml': {
+    server: 'https://api.prod.example.com:6443',
+    identity: { token: 'sha256~canary-openshift-token' },
+  },
+  'openshift-installer.yaml': { server: 'https://api.prod.example.com:6443', identity: PEMS },
+  'microk8s.yaml': { server: 'https://192.168.64.2:16443', identity: { token: 'canary-microk8s-token' } },
+  'several-contexts.yaml': { server: 'https://10.0.0.12:6443', identity: { token: 'canary-own-token' } },
+};
 
 const REFUSED: Readonly<Record<string, RegExp>> = {
   'gke.yaml':
@@ -77,6 +139,18 @@ const REFUSED: Readonly<Record<string, RegExp>> = {
   'minikube.yaml':
     /"certificate-authority" names a file: embed it as certificate-authority-data \(kubectl config view --flatten/,
   'openshift-insecure.yaml': /"insecure-skip-tls-verify" would hand the credentials to anyone/,
+  'hostile-exec.yaml': /^user "u": "exec" would run a command: register a token or a client certificate/,
+  'hostile-endpoint.yaml': /^user "u": "exec" has the option --endpoint-url, which is not understood/,
+  'hostile-files.yaml':
+    /^user "u": "tokenFile" names a file.*"client-certificate" names a file.*"client-key" names a file/,
+  'hostile-runtime.yaml': /^server: 127\.0\.0\.1 is an address of this machine or its link/,
+  'hostile-foreign-server.yaml':
+    /^the server is not the endpoint that EKS names for the cluster prod, and nobody else is shown its token/,
+  'hostile-foreign-role.yaml':
+    /^arn:aws:iam::123456789012:role\/admin is none of the roles that the refresher may assume/,
+  'hostile-types.yaml': /^cluster "c": server: must be an https URL$/,
+  'hostile-impersonation.yaml': /^user "u": "as" impersonates: register the identity itself$/,
+  'hostile-aliases.yaml': /^it is not YAML$/,
   'basic-auth.yaml': /"username" is basic authentication.*register a token or a client certificate/,
 };
 
@@ -85,7 +159,7 @@ test('the tables have every file of the directory', () => {
 });
 
 describe('accepted', () => {
-  const inPem = (access: RegisteredAccess) =>
+  const inPem = (access: UsableAccess): UsableAccess =>
     JSON.parse(JSON.stringify(access), (_, value) =>
       typeof value === 'string' && value.startsWith('-----BEGIN ') ? 'pem' : value,
     );
@@ -98,9 +172,29 @@ describe('accepted', () => {
           form
         ];
         const { allowLocal: _, ...access } = inPem(await read(text ?? yaml));
-        expect(access).toEqual({ server, identity, ...(ca !== false && { ca: 'pem' }) });
+        const { identity: shown } = access;
+        const identityRead = 'eks' in identity ? { eks: 'token' in shown && signed(shown.token) } : shown;
+        expect({ ...access, identity: identityRead }).toEqual({
+          server,
+          identity,
+          ...(ca !== false && { ca: 'pem' }),
+        });
       });
     }
+  }
+
+  /** Whose cluster's token was made last, and what the token itself says of where and as whom. */
+  function signed(token: string): Signed {
+    const url = new URL(Buffer.from(token.replace(/^k8s-aws-v1\./, ''), 'base64url').toString());
+    const [key, , region = ''] = url.searchParams.get('X-Amz-Credential')?.split('/') ?? [];
+    const call = eks.calls.at(-1);
+    expect([url.hostname, call?.accessKeyId, call?.region]).toEqual([
+      `sts.${region}.amazonaws.com`,
+      key,
+      region,
+    ]);
+    const role = key === OWN_KEY ? undefined : aws.stsCalls.at(-1)?.role;
+    return { cluster: call?.cluster ?? '', region, ...(role !== undefined && { role }) };
   }
 
   test('another context than the current one, where a tag names it', async () => {
@@ -112,8 +206,14 @@ describe('accepted', () => {
 });
 
 describe('refused', () => {
-  for (const [name, says] of Object.entries(REFUSED))
-    test(name, async () => expect(await refusalOf(file(name))).toMatch(says));
+  for (const [name, says] of Object.entries(REFUSED)) {
+    test(name, async () => {
+      const roles = aws.stsCalls.length;
+      expect(await refusalOf(file(name))).toMatch(says);
+      // Not even looked at as somebody else.
+      expect(aws.stsCalls).toHaveLength(roles);
+    });
+  }
 });
 
 describe('hostile', () => {
@@ -382,7 +482,7 @@ describe('hostile', () => {
     const access = await read(
       config({ server: `https://${'x.'.repeat(20_000)}example` }, { token: 'canary' }),
     );
-    await using api = new KubernetesApi(access as UsableAccess, 1, AbortSignal.timeout(10_000));
+    await using api = new KubernetesApi(access, 1, AbortSignal.timeout(10_000));
     const error: Error = await api.check().then(
       () => new Error('it was reached'),
       (reason) => reason,
