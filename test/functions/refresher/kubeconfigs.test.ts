@@ -8,6 +8,7 @@ import { eksAccess } from '../../../functions/refresher/eks.ts';
 import { readKubeconfig } from '../../../functions/refresher/kubeconfig.ts';
 import { KubernetesApi } from '../../../functions/refresher/kubernetes.ts';
 import { type AwsEndpoint, startAwsEndpoint } from '../../bed/aws-endpoint.ts';
+import { json, page, startApiServer } from '../api-server.ts';
 import { type EksDouble, startEks } from '../eks.ts';
 import { NO_KEYLESS } from '../real-cluster.ts';
 
@@ -259,6 +260,36 @@ describe('hostile', () => {
   });
 
   test.each([
+    { name: 'localhost', says: /localhost is \S+, an address of this machine/ },
+    { name: 'LOCALHOST', says: /localhost is \S+, an address of this machine/ },
+    // Some resolvers know this one, and others do not.
+    { name: 'localhost.', says: /localhost\. is \S+, an address of this machine|ENOTFOUND|EAI_AGAIN/ },
+  ])('the server $name is refused by what it resolves to', async ({ name, says }) => {
+    await using here = await startApiServer((_, response) => json(response, page([])));
+    const { port } = new URL(here.url);
+    const access = await read(config({ server: `https://${name}:${port}` }));
+    await using api = new KubernetesApi(access, 1, AbortSignal.timeout(10_000));
+    await expect(api.check()).rejects.toThrow(says);
+    expect(here.connections).toBe(0);
+  });
+
+  test('of the server, only its path is put before what is asked', async () => {
+    await using here = await startApiServer((_, response) => json(response, page([])));
+    const server = `${here.url}/x/../base/?canary=1&x=#canary`;
+    const ca = Buffer.from(here.caPem).toString('base64');
+    const access = readKubeconfig(config({ server, 'certificate-authority-data': ca }));
+    await using api = new KubernetesApi(
+      { ...access, identity: { token: 'canary' }, allowLocal: true },
+      1,
+      AbortSignal.timeout(10_000),
+    );
+    await api.enabledNamespaces();
+    expect(here.requests.map(({ path, query }) => [path, [...query.keys()]])).toEqual([
+      ['/base/api/v1/namespaces', ['labelSelector', 'limit']],
+    ]);
+  });
+
+  test.each([
     { server: 'https://me:canary@c.example', says: /must not hold a user or a password/ },
     ...[
       'https:/me:canary@c',
@@ -276,6 +307,35 @@ describe('hostile', () => {
     { server: '', says: /must be an https URL/ },
   ])('the server $server', async ({ server, says }) => {
     expect(await refusalOf(config({ server }))).toMatch(says);
+  });
+
+  test.each(['/tmp/aws', './aws', '../../aws', 'aws.exe', 'C:\\tmp\\aws.exe', '/tmp/a b;c/aws'])(
+    'exec: wherever %s is, it is not run',
+    async (command) => {
+      const server = `${EKS}.gr7.eu-central-1.eks.amazonaws.com`;
+      const access = await read(
+        config({ server }, exec(command, 'eks', 'get-token', '--cluster-name', 'prod')),
+      );
+      expect(access).toMatchObject({ server, identity: { token: expect.stringMatching(/^k8s-aws-v1\./) } });
+    },
+  );
+
+  test.each([
+    '',
+    'aws ',
+    'AWS',
+    'aws.cmd',
+    'aws.exe.exe',
+    'aws/',
+    '/tmp/aws/sh',
+    'aws;canary',
+    '$(canary)',
+    'aws\n',
+    'aws\0',
+  ])('exec: the command %j is none that is understood', async (command) => {
+    expect(await refusalOf(config({}, exec(command, 'eks', 'get-token', '--cluster-name', 'prod')))).toMatch(
+      /^user "u": "exec" would run a command/,
+    );
   });
 
   test.each([
@@ -389,16 +449,45 @@ describe('hostile', () => {
     expect(await read(`\uFEFF${config({})}`)).toMatchObject({ server: 'https://c.example' });
   });
 
-  test('tags of YAML make nothing but what it is', async () => {
-    for (const token of [
-      '!!js/function "canary"',
-      '!!python/object/apply:os.system ["canary"]',
-      '!!binary Y2FuYXJ5',
-    ]) {
-      const text = config({}).replace('"canary"', token);
-      const access = await read(text).catch(() => undefined);
-      if (access) expect(typeof (access.identity as { token: unknown }).token).toBe('string');
-    }
+  test.each([
+    { tag: '!!js/function "canary"', token: 'canary' },
+    { tag: '!canary "canary"', token: 'canary' },
+    { tag: '!!str 42', token: '42' },
+  ])('the tag of $tag makes nothing but a text', async ({ tag, token }) => {
+    expect((await read(config({}).replace('"canary"', tag))).identity).toEqual({ token });
+  });
+
+  test.each([
+    '!!python/object/apply:os.system ["canary"]',
+    '!!binary Y2FuYXJ5',
+    '!!set {canary}',
+    '!!int "42"',
+    '!!timestamp 2026-11-24',
+  ])('the tag of %s makes no text', async (tag) => {
+    expect(await refusalOf(config({}).replace('"canary"', tag))).toMatch(
+      /^user "u": token: Invalid input: expected string/,
+    );
+  });
+
+  test('merge keys are those of YAML 1.1, as kubectl reads them; in 1.2 there are none', async () => {
+    const text = `---\n${config({}, {})}`.replace('"user":{}', '"user":{<<: {token: canary}}');
+    expect((await read(`%YAML 1.1\n${text}`)).identity).toEqual({ token: 'canary' });
+    expect(await refusalOf(text)).toMatch(/^user "u" has neither a token nor/);
+  });
+
+  test('NUL is in no token, PEM or name of a host', async () => {
+    expect(await refusalOf(config({}, { token: 'canary\0x' }))).toMatch(/holds characters that no token has/);
+    expect(await refusalOf(config({}).replace('"canary"', '"canary\0"'))).toMatch(
+      /holds characters that no token has/,
+    );
+    expect(await refusalOf(config({ 'certificate-authority-data': `${CA}\0` }))).toMatch(/base64/);
+    expect(await refusalOf(config({ server: 'https://c\0.example' }))).toMatch(/must be an https URL/);
+  });
+
+  test('tabs are no indentation of YAML, but of JSON', async () => {
+    const indented = JSON.stringify(JSON.parse(config({})), null, '\t');
+    expect((await read(indented)).identity).toEqual({ token: 'canary' });
+    expect(await refusalOf('current-context: c\ncontexts:\n\t- name: c')).toBe('it is not YAML');
   });
 
   test('keys of objects’ own change nothing', async () => {
@@ -451,11 +540,13 @@ describe('hostile', () => {
 
   test('nesting without end', async () => {
     for (const text of [
-      '['.repeat(20_000),
-      `${'{"a":'.repeat(20_000)}1${'}'.repeat(20_000)}`,
-      '- '.repeat(20_000),
+      '['.repeat(65_536),
+      '['.repeat(32_768) + ']'.repeat(32_768),
+      `${'{"a":'.repeat(10_000)}1${'}'.repeat(10_000)}`,
+      '- '.repeat(32_768),
     ])
-      expect(await refusalOf(text)).toMatch(/^it is (not YAML|not a kubeconfig|larger)/);
+      expect(await refusalOf(text)).toBe('it is not YAML');
+    expect(await refusalOf('['.repeat(100_000))).toBe('it is larger than 65536 bytes');
   });
 
   test('much that is wrong, names that fill it, and names in several lines: what is said stays short', async () => {
