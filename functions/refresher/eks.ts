@@ -197,7 +197,7 @@ export async function tokenFor(cluster: string, sts: STSClient): Promise<string>
       query: { Action: 'GetCallerIdentity', Version: '2011-06-15' },
       headers: { host: hostname, [CLUSTER_HEADER]: cluster },
     },
-    { expiresIn: URL_EXPIRES_SECONDS, unhoistableHeaders: new Set([CLUSTER_HEADER]) },
+    { expiresIn: URL_EXPIRES_SECONDS },
   );
   const url = `https://${hostname}/?${new URLSearchParams(query as Record<string, string>)}`;
   return `${TOKEN_PREFIX}${Buffer.from(url).toString('base64url')}`;

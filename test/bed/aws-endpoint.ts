@@ -142,7 +142,8 @@ export async function startAwsEndpoint({
     const expiresAt = now() + settings.sessionSeconds * 1000;
     // Recognisable, wherever they may turn up.
     const secretAccessKey = `secret-access-key-${randomBytes(16).toString('hex')}`;
-    const sessionToken = `session-token-${randomBytes(200).toString('base64url')}`;
+    // With what URLs have to escape, and about as long as STS' own.
+    const sessionToken = `session-token-${randomBytes(20).toString('hex')}/+${randomBytes(900).toString('base64')}`;
     // As STS has them: without the role's path (IAM User Guide, "IAM identifiers").
     const [, partition = 'aws', owner = account, roleName = role] =
       /^arn:([^:]+):iam::(\d+):role\/(?:.*\/)?([^/]+)$/.exec(role) ?? [];
