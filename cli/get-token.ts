@@ -1,7 +1,11 @@
 // A token for a keyless cluster, as kubectl asks its exec plugins for one.
-import { GetWebIdentityTokenCommand, STSClient } from '@aws-sdk/client-sts';
-import { audienceOf, DEFAULT_STAGE, SIGNING_ALGORITHM, TOKEN_SECONDS } from '../contract/keyless.ts';
+import { STSClient } from '@aws-sdk/client-sts';
+import { DEFAULT_STAGE } from '../contract/keyless.ts';
+import { webIdentityToken } from '../functions/refresher/web-identity.ts';
 import { type Command, readOptions } from './command.ts';
+
+/** Somebody waits at a terminal. The SDK itself would for ever. */
+const PATIENCE_MS = 10_000;
 
 export const getToken: Command = {
   summary: 'a token for a keyless cluster, for kubectl',
@@ -26,18 +30,19 @@ Has STS sign a token for whoever runs it, and prints it as an ExecCredential
   async run(args) {
     const { cluster, stage = DEFAULT_STAGE, region } = readOptions(args, ['cluster'], ['stage', 'region']);
     const sts = new STSClient(region === undefined ? {} : { region });
-    const { WebIdentityToken: token, Expiration } = await sts.send(
-      new GetWebIdentityTokenCommand({
-        Audience: [audienceOf(stage, cluster)],
-        DurationSeconds: TOKEN_SECONDS,
-        SigningAlgorithm: SIGNING_ALGORITHM,
-      }),
+    await sts.config.region().catch(() => {
+      throw new Error('no AWS region: give --region, or set AWS_REGION');
+    });
+    const { token, expiresAt } = await webIdentityToken(
+      sts,
+      { stage, cluster },
+      AbortSignal.timeout(PATIENCE_MS),
     );
     return JSON.stringify({
       apiVersion: 'client.authentication.k8s.io/v1',
       kind: 'ExecCredential',
       // Kubernetes' times have no fractions of a second.
-      status: { token, expirationTimestamp: Expiration?.toISOString().replace(/\.\d+Z$/, 'Z') },
+      status: { token, expirationTimestamp: expiresAt?.toISOString().replace(/\.\d+Z$/, 'Z') },
     });
   },
 };

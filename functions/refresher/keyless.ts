@@ -1,8 +1,8 @@
 // Keyless clusters: tokens that STS signs for the refresher's own role, for API servers that trust its account's issuer
 // (AWS' outbound web identity federation). Nothing is stored on either side.
-import { GetWebIdentityTokenCommand, STSClient } from '@aws-sdk/client-sts';
-import { audienceOf, SIGNING_ALGORITHM, TOKEN_SECONDS } from '../../contract/keyless.ts';
+import { STSClient } from '@aws-sdk/client-sts';
 import { type KeylessIdentity, shown } from './exec.ts';
+import { webIdentityToken } from './web-identity.ts';
 
 export interface Keyless {
   /**
@@ -33,24 +33,8 @@ export function keylessTokens({
         );
       if (meantStage !== undefined && meantStage !== stage)
         throw new Error(`the kubeconfig is for the stage ${shown(meantStage)}, and this one is ${stage}`);
-      const command = new GetWebIdentityTokenCommand({
-        Audience: [audienceOf(stage, cluster)],
-        DurationSeconds: TOKEN_SECONDS,
-        SigningAlgorithm: SIGNING_ALGORITHM,
-      });
-      const { WebIdentityToken } = await sts.send(command, { abortSignal: signal }).catch((error: Error) => {
-        throw new Error(`STS gives no web identity token: ${error.name}: ${error.message}${hint(error)}`, {
-          cause: error,
-        });
-      });
-      if (!WebIdentityToken) throw new Error('STS gave no web identity token');
-      return WebIdentityToken;
+      const { token } = await webIdentityToken(sts, { stage, cluster }, signal);
+      return token;
     },
   };
-}
-
-function hint({ name }: Error): string {
-  return name === 'OutboundWebIdentityFederationDisabledException'
-    ? ' (aws iam enable-outbound-web-identity-federation switches it on for the account)'
-    : '';
 }

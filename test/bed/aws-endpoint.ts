@@ -68,6 +68,8 @@ export interface StsCall {
   readonly by: string;
   readonly region: string;
   readonly ok: boolean;
+  /** Of GetWebIdentityToken: by IAM's condition keys, what was asked for. */
+  readonly asked?: Readonly<Record<string, readonly string[]>>;
 }
 
 export interface AwsEndpoint extends AsyncDisposable {
@@ -249,6 +251,13 @@ export async function startAwsEndpoint({
       /^Audience\.member\.\d+$/.test(name) ? value : [],
     );
     const seconds = Number(form.get('DurationSeconds'));
+    const refusal = (() => {
+      if (!settings.issuer) return 'OutboundWebIdentityFederationDisabledException';
+      // No token outlives the session that asks for it.
+      return known && known.expiresAt < now() + seconds * 1000
+        ? 'SessionDurationEscalationException'
+        : undefined;
+    })();
     stsCalls.push({
       ...{ at: now(), action: 'GetWebIdentityToken', role: audiences.join(), externalId: undefined },
       ...{
@@ -256,14 +265,19 @@ export async function startAwsEndpoint({
         accessKeyId,
         by: known?.role ?? '',
         region: '',
-        ok: !!settings.issuer,
+        ok: !refusal,
+        asked: {
+          'sts:IdentityTokenAudience': audiences,
+          'sts:DurationSeconds': form.getAll('DurationSeconds'),
+          'sts:SigningAlgorithm': form.getAll('SigningAlgorithm'),
+        },
       },
     });
-    if (!settings.issuer)
+    if (refusal || !settings.issuer)
       return sendXml(
         response,
-        400,
-        '<ErrorResponse><Error><Type>Sender</Type><Code>OutboundWebIdentityFederationDisabledException</Code><Message>it is not enabled</Message></Error></ErrorResponse>',
+        403,
+        `<ErrorResponse><Error><Type>Sender</Type><Code>${refusal}</Code><Message>no token</Message></Error></ErrorResponse>`,
       );
     const token = settings.issuer.sign({
       sub: `arn:${partition}:iam::${owner}:role/${role}`,
