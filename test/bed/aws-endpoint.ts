@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { callerIdentity, type Principal } from './caller-identity.ts';
-import type { Issuer } from './web-identity.ts';
+import { type Conditions, type Issuer, Refusal, readRequest } from './web-identity.ts';
 
 export type EcrMode = 'ok' | 'throttle' | 'down' | 'hang' | 'denied';
 
@@ -35,6 +35,8 @@ export interface EcrSettings {
   principals: Record<string, Principal>;
   /** Signs web identity tokens, where the account has switched it on. */
   issuer: Pick<Issuer, 'sign'> | undefined;
+  /** Under which conditions it does, as the callers' role has them; absent: under any. */
+  webIdentityConditions: Conditions | undefined;
   /** Seconds that a session lives. */
   sessionSeconds: number;
   /** The only one that is taken, where one is set. */
@@ -115,6 +117,7 @@ export async function startAwsEndpoint({
     roles: {},
     principals: {},
     issuer: undefined,
+    webIdentityConditions: undefined,
     sessionSeconds: 3600,
     webIdentityToken: undefined,
     containerToken: undefined,
@@ -241,45 +244,49 @@ export async function startAwsEndpoint({
   /** GetWebIdentityToken: as the caller, whose `sub` is the role's ARN (IAM User Guide, outbound federation). */
   const webIdentity = (
     response: ServerResponse,
-    { accessKeyId, session: known }: Caller,
+    { accessKeyId, session: known, region }: Caller,
     form: URLSearchParams,
   ) => {
     const principal = settings.principals[accessKeyId] ?? known?.principal;
     const [, partition, owner, role] =
       /^arn:([^:]+):sts::(\d+):assumed-role\/([^/]+)\//.exec(principal?.arn ?? '') ?? [];
-    const audiences = [...form].flatMap(([name, value]) =>
-      /^Audience\.member\.\d+$/.test(name) ? value : [],
-    );
-    const seconds = Number(form.get('DurationSeconds'));
-    const refusal = (() => {
-      if (!settings.issuer) return 'OutboundWebIdentityFederationDisabledException';
-      // No token outlives the session that asks for it.
-      return known && known.expiresAt < now() + seconds * 1000
-        ? 'SessionDurationEscalationException'
-        : undefined;
+    const asked = (() => {
+      try {
+        if (!settings.issuer)
+          throw new Refusal('OutboundWebIdentityFederationDisabledException', 'it is not enabled');
+        const request = readRequest(form, settings.webIdentityConditions);
+        if (known && known.expiresAt < now() + request.seconds * 1000)
+          throw new Refusal(
+            'SessionDurationEscalationException',
+            'no token outlives the session that asks for it',
+          );
+        return { issuer: settings.issuer, ...request };
+      } catch (error) {
+        if (error instanceof Refusal) return error;
+        throw error;
+      }
     })();
+    const refused = asked instanceof Refusal;
     stsCalls.push({
-      ...{ at: now(), action: 'GetWebIdentityToken', role: audiences.join(), externalId: undefined },
-      ...{
-        webIdentityToken: undefined,
-        accessKeyId,
-        by: known?.role ?? '',
-        region: '',
-        ok: !refusal,
-        asked: {
-          'sts:IdentityTokenAudience': audiences,
-          'sts:DurationSeconds': form.getAll('DurationSeconds'),
-          'sts:SigningAlgorithm': form.getAll('SigningAlgorithm'),
-        },
+      ...{ at: now(), action: 'GetWebIdentityToken', externalId: undefined, webIdentityToken: undefined },
+      ...{ role: refused ? '' : asked.audiences.join(), accessKeyId, by: known?.role ?? '' },
+      ...{ region, ok: !refused },
+      asked: {
+        'sts:IdentityTokenAudience': [...form].flatMap(([name, value]) =>
+          name.startsWith('Audience.member.') ? value : [],
+        ),
+        'sts:DurationSeconds': form.getAll('DurationSeconds'),
+        'sts:SigningAlgorithm': form.getAll('SigningAlgorithm'),
       },
     });
-    if (refusal || !settings.issuer)
+    if (refused)
       return sendXml(
         response,
-        403,
-        `<ErrorResponse><Error><Type>Sender</Type><Code>${refusal}</Code><Message>no token</Message></Error></ErrorResponse>`,
+        asked.code === 'AccessDenied' ? 403 : 400,
+        `<ErrorResponse><Error><Type>Sender</Type><Code>${asked.code}</Code><Message>${asked.message.replaceAll('&', '&amp;')}</Message></Error></ErrorResponse>`,
       );
-    const token = settings.issuer.sign({
+    const { issuer, audiences, seconds } = asked;
+    const token = issuer.sign({
       sub: `arn:${partition}:iam::${owner}:role/${role}`,
       aud: audiences.length === 1 ? (audiences[0] ?? '') : audiences,
       expiresIn: seconds,

@@ -20,6 +20,86 @@ export interface Issuer extends AsyncDisposable {
   sign(claims: Claims): string;
 }
 
+/** Conditions of a statement, as they stand in a template: operators, their keys, and values. */
+export type Conditions = Readonly<Record<string, Readonly<Record<string, unknown>>>>;
+
+/** What is asked for, by the keys that conditions know it by (IAM User Guide, "outbound identity federation"). */
+interface Asked {
+  readonly 'sts:IdentityTokenAudience': readonly string[];
+  readonly 'sts:DurationSeconds': readonly string[];
+  readonly 'sts:SigningAlgorithm': readonly string[];
+}
+
+/** STS' refusal. */
+export class Refusal extends Error {
+  readonly code: string;
+
+  constructor(code: string, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/**
+ * Reads a GetWebIdentityToken request as STS does.
+ *
+ * @param conditions under which the caller may ask; absent: any
+ * @throws Refusal for parameters that STS does not take (STS API reference), or that the conditions do not allow
+ */
+export function readRequest(
+  form: URLSearchParams,
+  conditions: Conditions | undefined,
+): { audiences: readonly string[]; seconds: number } {
+  const audiences = [...form].flatMap(([name, value]) => (/^Audience\.member\.\d+$/.test(name) ? value : []));
+  const algorithm = form.get('SigningAlgorithm') ?? '';
+  const seconds = Number(form.get('DurationSeconds') ?? 300);
+  const isWellFormed =
+    audiences.length >= 1 &&
+    audiences.length <= 10 &&
+    audiences.every(({ length }) => length >= 1 && length <= 1_000) &&
+    ['RS256', 'ES384'].includes(algorithm) &&
+    Number.isInteger(seconds) &&
+    seconds >= 60 &&
+    seconds <= 3_600;
+  if (!isWellFormed) throw new Refusal('ValidationError', `${form} does not fit`);
+  const asked: Asked = {
+    'sts:IdentityTokenAudience': audiences,
+    'sts:DurationSeconds': [String(seconds)],
+    'sts:SigningAlgorithm': [algorithm],
+  };
+  if (conditions && !hold(conditions, asked))
+    throw new Refusal('AccessDenied', 'not authorized to perform: sts:GetWebIdentityToken on resource: *');
+  if (algorithm !== 'ES384') throw new Refusal('ValidationError', `this one does not sign with ${algorithm}`);
+  return { audiences, seconds };
+}
+
+/** Whether all conditions are met, of the operators that are used here (IAM User Guide, "condition operators"). */
+function hold(conditions: Conditions, asked: Asked): boolean {
+  return Object.entries(conditions).every(([operator, keys]) =>
+    Object.entries(keys).every(([key, wanted]) => {
+      const values = asked[key as keyof Asked] ?? [];
+      const texts = [wanted].flat().map(String);
+      const equalsOne = (value: string) => texts.includes(value);
+      switch (operator) {
+        case 'Null':
+          return equalsOne(String(values.length === 0));
+        case 'StringEquals':
+        case 'NumericEquals':
+          return values.length === 1 && values.every(equalsOne);
+        case 'ForAllValues:StringLike':
+          return values.every((value) => texts.some((pattern) => isLike(value, pattern)));
+        default:
+          throw new Error(`${operator} is not known here`);
+      }
+    }),
+  );
+}
+
+function isLike(value: string, pattern: string): boolean {
+  const source = RegExp.escape(pattern).replaceAll('\\*', '.*').replaceAll('\\?', '.');
+  return new RegExp(`^${source}$`, 's').test(value);
+}
+
 /** Starts one on a free loopback port. */
 export async function startIssuer(): Promise<Issuer> {
   const authority = await createAuthority('issuer');

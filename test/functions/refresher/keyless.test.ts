@@ -5,11 +5,12 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
+import { GetWebIdentityTokenCommand, STSClient } from '@aws-sdk/client-sts';
 import { Agent, request } from 'undici';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { parse, stringify } from 'yaml';
 import { buildCli } from '../../../cli/build.ts';
-import { audienceOf } from '../../../contract/keyless.ts';
+import { audienceOf, SIGNING_ALGORITHM, TOKEN_SECONDS } from '../../../contract/keyless.ts';
 import { readEvent } from '../../../functions/refresher/event.ts';
 import { keylessTokens } from '../../../functions/refresher/keyless.ts';
 import { run } from '../../../functions/refresher/run.ts';
@@ -17,7 +18,8 @@ import { CLUSTERS_PREFIX, ENVIRONMENT } from '../../../functions/refresher/setti
 import { type AwsEndpoint, startAwsEndpoint } from '../../bed/aws-endpoint.ts';
 import { type ControlPlane, startControlPlane } from '../../bed/control-plane.ts';
 import { tools } from '../../bed/toolchain.ts';
-import { type Issuer, startIssuer } from '../../bed/web-identity.ts';
+import { type Conditions, type Issuer, startIssuer } from '../../bed/web-identity.ts';
+import { resources, synth } from '../../infra/synth.ts';
 import { startEks } from '../eks.ts';
 import { bundleIn } from '../invoke-bundle.ts';
 import { startMemoryTable } from '../memory-table.ts';
@@ -53,6 +55,7 @@ beforeAll(async () => {
   stack.use(issuer);
   stack.use(aws);
   aws.settings.issuer = issuer;
+  aws.settings.webIdentityConditions = grantOf(STAGE);
   aws.settings.principals[KEY] = PRINCIPAL;
   env = {
     ...aws.env,
@@ -65,7 +68,7 @@ beforeAll(async () => {
   for (const [name, value] of Object.entries(env)) if (name.startsWith('AWS_')) vi.stubEnv(name, value);
   [a, b] = await Promise.all([
     startRealCluster({ authentication: await authenticationOf('a') }),
-    startControlPlane({ name: 'b', dir: join(dir, 'b'), authentication: await authenticationOf('b') }),
+    startControlPlane({ name: 'b', dir: join(dir, 'b'), authentication: await authenticationOf('b', 'v1') }),
   ]);
   stack.use(a);
   stack.use(b);
@@ -77,12 +80,28 @@ afterAll(async () => {
   await stack.disposeAsync();
 });
 
+/** What the CDK app lets the role of a stage ask STS for. */
+function grantOf(stage: string): Conditions {
+  const roles = Object.values(resources(synth({ keyless: true, stackName: stage }), 'AWS::IAM::Role'));
+  const policies = roles.flatMap(
+    ({ Properties }) =>
+      Properties.Policies as {
+        PolicyDocument: { Statement: { Action: unknown; Condition?: Conditions }[] };
+      }[],
+  );
+  const statement = policies
+    .flatMap(({ PolicyDocument }) => PolicyDocument.Statement)
+    .find(({ Action }) => Action === 'sts:GetWebIdentityToken');
+  if (!statement?.Condition) throw new Error('there is no grant');
+  return statement.Condition;
+}
+
 const cli = (...args: string[]) => promisify(execFile)(join(dir, 'bin', 'ecr-anywhere'), args, { env });
 
 /** What the command line prints, with the authority of the test's issuer. */
-async function authenticationOf(cluster: string): Promise<string> {
+async function authenticationOf(cluster: string, version = 'v1beta1'): Promise<string> {
   const { stdout } = await cli(
-    ...['authentication-config', '--cluster', cluster, '--stage', STAGE],
+    ...['authentication-config', '--cluster', cluster, '--stage', STAGE, '--api-version', version],
     ...['--issuer', issuer.url, '--role-arn', ROLE],
   );
   const config = parse(stdout);
@@ -193,6 +212,54 @@ test('kubectl works with the same kubeconfig, as the same member of the group', 
   await expect(kubectl('--namespace', 'team', 'delete', 'secret', 'pull')).rejects.toThrow(
     /Forbidden|forbidden/,
   );
+});
+
+test('the command line prints what kubectl caches until it expires', async () => {
+  const before = Date.now();
+  const { stdout, stderr } = await cli('get-token', '--cluster', 'a', '--stage', STAGE);
+  const { status, ...rest } = JSON.parse(stdout);
+  expect({ stderr, ...rest }).toEqual({
+    ...{ stderr: '', apiVersion: 'client.authentication.k8s.io/v1', kind: 'ExecCredential' },
+  });
+  const { iss, sub, aud } = JSON.parse(Buffer.from(status.token.split('.')[1], 'base64url').toString());
+  expect({ iss, sub, aud }).toEqual({ iss: issuer.url, sub: ROLE, aud: 'ecr-anywhere:Test:a' });
+  // As Kubernetes writes its times.
+  expect(status.expirationTimestamp).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
+  const seconds = (Date.parse(status.expirationTimestamp) - before) / 1000;
+  expect(seconds).toBeGreaterThan(TOKEN_SECONDS - 2);
+  expect(seconds).toBeLessThan(TOKEN_SECONDS + 60);
+  await cli('get-token', '--cluster', 'a', '--stage', STAGE, '--region', 'us-west-2');
+  expect(aws.stsCalls.slice(-2).map(({ region }) => region)).toEqual(['eu-central-1', 'us-west-2']);
+});
+
+describe('the refresher’s role may ask for', () => {
+  const request = {
+    Audience: [audienceOf(STAGE, 'a')],
+    DurationSeconds: TOKEN_SECONDS,
+    SigningAlgorithm: SIGNING_ALGORITHM,
+  };
+  const ask = (changes: object) =>
+    new STSClient({ region: 'eu-central-1' }).send(
+      new GetWebIdentityTokenCommand({ ...request, ...changes }),
+    );
+
+  test('a token for any clusters of its stage', async () => {
+    const names = ['a', 'team/b', 'c_d+e=f.g@h-i'].map((name) => audienceOf(STAGE, name));
+    for (const Audience of [...names.map((name) => [name]), names])
+      expect((await ask({ Audience })).WebIdentityToken).toMatch(/^eyJ/);
+  });
+
+  test.each([
+    { title: 'another stage', changes: { Audience: [audienceOf('Other', 'a')] } },
+    { title: 'a stage that begins alike', changes: { Audience: [audienceOf(`${STAGE}2`, 'a')] } },
+    { title: 'somebody else', changes: { Audience: ['sts.amazonaws.com'] } },
+    { title: 'a cluster and somebody else', changes: { Audience: [...request.Audience, 'vault'] } },
+    { title: 'a longer life', changes: { DurationSeconds: 3_600 } },
+    { title: 'a life that is not said', changes: { DurationSeconds: undefined } },
+    { title: 'another algorithm', changes: { SigningAlgorithm: 'RS256' } },
+  ])('and not for $title', async ({ changes }) => {
+    await expect(ask(changes)).rejects.toMatchObject({ name: 'AccessDenied' });
+  });
 });
 
 describe('the API server', () => {
