@@ -1,8 +1,9 @@
 // The command line's bundle: what it prints where, and its exit codes.
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
 import { buildCli } from '../../cli/build.ts';
@@ -17,6 +18,21 @@ function run(...args: string[]) {
   const { status, stdout, stderr } = spawnSync(bundle, args, { encoding: 'utf8', env });
   return { status, stdout, stderr };
 }
+
+test('the build writes the file that package.json links as ecr-anywhere', () => {
+  const root = new URL('../../', import.meta.url);
+  const { bin } = JSON.parse(readFileSync(new URL('package.json', root), 'utf8'));
+  const { status, stderr } = spawnSync(process.execPath, [fileURLToPath(new URL('cli/build.ts', root))], {
+    cwd: dir,
+    encoding: 'utf8',
+  });
+  expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+  const linked = spawnSync(join(dir, bin['ecr-anywhere']), ['--help'], {
+    encoding: 'utf8',
+    env: { PATH: `${dirname(process.execPath)}:/usr/bin:/bin` },
+  });
+  expect(linked.stdout).toContain('Usage: ecr-anywhere COMMAND');
+});
 
 describe('help', () => {
   test.each(['--help', '-h', 'help'])('%s lists the commands', (arg) => {
