@@ -19,6 +19,11 @@ export interface ClusterIdentityProps {
   readonly namespace?: string | undefined;
   /** The webhook's ServiceAccount: the release's full name. Default: ecr-anywhere. */
   readonly serviceAccount?: string | undefined;
+  /**
+   * SHA-1 sums, in hexadecimal, of the authority's certificate in the issuer's chain, up to five. AWS looks at them only
+   * where no public authority signed; without any, IAM takes the one that it is shown when the provider is made.
+   */
+  readonly thumbprints?: readonly string[] | undefined;
 }
 
 /** STS' own, as the chart asks for it. */
@@ -30,8 +35,13 @@ export class ClusterIdentity extends Construct {
 
   constructor(scope: Construct, id: string, props: ClusterIdentityProps) {
     super(scope, id);
-    const { issuer, repositories, namespace = 'ecr-anywhere', serviceAccount = 'ecr-anywhere' } = props;
-    const provider = new CfnOIDCProvider(this, 'Issuer', { url: issuer, clientIdList: [AUDIENCE] });
+    const { issuer, repositories, thumbprints } = props;
+    const { namespace = 'ecr-anywhere', serviceAccount = 'ecr-anywhere' } = props;
+    const provider = new CfnOIDCProvider(this, 'Issuer', {
+      url: issuer,
+      clientIdList: [AUDIENCE],
+      ...(thumbprints && { thumbprintList: [...thumbprints] }),
+    });
     const key = issuer.replace(/^https:\/\//, '');
     this.role = new Role(this, 'Role', {
       description: `The webhook of ECR Anywhere in the cluster whose issuer is ${issuer}`.slice(0, 1_000),

@@ -35,6 +35,38 @@ const fromJson = (value: unknown) => {
   }
 };
 
+/** Names of Kubernetes (RFC 1123). */
+const dnsName = z.string().regex(/^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/, 'must be a name of Kubernetes');
+
+const Webhook = z.strictObject({
+  name: z.string().regex(/^[A-Za-z0-9-]*[A-Za-z0-9][A-Za-z0-9-]*$/, 'must be letters, digits and hyphens'),
+  issuer: z
+    .url({ protocol: /^https$/, error: 'must be an https URL' })
+    .refine(
+      (url) => !/[?#]|\/$/.test(url),
+      'must be as the cluster writes it in its tokens: no query, no slash at the end',
+    )
+    // IAM API reference, CreateOpenIDConnectProvider.
+    .refine(
+      (url) => /^https:\/\/[a-z0-9.-]+(\/|$)/.test(url),
+      'must be a host, in small letters, and no port',
+    ),
+  repositories: z
+    .array(z.string().regex(/^[a-z0-9*][a-z0-9._/*-]*$/, 'must be names of repositories'))
+    .min(1),
+  namespace: dnsName.optional(),
+  serviceAccount: dnsName.optional(),
+  thumbprints: z
+    .array(z.string().regex(/^[0-9A-Fa-f]{40}$/, 'must be SHA-1 sums of certificates, 40 hexadecimal digits'))
+    .min(1)
+    .max(5)
+    .optional(),
+});
+
+type Webhook = z.infer<typeof Webhook>;
+const differ = (keyOf: (webhook: Webhook) => string) => (webhooks: readonly Webhook[]) =>
+  new Set(webhooks.map(keyOf)).size === webhooks.length;
+
 const Settings = z.object({
   /** Name of the CloudFormation stack; a second stage in the same account and region takes another. */
   stackName: z
@@ -66,28 +98,24 @@ const Settings = z.object({
   /** Whether clusters may be keyless: the refresher may have STS sign tokens for them. docs/keyless.md. */
   keyless: flag.default(false),
   /**
-   * Clusters whose webhooks get an identity: a list of {"name", "issuer", "repositories"}, and where the chart is not
-   * installed as README.md says, {"namespace", "serviceAccount"}. docs/keyless.md.
+   * Clusters whose webhooks get an identity: a list of {"name", "issuer", "repositories"}, where the chart is not
+   * installed as README.md says {"namespace", "serviceAccount"}, and for an issuer with a certificate of its own making
+   * {"thumbprints"}. docs/keyless.md.
    */
   webhooks: z
     .preprocess(
       fromJson,
-      z.array(
-        z.strictObject({
-          name: z.string().regex(/^[A-Za-z0-9-]+$/, 'must be letters, digits and hyphens'),
-          issuer: z
-            .url({ protocol: /^https$/, error: 'must be an https URL' })
-            .refine(
-              (url) => !/[?#]|\/$/.test(url),
-              'must be as the cluster writes it in its tokens: no query, no slash at the end',
-            ),
-          repositories: z
-            .array(z.string().regex(/^[a-z0-9*][a-z0-9._/*-]*$/, 'must be names of repositories'))
-            .min(1),
-          namespace: z.string().optional(),
-          serviceAccount: z.string().optional(),
-        }),
-      ),
+      z
+        .array(Webhook)
+        // CloudFormation's names of outputs have no hyphens.
+        .refine(
+          differ(({ name }) => name.replaceAll('-', '')),
+          'name: each cluster needs another, also without the hyphens',
+        )
+        .refine(
+          differ(({ issuer }) => issuer),
+          'issuer: an account has one provider for each',
+        ),
     )
     .default([]),
   /** Whether clusters may be on loopback and link-local addresses: for tests on one machine only. */

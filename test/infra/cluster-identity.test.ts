@@ -11,6 +11,7 @@ const template = synth({
       repositories: ['*'],
       namespace: 'platform',
       serviceAccount: 'pulls',
+      thumbprints: ['0123456789abcdef0123456789ABCDEF01234567'],
     },
   ]),
 });
@@ -19,7 +20,11 @@ test('each issuer is trusted for AWS’ audience', () => {
   const providers = Object.values(resources(template, 'AWS::IAM::OIDCProvider'));
   expect(providers.map(({ Properties }) => Properties)).toEqual([
     { Url: 'https://oidc.example.com/k3s', ClientIdList: ['sts.amazonaws.com'] },
-    { Url: 'https://gpu.example.com', ClientIdList: ['sts.amazonaws.com'] },
+    {
+      Url: 'https://gpu.example.com',
+      ClientIdList: ['sts.amazonaws.com'],
+      ThumbprintList: ['0123456789abcdef0123456789ABCDEF01234567'],
+    },
   ]);
 });
 
@@ -81,21 +86,38 @@ test('outputs name the roles, for the chart', () => {
   );
 });
 
+const WEBHOOK = { name: 'a', issuer: 'https://a.example', repositories: ['a'] };
+
 test.each([
-  { title: 'no list', webhooks: 'k3s' },
+  { title: 'no list', webhooks: 'k3s', says: 'expected array' },
+  { title: 'an issuer without TLS', but: { issuer: 'http://a.example' }, says: 'https URL' },
+  { title: 'an issuer with a slash at its end', but: { issuer: 'https://a.example/' }, says: 'no slash' },
+  { title: 'an issuer with a port', but: { issuer: 'https://a.example:6443' }, says: 'no port' },
+  { title: 'an issuer with a user', but: { issuer: 'https://me@a.example' }, says: 'must be a host' },
+  { title: 'an issuer in capitals', but: { issuer: 'https://A.example' }, says: 'small letters' },
+  { title: 'no repositories', but: { repositories: [] }, says: 'repositories' },
+  { title: 'a repository with its host', but: { repositories: ['x:y'] }, says: 'names of repositories' },
+  { title: 'a pattern for a namespace', but: { namespace: '*' }, says: 'namespace: must be a name of' },
   {
-    title: 'an issuer without TLS',
-    webhooks: [{ name: 'a', issuer: 'http://a.example', repositories: ['a'] }],
+    title: 'an empty ServiceAccount',
+    but: { serviceAccount: '' },
+    says: 'serviceAccount: must be a name of',
+  },
+  { title: 'a thumbprint with colons', but: { thumbprints: ['01:23'] }, says: '40 hexadecimal digits' },
+  { title: 'a name of hyphens', but: { name: '-' }, says: 'name: must be' },
+  { title: 'a mistyped field', but: { role: 'x' }, says: 'role' },
+  {
+    title: 'one name twice, in CloudFormation',
+    webhooks: [WEBHOOK, { ...WEBHOOK, name: '-a', issuer: 'https://b.example' }],
+    says: 'each cluster needs another',
   },
   {
-    title: 'an issuer with a slash at its end',
-    webhooks: [{ name: 'a', issuer: 'https://a.example/', repositories: ['a'] }],
+    title: 'one issuer twice',
+    webhooks: [WEBHOOK, { ...WEBHOOK, name: 'b' }],
+    says: 'one provider for each',
   },
-  { title: 'no repositories', webhooks: [{ name: 'a', issuer: 'https://a.example', repositories: [] }] },
-  {
-    title: 'a mistyped field',
-    webhooks: [{ name: 'a', issuer: 'https://a.example', repositories: ['a'], role: 'x' }],
-  },
-])('refuses $title by name', ({ webhooks }) => {
-  expect(() => synth({ webhooks })).toThrow(/webhooks/);
+])('refuses $title by name', ({ webhooks, but, says }) => {
+  const refused = () => synth({ webhooks: webhooks ?? [{ ...WEBHOOK, ...but }] });
+  expect(refused).toThrow(/- webhooks/);
+  expect(refused).toThrow(says);
 });
