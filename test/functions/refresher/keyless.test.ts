@@ -1,7 +1,9 @@
 // Clusters with no credential registered: two real API servers that trust the issuer of an AWS account, the refresher's
 // run, kubectl with the command line, and everybody else's tokens.
 import { execFile } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
@@ -67,7 +69,7 @@ beforeAll(async () => {
   };
   for (const [name, value] of Object.entries(env)) if (name.startsWith('AWS_')) vi.stubEnv(name, value);
   [a, b] = await Promise.all([
-    startRealCluster({ authentication: await authenticationOf('a') }),
+    startRealCluster({ authentication: await authenticationOf('a', 'v1beta1') }),
     startControlPlane({ name: 'b', dir: join(dir, 'b'), authentication: await authenticationOf('b', 'v1') }),
   ]);
   stack.use(a);
@@ -99,9 +101,9 @@ function grantOf(stage: string): Conditions {
 const cli = (...args: string[]) => promisify(execFile)(join(dir, 'bin', 'ecr-anywhere'), args, { env });
 
 /** What the command line prints, with the authority of the test's issuer. */
-async function authenticationOf(cluster: string, version = 'v1beta1'): Promise<string> {
+async function authenticationOf(cluster: string, apiVersion: string): Promise<string> {
   const { stdout } = await cli(
-    ...['authentication-config', '--cluster', cluster, '--stage', STAGE, '--api-version', version],
+    ...['authentication-config', '--cluster', cluster, '--stage', STAGE, '--api-version', apiVersion],
     ...['--issuer', issuer.url, '--role-arn', ROLE],
   );
   const config = parse(stdout);
@@ -133,7 +135,12 @@ function kubeconfigOf({ server, caPem }: ControlPlane, cluster: string, stage = 
 }
 
 /** A run over clusters by their registered names. */
-async function runOn(clusters: Readonly<Record<string, string>>, event: object = {}, stage?: string | null) {
+async function runOn(
+  clusters: Readonly<Record<string, string>>,
+  event: object = {},
+  stage?: string | null,
+  clusterDeadlineMs = 20_000,
+) {
   const secrets = Object.entries(clusters).map(([name, text]) => [`${CLUSTERS_PREFIX}${name}`, text]);
   await using registry = await startSecretsManager(Object.fromEntries(secrets));
   const keyless = keylessTokens({
@@ -144,7 +151,7 @@ async function runOn(clusters: Readonly<Record<string, string>>, event: object =
     { secrets: registry.client, eks: NO_EKS, keyless },
     readEvent(event),
     {
-      clusterDeadlineMs: 20_000,
+      clusterDeadlineMs,
       clusterConcurrency: 5,
       region: 'eu-central-1',
       allowLocalServers: true,
@@ -346,6 +353,28 @@ describe('a run', () => {
     expect(other?.reason).toBe('the kubeconfig is for the stage Other, and this one is Test');
     const [none] = await runOn({ a: kubeconfigOf(a.controlPlane, 'a') }, {}, null);
     expect(none?.reason).toBe('"ecr-anywhere get-token" needs the CDK setting keyless');
+  });
+
+  test('an STS that is silent costs the turn, and the clusters of another kind nothing', async () => {
+    const silent = createServer(() => {}).listen(0, '127.0.0.1');
+    await once(silent, 'listening');
+    const address = silent.address();
+    const port = typeof address === 'object' ? address?.port : undefined;
+    vi.stubEnv('AWS_ENDPOINT_URL_STS', `http://127.0.0.1:${port}`);
+    try {
+      const [keyless, other] = await runOn(
+        { a: kubeconfigOf(a.controlPlane, 'a'), other: a.kubeconfig },
+        {},
+        STAGE,
+        3_000,
+      );
+      expect(keyless?.reason).toBe("the cluster's time was up before it could be asked");
+      expect(other).toMatchObject({ served: true, failed: false });
+    } finally {
+      vi.stubEnv('AWS_ENDPOINT_URL_STS', aws.url);
+      silent.closeAllConnections();
+      silent.close();
+    }
   });
 
   test('an account that has not switched it on: with the way out', async () => {
