@@ -27,7 +27,8 @@ export function readiness(port: OwnPort): () => Promise<string | undefined> {
 
 async function problem({ host, port, serverName, trusted }: OwnPort): Promise<string | undefined> {
   const ca = trusted();
-  if (ca === '') return 'the webhook configuration has no caBundle yet, or is not there';
+  if (ca === '')
+    return 'the webhook configuration has no caBundle yet, is not there, or is of another tls.mode';
   return new Promise((resolve) => {
     const socket: TLSSocket = connect({
       host,

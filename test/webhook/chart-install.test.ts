@@ -61,10 +61,12 @@ async function left(): Promise<string[]> {
   );
 }
 
+const caBundle = async () =>
+  (await admin<{ webhooks: { clientConfig: { caBundle?: string } }[] }>('GET', CONFIGURATION)).webhooks[0]
+    ?.clientConfig.caBundle;
 const certificates = async () => ({
   secret: (await admin<{ data: object }>('GET', SECRET)).data,
-  caBundle: (await admin<{ webhooks: { clientConfig: { caBundle: string } }[] }>('GET', CONFIGURATION))
-    .webhooks[0]?.clientConfig.caBundle,
+  caBundle: await caBundle(),
 });
 
 /** As GitOps tools do: rendered, and applied again. */
@@ -176,6 +178,17 @@ describe.each(VERSIONS)('Helm %i', (version) => {
     await admissions.more(20);
     expect(admissions.failures).toEqual([]);
     expect(await certificates()).toEqual(before);
+  });
+
+  test('another mode, and back: as the documentation says, and caBundle is what the mode says', async () => {
+    const force = version === 4 ? ['--force-conflicts'] : [];
+    const pem = Buffer.from('-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n').toString('base64');
+    const values = ['tls.mode=provided', `tls.caBundle=${pem}`];
+    await runHelm(cluster, ['upgrade', RELEASE, ...force], { version, values });
+    await eventually(async () => (await caBundle()) === pem);
+    await runHelm(cluster, ['upgrade', RELEASE, ...force], { version });
+    await eventually(async () => ![undefined, pem].includes(await caBundle()), 12_000);
+    admissions.forgetFailures();
   });
 
   test('uninstalled, it leaves nothing, and denies nothing while it goes', async () => {

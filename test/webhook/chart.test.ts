@@ -423,6 +423,13 @@ describe('tls.mode', () => {
     expect(find(all, 'Issuer')).toMatchObject({ spec: { ca: { secretName: `${NAME}-ca` } } });
   });
 
+  test('cert-manager with an issuer of another group', async () => {
+    const issuerRef = { name: 'pca', kind: 'AWSPCAClusterIssuer', group: 'awspca.cert-manager.io' };
+    const set = Object.entries(issuerRef).map(([key, value]) => [`tls.certManager.issuerRef.${key}`, value]);
+    const all = await manifests({ 'tls.mode': 'cert-manager', ...Object.fromEntries(set) });
+    expect(find(all, 'Certificate')).toMatchObject({ spec: { issuerRef } });
+  });
+
   test('cert-manager with an issuer of the user’s: none of the chart’s', async () => {
     const issuer = 'tls.certManager.issuerRef';
     const all = await manifests({
@@ -458,6 +465,22 @@ describe('where the network is special', () => {
     const [container] = podOf(await manifests({ 'webhook.port': '10250' })).template.spec.containers;
     expect(container.ports[0]).toMatchObject({ name: 'webhook', containerPort: 10250 });
     expect(container.env).toContainEqual({ name: 'PORT', value: '10250' });
+  });
+
+  test('a port that only root may listen on: the pod’s own network is told otherwise', async () => {
+    const sysctls = [{ name: 'net.ipv4.ip_unprivileged_port_start', value: '0' }];
+    for (const [values, expected] of [
+      [{}, undefined],
+      [{ 'webhook.port': '1024', 'metrics.port': '0' }, undefined],
+      [{ 'webhook.port': '443' }, sysctls],
+      [{ 'metrics.port': '1023' }, sysctls],
+    ] as const) {
+      const { spec } = podOf(await manifests(values)).template as unknown as {
+        spec: { securityContext: { runAsUser: number; sysctls?: object[] } };
+      };
+      expect(spec.securityContext.sysctls).toEqual(expected);
+      expect(spec.securityContext.runAsUser).toBe(65532);
+    }
   });
 
   test('the node’s network: another DNS policy, and no pod more than there is room for', async () => {
@@ -506,6 +529,12 @@ describe('where the network is special', () => {
           },
           { ports: [{ port: 'metrics' }] },
         ],
+        egress: expect.arrayContaining([
+          {
+            to: [{ ipBlock: { cidr: '169.254.170.23/32' } }, { ipBlock: { cidr: 'fd00:ec2::23/128' } }],
+            ports: [{ port: 80, protocol: 'TCP' }],
+          },
+        ]),
       },
     });
   });
@@ -522,6 +551,34 @@ test('alerts ask for metrics that there are', async () => {
   expect(find(all, 'Service')).toMatchObject({
     spec: { ports: [{}, { name: 'metrics', targetPort: 'metrics' }] },
   });
+});
+
+test('no alerts where there are no metrics: they could only ever say that no replica is up', async () => {
+  const all = await manifests({ 'metrics.prometheusRule.enabled': 'true', 'metrics.port': '0' });
+  expect(all.filter(({ kind }) => kind === 'PrometheusRule')).toEqual([]);
+});
+
+test.each([
+  { values: {}, asks: 'default' },
+  {
+    values: { 'registries[0].host': 'public.ecr.aws', 'registries[0].namespaces': '{team-*,shop}' },
+    asks: 'team-x',
+  },
+  {
+    values: {
+      'registries[0].host': 'public.ecr.aws',
+      'registries[0].namespaces': '{shop}',
+      'test.namespace': 'billing',
+    },
+    asks: 'billing',
+  },
+])('helm test asks for a namespace that is entitled to something: $asks', async ({ values, asks }) => {
+  const { containers } = find<Manifest & { spec: { containers: [Container] } }>(
+    await manifests(values as Record<string, string>),
+    'Pod',
+    `${NAME}-test`,
+  ).spec;
+  expect(containers[0].env).toContainEqual({ name: 'TEST_NAMESPACE', value: asks });
 });
 
 test('what need not wait does not: unlabelled ones and those on their way out, but for the refresher', () => {
@@ -645,10 +702,15 @@ describe('what is missing or wrong is said', () => {
     },
     { key: 'tls.caBundle', value: CA, says: /tls\.mode is self, which needs none/ },
     { key: 'tls.mode', value: 'auto', says: /mode/ },
-    { key: 'tls.certManager.issuerRef.kind', value: 'CA', says: /kind/ },
+    { key: 'tls.certManager.issuerRef.kind', value: 'issuer', says: /kind/ },
     { key: 'networkPolicy.apiServers', value: '{api}', says: /apiServers/ },
     { key: 'proxy.httpsProxy', value: 'proxy', says: /httpsProxy/ },
     { key: 'dnsPolicy', value: 'Cluster', says: /dnsPolicy/ },
+    // The API server would want a dnsConfig with it, for which there is no value.
+    { key: 'dnsPolicy', value: 'None', says: /dnsPolicy/ },
+    { key: 'webhook.port', value: '9090', says: /both 9090/ },
+    { key: 'hostNetwork=true,webhook.port', value: '443', says: /only root may listen on/ },
+    { key: 'hostNetwork=true,metrics.port', value: '80', says: /only root may listen on/ },
     { key: 'webhook.port', value: '0', says: /port/ },
     { key: 'metrics.serviceMonitor.interval', value: 'often', says: /interval/ },
     { key: 'replica', value: '3', says: /replica/ },

@@ -15,6 +15,9 @@ const FIELD_MANAGER = 'ecr-anywhere-webhook';
 /** A command to exchange the authority: an annotation of the Secret, set by people. */
 export const ROTATE_ANNOTATION = 'ecr-anywhere.centml.ai/rotate-ca';
 
+/** Who looks after the caBundle: an annotation of the configuration, set by the chart. */
+export const MODE_ANNOTATION = 'ecr-anywhere.centml.ai/tls-mode';
+
 /** Where they are, and how the API server is reached. */
 export interface ObjectsSettings {
   /** Such as https://10.96.0.1:443. */
@@ -121,11 +124,17 @@ export class OwnObjects {
     return this.#write(`${this.#secretPath()}?fieldManager=${FIELD_MANAGER}`, patch, MERGE_PATCH);
   }
 
-  /** The configuration; undefined where there is none, or none with our webhook. @throws RequestError */
+  /**
+   * The configuration; undefined where there is none, none with our webhook, or one of another tls.mode: then this is
+   * a pod of before, and the caBundle is somebody else's.
+   *
+   * @throws RequestError
+   */
   async configuration(): Promise<Configuration | undefined> {
     const answer = await this.#ask('GET', this.#configurationPath());
     if (answer === undefined) return undefined;
     const { metadata, webhooks } = ConfigurationObject.parse(answer);
+    if (metadata.annotations?.[MODE_ANNOTATION] !== 'self') return undefined;
     const index = (webhooks ?? []).findIndex(({ name }) => name === this.#settings.webhook);
     if (index < 0) return undefined;
     const caBundle = Buffer.from(webhooks?.[index]?.clientConfig.caBundle ?? '', 'base64').toString();

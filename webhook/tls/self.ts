@@ -12,8 +12,8 @@ const LOOK_AGAIN_MS = 5_000;
 /** Replicas that were started together do not stay together. */
 const JITTER_MS = 1_000;
 const FIRST_LOOK_AGAIN_MS = 1_000;
-/** So long a start may wait for the API server. */
-const FIRST_PAIR_WITHIN_MS = 60_000;
+/** So long a start may wait for the API server: nobody answers liveness probes meanwhile, and three end it unheard. */
+const FIRST_PAIR_WITHIN_MS = 18_000;
 /** Replicas that lose a race look at what the winner did; more than a few in a row are no race. */
 const MAX_STEPS = 10;
 
@@ -22,7 +22,7 @@ const MAX_STEPS = 10;
  *
  * @param name the DNS name that the API servers call
  * @param onPair hears of each new certificate
- * @throws Error where none could be had for a minute
+ * @throws Error where none could be had for a while
  */
 export async function selfTls(
   objects: OwnObjects,

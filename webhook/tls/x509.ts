@@ -12,6 +12,8 @@ export const SERVING_LIFETIME_MS = 30 * DAY_MS;
 export const BACKDATED_MS = DAY_MS;
 
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
+/** The same curve, as Node calls it. */
+const NODE_CURVE = 'prime256v1';
 
 /** Makes a certificate authority. @param now milliseconds since the epoch */
 export async function newAuthority(now: number): Promise<KeyPair> {
@@ -78,6 +80,9 @@ export function authorityProblem({ cert, key }: Partial<KeyPair>, now: number): 
   const certificate = certificateOf(cert);
   if (!certificate) return 'is no certificate';
   if (!certificate.ca) return 'is the certificate of no authority';
+  // One of somebody else's, which newServing could not sign with.
+  if (certificate.publicKey.asymmetricKeyDetails?.namedCurve !== NODE_CURVE)
+    return 'has a key of another kind than P-256';
   return keyProblem(certificate, key) ?? expired(certificate, now);
 }
 

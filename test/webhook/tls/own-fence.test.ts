@@ -50,6 +50,9 @@ beforeAll(async () => {
   await admin('POST', SECRETS, { metadata: { name: 'aws-keys' }, stringData: { key: 'x' } });
   // A policy is in force a second or two after it was made.
   await eventually(async () => (await setLabel()).status === 403);
+  const label = { metadata: { labels: { probe: 'x' } } };
+  await eventually(async () => (await webhook('PATCH', OWN_SECRET, label, MERGE)).status === 403);
+  await admin('PATCH', OWN_SECRET, { metadata: { labels: { probe: null } } }, MERGE);
 });
 afterAll(() => stack.disposeAsync());
 
@@ -178,6 +181,7 @@ describe('everything else of its configuration stays', () => {
     { what: 'no labels', metadata: { labels: null } },
     { what: 'annotations', metadata: { annotations: { 'cert-manager.io/inject-ca-from': 'elsewhere/x' } } },
     { what: 'finalizers', metadata: { finalizers: ['example.com/x'] } },
+    { what: 'generateName', metadata: { generateName: 'x-' } },
     {
       what: 'owner references',
       metadata: {
@@ -308,6 +312,88 @@ describe('Secrets', () => {
     const path = `/api/v1/namespaces/${namespace}/secrets/${name}?fieldManager=x`;
     const secret = { apiVersion: 'v1', kind: 'Secret', metadata: { name } };
     await isRefused(webhook('PATCH', path, secret, APPLY), BY_RBAC);
+  });
+
+  const BY_SECRET_POLICY = /ValidatingAdmissionPolicy 'ecr-anywhere-self-tls'/;
+
+  test.each([
+    // Kubernetes takes away what has an owner that is not there.
+    {
+      what: 'an owner',
+      change: {
+        metadata: {
+          ownerReferences: [
+            { apiVersion: 'v1', kind: 'ConfigMap', name: 'x', uid: '6d5f3a1e-0000-4000-8000-000000000000' },
+          ],
+        },
+      },
+    },
+    { what: 'a finalizer', change: { metadata: { finalizers: ['example.com/x'] } } },
+    { what: 'a label', change: { metadata: { labels: { x: 'y' } } } },
+    { what: 'no labels', change: { metadata: { labels: null } } },
+    { what: 'an annotation', change: { metadata: { annotations: { x: 'y' } } } },
+    { what: 'generateName', change: { metadata: { generateName: 'x-' } } },
+    { what: 'immutable', change: { immutable: true } },
+  ])('nothing of its own but data: $what', async ({ change }) => {
+    await isRefused(webhook('PATCH', OWN_SECRET, change, MERGE), BY_SECRET_POLICY);
+  });
+
+  test.each([
+    {
+      what: 'to be filled with the refresher’s token',
+      change: {
+        type: 'kubernetes.io/service-account-token',
+        metadata: { annotations: { 'kubernetes.io/service-account.name': `${RELEASE}-refresher` } },
+      },
+    },
+    { what: 'of another type', change: { type: 'example.com/x' } },
+    { what: 'with an annotation', change: { metadata: { annotations: { x: 'y' } } } },
+    { what: 'with a label', change: { metadata: { labels: { x: 'y' } } } },
+    { what: 'with a finalizer', change: { metadata: { finalizers: ['example.com/x'] } } },
+    {
+      what: 'with an owner',
+      change: {
+        metadata: {
+          ownerReferences: [
+            { apiVersion: 'v1', kind: 'ConfigMap', name: 'x', uid: '6d5f3a1e-0000-4000-8000-000000000000' },
+          ],
+        },
+      },
+    },
+    { what: 'immutable', change: { immutable: true } },
+  ])('where its own is gone it makes none $what', async ({ change }) => {
+    await admin('DELETE', OWN_SECRET);
+    const { metadata, ...rest } = change as { metadata?: object };
+    const name = `${RELEASE}-self-tls`;
+    const secret = { apiVersion: 'v1', kind: 'Secret', metadata: { name, ...metadata }, ...rest };
+    const applied = webhook('PATCH', `${OWN_SECRET}?fieldManager=x`, secret, APPLY);
+    await isRefused(applied, BY_SECRET_POLICY);
+  });
+
+  test('were its role wider, it would still be the only one', async () => {
+    await admin('POST', SECRETS, { metadata: { name: `${RELEASE}-self-tls` } });
+    await admin('POST', '/apis/rbac.authorization.k8s.io/v1/clusterroles', {
+      metadata: { name: 'wider-secrets' },
+      rules: [{ apiGroups: [''], resources: ['secrets'], verbs: ['*'] }],
+    });
+    await admin('POST', '/apis/rbac.authorization.k8s.io/v1/clusterrolebindings', {
+      metadata: { name: 'wider-secrets' },
+      roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'wider-secrets' },
+      subjects: [{ kind: 'ServiceAccount', name: RELEASE, namespace: NAMESPACE }],
+    });
+    await eventually(async () => (await webhook('GET', SECRETS)).status === 200);
+    await isRefused(webhook('DELETE', OWN_SECRET), BY_SECRET_POLICY);
+    await isRefused(
+      webhook('PATCH', `${SECRETS}/aws-keys`, { data: { x: 'eA==' } }, MERGE),
+      BY_SECRET_POLICY,
+    );
+    for (const namespace of [NAMESPACE, 'elsewhere']) {
+      const name = namespace === NAMESPACE ? 'another' : `${RELEASE}-self-tls`;
+      const path = `/api/v1/namespaces/${namespace}/secrets`;
+      await isRefused(webhook('POST', path, { metadata: { name } }), BY_SECRET_POLICY);
+    }
+    await admin('DELETE', '/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/wider-secrets');
+    await eventually(async () => (await webhook('GET', SECRETS)).status === 403);
   });
 
   test('but its own again', async () => {

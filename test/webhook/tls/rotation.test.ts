@@ -1,5 +1,7 @@
 // The table of what is done about the certificates, row by row and at each boundary.
-import { X509Certificate } from 'node:crypto';
+import 'reflect-metadata';
+import { type webcrypto, X509Certificate } from 'node:crypto';
+import * as x509 from '@peculiar/x509';
 import { beforeAll, describe, expect, test } from 'vitest';
 import {
   dataOf,
@@ -44,6 +46,36 @@ function step(material: Readonly<Record<string, unknown>> | Material, more: Part
   );
   const bundle = more.bundle ?? ('authority' in material ? trustedBy(material as Material) : '');
   return nextStep({ mine: undefined, command: undefined, name: NAME, now: NOW, ...more, stored, bundle });
+}
+
+/** An authority as companies have them. */
+async function ownAuthority(kind: 'rsa' | 'P-384'): Promise<object> {
+  const algorithm =
+    kind === 'rsa'
+      ? {
+          name: 'RSASSA-PKCS1-v1_5',
+          hash: 'SHA-256',
+          modulusLength: 2048,
+          publicExponent: new Uint8Array([1, 0, 1]),
+        }
+      : { name: 'ECDSA', namedCurve: kind, hash: 'SHA-384' };
+  const keys = (await crypto.subtle.generateKey(algorithm, true, [
+    'sign',
+    'verify',
+  ])) as webcrypto.CryptoKeyPair;
+  const cert = await x509.X509CertificateGenerator.createSelfSigned({
+    name: 'CN=company',
+    keys,
+    signingAlgorithm: algorithm,
+    notBefore: new Date(NOW - DAY),
+    notAfter: new Date(NOW + 400 * DAY),
+    extensions: [new x509.BasicConstraintsExtension(true, 0, true)],
+  });
+  const key = x509.PemConverter.encode(
+    await crypto.subtle.exportKey('pkcs8', keys.privateKey),
+    'PRIVATE KEY',
+  );
+  return { 'ca.crt': cert.toString('pem'), 'ca.key': key };
 }
 
 /** Whether it is whole: an authority, what it signed for the name, and keys that fit. */
@@ -92,6 +124,23 @@ test('a serving certificate never outlives its authority, nor is it older', asyn
   expect(first.validFromDate.getTime()).toBe(NOW - BACKDATED_MS);
 });
 
+test('the times that the documentation promises', () => {
+  expect([OVERLAP_MS, RENEWED_BEFORE_MS, EXCHANGED_BEFORE_MS]).toEqual([300_000, 10 * DAY, 365 * DAY]);
+});
+
+test('what a Secret shall not have is taken out of it', () => {
+  expect(dataOf(good)).toEqual({
+    'ca.crt': authority.cert,
+    'ca.key': authority.key,
+    'tls.crt': good.serving.cert,
+    'tls.key': good.serving.key,
+    'next-ca.crt': null,
+    'next-ca.key': null,
+    'previous-ca.crt': null,
+    rotated: null,
+  });
+});
+
 describe('a broken authority', () => {
   const broken: { what: string; data: () => Promise<object> | object; why: string }[] = [
     { what: 'nothing', data: () => ({ 'ca.crt': undefined, 'ca.key': undefined }), why: 'is missing' },
@@ -105,6 +154,13 @@ describe('a broken authority', () => {
     { what: 'another key', data: () => ({ 'ca.key': other.key }), why: 'and its key do not belong together' },
     { what: 'a garbled key', data: () => ({ 'ca.key': 'x' }), why: 'has no key that can be read' },
     { what: 'no key', data: () => ({ 'ca.key': undefined }), why: 'has no key that can be read' },
+    // With which nothing could be signed: neither the next certificate nor the one that is needed now.
+    {
+      what: 'one of RSA',
+      data: () => ownAuthority('rsa'),
+      why: 'has a key of another kind than P-256',
+    },
+    { what: 'one of P-384', data: () => ownAuthority('P-384'), why: 'has a key of another kind than P-256' },
     {
       what: 'an expired one',
       data: async () => {
@@ -126,6 +182,9 @@ describe('a broken authority', () => {
       expect([what, told]).toEqual(['new authority', `ca.crt ${why}`]);
       expectWhole(material);
       expect(material.authority.cert).not.toBe(authority.cert);
+      const during = { 'next-ca.crt': other.cert, 'next-ca.key': other.key, 'previous-ca.crt': other.cert };
+      const anew = await step({ ...(await data(change)), ...during });
+      expect([anew.material.next, anew.material.previous]).toEqual([undefined, undefined]);
     },
   );
 
@@ -302,6 +361,26 @@ describe('the exchange of the authority', () => {
     const { what, material } = await step({ ...dataOf(good), ...(next as Record<string, string>) });
     expect([what, material.next]).toEqual(['next authority dropped', undefined]);
     expectWhole(material);
+  });
+
+  test('a next one that has expired goes; a previous one, and the command that was followed, stay', async () => {
+    const next = await newAuthority(NOW - AUTHORITY_LIFETIME_MS);
+    const { what, why, material } = await step({ ...good, next, previous: other.cert, rotated: 'a' });
+    expect([what, why]).toEqual(['next authority dropped', 'next-ca.crt has expired']);
+    expect(material).toEqual({ ...good, next: undefined, previous: other.cert, rotated: 'a' });
+  });
+
+  test('the previous one stays for the serving certificate’s sake, however old the authority is', async () => {
+    const signs = await newAuthority(NOW - DAY);
+    const serving = await newServing(signs, NAME, NOW);
+    const signing: Material = { authority: signs, serving, previous: other.cert };
+    expect(await step(signing, { now: NOW + OVERLAP_MS - SECOND })).toMatchObject({ what: 'nothing' });
+  });
+
+  test('a command that comes while the next one begins to sign is not taken for followed', async () => {
+    const begun: Material = { ...good, next: other, rotated: 'a' };
+    const { what, material } = await step(begun, { now: NOW + OVERLAP_MS, command: 'b' });
+    expect([what, material.rotated]).toEqual(['next authority signs', 'a']);
   });
 
   test('a previous one that is broken goes at once', async () => {

@@ -304,6 +304,28 @@ describe('what is not theirs to keep', () => {
     );
   });
 
+  test('a caBundle of another tls.mode: a pod of before leaves it alone, and is not ready', async () => {
+    await using replicas = await start(1);
+    const [pod] = replicas.pods as [Pod];
+    const ours = await trusted();
+    const theirs = (await newAuthority(Date.now())).cert;
+    const key = 'ecr-anywhere.centml.ai/tls-mode';
+    const [webhook] = (
+      await admin<{ webhooks: [{ clientConfig: Record<string, unknown> }] }>('GET', CONFIGURATION)
+    ).webhooks;
+    const caBundle = Buffer.from(theirs).toString('base64');
+    await admin('PATCH', CONFIGURATION, {
+      metadata: { annotations: { [key]: 'provided' } },
+      webhooks: [{ ...webhook, clientConfig: { ...webhook.clientConfig, caBundle } }],
+    });
+    await eventually(async () => !(await pod.isReady()), LOOK_MS);
+    await sleep(LOOK_MS);
+    expect(await trusted()).toEqual([theirs.trim()]);
+    await admin('PATCH', CONFIGURATION, { metadata: { annotations: { [key]: 'self' } } });
+    await eventually(async () => (await trusted()).join() === ours.join(), LOOK_MS);
+    await eventually(() => pod.isReady());
+  });
+
   test('an expired Secret that nobody looked after: new certificates at the next start', async () => {
     const authority = await newAuthority(Date.now() - 3_651 * DAY);
     const { cert, key } = await newServing(authority, NAME, Date.now() - 40 * DAY);

@@ -133,6 +133,15 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
+{{/* Of the Secret that `helm test` asks for: one that the policy entitles to something. */}}
+{{- define "ecr-anywhere.testNamespace" -}}
+{{- $entitled := "default" -}}
+{{- with .Values.registries -}}
+{{- $entitled = first (first .).namespaces | replace "*" "x" -}}
+{{- end -}}
+{{ .Values.test.namespace | default $entitled }}
+{{- end -}}
+
 {{/* What the kubelet would mount by itself, with a token of an hour. */}}
 {{- define "ecr-anywhere.serviceAccountVolume" -}}
 projected:

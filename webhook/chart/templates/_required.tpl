@@ -32,6 +32,23 @@
 {{ .Values.aws.credentialsSecret }}
 {{- end -}}
 
+{{/* Not empty where a port is one that only root may listen on, unless the pod's own network is told otherwise. */}}
+{{- define "ecr-anywhere.privilegedPort" -}}
+{{- $ports := list (int .Values.webhook.port) -}}
+{{- with int .Values.metrics.port -}}{{- $ports = append $ports . -}}{{- end -}}
+{{- if ne (len $ports) (len (uniq $ports)) -}}
+{{- fail (printf "webhook.port and metrics.port are both %d: give one of them another" (first $ports)) -}}
+{{- end -}}
+{{- range $ports -}}
+{{- if lt . 1024 -}}
+{{- if $.Values.hostNetwork -}}
+{{- fail (printf "port %d is one that only root may listen on, and on the node's network (hostNetwork) that cannot be changed: choose one above 1023, such as 10250" .) -}}
+{{- end -}}
+true
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* A name of its own in mode self: whoever comes from another mode keeps that Secret. */}}
 {{- define "ecr-anywhere.tlsSecret" -}}
 {{- if and .Values.tls.caBundle (ne .Values.tls.mode "provided") -}}
