@@ -70,8 +70,6 @@ export interface StsCall {
   readonly by: string;
   readonly region: string;
   readonly ok: boolean;
-  /** Of GetWebIdentityToken: by IAM's condition keys, what was asked for. */
-  readonly asked?: Readonly<Record<string, readonly string[]>>;
 }
 
 export interface AwsEndpoint extends AsyncDisposable {
@@ -271,13 +269,6 @@ export async function startAwsEndpoint({
       ...{ at: now(), action: 'GetWebIdentityToken', externalId: undefined, webIdentityToken: undefined },
       ...{ role: refused ? '' : asked.audiences.join(), accessKeyId, by: known?.role ?? '' },
       ...{ region, ok: !refused },
-      asked: {
-        'sts:IdentityTokenAudience': [...form].flatMap(([name, value]) =>
-          name.startsWith('Audience.member.') ? value : [],
-        ),
-        'sts:DurationSeconds': form.getAll('DurationSeconds'),
-        'sts:SigningAlgorithm': form.getAll('SigningAlgorithm'),
-      },
     });
     if (refused)
       return sendXml(

@@ -86,7 +86,10 @@ test('an ExecCredential with a token for this cluster, of 15 minutes', async () 
 });
 
 test('the region is the option’s, before the environment’s', async () => {
+  await getToken();
+  await getToken({}, '--region', 'us-west-2');
   expect((await getToken({ AWS_REGION: undefined }, '--region', REGION)).code).toBe(0);
+  expect(aws.stsCalls.slice(-3).map(({ region }) => region)).toEqual([REGION, 'us-west-2', REGION]);
   const { code, stderr } = await getToken({ AWS_REGION: undefined });
   expect({ code, stderr }).toEqual({
     code: 1,

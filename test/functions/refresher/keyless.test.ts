@@ -221,24 +221,6 @@ test('kubectl works with the same kubeconfig, as the same member of the group', 
   );
 });
 
-test('the command line prints what kubectl caches until it expires', async () => {
-  const before = Date.now();
-  const { stdout, stderr } = await cli('get-token', '--cluster', 'a', '--stage', STAGE);
-  const { status, ...rest } = JSON.parse(stdout);
-  expect({ stderr, ...rest }).toEqual({
-    ...{ stderr: '', apiVersion: 'client.authentication.k8s.io/v1', kind: 'ExecCredential' },
-  });
-  const { iss, sub, aud } = JSON.parse(Buffer.from(status.token.split('.')[1], 'base64url').toString());
-  expect({ iss, sub, aud }).toEqual({ iss: issuer.url, sub: ROLE, aud: 'ecr-anywhere:Test:a' });
-  // As Kubernetes writes its times.
-  expect(status.expirationTimestamp).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
-  const seconds = (Date.parse(status.expirationTimestamp) - before) / 1000;
-  expect(seconds).toBeGreaterThan(TOKEN_SECONDS - 2);
-  expect(seconds).toBeLessThan(TOKEN_SECONDS + 60);
-  await cli('get-token', '--cluster', 'a', '--stage', STAGE, '--region', 'us-west-2');
-  expect(aws.stsCalls.slice(-2).map(({ region }) => region)).toEqual(['eu-central-1', 'us-west-2']);
-});
-
 describe('the refresher’s role may ask for', () => {
   const request = {
     Audience: [audienceOf(STAGE, 'a')],
