@@ -110,7 +110,9 @@ export function readExec(entry: unknown): EksIdentity | KeylessIdentity {
   const exec = Exec.safeParse(entry);
   if (!exec.success) throw new Error('is no exec entry: it needs a command');
   const { command, args, env } = exec.data;
-  const name = command.slice(command.search(/[^/\\]*$/)).replace(/\.exe$/, '');
+  const name = command
+    .slice(Math.max(command.lastIndexOf('/'), command.lastIndexOf('\\')) + 1)
+    .replace(/\.exe$/, '');
   const understood = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
   if (!understood) {
     throw new Error(

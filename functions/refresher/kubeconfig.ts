@@ -113,7 +113,8 @@ export function readKubeconfig(text: string, contextName?: string): RegisteredAc
   const server = check(Server, cluster, `cluster "${shown(context.cluster)}"`);
   const identity = check(Identity, user ?? {}, `user "${shown(context.user)}"`);
   return {
-    server: server.server.replace(/\/+$/, ''),
+    // Tried only where the slashes begin: from each of them, very many would take seconds.
+    server: server.server.replace(/(?<!\/)\/+$/, ''),
     ...(server['certificate-authority-data'] && { ca: server['certificate-authority-data'] }),
     ...(server['tls-server-name'] && { serverName: server['tls-server-name'] }),
     ...(server['proxy-url'] && { proxyUrl: server['proxy-url'] }),
@@ -182,13 +183,15 @@ function identityOf(user: z.infer<typeof Identity>, name: string): Credential {
 const PROBLEMS_NAMED = 5;
 /** What a secret of Secrets Manager can hold (Secrets Manager quotas). */
 const MAX_BYTES = 65_536;
+/** The parser looks for what an alias stands for in the whole document, for each of them. No tool writes any. */
+const MAX_ALIASES = 100;
 
 function load(text: string): unknown {
   if (text.length > MAX_BYTES) throw new KubeconfigError(`it is larger than ${MAX_BYTES} bytes`);
   try {
     const document = parsed(text);
     // Not the best that can be made of a document with errors, such as one that was cut off.
-    if (document.errors.length === 0 && !hasKeyTwice(document)) return document.toJS();
+    if (document.errors.length === 0 && isSound(document)) return document.toJS();
   } catch {
     // Nested deeper than can be followed, or aliases without end.
   }
@@ -196,20 +199,28 @@ function load(text: string): unknown {
   throw new KubeconfigError('it is not YAML');
 }
 
-/** Without the parser's own check of keys: it compares each with each other, which takes seconds for 64 KiB of them. */
+/**
+ * Without the parser's own check of keys: it compares each with each other, which takes seconds for 64 KiB of them.
+ * Nor are errors made pretty, which takes the whole line for each of them: they are not shown.
+ */
 function parsed(text: string) {
-  return parseDocument(text, { logLevel: 'error', uniqueKeys: false });
+  return parseDocument(text, { logLevel: 'error', uniqueKeys: false, prettyErrors: false });
 }
 
-function hasKeyTwice(document: ReturnType<typeof parsed>): boolean {
+/** Whether no key is there twice, and aliases are few. */
+function isSound(document: ReturnType<typeof parsed>): boolean {
+  let aliases = 0;
   let found = false;
+  const unless = (isFlawed: boolean) => {
+    found ||= isFlawed;
+    return isFlawed ? visit.BREAK : undefined;
+  };
   visit(document, {
-    Map(_, { items }) {
-      const keys = new Set(items.map(({ key }) => (isScalar(key) ? key.value : key)));
-      found ||= keys.size < items.length;
-    },
+    Alias: () => unless(++aliases > MAX_ALIASES),
+    Map: (_, { items }) =>
+      unless(new Set(items.map(({ key }) => (isScalar(key) ? key.value : key))).size < items.length),
   });
-  return found;
+  return !found;
 }
 
 function check<Schema extends z.ZodType>(schema: Schema, value: unknown, what: string): z.infer<Schema> {

@@ -517,6 +517,58 @@ describe('hostile', () => {
     );
   });
 
+  describe('costs about its length', () => {
+    const getToken = ['eks', 'get-token', '--cluster-name', 'p'];
+    const numbers = (count: number) => Array.from({ length: count }, (_, i) => i.toString(36));
+    /** Of this process alone: the machine may be busy. */
+    const cpuMs = async (work: () => unknown) => {
+      const before = process.cpuUsage();
+      await work();
+      const { user, system } = process.cpuUsage(before);
+      return (user + system) / 1000;
+    };
+
+    test.each([
+      {
+        title: 'slashes in a server',
+        text: config({ server: `https://c.example${'/'.repeat(60_000)}x` }),
+        says: undefined,
+      },
+      {
+        title: 'a command in no folder that ends as one',
+        text: config({}, exec(`${'a'.repeat(60_000)}/`, ...getToken)),
+        says: /would run a command/,
+      },
+      {
+        title: 'an alias for each of many anchors',
+        text: `a: [${numbers(5_000).map((name) => `&${name} 1`)}]\nb: [${numbers(5_000).map((name) => `*${name}`)}]`,
+        says: /^it is not YAML$/,
+      },
+      {
+        title: 'an alias of many aliases',
+        text: `a: [${numbers(3_000).map((name) => `&${name} 1`)}]\nb: &b [${numbers(3_000).map((name) => `*${name}`)}]\nc: *b`,
+        says: /^it is not YAML$/,
+      },
+    ])('$title', async ({ text, says }) => {
+      const work = () => (says ? refusalOf(text) : read(text));
+      const ms = await cpuMs(work);
+      if (says) expect(await refusalOf(text)).toMatch(says);
+      // Two to ten seconds, where each part of it is compared with each other. As much as it takes, all clusters wait.
+      expect(ms).toBeLessThan(1_000);
+    });
+  });
+
+  test('a kubeconfig with a few aliases is one', async () => {
+    // Of two anchors: the parser itself takes about as many of one.
+    const aliases = (count: number) =>
+      config({}).replace(
+        '{"token"',
+        `{"x":[&a 1,&b 2],"y":[${Array.from({ length: count }, (_, i) => (i % 2 ? '*a' : '*b'))}],"token"`,
+      );
+    expect((await read(aliases(100))).identity).toEqual({ token: 'canary' });
+    expect(await refusalOf(aliases(101))).toBe('it is not YAML');
+  });
+
   test('aliases that would fill the memory', async () => {
     const levels = 'abcdefghijkl'.split('');
     const bomb = levels.map((name, i) => {
