@@ -97,7 +97,8 @@ const SHOWN_LENGTH = 200;
 
 /** A name of somebody's own, for a message: in one line, and no longer than it need be to be found. */
 export function shown(name: string): string {
-  const line = name.replaceAll(/\p{Cc}/gu, '\ufffd');
+  // Other characters than controls can end a line, too, or turn it round.
+  const line = name.replaceAll(/[\p{C}\p{Zl}\p{Zp}]/gu, '\ufffd');
   return line.length > SHOWN_LENGTH ? `${line.slice(0, SHOWN_LENGTH)}…` : line;
 }
 

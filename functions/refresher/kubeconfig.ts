@@ -52,11 +52,20 @@ const Server = z.object({
     // Not by its spelling: "https:/me:pw@host" is the same URL.
     .refine((url) => !URL.canParse(url) || !holdsUser(new URL(url)), 'must not hold a user or a password'),
   'certificate-authority-data': Embedded.optional(),
-  'tls-server-name': z.string().optional(),
+  // It is in what TLS says of a certificate with another name.
+  'tls-server-name': z
+    .string()
+    .regex(/^[\w.:-]{0,253}$/, 'is no name of a host')
+    .optional(),
   'proxy-url': z
     .union([
       z.literal(''),
-      z.url({ protocol: /^https?$/, error: 'must be an http or https URL: SOCKS is not supported' }),
+      z
+        .url({ protocol: /^https?$/, error: 'must be an http or https URL: SOCKS is not supported' })
+        .refine(
+          (url) => !URL.canParse(url) || isOnlyAHost(new URL(url)),
+          'must not hold more than a user, a password, a host and a port',
+        ),
     ])
     .optional(),
 });
@@ -74,6 +83,16 @@ const Identity = z.object({
 
 function holdsUser({ username, password }: URL): boolean {
   return username !== '' || password !== '';
+}
+
+/** Whether it is what an HTTP client takes for a proxy. */
+function isOnlyAHost({ pathname, search, hash, username, password }: URL): boolean {
+  try {
+    decodeURIComponent(`${username}:${password}`);
+  } catch {
+    return false;
+  }
+  return /^\/?$/.test(pathname) && search === '' && hash === '';
 }
 
 /** What is refused, and the way out. */

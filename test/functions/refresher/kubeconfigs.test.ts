@@ -63,7 +63,7 @@ async function refusalOf(text: string): Promise<string> {
   // Values, as they stand, and in the base64 in which the files have them.
   expect(access.message).not.toMatch(/canary|BEGIN|LS0tLS1|Y2FuYXJ5/);
   // It goes to logs, metrics' alarms and whoever invoked the function.
-  expect(access.message).not.toMatch(/\p{Cc}/u);
+  expect(access.message).not.toMatch(/[\p{C}\p{Zl}\p{Zp}]/u);
   expect(access.message.length).toBeLessThan(700);
   return access.message;
 }
@@ -307,6 +307,47 @@ describe('hostile', () => {
     { server: '', says: /must be an https URL/ },
   ])('the server $server', async ({ server, says }) => {
     expect(await refusalOf(config({ server }))).toMatch(says);
+  });
+
+  test('a server name that is none: TLS would repeat it', async () => {
+    for (const name of [
+      'canary\nERROR forged',
+      'canary\0',
+      'canary/',
+      'a canary',
+      'x'.repeat(254),
+      'ä.example',
+    ])
+      expect(await refusalOf(config({ 'tls-server-name': name }))).toBe(
+        'cluster "c": tls-server-name: is no name of a host',
+      );
+    for (const name of ['kubernetes.default.svc', '_x.example.', '10.0.0.1', '::1'])
+      expect(await read(config({ 'tls-server-name': name }))).toMatchObject({ serverName: name });
+  });
+
+  test.each([
+    'http://%zz:canary@proxy.example:3128',
+    'http://u:canary%e4@proxy.example',
+    'http://proxy.example/canary',
+    'https://proxy.example?canary',
+    'https://proxy.example/#canary',
+  ])('the proxy %s, which is more than one', async (url) => {
+    expect(await refusalOf(config({ 'proxy-url': url }))).toBe(
+      'cluster "c": proxy-url: must not hold more than a user, a password, a host and a port',
+    );
+  });
+
+  test('a proxy with a password is one, and what fails there does not tell it', async () => {
+    await using here = await startApiServer((_, response) => json(response, page([])));
+    const access = readKubeconfig(
+      config({ server: here.url, 'proxy-url': 'http://u:canary%20%25@127.0.0.1:1/' }),
+    );
+    const usable = { ...access, identity: { token: 'canary' }, allowLocal: true };
+    await using api = new KubernetesApi(usable, 1, AbortSignal.timeout(10_000));
+    await expect(api.check()).rejects.toThrow(
+      /^GET \/api\/v1\/namespaces: connect ECONNREFUSED 127\.0\.0\.1:1 \(ECONNREFUSED\)$/,
+    );
+    expect(here.connections).toBe(0);
   });
 
   test.each(['/tmp/aws', './aws', '../../aws', 'aws.exe', 'C:\\tmp\\aws.exe', '/tmp/a b;c/aws'])(
@@ -613,6 +654,7 @@ describe('hostile', () => {
       config({}, exec('aws', ...getToken, '--x\nERROR forged')),
       config({}, { exec: { command: 'aws', args: getToken, env: [{ name: `${long}\n`, value: '' }] } }),
       config({}, {}).replaceAll('"u"', '"u\\r\\nERROR forged"'),
+      config({}, {}).replaceAll('"u"', '"u\u2028ERROR \u202edegrof\u2029"'),
     ])
       expect(await refusalOf(text)).not.toBe('');
     const role = `arn:aws:iam::123456789012:role/${long}`;
