@@ -151,7 +151,7 @@ export async function startAwsEndpoint({
     const [, partition = 'aws', owner = account, roleName = role] =
       /^arn:([^:]+):iam::(\d+):role\/(?:.*\/)?([^/]+)$/.exec(role) ?? [];
     const principal = {
-      ...{ secretAccessKey, sessionToken, account: owner },
+      ...{ secretAccessKey, sessionToken, expiresAt, account: owner },
       arn: `arn:${partition}:sts::${owner}:assumed-role/${roleName}/${name}`,
       userId: `AROAEXAMPLE${roleName.toUpperCase()}:${name}`,
     };

@@ -8,6 +8,8 @@ export interface Principal {
   readonly secretAccessKey: string;
   /** That of a session; it must be in the URL. */
   readonly sessionToken?: string;
+  /** When the session ends, in milliseconds since the epoch. */
+  readonly expiresAt?: number;
   readonly arn: string;
   readonly account: string;
   readonly userId: string;
@@ -35,8 +37,12 @@ export function callerIdentity(
   if (!principal || (query.get('X-Amz-Security-Token') ?? undefined) !== principal.sessionToken)
     return refused('InvalidClientTokenId', 'The security token included in the request is invalid.');
 
-  // The global endpoint is in us-east-1 (STS User Guide, "AWS STS Regions and endpoints").
-  const hostRegion = /^sts\.(?:([a-z0-9-]+)\.)?amazonaws\.com(?:\.cn)?$/.exec(host)?.[1] ?? 'us-east-1';
+  if (principal.expiresAt !== undefined && principal.expiresAt <= now)
+    return refused('ExpiredToken', 'The security token included in the request is expired');
+
+  // The global endpoint is in us-east-1 (STS User Guide, "AWS STS Regions and endpoints"); others have their region in
+  // their name, whatever the partition's domain is.
+  const hostRegion = /^sts\.([a-z]+(?:-[a-z]+)+-\d+)\./.exec(host)?.[1] ?? 'us-east-1';
   if (service !== 'sts' || region !== hostRegion)
     return refused('SignatureDoesNotMatch', `Credential should be scoped to a valid region, not ${region}.`);
 

@@ -92,6 +92,9 @@ describe('is accepted', () => {
     { region: 'us-east-1', partition: 'aws', host: 'sts.us-east-1.amazonaws.com' },
     { region: 'cn-north-1', partition: 'aws-cn', host: 'sts.cn-north-1.amazonaws.com.cn' },
     { region: 'us-gov-west-1', partition: 'aws-us-gov', host: 'sts.us-gov-west-1.amazonaws.com' },
+    { region: 'eusc-de-east-1', partition: 'aws-eusc', host: 'sts.eusc-de-east-1.amazonaws.eu' },
+    { region: 'us-iso-east-1', partition: 'aws-iso', host: 'sts.us-iso-east-1.c2s.ic.gov' },
+    { region: 'us-isob-east-1', partition: 'aws-iso-b', host: 'sts.us-isob-east-1.sc2s.sgov.gov' },
   ])('a token of the refresher itself, in $region', async ({ region, partition, host }) => {
     const token = await tokenFor('prod', new STSClient({ region }));
     expect(await verify(token, { partition, region })).toEqual({
@@ -201,6 +204,37 @@ describe('is refused', () => {
     const token = await tokenFor('prod', new STSClient({ region: 'eu-central-1' }));
     vi.stubEnv('AWS_SECRET_ACCESS_KEY', secretAccessKey);
     expect((await verify(token)).error).toContain('SignatureDoesNotMatch');
+  });
+
+  test('a key that nobody has; a session’s without its token, with another’s, and after its end', async () => {
+    const url = await sign();
+    url.searchParams.set(
+      'X-Amz-Credential',
+      `AKIANOBODY${url.searchParams.get('X-Amz-Credential')?.slice(20)}`,
+    );
+    expect(await refusal(url)).toContain('InvalidClientTokenId');
+
+    const role = 'arn:aws:iam::210987654321:role/clusters';
+    const sessionUrl = async () => {
+      const { token } = await eksAccess({ region: 'eu-central-1', assumableRoles: [role] }).access(
+        { cluster: 'prod', roleArn: role },
+        'eu-central-1',
+        signal(),
+      );
+      return new URL(Buffer.from(token.slice('k8s-aws-v1.'.length), 'base64url').toString());
+    };
+    const [one, another] = [await sessionUrl(), await sessionUrl()];
+    expect(await verify(encode(one))).toMatchObject({ accountID: '210987654321' });
+    another.searchParams.set('X-Amz-Security-Token', one.searchParams.get('X-Amz-Security-Token') ?? '');
+    expect(await refusal(another)).toContain('InvalidClientTokenId');
+    one.searchParams.delete('X-Amz-Security-Token');
+    expect(await refusal(one)).toContain('InvalidClientTokenId');
+
+    const { sessionSeconds } = aws.settings;
+    aws.settings.sessionSeconds = 0;
+    const ended = await sessionUrl();
+    aws.settings.sessionSeconds = sessionSeconds;
+    expect(await refusal(ended)).toContain('ExpiredToken');
   });
 
   test('another partition’s host, and a host that is none of STS’', async () => {
