@@ -194,6 +194,21 @@ describe('is refused', () => {
     expect(await refusal(`${url}&X-Amz-Security-Token=${'x'.repeat(4_096)}`)).toContain('token is too large');
   });
 
+  test('the same parameter in another case; no date, one that is none; no length of time', async () => {
+    const changed = async (change: (query: URLSearchParams) => void) => {
+      const url = await sign();
+      change(url.searchParams);
+      return refusal(url);
+    };
+    // It names one of the two, by chance.
+    expect(await changed((query) => query.set('x-amz-expires', '60'))).toMatch(
+      /duplicate query parameter found: "x-amz-expires"/i,
+    );
+    expect(await changed((query) => query.delete('X-Amz-Date'))).toContain('X-Amz-Date parameter must be');
+    expect(await changed((query) => query.set('X-Amz-Date', 'today'))).toContain('parsing X-Amz-Date');
+    expect(await changed((query) => query.delete('X-Amz-Expires'))).toContain('invalid X-Amz-Expires');
+  });
+
   test('another query parameter, which the signature does not cover', async () => {
     expect(await refusal(`${await sign()}&x=1`)).toContain('non-whitelisted query parameter "x"');
   });

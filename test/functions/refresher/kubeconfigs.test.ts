@@ -373,6 +373,9 @@ describe('hostile', () => {
     '$(canary)',
     'aws\n',
     'aws\0',
+    'constructor',
+    '__proto__',
+    '/usr/bin/toString',
   ])('exec: the command %j is none that is understood', async (command) => {
     expect(await refusalOf(config({}, exec(command, 'eks', 'get-token', '--cluster-name', 'prod')))).toMatch(
       /^user "u": "exec" would run a command/,
@@ -386,7 +389,6 @@ describe('hostile', () => {
       user: exec('/tmp/not-aws', 'eks', 'get-token', '--cluster-name', 'prod'),
     },
     { title: 'a name with more in it', user: exec('aws eks get-token', '--cluster-name', 'prod') },
-    { title: 'a name of objects’ own', user: exec('constructor', 'get-token') },
     { title: 'an option of objects’ own', user: exec('aws', 'eks', 'get-token', '--__proto__', 'x') },
     { title: 'another service', user: exec('aws', 's3', 'cp', '--cluster-name', 'prod') },
     { title: 'two words in one', user: exec('aws', 'eks get-token', '--cluster-name', 'prod') },
