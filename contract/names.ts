@@ -17,6 +17,8 @@ export const TAG = {
   paused: `${DOMAIN}/paused`,
   /** On a registered cluster's secret: the kubeconfig's context to use, in place of the current one. */
   context: `${DOMAIN}/context`,
+  /** UID of the cluster's kube-system Namespace, by which the command line tells that two names are one cluster. */
+  clusterUid: `${DOMAIN}/cluster-uid`,
 } as const;
 
 /** Annotations on a managed Secret. Times are RFC 3339. */
