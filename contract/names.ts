@@ -35,7 +35,7 @@ export const ANNOTATION = {
   only: `${DOMAIN}/only`,
   /** The registries that are ours to serve, as host=expiry or host=expiry=role, comma-separated and sorted. */
   registries: `${DOMAIN}/registries`,
-  /** Short hash of our entries, so that foreign data cannot pass for ours. */
+  /** The contract's number, a dot, and a short hash of our entries, so that foreign data cannot pass for ours. */
   fingerprint: `${DOMAIN}/fingerprint`,
 } as const;
 

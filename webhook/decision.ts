@@ -231,6 +231,7 @@ export function settle(
   }
   // Somebody changed something else: that may go through as long as no pull gets worse by it.
   const left = new Map([...entries].map(([host, entry]) => [host, stored.get(host) ?? entry]));
+  if (!removes && left.size === stored.size) return keep(request, stored, 'no-token', warnings);
   return removes
     ? { action: 'inject', reason, patch: write(request, left, stored, formatTime(now)), warnings }
     : {

@@ -1,6 +1,7 @@
 // What of a Secret is ours: read from its data and annotations, judged, and written. Pure.
 import { formatTime, freshness, parseTime } from '../contract/freshness.ts';
 import { ANNOTATION, SECRET_KEY, SECRET_LABEL, WEBHOOK_ANNOTATIONS } from '../contract/names.ts';
+import { formatFingerprint, parseFingerprint } from '../contract/version.ts';
 import {
   type DockerConfig,
   EMPTY_CONFIG,
@@ -39,8 +40,9 @@ export function isManaged(secret: Secret): boolean {
 /** Our entries in a stored Secret; undefined where what it holds is not what we wrote. */
 export function ownEntries(secret: Secret): OwnEntries | undefined {
   const registries = annotation(secret, ANNOTATION.registries);
+  const sealed = annotation(secret, ANNOTATION.fingerprint);
   const auths = dockerConfig(secret)?.auths;
-  if (!isManaged(secret) || registries === undefined || !auths) return undefined;
+  if (!isManaged(secret) || registries === undefined || sealed === undefined || !auths) return undefined;
   const entries = new Map<string, Entry>();
   for (const item of registries === '' ? [] : registries.split(',')) {
     const [host = '', time = '', principal = ''] = item.split('=');
@@ -49,11 +51,12 @@ export function ownEntries(secret: Secret): OwnEntries | undefined {
     const text = auths.has(host) ? JSON.stringify(auths.get(host)) : undefined;
     entries.set(host, { text, expiresAt, principal });
   }
-  return sealOf(entries).fingerprint === annotation(secret, ANNOTATION.fingerprint) ? entries : undefined;
+  // Of whichever contract, if the hash fits: neither an upgrade nor a way back costs credentials.
+  return sealOf(entries).hash === parseFingerprint(sealed).hash ? entries : undefined;
 }
 
 /** What the annotations say of our entries: each host with expiry and principal, and the hash over all of it. */
-function sealOf(entries: OwnEntries): { registries: string; fingerprint: string } {
+function sealOf(entries: OwnEntries): { registries: string; hash: string } {
   const sorted = [...entries].sort(byHost);
   const registries = sorted
     .map(([host, { expiresAt, principal }]) =>
@@ -61,7 +64,7 @@ function sealOf(entries: OwnEntries): { registries: string; fingerprint: string 
     )
     .join(',');
   const texts = sorted.map(([, { text }]) => text ?? '');
-  return { registries, fingerprint: fingerprint(registries, texts) };
+  return { registries, hash: fingerprint(registries, texts) };
 }
 
 function byHost([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number {
@@ -158,7 +161,7 @@ export function write(
   set(patch, '/metadata/annotations', object.metadata.annotations, {
     ...(expiresAt !== undefined && { [ANNOTATION.expiresAt]: formatTime(expiresAt) }),
     [ANNOTATION.registries]: seal.registries,
-    [ANNOTATION.fingerprint]: seal.fingerprint,
+    [ANNOTATION.fingerprint]: formatFingerprint(seal.hash),
     ...(updatedAt !== undefined && { [ANNOTATION.updatedAt]: updatedAt }),
   });
   return patch;

@@ -31,6 +31,7 @@ import {
   notesOf,
   ONE,
   OTHER_HOST,
+  ofContract,
   REFRESHER,
   SECOND,
   stored,
@@ -66,7 +67,7 @@ const injectedNow = {
   updatedAt: formatTime(NOW),
   expiresAt: formatTime(NOW + 12 * HOUR),
   registries: `${HOST}=${formatTime(NOW + 12 * HOUR)}`,
-  fingerprint: expect.stringMatching(/^[\w-]{16}$/),
+  fingerprint: expect.stringMatching(/^2\.[\w-]{16}$/),
 };
 
 function expectInjected(change: Change, reason: string): Manifest | undefined {
@@ -585,6 +586,22 @@ describe('the stored entries are not ours: inject', () => {
       what: 'hand-made, with annotations copied from another Secret: the fingerprint is wrong',
       oldObject: annotated(junk, fresh.metadata.annotations ?? {}),
     },
+    ...[undefined, '1', '3'].flatMap((contract) => [
+      {
+        what: `hand-made, with annotations of contract ${contract ?? '1, unnumbered'}: the fingerprint is wrong`,
+        oldObject: annotated(junk, ofContract(contract, fresh).metadata.annotations ?? {}),
+      },
+      {
+        what: `of contract ${contract ?? '1, unnumbered'}, the data changed behind our back`,
+        oldObject: holding(ofContract(contract, fresh), configText(junk)),
+      },
+    ]),
+    ...['v2', '-2', '2.2', ''].map((prefix) => ({
+      what: `the right hash after "${prefix}." which is no contract’s`,
+      oldObject: ofContract(prefix, fresh),
+    })),
+    { what: 'a number and no hash', oldObject: annotated(fresh, { [ANNOTATION.fingerprint]: '2.' }) },
+    { what: 'an empty fingerprint', oldObject: annotated(fresh, { [ANNOTATION.fingerprint]: '' }) },
     {
       what: 'our annotations over what the webhook wrote elsewhere',
       oldObject: { ...anotherWrote, metadata: fresh.metadata },
@@ -760,7 +777,7 @@ describe('otherwise: keep ours, whatever the request carried', () => {
       object: annotated(fresh, {
         [ANNOTATION.expiresAt]: formatTime(NOW + 11.5 * HOUR),
         [ANNOTATION.registries]: 'registry.example.com=2026-03-01T23:00:00Z',
-        [ANNOTATION.fingerprint]: 'AAAAAAAAAAAAAAAA',
+        [ANNOTATION.fingerprint]: '2.AAAAAAAAAAAAAAAA',
         [ANNOTATION.updatedAt]: formatTime(NOW + HOUR),
       }),
     },
@@ -838,6 +855,57 @@ describe('otherwise: keep ours, whatever the request carried', () => {
     const object = holding(fresh, JSON.stringify(JSON.parse(configText(fresh)), null, 2));
     const secret = expectKept({ object, oldObject: fresh });
     expect(secret).toEqual(object);
+  });
+});
+
+// An upgrade and a way back meet Secrets that a webhook of another contract wrote.
+describe.each([
+  { what: '1, which had no number', number: undefined },
+  { what: '1, numbered', number: '1' },
+  { what: '3, which is not known here', number: '3' },
+])('written by contract $what', ({ number }) => {
+  const before = ofContract(number, mixed);
+
+  test('fresh, and nothing of ours is touched: kept without a token or a patch', () => {
+    for (const object of [before, touched(before)]) {
+      const { first, secret } = admit({ object, oldObject: before });
+      expect(first).toEqual({ action: 'keep', reason: 'fresh', patch: [], warnings: [] });
+      expect(secret).toEqual(object);
+    }
+  });
+
+  test('fresh, and what is ours was dropped: restored without a token, in the words of this contract', () => {
+    for (const object of [
+      holding(before, FOREIGN_CONFIG),
+      edited(before, ({ metadata }) => {
+        delete metadata.annotations;
+      }),
+      annotated(before, { [ANNOTATION.fingerprint]: undefined }),
+    ]) {
+      const { first, secret } = admit({ object, oldObject: before });
+      expect(first).toMatchObject({ action: 'keep', reason: 'fresh', warnings: [] });
+      expect(authsOf(secret)).toEqual(authsOf(mixed));
+      expect(notesOf(secret)).toEqual(notesOf(mixed));
+    }
+  });
+
+  test('requested or due: written in the words of this contract', () => {
+    expectInjected({ object: marked(before), oldObject: before }, 'requested');
+    const old = ofContract(number, due);
+    expectInjected({ object: touched(old), oldObject: old }, 'expiring');
+  });
+
+  test('no longer entitled to one registry: the other is ours, and no token is asked for', () => {
+    const both = ofContract(number, stored({ policy: TWO }));
+    const { first, secret } = admit({ object: touched(both), oldObject: both });
+    expect(first).toMatchObject({ action: 'obtain', reason: 'registries-changed', registries: [] });
+    expect(authsOf(secret)).toEqual({ [HOST]: OLD });
+    expect(notesOf(secret).fingerprint).toBe(notesOf(stored()).fingerprint);
+  });
+
+  test('sent over what this contract wrote, by whoever read it earlier: put right', () => {
+    const secret = expectKept({ object: before, oldObject: mixed });
+    expect(secret).toEqual(mixed);
   });
 });
 

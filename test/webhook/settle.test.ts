@@ -23,6 +23,7 @@ import {
   notesOf,
   ONE,
   OTHER_HOST,
+  ofContract,
   SECOND,
   stored,
   TWO,
@@ -242,6 +243,14 @@ describe('another UPDATE, and nothing fresh', () => {
     expect(secret).toEqual(touched(oldObject).object);
   });
 
+  test.each([undefined, '1', '3'])('keep ours of contract %s, and write nothing for its sake', (number) => {
+    for (const oldObject of [valid, halfExpired, expired].map((secret) => ofContract(number, secret))) {
+      const { verdict, secret } = settled(touched(oldObject), had('none', 'none'));
+      expect(verdict).toMatchObject({ action: 'keep', reason: 'no-token', patch: [] });
+      expect(secret).toEqual(touched(oldObject).object);
+    }
+  });
+
   test('keep restores what the request dropped or invented', () => {
     const object = edited(holding(valid, '{"auths":{}}'), ({ metadata }) => {
       metadata.annotations = { 'example.com/owner': 'alice' };
@@ -281,6 +290,10 @@ describe('another UPDATE, and nothing fresh', () => {
     },
     {
       what: 'a wrong fingerprint',
+      oldObject: annotated(valid, { [ANNOTATION.fingerprint]: '2.AAAAAAAAAAAAAAAA' }),
+    },
+    {
+      what: 'a wrong fingerprint of contract 1',
       oldObject: annotated(valid, { [ANNOTATION.fingerprint]: 'AAAAAAAAAAAAAAAA' }),
     },
   ])('deny, 503, if there is nothing of ours: $what', ({ oldObject }) => {

@@ -82,6 +82,12 @@ export function annotated(secret: Manifest, annotations: Record<string, string |
   });
 }
 
+/** A copy as a webhook of another contract left it: another number before the hash; undefined for contract 1's none. */
+export function ofContract(number: string | undefined, secret: Manifest): Manifest {
+  const hash = notesOf(secret).fingerprint?.replace(/^\d+\./, '') ?? '';
+  return annotated(secret, { [ANNOTATION.fingerprint]: number === undefined ? hash : `${number}.${hash}` });
+}
+
 /** A copy with another docker config. */
 export function holding(secret: Manifest, text: string): Manifest {
   return edited(secret, (copy) => {
