@@ -231,15 +231,11 @@ export function settle(
   }
   // Somebody changed something else: that may go through as long as no pull gets worse by it.
   const left = new Map([...entries].map(([host, entry]) => [host, stored.get(host) ?? entry]));
-  if (!removes && left.size === stored.size) return keep(request, stored, 'no-token', warnings);
-  return removes
-    ? { action: 'inject', reason, patch: write(request, left, stored, formatTime(now)), warnings }
-    : {
-        action: 'keep',
-        reason: 'no-token',
-        patch: write(request, left, stored, writtenAt(request)),
-        warnings,
-      };
+  if (removes)
+    return { action: 'inject', reason, patch: write(request, left, stored, formatTime(now)), warnings };
+  if (left.size === stored.size) return keep(request, stored, 'no-token', warnings);
+  const patch = write(request, left, stored, writtenAt(request));
+  return { action: 'keep', reason: 'no-token', patch, warnings };
 }
 
 function tooLarge(bytes: number, registries: number): string {

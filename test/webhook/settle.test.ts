@@ -279,6 +279,18 @@ describe('another UPDATE, and nothing fresh', () => {
     expect(later.verdict).toMatchObject({ action: 'keep', reason: 'no-token', patch: [] });
   });
 
+  test('what is no longer wanted goes, although nothing could be had in its place', () => {
+    const elsewhere = stored({ policy: { registries: TWO.registries.slice(1) } });
+    const { verdict, secret } = admit(touched(elsewhere), { policy: ONE, outcomes: had('none', 'none') });
+    expect(verdict).toMatchObject({ action: 'inject', reason: 'registries-changed' });
+    expect(authsOf(secret)).toEqual({});
+    expect(notesOf(secret)).toMatchObject({
+      expiresAt: formatTime(NOW),
+      registries: registriesOf({ [HOST]: NOW }),
+      updatedAt: formatTime(NOW),
+    });
+  });
+
   test.each([
     { what: 'empty', oldObject: manifest() },
     { what: 'foreign entries only', oldObject: manifest(FOREIGN_CONFIG) },
