@@ -2,6 +2,7 @@
 import pMap from 'p-map';
 import { freshness } from '../../contract/freshness.ts';
 import { ANNOTATION } from '../../contract/names.ts';
+import type { Inspection } from './inspect.ts';
 import {
   type AnnotatedSecret,
   type KubernetesApi,
@@ -37,8 +38,10 @@ export interface ClusterReport {
   readonly served: boolean;
   /** It was not served, or something that was due was not refreshed, or its token should have been renewed long ago. */
   readonly failed: boolean;
-  /** Nothing was asked of it, as its tag says. */
+  /** Nothing was asked of it, as its tag says; but for an inspection of it by name. */
   readonly isPaused?: boolean;
+  /** What else was found out, for somebody who asked. */
+  readonly inspection?: Inspection;
   /** What became of its token; absent where none is registered that says when it expires. */
   readonly renewal?: Renewal;
   /** Why it failed as a whole; what failed for one Secret stands with the Secret. */

@@ -8,7 +8,7 @@ import {
   usableEksAccess,
 } from './access.ts';
 import type { Eks, EksScope } from './eks.ts';
-import { readKubeconfig } from './kubeconfig.ts';
+import { type RegisteredAccess, readKubeconfig } from './kubeconfig.ts';
 import { listClusters, Registrations } from './registry.ts';
 import { type Renewal, renewToken } from './renewal.ts';
 import { unlessAborted } from './signals.ts';
@@ -35,6 +35,8 @@ export interface Cluster {
 
 /** A cluster in its turn. What was read of it goes with it. */
 export interface OpenCluster {
+  /** Where it is registered: what the kubeconfig says. @throws Error that says why it cannot be used */
+  registered?(): Promise<RegisteredAccess>;
   /** @throws Error that says why it cannot be reached */
   access(): Promise<UsableAccess>;
   /** Where it is registered: renews the token if that is due. Rejects never. @param now milliseconds since the epoch */
@@ -55,11 +57,38 @@ export interface Selection {
   readonly scopes: readonly Scope[];
 }
 
+/** Names that are asked for and that no cluster has. */
+export class NotRegisteredError extends Error {
+  override readonly name = 'NotRegisteredError';
+  readonly names: readonly string[];
+  /** All that there are. */
+  readonly registered: readonly string[];
+  /** Why not all tagged clusters could be found, where it is so. */
+  readonly failures: readonly string[];
+
+  constructor(names: readonly string[], registered: readonly string[], failures: readonly string[]) {
+    super(
+      [
+        `Not registered: ${names.join(', ')}. Registered are: ${registered.join(', ') || 'none'}.`,
+        ...failures.map((failure) => `${failure}.`),
+      ].join(' '),
+    );
+    this.names = names;
+    this.registered = registered;
+    this.failures = failures;
+  }
+}
+
+/** What a scope is called: in reports, and as a key of what is known. */
+export function scopeName({ region, roleArn }: EksScope): string {
+  return `EKS in ${region}${roleArn === undefined ? '' : ` as ${roleArn}`}`;
+}
+
 /**
  * The clusters of a run, in the order of their turns.
  *
  * @param only the names that are asked for, where not all are
- * @throws Error where the registered ones cannot be listed, or a name is none
+ * @throws NotRegisteredError where a name is none; Error where the registered ones cannot be listed
  */
 export async function selectClusters(
   { secrets, ...signers }: ClusterSources,
@@ -74,17 +103,18 @@ export async function selectClusters(
   const registered = chosen.map(({ name, isPaused, context }, index): Cluster => {
     const open = (turn: AbortSignal): OpenCluster => {
       const taken = values.take(index, turn).catch((error: Error) => error);
-      const access = async () => {
+      const read = async () => {
         const value = await taken;
         if (value instanceof Error) throw value;
-        return usableAccess(name, readKubeconfig(value.kubeconfig, context), signers, settings, turn);
+        return readKubeconfig(value.kubeconfig, context);
       };
+      const access = async () => usableAccess(name, await read(), signers, settings, turn);
       const renew = async (now: number): Promise<Renewal | undefined> => {
         const value = await taken;
         if (value instanceof Error) return { outcome: 'failed', reason: value.message };
         return renewToken(secrets, { name, context, ...value }, access, now, turn);
       };
-      return { access, renew };
+      return { registered: read, access, renew };
     };
     return { name, isPaused, open };
   });
@@ -100,12 +130,8 @@ export async function selectClusters(
   const unknown = missing.difference(new Set(asked.map(({ name }) => name)));
   if (unknown.size === 0) return { clusters: [...registered, ...asked], scopes: [] };
   const all = [...listed, ...tagged].map(({ name }) => name);
-  throw new Error(
-    [
-      `Not registered: ${[...unknown].join(', ')}. Registered are: ${all.join(', ') || 'none'}.`,
-      ...scopes.flatMap(({ name, failure }) => (failure ? `${name}: ${failure}.` : [])),
-    ].join(' '),
-  );
+  const failures = scopes.flatMap(({ name, failure }) => (failure ? `${name}: ${failure}` : []));
+  throw new NotRegisteredError([...unknown], all, failures);
 }
 
 async function lookFor(
@@ -114,8 +140,7 @@ async function lookFor(
   { allowLocalServers, clusterDeadlineMs }: ClusterSettings,
   runSignal: AbortSignal,
 ): Promise<Scope> {
-  const { region, roleArn } = scope;
-  const name = `EKS in ${region}${roleArn === undefined ? '' : ` as ${roleArn}`}`;
+  const name = scopeName(scope);
   // As long as a cluster's turn: the turns wait for it.
   const signal = AbortSignal.any([runSignal, AbortSignal.timeout(clusterDeadlineMs)]);
   const found = await unlessAborted(eks.tagged(scope, signal), signal).catch(() => undefined);

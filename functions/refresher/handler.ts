@@ -5,15 +5,19 @@ import { Metrics, MetricUnit } from '@aws-lambda-powertools/metrics';
 import { DynamoDBClient } from '@aws-sdk/client-dynamodb';
 import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import type { Context } from 'aws-lambda';
+import type { Answer, NotRegisteredAnswer, RefreshAnswer } from './answer.ts';
 import type { ClusterReport } from './cluster.ts';
+import { NotRegisteredError } from './clusters.ts';
 import { readConfig } from './config.ts';
 import { eksAccess } from './eks.ts';
-import { isWholeRun, readEvent } from './event.ts';
+import { isWholeRun, type RefreshEvent, readEvent } from './event.ts';
 import { keylessTokens } from './keyless.ts';
 import { memoryIn } from './memory.ts';
-import { type ClusterSummary, failureOf, metricsOf, summarize } from './report.ts';
+import { failureOf, metricsOf, summarize, summarizeNamed } from './report.ts';
+import { type RevokeResult, revoke } from './revoke.ts';
 import { run } from './run.ts';
 import { METRIC, METRICS_NAMESPACE, REPORTING_SECONDS } from './settings.ts';
+import { statusOf } from './status.ts';
 
 const config = readConfig(process.env);
 const services = {
@@ -24,27 +28,48 @@ const services = {
 };
 const logger = new Logger({ serviceName: config.service });
 
-export interface Answer {
-  readonly clusters: readonly ClusterSummary[];
-  /** Namespaces that the event named and that are enabled in none of the clusters. */
-  readonly namespacesNotEnabled?: readonly string[];
-}
-
-/** Refreshes what is due, and answers with each cluster's outcome. Rejects where no cluster could be served. */
+/** Does what the event says, and answers with what came of it. A whole run rejects where no cluster could be served. */
 export async function handler(rawEvent: unknown, context: Context): Promise<Answer> {
   const event = readEvent(rawEvent);
-  const remainingMs = context.getRemainingTimeInMillis() - REPORTING_SECONDS * 1000;
-  const signal = AbortSignal.timeout(Math.max(remainingMs, 1_000));
+  const timeoutMs = context.getRemainingTimeInMillis();
+  const signal = AbortSignal.timeout(Math.max(timeoutMs - REPORTING_SECONDS * 1000, 1_000));
+  try {
+    switch (event.action) {
+      case 'status':
+        return { clusters: await statusOf(services, config, timeoutMs, signal) };
+      case 'revoke':
+        return { revoked: await revoke(services, event.clusters ?? [], config, signal, logRevoked) };
+      default:
+        return await refresh(event, signal);
+    }
+  } catch (error) {
+    if (error instanceof NotRegisteredError) return notRegistered(error);
+    throw error;
+  }
+}
+
+async function refresh(event: RefreshEvent, signal: AbortSignal): Promise<RefreshAnswer> {
   const reports = await run(services, event, config, Date.now, signal, log);
-  if (isWholeRun(event)) writeMetrics(reports);
-  const failure = failureOf(reports);
-  if (failure !== undefined) throw new Error(failure);
+  if (isWholeRun(event)) {
+    writeMetrics(reports);
+    // Anybody else has asked, and is told.
+    const failure = failureOf(reports);
+    if (failure !== undefined) throw new Error(failure);
+  }
   const notEnabled = event.namespaces?.filter(
     (name) => !reports.some(({ namespaces }) => namespaces.includes(name)),
   );
   return {
-    clusters: reports.map(summarize),
+    clusters: event.clusters ? summarizeNamed(reports) : reports.map(summarize),
     ...(notEnabled?.length && { namespacesNotEnabled: notEnabled }),
+  };
+}
+
+function notRegistered({ names, registered, failures }: NotRegisteredError): NotRegisteredAnswer {
+  logger.warn('not registered', { names, failures });
+  return {
+    clusters: [],
+    notRegistered: { names, registered, ...(failures.length > 0 && { failures }) },
   };
 }
 
@@ -60,6 +85,10 @@ function log(report: ClusterReport): void {
   }
   const { problems: _, ...figures } = summarize(report);
   logger[report.failed || report.notRemembered !== undefined ? 'error' : 'info']('cluster', figures);
+}
+
+function logRevoked(result: RevokeResult): void {
+  logger[result.outcome === 'failed' ? 'error' : 'info']('revoke', { ...result });
 }
 
 function writeMetrics(reports: readonly ClusterReport[]): void {

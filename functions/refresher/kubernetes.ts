@@ -1,5 +1,5 @@
-// What is asked of a Kubernetes API server: names of namespaces, metadata of Secrets, one annotation's PATCH, and the
-// next token.
+// What is asked of a Kubernetes API server: names of namespaces, metadata of Secrets, one annotation's PATCH, the next
+// token, and the end of all; by people, also who one is, what one may, and the server's version and clock.
 // Never a Secret's data: lists and answers come as PartialObjectMetadata (Kubernetes API concepts,
 // "Metadata-only fetches"), and of the annotations only ours are kept.
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -29,7 +29,12 @@ const MAX_RETRY_AFTER_MS = 10_000;
 const MAX_MESSAGE_LENGTH = 400;
 /** Kubernetes makes none that live shorter (TokenRequestSpec.expirationSeconds). */
 const MIN_TOKEN_SECONDS = 600;
-const CONTENT_TYPE = { PATCH: 'application/merge-patch+json', POST: 'application/json', GET: '' } as const;
+const CONTENT_TYPE = {
+  PATCH: 'application/merge-patch+json',
+  POST: 'application/json',
+  DELETE: 'application/json',
+  GET: '',
+} as const;
 /** Kubernetes keeps all warnings of an answer below 4 KiB; a server that lies need not. */
 const MAX_WARNINGS_LENGTH = 16_384;
 
@@ -102,7 +107,44 @@ const TokenRequest = z.object({
   status: z.object({ token: z.string(), expirationTimestamp: z.iso.datetime({ offset: true }) }),
 });
 
+/** Of what stays the same for a cluster's life. */
+const UidList = z.object({ items: z.array(z.object({ metadata: z.object({ uid: z.string() }) })) });
+
+const SelfSubjectReview = z.object({
+  kind: z.literal('SelfSubjectReview'),
+  status: z.object({
+    userInfo: z.object({ username: z.string(), groups: z.array(z.string()).nullish() }),
+  }),
+});
+
+const SelfSubjectAccessReview = z.object({
+  kind: z.literal('SelfSubjectAccessReview'),
+  status: z.object({ allowed: z.boolean() }),
+});
+
+const Version = z.object({ gitVersion: z.string() });
+
+/** A DELETE is answered with a Status, or with what is still there for its finalizers. */
+const Deleted = z.object({ kind: z.string() });
+
 const Status = z.object({ kind: z.literal('Status'), message: z.string() });
+
+/** What an identity may be allowed, or not. */
+export interface Permission {
+  readonly verb: string;
+  readonly resource: string;
+  readonly subresource?: string;
+  /** Absent: in all of them, or where there are none. */
+  readonly namespace?: string;
+  readonly name?: string;
+}
+
+/** What of an answer is not in its body. */
+interface Heard {
+  readonly headers: Dispatcher.ResponseData['headers'];
+  /** From when the request was given to the connection until the headers came. */
+  readonly tookMs: number;
+}
 
 const OURS: ReadonlySet<string> = new Set(Object.values(ANNOTATION));
 
@@ -175,8 +217,8 @@ export class KubernetesApi implements AsyncDisposable {
     const query = { fieldManager: 'ecr-anywhere-refresher', ...(dryRun && { dryRun: 'All' }) };
     const body = JSON.stringify({ metadata: { annotations } });
     let warnings: string[] = [];
-    const hear = (header: string | string[] | undefined) => {
-      warnings = warningsOf(header).map((warning) => this.#withoutToken(warning));
+    const hear = ({ headers }: Heard) => {
+      warnings = warningsOf(headers.warning).map((warning) => this.#withoutToken(warning));
     };
     const answer = await this.#request('PATCH', path, query, 'PartialObjectMetadata', Metadata, body, hear);
     return { ...managedSecret(namespace, answer), warnings };
@@ -207,6 +249,67 @@ export class KubernetesApi implements AsyncDisposable {
     return { token: status.token, expiresAt: Date.parse(status.expirationTimestamp) };
   }
 
+  /**
+   * Deletes the Secret that tokens are bound to, and no other in its place: all of them end.
+   *
+   * @throws KubernetesError
+   */
+  async deleteSecretOf({ namespace, secret }: BoundToken): Promise<void> {
+    const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}/secrets/${encodeURIComponent(secret.name)}`;
+    const options = { kind: 'DeleteOptions', apiVersion: 'v1', preconditions: { uid: secret.uid } };
+    await this.#request('DELETE', path, {}, 'PartialObjectMetadata', Deleted, JSON.stringify(options));
+  }
+
+  /** Who the API server takes this for. @throws KubernetesError */
+  async whoAmI(): Promise<{ username: string; groups: string[] }> {
+    const as = 'SelfSubjectReview';
+    const body = JSON.stringify({ kind: as, apiVersion: 'authentication.k8s.io/v1' });
+    const path = '/apis/authentication.k8s.io/v1/selfsubjectreviews';
+    const { userInfo } = (await this.#request('POST', path, {}, as, SelfSubjectReview, body)).status;
+    return {
+      username: this.#withoutToken(userInfo.username),
+      groups: (userInfo.groups ?? []).map((group) => this.#withoutToken(group)),
+    };
+  }
+
+  /** Whether RBAC, or whatever else authorizes, allows something. @throws KubernetesError */
+  async isAllowed(permission: Permission): Promise<boolean> {
+    const as = 'SelfSubjectAccessReview';
+    const spec = { resourceAttributes: permission };
+    const body = JSON.stringify({ kind: as, apiVersion: 'authorization.k8s.io/v1', spec });
+    const path = '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews';
+    return (await this.#request('POST', path, {}, as, SelfSubjectAccessReview, body)).status.allowed;
+  }
+
+  /** The UID of a namespace, without the right to get it. @throws KubernetesError */
+  async uidOfNamespace(name: string): Promise<string | undefined> {
+    const query = { fieldSelector: `metadata.name=${name}`, limit: '1' };
+    const as = 'PartialObjectMetadataList';
+    const [namespace] = (await this.#request('GET', '/api/v1/namespaces', query, as, UidList)).items;
+    return namespace && this.#withoutToken(namespace.metadata.uid);
+  }
+
+  /**
+   * The server's version; and how far its clock is ahead of ours, in seconds, where it tells the time.
+   *
+   * @param now our clock, in milliseconds since the epoch
+   * @throws KubernetesError
+   */
+  async version(now: () => number): Promise<{ gitVersion: string; aheadSeconds?: number }> {
+    let aheadSeconds = Number.NaN;
+    const hear = ({ headers, tookMs }: Heard) => {
+      // The header has whole seconds, cut off: on average it is half of one later (RFC 9110, section 5.6.7).
+      const theirs = Date.parse(String(headers.date)) + 500;
+      aheadSeconds = Math.round((theirs - (now() - tookMs / 2)) / 1000);
+    };
+    const { gitVersion } = await this.#request('GET', '/version', {}, 'Version', Version, undefined, hear);
+    // Not -0, which a whole second's rounding makes.
+    return {
+      gitVersion: this.#withoutToken(gitVersion),
+      ...(Number.isFinite(aheadSeconds) && { aheadSeconds: aheadSeconds || 0 }),
+    };
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     // A signal with listeners is kept until its time is up, and would keep this.
     this.#signal.removeEventListener('abort', this.#end);
@@ -231,13 +334,13 @@ export class KubernetesApi implements AsyncDisposable {
   }
 
   #request<Schema extends z.ZodType>(
-    method: 'GET' | 'PATCH' | 'POST',
+    method: 'GET' | 'PATCH' | 'POST' | 'DELETE',
     path: string,
     query: Readonly<Record<string, string>>,
     as: string,
     schema: Schema,
     body?: string,
-    hearWarnings?: (header: string | string[] | undefined) => void,
+    hear?: (heard: Heard) => void,
   ): Promise<z.infer<Schema>> {
     const what = `${method} ${path}`;
     const attempt = async () => {
@@ -248,8 +351,8 @@ export class KubernetesApi implements AsyncDisposable {
           origin: new URL(this.#access.server).origin,
           path: `${new URL(this.#access.server).pathname.replace(/\/$/, '')}${path}?${new URLSearchParams(query)}`,
           headers: {
-            // Everything is asked for as metadata only, but for the token that is made by the request.
-            accept: `application/json${method === 'POST' ? '' : `;as=${as};g=meta.k8s.io;v=v1`}`,
+            // Every stored object is asked for as metadata only; the rest are answers and no objects.
+            accept: `application/json${as.startsWith('Partial') ? `;as=${as};g=meta.k8s.io;v=v1` : ''}`,
             'user-agent': 'ecr-anywhere-refresher',
             ...(body !== undefined && { 'content-type': CONTENT_TYPE[method] }),
             ...('token' in this.#access.identity && {
@@ -259,7 +362,7 @@ export class KubernetesApi implements AsyncDisposable {
           ...(body !== undefined && { body }),
           signal: this.#signal,
         },
-        hearWarnings,
+        hear,
       );
       const parsed = schema.safeParse(response);
       if (parsed.success) return parsed.data;
@@ -284,15 +387,14 @@ export class KubernetesApi implements AsyncDisposable {
   async #send(
     what: string,
     options: Dispatcher.RequestOptions,
-    hearWarnings?: (header: string | string[] | undefined) => void,
+    hear?: (heard: Heard) => void,
   ): Promise<unknown> {
     try {
+      const began = performance.now();
       const response = await this.#agent.request(options);
+      if (response.statusCode < 300) hear?.({ headers: response.headers, tookMs: performance.now() - began });
       const text = await response.body.text();
-      if (response.statusCode < 300) {
-        hearWarnings?.(response.headers.warning);
-        return parseJson(text);
-      }
+      if (response.statusCode < 300) return parseJson(text);
       throw refusal(what, response.statusCode, this.#withoutToken(text), response.headers['retry-after']);
     } catch (error) {
       throw error instanceof KubernetesError ? error : unanswered(what, error, this.#signal);

@@ -4,6 +4,7 @@ import {
   type AttributeValue,
   ConditionalCheckFailedException,
   type DynamoDBClient,
+  paginateScan,
   UpdateItemCommand,
 } from '@aws-sdk/client-dynamodb';
 import { z } from 'zod';
@@ -23,6 +24,8 @@ export interface Look {
   readonly due: number;
   /** The soonest expiry of all its credentials; null where there are none; undefined where not all could be seen. */
   readonly soonestExpiry: number | null | undefined;
+  /** Of the registered token, where that is known. */
+  readonly tokenExpiresAt?: number | undefined;
 }
 
 /** What is known of a cluster after a look, be it this one or a newer one. Times are milliseconds since the epoch. */
@@ -37,6 +40,27 @@ export interface Known {
 export interface Memory {
   /** Remembers a look, unless a newer one is known. @throws Error of DynamoDB */
   remember(look: Look, signal: AbortSignal): Promise<Known>;
+}
+
+/** All that is remembered of a cluster, or of a place where clusters are looked for. Times are RFC 3339. */
+export interface Remembered {
+  readonly cluster: string;
+  readonly lookedAt?: string | undefined;
+  readonly reachedAt?: string | undefined;
+  readonly managed?: number | undefined;
+  readonly due?: number | undefined;
+  readonly soonestExpiry?: string | undefined;
+  /** In a row. */
+  readonly failures?: number | undefined;
+  readonly failingSince?: string | undefined;
+  readonly reason?: string | undefined;
+  readonly pausedSince?: string | undefined;
+  readonly tokenExpiresAt?: string | undefined;
+}
+
+export interface Recollection {
+  /** All that is remembered, in no order. @throws Error of DynamoDB */
+  recall(signal: AbortSignal): Promise<Remembered[]>;
 }
 
 /** Days until a cluster is forgotten at which nobody looks any more. */
@@ -55,9 +79,42 @@ const Item = z.object({
     .default(0),
 });
 
+const Text = z
+  .object({ S: z.string() })
+  .transform(({ S }) => S)
+  .optional();
+const Figure = z
+  .object({ N: z.coerce.number() })
+  .transform(({ N }) => N)
+  .optional();
+const Whole = z
+  .object({
+    [MEMORY.cluster]: z.object({ S: z.string() }).transform(({ S }) => S),
+    [MEMORY.lookedAt]: Text,
+    [MEMORY.reachedAt]: Text,
+    [MEMORY.managed]: Figure,
+    [MEMORY.due]: Figure,
+    [MEMORY.soonestExpiry]: Text,
+    [MEMORY.failures]: Figure,
+    [MEMORY.failingSince]: Text,
+    [MEMORY.reason]: Text,
+    [MEMORY.pausedSince]: Text,
+    [MEMORY.tokenExpiresAt]: Text,
+  })
+  .readonly();
+
 /** The memory in a table. */
-export function memoryIn(client: DynamoDBClient, table: string): Memory {
+export function memoryIn(client: DynamoDBClient, table: string): Memory & Recollection {
   return {
+    async recall(signal) {
+      const all: Remembered[] = [];
+      // Consistent: people look right after a run.
+      const input = { TableName: table, ConsistentRead: true };
+      for await (const { Items } of paginateScan({ client }, input, { abortSignal: signal }))
+        for (const item of Items ?? []) all.push(Whole.parse(item));
+      return all;
+    },
+
     async remember(look, signal) {
       const command = new UpdateItemCommand({
         TableName: table,
@@ -92,7 +149,7 @@ function known(item: Record<string, AttributeValue> | undefined): Known {
  * too.
  */
 function updateFor(look: Look) {
-  const { at, served, failed, isPaused = false, reason, managed, due, soonestExpiry } = look;
+  const { at, served, failed, isPaused = false, reason, managed, due, soonestExpiry, tokenExpiresAt } = look;
   const set: string[] = [];
   const remove: string[] = [];
   const values: Record<string, AttributeValue> = {};
@@ -121,6 +178,8 @@ function updateFor(look: Look) {
   }
   if (soonestExpiry === null) remove.push(MEMORY.soonestExpiry);
   else if (soonestExpiry !== undefined) text(MEMORY.soonestExpiry, new Date(soonestExpiry).toISOString());
+  if (tokenExpiresAt === undefined) remove.push(MEMORY.tokenExpiresAt);
+  else text(MEMORY.tokenExpiresAt, new Date(tokenExpiresAt).toISOString());
   if (failed) {
     set.push(`#${MEMORY.failures} = if_not_exists(#${MEMORY.failures}, :zero) + :one`);
     values[':zero'] = { N: '0' };

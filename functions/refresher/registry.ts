@@ -19,6 +19,8 @@ export interface RegisteredCluster {
   readonly isPaused: boolean;
   /** The kubeconfig's context to use, where it is not the current one. */
   readonly context?: string;
+  /** By its tag; the refresher takes no notice of it. */
+  readonly clusterUid?: string;
 }
 
 /** A registered secret's value. */
@@ -44,12 +46,13 @@ export async function listClusters(
       // The filter ignores case; IAM does not.
       if (!Name?.startsWith(CLUSTERS_PREFIX) || Name === CLUSTERS_PREFIX) continue;
       const tags = Object.fromEntries((Tags ?? []).map(({ Key, Value }) => [Key, Value]));
-      const context = tags[TAG.context];
+      const { [TAG.context]: context, [TAG.clusterUid]: clusterUid } = tags;
       clusters.push({
         name: Name.slice(CLUSTERS_PREFIX.length),
         isPaused: tags[TAG.paused] === 'true',
         // A tag may be empty.
         ...(context && { context }),
+        ...(clusterUid && { clusterUid }),
       });
     }
   }

@@ -1,5 +1,6 @@
 // What a run says of itself: figures, and the answer to whoever invoked it. Pure.
 import type { ClusterReport, Outcome, SecretResult } from './cluster.ts';
+import type { Inspection } from './inspect.ts';
 import type { Renewal } from './renewal.ts';
 import { METRIC } from './settings.ts';
 
@@ -7,6 +8,8 @@ type MetricName = (typeof METRIC)[keyof typeof METRIC];
 
 /** Problems that the invocation's answer lists of a cluster; the log has them all. */
 const PROBLEMS_LISTED = 20;
+/** Of what Lambda answers a synchronous invocation at most (Lambda quotas, "Invocation payload": 6 MB), as much is used. */
+const ANSWER_BYTES = 6_000_000 / 2;
 
 export interface ClusterSummary {
   readonly cluster: string;
@@ -26,7 +29,14 @@ export interface ClusterSummary {
   readonly reachedAt?: string;
   /** Why none of this could be stored. */
   readonly notRemembered?: string;
+  /** What else was found out, where that was asked for. */
+  readonly inspection?: Inspection;
+  /** The first Secrets that were not refreshed; the log has all. */
   readonly problems: readonly SecretResult[];
+  /** Where an event names clusters: what was requested, or would have been; as many as the answer can hold. */
+  readonly secrets?: readonly SecretResult[];
+  /** How many more there were. */
+  readonly secretsNotListed?: number;
 }
 
 /** A cluster's report in figures, with the first of its problems. */
@@ -53,8 +63,41 @@ export function summarize(report: ClusterReport): ClusterSummary {
     ...(known?.failingSince !== undefined && { failingSince: new Date(known.failingSince).toISOString() }),
     ...(!served && known?.reachedAt !== undefined && { reachedAt: new Date(known.reachedAt).toISOString() }),
     ...(report.notRemembered !== undefined && { notRemembered: report.notRemembered }),
+    ...(report.inspection && { inspection: report.inspection }),
     problems: problems.slice(0, PROBLEMS_LISTED),
   };
+}
+
+/**
+ * The summaries of clusters that somebody has named, with their Secrets. What the answer can hold beside the summaries
+ * is shared out evenly, and what one cluster does not need the next ones have.
+ *
+ * @param answerBytes that all of it may take as JSON
+ */
+export function summarizeNamed(
+  reports: readonly ClusterReport[],
+  answerBytes = ANSWER_BYTES,
+): ClusterSummary[] {
+  const summaries = reports.map(summarize);
+  let left = answerBytes - bytesOf(summaries);
+  return summaries.map((summary, index) => {
+    const { results = [] } = reports[index] ?? {};
+    const share = left / (summaries.length - index);
+    const secrets: SecretResult[] = [];
+    let used = 0;
+    for (const result of results) {
+      used += bytesOf(result) + 1;
+      if (used > share) break;
+      left -= bytesOf(result) + 1;
+      secrets.push(result);
+    }
+    const more = results.length - secrets.length;
+    return { ...summary, secrets, ...(more > 0 && { secretsNotListed: more }) };
+  });
+}
+
+function bytesOf(value: unknown): number {
+  return Buffer.byteLength(JSON.stringify(value));
 }
 
 /**

@@ -10,6 +10,7 @@ import {
   selectClusters,
 } from './clusters.ts';
 import type { RefreshEvent } from './event.ts';
+import { inspect } from './inspect.ts';
 import { KubernetesApi } from './kubernetes.ts';
 import type { Memory } from './memory.ts';
 import { withRenewal } from './renewal.ts';
@@ -29,12 +30,12 @@ export interface RunSettings extends ClusterSettings {
 const REMEMBER_TIMEOUT_MS = 5_000;
 
 /**
- * Refreshes the clusters that the event asks for.
+ * Refreshes or inspects the clusters that the event asks for.
  *
  * @param now the clock, in milliseconds since the epoch
  * @param signal ends the run; clusters whose turn had not come are reported as failed
  * @param report is told of each cluster as soon as its turn is over
- * @throws Error where the clusters cannot be listed, or the event names one that is not there
+ * @throws NotRegisteredError where the event names one that is not there; Error where they cannot be listed
  */
 export async function run(
   services: RunServices,
@@ -50,7 +51,7 @@ export async function run(
     clusters,
     async (cluster) => {
       const at = now();
-      const outcome = await remember(await turn(cluster, event, settings, at, signal), at);
+      const outcome = await remember(await turn(cluster, event, settings, { at, now }, signal), at);
       report(outcome);
       return outcome;
     },
@@ -62,36 +63,48 @@ export async function run(
   return [...turns, ...failures];
 }
 
+/** The clock, and what it said when a turn began: milliseconds since the epoch. */
+interface Clock {
+  readonly at: number;
+  readonly now: () => number;
+}
+
 async function turn(
   { name, isPaused, open }: Cluster,
   event: RefreshEvent,
   settings: RunSettings,
-  now: number,
+  clock: Clock,
   runSignal: AbortSignal,
 ): Promise<ClusterReport> {
-  if (isPaused && (event.dryRun || runSignal.aborted)) return paused(name);
+  // Whoever inspects a cluster by its name wants to know how it is before the tag goes. All else leaves it alone.
+  const isAsked = !isPaused || (event.action === 'inspect' && event.clusters !== undefined);
+  if (!isAsked && (event.dryRun || runSignal.aborted)) return paused(name);
   if (runSignal.aborted) return notServed(name, "the run's time was up before its turn");
   const signal = AbortSignal.any([runSignal, AbortSignal.timeout(settings.clusterDeadlineMs)]);
   const cluster = open(signal);
   // At the same time, so that neither takes the other's. A paused cluster would else be left without a valid token.
   const [report, renewal] = await Promise.all([
-    isPaused ? paused(name) : refresh(name, cluster, event, now, signal),
-    event.dryRun ? undefined : cluster.renew?.(now),
+    isAsked ? refresh(name, cluster, event, clock, signal) : paused(name),
+    event.dryRun ? undefined : cluster.renew?.(clock.at),
   ]);
-  return withRenewal(report, renewal);
+  return withRenewal(isPaused ? { ...report, isPaused } : report, renewal);
 }
 
 async function refresh(
   name: string,
   cluster: OpenCluster,
   event: RefreshEvent,
-  now: number,
+  { at, now }: Clock,
   signal: AbortSignal,
 ): Promise<ClusterReport> {
   try {
     const access = await unlessAborted(cluster.access(), signal);
     await using api = new KubernetesApi(access, PATCHES_AT_ONCE, signal);
-    return await refreshCluster(name, api, event, now, signal);
+    const [report, inspection] = await Promise.all([
+      refreshCluster(name, api, event, at, signal),
+      event.action === 'inspect' ? inspect(access, now, signal) : undefined,
+    ]);
+    return inspection ? { ...report, inspection } : report;
   } catch (error) {
     if (signal.aborted) return notServed(name, "the cluster's time was up before it could be asked");
     return notServed(name, error instanceof Error ? error.message : String(error));
@@ -120,6 +133,7 @@ function rememberer(memory: Memory | undefined, { dryRun, namespaces }: RefreshE
     // At the end of the run's time there is none to wait for each of thousands.
     if (isDown !== undefined && signal.aborted) return { ...report, notRemembered: isDown };
     const { cluster, served, failed, isPaused, isPartial, reason, managed, soonestExpiry, results } = report;
+    const { expiresAt } = report.renewal ?? {};
     const isSeen = served && !isPartial;
     try {
       const look = {
@@ -127,6 +141,7 @@ function rememberer(memory: Memory | undefined, { dryRun, namespaces }: RefreshE
         ...{ managed, due: results.length },
         reason: reason ?? results.find((result) => result.reason !== undefined)?.reason,
         soonestExpiry: isSeen ? (soonestExpiry ?? null) : undefined,
+        tokenExpiresAt: expiresAt === undefined ? undefined : Date.parse(expiresAt),
       };
       return { ...report, known: await memory.remember(look, AbortSignal.timeout(REMEMBER_TIMEOUT_MS)) };
     } catch (error) {

@@ -44,6 +44,8 @@ export const MEMORY = {
   /** Of the last failure. */
   reason: 'reason',
   pausedSince: 'pausedSince',
+  /** Of the registered token; absent where it does not say, or could not be read. */
+  tokenExpiresAt: 'tokenExpiresAt',
   /** Seconds since the epoch, as DynamoDB's time to live wants it. */
   forgetAt: 'forgetAt',
 } as const;

@@ -2,13 +2,13 @@
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import type { Answer } from '../../functions/refresher/handler.ts';
+import type { RefreshAnswer } from '../../functions/refresher/answer.ts';
 import { ENVIRONMENT } from '../../functions/refresher/settings.ts';
 import { keepEvidence } from '../bed/evidence.ts';
 import { synthWithBundle } from '../infra/synth.ts';
 
 export interface Invocation {
-  readonly answer: Answer;
+  readonly answer: RefreshAnswer;
   readonly seconds: number;
   readonly cpuSeconds: number;
   /** The most that was in memory. */

@@ -1,6 +1,7 @@
 // The registered clusters, from Secrets Manager at the wire: what is found, and whom a failure costs what.
 import { afterEach, expect, test } from 'vitest';
 import { TAG } from '../../../contract/names.ts';
+import { NotRegisteredError } from '../../../functions/refresher/clusters.ts';
 import { readEvent } from '../../../functions/refresher/event.ts';
 import { listClusters } from '../../../functions/refresher/registry.ts';
 import { run } from '../../../functions/refresher/run.ts';
@@ -131,7 +132,7 @@ test('of the clusters that an event names, no other value is read', async () => 
 test('an event that names a cluster which is not registered is refused whole', async () => {
   const secrets = await registryOf({ a: 'x', b: 'x' });
   await expect(runAll(secrets, { clusters: ['a', 'typo'] })).rejects.toThrow(
-    'Not registered: typo. Registered are: a, b.',
+    new NotRegisteredError(['typo'], ['a', 'b'], []),
   );
   expect(secrets.calls.every(({ operation }) => operation === 'ListSecrets')).toBe(true);
 });

@@ -1,5 +1,5 @@
 // A run's figures, and when it counts as failed.
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import {
   type ClusterReport,
   notServed,
@@ -7,7 +7,7 @@ import {
   paused,
   type SecretResult,
 } from '../../../functions/refresher/cluster.ts';
-import { failureOf, metricsOf, summarize } from '../../../functions/refresher/report.ts';
+import { failureOf, metricsOf, summarize, summarizeNamed } from '../../../functions/refresher/report.ts';
 
 const NOW = Date.parse('2026-11-23T12:00:00Z');
 
@@ -133,4 +133,44 @@ test('a summary stays small where hundreds were refused', () => {
   const { problems, outcomes } = summarize(served('a', { results: results({ refused: 500 }) }));
   expect(problems).toHaveLength(20);
   expect(outcomes).toEqual({ refused: 500 });
+});
+
+describe('the Secrets of clusters that are named', () => {
+  test('are all there, in the order of the requests', () => {
+    const [summary] = summarizeNamed([served('a', { failed: true, results: results(ALL) })]);
+    expect(summary?.secrets).toEqual(results(ALL));
+    expect(summary).not.toHaveProperty('secretsNotListed');
+    expect(summarizeNamed([notServed('b', 'down')])).toEqual([
+      { ...summarize(notServed('b', 'down')), secrets: [] },
+    ]);
+  });
+
+  test("as many as Lambda's answer can hold, and the number of the others", () => {
+    const reason = 'ü'.repeat(400);
+    const many = results({ refused: 20_000 }).map((result) => ({ ...result, reason }));
+    const [summary, ...others] = summarizeNamed([served('a', { failed: true, results: many })]);
+    expect(others).toEqual([]);
+    expect(summary?.secrets?.length).toBeGreaterThan(1_000);
+    expect(summary?.secrets).toEqual(many.slice(0, summary?.secrets?.length));
+    expect((summary?.secrets?.length ?? 0) + (summary?.secretsNotListed ?? 0)).toBe(20_000);
+    const bytes = Buffer.byteLength(JSON.stringify({ clusters: [summary] }));
+    expect(bytes).toBeLessThanOrEqual(3_000_100);
+    expect(bytes).toBeGreaterThan(2_990_000);
+  });
+
+  test('share the answer evenly, and leave to the next ones what they do not need', () => {
+    const cluster = (name: string, length: number) =>
+      served(name, { results: results({ refreshed: length }) });
+    const reports = [cluster('few', 3), cluster('many', 1_000), cluster('more', 1_000)];
+    const bytes = 50_000;
+    const summaries = summarizeNamed(reports, bytes);
+    const [few = 0, many = 0, more = 0] = summaries.map(({ secrets }) => secrets?.length);
+    expect(few).toBe(3);
+    expect(many).toBeGreaterThan(100);
+    expect(Math.abs(many - more)).toBeLessThanOrEqual(2);
+    expect(Buffer.byteLength(JSON.stringify(summaries))).toBeLessThan(bytes + 1_000);
+    expect(
+      summarizeNamed(reports, 10).map(({ secrets, secretsNotListed }) => [secrets, secretsNotListed]),
+    ).toEqual([3, 1_000, 1_000].map((length) => [[], length]));
+  });
 });
