@@ -6,7 +6,7 @@ import { join } from 'node:path';
 /** Set by the suite; without it nothing is kept. */
 export const EVIDENCE_DIR = 'EVIDENCE_DIR';
 
-export type Kind = 'log' | 'metrics' | 'warnings' | 'report';
+export type Kind = 'log' | 'metrics' | 'warnings' | 'report' | 'cli';
 
 let kept = 0;
 

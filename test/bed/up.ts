@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ListrTask } from 'listr2';
 import { type AwsEndpoint, startAwsEndpoint } from './aws-endpoint.ts';
-import { type ControlPlane, startControlPlane } from './control-plane.ts';
+import { type ControlPlane, type ControlPlaneOptions, startControlPlane } from './control-plane.ts';
 import { deployStack } from './deploy.ts';
 import type { Deployment } from './deployment.ts';
 import { type Emulator, startEmulator } from './emulator.ts';
@@ -23,6 +23,12 @@ export interface BedOptions {
   readonly clusters: readonly string[];
   /** Settings of the CDK app (infra/settings.ts). */
   readonly context: Readonly<Record<string, string | number | boolean>>;
+  /** False: registering them is left to whoever uses the bed. Default: true. */
+  readonly registersClusters?: boolean;
+  /** More environment variables of the local AWS, which the functions it runs inherit. */
+  readonly functionEnv?: Readonly<Record<string, string>>;
+  /** More options of a cluster's control plane, by its name. */
+  readonly controlPlanes?: Readonly<Record<string, Omit<ControlPlaneOptions, 'name' | 'dir'>>>;
 }
 
 /** The bed as far as it is up. Disposing of it ends every process, and removes its folder unless it is kept. */
@@ -61,7 +67,7 @@ export class Bed implements AsyncDisposable {
 
   /** The steps, for a listing that shows how far they are. */
   tasks(): ListrTask[] {
-    const { clusters, context } = this.options;
+    const { clusters, context, registersClusters = true } = this.options;
     const isMany = clusters.length > 1;
     return [
       {
@@ -69,7 +75,13 @@ export class Bed implements AsyncDisposable {
         task: async () => {
           this.#ecr = this.#stack.use(await startAwsEndpoint());
           const dir = join(this.dir, 'aws');
-          this.#emulator = this.#stack.use(await startEmulator({ dir, python: tools().python }));
+          this.#emulator = this.#stack.use(
+            await startEmulator({
+              dir,
+              python: tools().python,
+              ...(this.options.functionEnv && { env: this.options.functionEnv }),
+            }),
+          );
         },
       },
       {
@@ -85,19 +97,45 @@ export class Bed implements AsyncDisposable {
           title: `Kubernetes control plane${isMany ? ` ${name}` : ''}; helm install`,
           task: async () => {
             const controlPlane = this.#stack.use(
-              await startControlPlane({ name, dir: join(this.dir, name) }),
+              await startControlPlane({
+                ...this.options.controlPlanes?.[name],
+                name,
+                dir: join(this.dir, name),
+              }),
             );
             const webhook = this.#stack.use(await installWebhook(controlPlane, { ecrUrl: this.ecr.url }));
             this.#clusters.set(name, { name, controlPlane, webhook });
           },
         },
-        {
-          title: `Register ${isMany ? name : 'the cluster'} in Secrets Manager`,
-          task: async () =>
-            this.deployment.registerCluster(name, await refresherKubeconfig(this.cluster(name).controlPlane)),
-        },
+        ...(registersClusters
+          ? [
+              {
+                title: `Register ${isMany ? name : 'the cluster'} in Secrets Manager`,
+                task: async () =>
+                  this.deployment.registerCluster(
+                    name,
+                    await refresherKubeconfig(this.cluster(name).controlPlane),
+                  ),
+              },
+            ]
+          : []),
       ]),
     ];
+  }
+
+  /** The bed without a listing: a line a step. */
+  async start(): Promise<this> {
+    for (const { title, task } of this.tasks()) {
+      console.log(`… ${title}`);
+      await task({}, {} as never);
+    }
+    return this;
+  }
+
+  /** The environment of an operator of the local AWS, as the account's root. */
+  get operatorEnv(): Record<string, string> {
+    const { env } = this.deployment.emulator;
+    return Object.fromEntries(Object.entries(env).filter(([name]) => /^(AWS|NODE)_/.test(name)));
   }
 
   /** What to type to look at it. */

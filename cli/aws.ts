@@ -1,0 +1,126 @@
+// The operator's own AWS identity, and what it is used for: finding the stack, invoking the refresher, and writing,
+// tagging and deleting registered secrets. Never for reading one.
+import { Agent } from 'node:https';
+import { CloudFormationClient, DescribeStacksCommand } from '@aws-sdk/client-cloudformation';
+import { GetFunctionConfigurationCommand, LambdaClient } from '@aws-sdk/client-lambda';
+import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
+import { GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts';
+import { DEFAULT_STAGE } from '../contract/keyless.ts';
+import { CliError, EXIT, explain } from './errors.ts';
+
+export interface AwsOptions {
+  readonly profile?: string;
+  readonly region?: string;
+  /** Name of the CDK stack. */
+  readonly stage?: string;
+  /** Name or ARN of the function, where the construct is part of somebody's own stack. */
+  readonly function?: string;
+}
+
+/** The deployed refresher. */
+export interface Stack {
+  readonly functionName: string;
+  /** ARN of the function's role. */
+  readonly roleArn: string;
+  readonly stage: string;
+}
+
+const CONNECT_MS = 5_000;
+const REQUEST_MS = 20_000;
+
+/** Settings that every client of the AWS SDK takes. @param requestMs milliseconds that an answer may take */
+export function clientConfig({ profile, region }: AwsOptions, requestMs = REQUEST_MS) {
+  return {
+    ...(profile !== undefined && { profile }),
+    ...(region !== undefined && { region }),
+    requestHandler: {
+      connectionTimeout: CONNECT_MS,
+      requestTimeout: requestMs,
+      throwOnRequestTimeout: true,
+      // Without it the SDK pays no heed to HTTPS_PROXY.
+      httpsAgent: new Agent({ keepAlive: true, proxyEnv: process.env }),
+    },
+  };
+}
+
+/** AWS, as the operator. */
+export class Aws {
+  readonly options: AwsOptions;
+  readonly #signal: AbortSignal;
+
+  constructor(options: AwsOptions, signal: AbortSignal) {
+    this.options = options;
+    this.#signal = signal;
+  }
+
+  secrets(): SecretsManagerClient {
+    return new SecretsManagerClient(clientConfig(this.options));
+  }
+
+  /** @throws CliError where no region is named anywhere */
+  async region(): Promise<string> {
+    return new STSClient(clientConfig(this.options)).config.region().catch((error: unknown) => {
+      throw new CliError(EXIT.usage, 'no AWS region', 'give --region, or set AWS_REGION', error);
+    });
+  }
+
+  /** Who the operator is. @throws CliError */
+  async caller(): Promise<{ arn: string; account: string }> {
+    const sts = new STSClient(clientConfig(this.options));
+    await this.region();
+    const { Arn = '', Account = '' } = await this.ask('asking AWS who you are', (abortSignal) =>
+      sts.send(new GetCallerIdentityCommand({}), { abortSignal }),
+    );
+    return { arn: Arn, account: Account };
+  }
+
+  /** The deployed refresher. @throws CliError where there is none */
+  async stack(): Promise<Stack> {
+    const { stage = DEFAULT_STAGE, function: name } = this.options;
+    const region = await this.region();
+    if (name !== undefined) return { functionName: name, stage, roleArn: await this.#roleOf(name) };
+    const client = new CloudFormationClient(clientConfig(this.options));
+    const missing = (why: string) =>
+      new CliError(
+        EXIT.notFound,
+        `${why} in ${region}`,
+        'deploy it (npx cdk deploy), or name it: --stage, --region, --profile; --function where it is part of a stack of yours',
+      );
+    const { Stacks = [] } = await this.ask(`looking for the stack ${stage}`, (abortSignal) =>
+      client.send(new DescribeStacksCommand({ StackName: stage }), { abortSignal }).catch((error: Error) => {
+        if (error.name === 'ValidationError') throw missing(`there is no stack ${stage}`);
+        throw error;
+      }),
+    );
+    const outputs = Object.fromEntries(
+      (Stacks[0]?.Outputs ?? []).map(({ OutputKey = '', OutputValue = '' }) => [OutputKey, OutputValue]),
+    );
+    const { FunctionName, RoleArn } = outputs;
+    if (!FunctionName || !RoleArn) throw missing(`the stack ${stage} is no refresher's`);
+    return { functionName: FunctionName, roleArn: RoleArn, stage };
+  }
+
+  async #roleOf(functionName: string): Promise<string> {
+    const client = new LambdaClient(clientConfig(this.options));
+    const { Role = '' } = await this.ask(`looking for the function ${functionName}`, (abortSignal) =>
+      client
+        .send(new GetFunctionConfigurationCommand({ FunctionName: functionName }), { abortSignal })
+        .catch((error: Error) => {
+          if (error.name === 'ResourceNotFoundException')
+            throw new CliError(EXIT.notFound, `there is no function ${functionName}`, '--function, --region');
+          throw error;
+        }),
+    );
+    return Role;
+  }
+
+  /** Asks AWS something. @throws CliError; Interrupted where the operator has had enough */
+  async ask<T>(what: string, request: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    try {
+      return await request(this.#signal);
+    } catch (error) {
+      this.#signal.throwIfAborted();
+      throw explain(error, what);
+    }
+  }
+}

@@ -1,0 +1,130 @@
+// An EKS cluster lets the refresher in by an access entry: found, made, widened by one group, and put back as it was.
+import {
+  type AccessEntry,
+  type Cluster,
+  CreateAccessEntryCommand,
+  DeleteAccessEntryCommand,
+  DescribeAccessEntryCommand,
+  DescribeClusterCommand,
+  EKSClient,
+  UpdateAccessEntryCommand,
+} from '@aws-sdk/client-eks';
+import { REFRESHER_GROUP } from '../contract/names.ts';
+import { type Aws, clientConfig } from './aws.ts';
+import { CliError, EXIT } from './errors.ts';
+import type { RegisteredUser } from './kubeconfig.ts';
+import type { Server } from './kubernetes.ts';
+import type { Undo } from './registration.ts';
+
+export interface EksTarget {
+  readonly name: string;
+  readonly region: string;
+}
+
+export interface EksRegistration {
+  readonly user: RegisteredUser;
+  readonly server: Server;
+  /** What the access entry is, or would be, changed to. */
+  readonly entry: 'created' | 'group-added' | 'unchanged';
+}
+
+/**
+ * Lets the refresher's role into an EKS cluster.
+ *
+ * @param dryRun nothing is changed
+ * @param onAttempt is given what undoes it, before anything is done
+ * @throws CliError
+ */
+export async function admitToEks(
+  aws: Aws,
+  { name, region }: EksTarget,
+  principalArn: string,
+  dryRun: boolean,
+  onAttempt: (undo: Undo) => void,
+): Promise<EksRegistration> {
+  const eksOf = (operator: Aws) => new EKSClient(clientConfig({ ...operator.options, region }));
+  const eks = eksOf(aws);
+  const entry = { clusterName: name, principalArn };
+  const cluster = await aws.ask(`looking for the EKS cluster ${name} in ${region}`, async (abortSignal) => {
+    const { cluster: found } = await eks
+      .send(new DescribeClusterCommand({ name }), { abortSignal })
+      .catch((error: Error) => {
+        if (error.name === 'ResourceNotFoundException')
+          throw new CliError(
+            EXIT.notFound,
+            `there is no EKS cluster ${name} in ${region}`,
+            '--eks NAME, --region',
+          );
+        throw error;
+      });
+    return found ?? {};
+  });
+  const registration = {
+    user: eksUser({ name, region }),
+    server: serverOf(cluster, name),
+  };
+  const { authenticationMode } = cluster.accessConfig ?? {};
+  if (authenticationMode === 'CONFIG_MAP')
+    throw new CliError(
+      EXIT.conflict,
+      `the EKS cluster ${name} knows no access entries`,
+      `aws eks update-cluster-config --region ${region} --name ${name} --access-config authenticationMode=API_AND_CONFIG_MAP`,
+    );
+  const present = await aws.ask(`looking for the access entry in ${name}`, (abortSignal) => {
+    return eks
+      .send(new DescribeAccessEntryCommand(entry), { abortSignal })
+      .then(({ accessEntry }): AccessEntry | undefined => accessEntry)
+      .catch((error: Error) => {
+        if (error.name === 'ResourceNotFoundException') return undefined;
+        throw error;
+      });
+  });
+  const groups = present?.kubernetesGroups ?? [];
+  if (groups.includes(REFRESHER_GROUP)) return { ...registration, entry: 'unchanged' };
+  if (present) {
+    if (!dryRun) {
+      onAttempt(async (operator) => {
+        await operator.ask('putting the access entry back', (abortSignal) =>
+          eksOf(operator).send(new UpdateAccessEntryCommand({ ...entry, kubernetesGroups: groups }), {
+            abortSignal,
+          }),
+        );
+      });
+      const kubernetesGroups = [...groups, REFRESHER_GROUP];
+      await aws.ask(`adding the group to the access entry in ${name}`, (abortSignal) =>
+        eks.send(new UpdateAccessEntryCommand({ ...entry, kubernetesGroups }), { abortSignal }),
+      );
+    }
+    return { ...registration, entry: 'group-added' };
+  }
+  if (!dryRun) {
+    onAttempt(async (operator) => {
+      await operator.ask('deleting the access entry', (abortSignal) =>
+        eksOf(operator)
+          .send(new DeleteAccessEntryCommand(entry), { abortSignal })
+          .catch((error: Error) => {
+            if (error.name !== 'ResourceNotFoundException') throw error;
+          }),
+      );
+    });
+    await aws.ask(`creating the access entry in ${name}`, (abortSignal) =>
+      eks.send(new CreateAccessEntryCommand({ ...entry, kubernetesGroups: [REFRESHER_GROUP] }), {
+        abortSignal,
+      }),
+    );
+  }
+  return { ...registration, entry: 'created' };
+}
+
+function serverOf({ endpoint, certificateAuthority, status }: Cluster, name: string): Server {
+  const { data } = certificateAuthority ?? {};
+  if (!endpoint || !data)
+    throw new CliError(EXIT.conflict, `the EKS cluster ${name} has no endpoint yet: it is ${status}`);
+  return { url: endpoint, ca: Buffer.from(data, 'base64').toString() };
+}
+
+/** What `aws eks update-kubeconfig` writes, and the refresher signs itself. */
+function eksUser({ name, region }: EksTarget): RegisteredUser {
+  const args = ['--region', region, 'eks', 'get-token', '--cluster-name', name, '--output', 'json'];
+  return { exec: { command: 'aws', args } };
+}

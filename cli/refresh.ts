@@ -1,0 +1,58 @@
+// ecr-anywhere refresh: a run limited to one cluster, now, and what came of each Secret.
+import { Aws, type AwsOptions } from './aws.ts';
+import { EXIT, type ExitCode } from './errors.ts';
+import { type Io, type IoOptions, paint } from './io.ts';
+import { outcomeInWords } from './outcomes.ts';
+import { Refresher } from './refresher.ts';
+import { table } from './table.ts';
+
+export interface RefreshOptions extends AwsOptions, IoOptions {
+  readonly namespace?: readonly string[];
+  readonly force?: true;
+  readonly dryRun?: true;
+}
+
+const WELL: ReadonlySet<string> = new Set(['refreshed', 'gone']);
+
+/** Refreshes a cluster. @returns EXIT.unwell where something that was asked for was not refreshed. @throws CliError */
+export async function refresh(name: string, options: RefreshOptions, io: Io): Promise<ExitCode | undefined> {
+  const { namespace: namespaces, force = false, dryRun = false } = options;
+  const aws = new Aws(options, io.signal);
+  const refresher = new Refresher(aws, await io.step('the deployed refresher', () => aws.stack()));
+  const answer = await io.step(dryRun ? `asking ${name} what would be` : `refreshing ${name}`, () =>
+    refresher.refresh({ clusters: [name], ...(namespaces && { namespaces }), force, dryRun }),
+  );
+  const [summary] = answer.clusters;
+  for (const namespace of answer.namespacesNotEnabled ?? [])
+    io.note(
+      `The namespace ${namespace} is not enabled there:\n  → kubectl label namespace ${namespace} ecr-anywhere.centml.ai/namespace=enabled`,
+    );
+  if (!summary) return EXIT.unwell;
+  const { secrets = [], secretsNotListed = 0, reason } = summary;
+  io.print(answer, () =>
+    [
+      ...(secrets.length > 0
+        ? [
+            table(
+              ['SECRET', 'DUE', 'OUTCOME', 'EXPIRES', 'REASON'],
+              secrets.map(({ secret, due, outcome, expiresAt = '', reason: why = '' }) => [
+                secret,
+                due,
+                paint(WELL.has(outcome) ? 'green' : 'red', outcome),
+                expiresAt,
+                why,
+              ]),
+            ),
+            '',
+          ]
+        : []),
+      ...(secretsNotListed > 0 ? [`${secretsNotListed} more; the function's log has them all.`] : []),
+      ...(reason === undefined || summary.isPaused ? [] : [paint('red', `${name}: ${reason}`)]),
+      `${name}: ${outcomeInWords(summary)}${dryRun ? ' (dry run: nothing was stored)' : ''}`,
+      ...(summary.isPaused ? [`  → ecr-anywhere resume ${name}`] : []),
+    ].join('\n'),
+  );
+  return summary.failed || (answer.namespacesNotEnabled?.length ?? 0) > 0 || summary.isPaused
+    ? EXIT.unwell
+    : undefined;
+}

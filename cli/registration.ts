@@ -1,0 +1,189 @@
+// Registered secrets, as the operator writes them: made, given another version, tagged, deleted, and put back as they
+// were. None is ever read.
+import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  CreateSecretCommand,
+  DeleteSecretCommand,
+  DescribeSecretCommand,
+  PutSecretValueCommand,
+  type SecretsManagerClient,
+  TagResourceCommand,
+  UntagResourceCommand,
+  UpdateSecretVersionStageCommand,
+} from '@aws-sdk/client-secrets-manager';
+import { TAG } from '../contract/names.ts';
+import { CLUSTERS_PREFIX } from '../functions/refresher/settings.ts';
+import type { Aws } from './aws.ts';
+import { CliError, EXIT } from './errors.ts';
+
+const CURRENT = 'AWSCURRENT';
+/** A secret that was deleted for good a moment ago holds its name a little longer. */
+const NAME_FREE_WITHIN_MS = 30_000;
+const NAME_FREE_EVERY_MS = 2_000;
+
+/** Undoes what was done, as far as it was done. Idempotent; as somebody who waits for it. */
+export type Undo = (aws: Aws) => Promise<void>;
+
+/** What a registered secret may be called (Secrets Manager API reference, CreateSecret, Name). */
+export function checkName(name: string): void {
+  if (!/^[\w/+=.@-]+$/.test(name) || CLUSTERS_PREFIX.length + name.length > 512)
+    throw new CliError(
+      EXIT.usage,
+      `"${name}" is no name for a cluster`,
+      'letters, digits and any of /_+=.@-',
+    );
+}
+
+/**
+ * Registers a cluster.
+ *
+ * @param onAttempt is given what undoes it, before anything is done: who knows whether an answer that is lost was a yes
+ * @throws CliError where the name is taken
+ */
+export async function createRegistration(
+  aws: Aws,
+  name: string,
+  kubeconfig: string,
+  clusterUid: string,
+  onAttempt: (undo: Undo) => void,
+): Promise<void> {
+  const id = secretId(name);
+  // Becomes the version's id, by which ours is told from somebody else's.
+  const version = randomUUID();
+  const create = new CreateSecretCommand({
+    Name: id,
+    ClientRequestToken: version,
+    SecretString: kubeconfig,
+    Description: 'ECR Anywhere: a registered cluster',
+    Tags: [{ Key: TAG.clusterUid, Value: clusterUid }],
+  });
+  onAttempt(async (operator) => {
+    const { versions } = await describe(operator, id);
+    if (versions.has(version)) await deleteRegistration(operator, name);
+  });
+  const client = aws.secrets();
+  const until = Date.now() + NAME_FREE_WITHIN_MS;
+  await aws.ask(`registering ${name}`, async (abortSignal) => {
+    for (;;) {
+      try {
+        return await client.send(create, { abortSignal });
+      } catch (error) {
+        const { name: type, message } = error as Error;
+        const isBeingDeleted = /scheduled for deletion|currently marked deleted/i.test(message);
+        if (isBeingDeleted && Date.now() < until) {
+          await sleep(NAME_FREE_EVERY_MS, undefined, { signal: abortSignal });
+          continue;
+        }
+        if (isBeingDeleted)
+          throw new CliError(
+            EXIT.conflict,
+            `${name} was deleted and can be recovered still, so its name is taken`,
+            `aws secretsmanager restore-secret --secret-id ${id}, or take another name`,
+            error,
+          );
+        if (type === 'ResourceExistsException') throw alreadyRegistered(name, error);
+        throw error;
+      }
+    }
+  });
+}
+
+/** Gives a registered cluster another kubeconfig. @param onAttempt as above */
+export async function replaceRegistration(
+  aws: Aws,
+  name: string,
+  kubeconfig: string,
+  clusterUid: string,
+  onAttempt: (undo: Undo) => void,
+): Promise<void> {
+  const id = secretId(name);
+  const version = randomUUID();
+  const before = await describe(aws, id);
+  const client = aws.secrets();
+  onAttempt(async (operator) => {
+    const now = await describe(operator, id);
+    // Nobody's business any more, if somebody else has registered the cluster meanwhile.
+    if (now.current !== version || before.current === undefined) return;
+    const back = {
+      SecretId: id,
+      VersionStage: CURRENT,
+      RemoveFromVersionId: version,
+      MoveToVersionId: before.current,
+    };
+    await operator.ask('putting the registration back', (abortSignal) =>
+      operator.secrets().send(new UpdateSecretVersionStageCommand(back), { abortSignal }),
+    );
+  });
+  const put = { SecretId: id, SecretString: kubeconfig, ClientRequestToken: version };
+  await aws.ask(`registering ${name}`, (abortSignal) =>
+    client.send(new PutSecretValueCommand(put), { abortSignal }),
+  );
+  if (before.tags.get(TAG.clusterUid) !== clusterUid) await tag(aws, client, id, TAG.clusterUid, clusterUid);
+}
+
+/** Forgets a cluster, at once and for good: its token is dead, or somebody else's. */
+export async function deleteRegistration(aws: Aws, name: string): Promise<void> {
+  const command = new DeleteSecretCommand({ SecretId: secretId(name), ForceDeleteWithoutRecovery: true });
+  await aws.ask(`deleting the registration of ${name}`, (abortSignal) =>
+    aws.secrets().send(command, { abortSignal }),
+  );
+}
+
+/** Pauses a registered cluster, or resumes it. */
+export async function tagPaused(aws: Aws, name: string, isPaused: boolean): Promise<void> {
+  const client = aws.secrets();
+  if (isPaused) return tag(aws, client, secretId(name), TAG.paused, 'true');
+  const command = new UntagResourceCommand({ SecretId: secretId(name), TagKeys: [TAG.paused] });
+  await aws.ask(`resuming ${name}`, (abortSignal) => client.send(command, { abortSignal }));
+}
+
+export function alreadyRegistered(name: string, cause?: unknown): CliError {
+  return new CliError(
+    EXIT.conflict,
+    `${name} is registered already`,
+    `--replace gives it another credential; ecr-anywhere doctor ${name} says how it is`,
+    cause,
+  );
+}
+
+async function tag(
+  aws: Aws,
+  client: SecretsManagerClient,
+  id: string,
+  Key: string,
+  Value: string,
+): Promise<void> {
+  const command = new TagResourceCommand({ SecretId: id, Tags: [{ Key, Value }] });
+  await aws.ask(`tagging ${id}`, (abortSignal) => client.send(command, { abortSignal }));
+}
+
+/** The versions and tags of a secret; none where there is no secret. */
+async function describe(
+  aws: Aws,
+  id: string,
+): Promise<{
+  versions: ReadonlySet<string>;
+  current: string | undefined;
+  tags: ReadonlyMap<string, string>;
+}> {
+  const { VersionIdsToStages = {}, Tags = [] } = await aws.ask(`looking at ${id}`, (abortSignal) =>
+    aws
+      .secrets()
+      .send(new DescribeSecretCommand({ SecretId: id }), { abortSignal })
+      .catch((error: Error) => {
+        if (error.name === 'ResourceNotFoundException') return { VersionIdsToStages: {}, Tags: [] };
+        throw error;
+      }),
+  );
+  const versions = Object.entries(VersionIdsToStages);
+  return {
+    versions: new Set(versions.map(([version]) => version)),
+    current: versions.find(([, stages]) => stages.includes(CURRENT))?.[0],
+    tags: new Map(Tags.map(({ Key = '', Value = '' }) => [Key, Value])),
+  };
+}
+
+function secretId(name: string): string {
+  return `${CLUSTERS_PREFIX}${name}`;
+}
