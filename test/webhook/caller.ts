@@ -21,17 +21,20 @@ export async function callerOf(kubeconfig: string): Promise<Call> {
   await config.applyToHTTPSOptions(options);
   return (method, path, body, contentType = 'application/json') =>
     new Promise((resolve, reject) => {
-      const headers = { ...options.headers, 'content-type': contentType };
+      const text = body === undefined ? '' : JSON.stringify(body);
+      // Node does not say by itself that a DELETE has a body.
+      const length = { 'content-length': Buffer.byteLength(text) };
+      const headers = { ...options.headers, 'content-type': contentType, ...(text && length) };
       const url = `${config.getCurrentCluster()?.server}${path}`;
       const asked = request(url, { ...options, method, headers }, (response) => {
-        let text = '';
+        let answer = '';
         response.setEncoding('utf8');
         response.on('data', (chunk: string) => {
-          text += chunk;
+          answer += chunk;
         });
-        response.on('end', () => resolve({ status: response.statusCode ?? 0, text }));
+        response.on('end', () => resolve({ status: response.statusCode ?? 0, text: answer }));
       });
       asked.on('error', reject);
-      asked.end(body === undefined ? undefined : JSON.stringify(body));
+      asked.end(text);
     });
 }

@@ -424,6 +424,12 @@ describe.each(IDENTITIES)('with every right on Secrets, as %s', (identity) => {
     await expectRefused(TEAM, () => as(identity)('DELETE', secretsOf(TEAM)), BY_POLICY);
   });
 
+  test('nor does it by the uid, which would be enough for the Secret that its tokens are bound to', async () => {
+    const path = await given(TEAM);
+    const { uid } = JSON.parse((await admin('GET', path)).text).metadata;
+    await expectRefused(TEAM, () => as(identity)('DELETE', path, { preconditions: { uid } }), BY_POLICY);
+  });
+
   test.each(REPLACEMENTS)('$what by PUT: refused', async ({ change, refusal }) => {
     const path = await given(TEAM);
     const body = pullSecret(`pull-${count}`, TEAM) as SecretBody;
@@ -436,6 +442,70 @@ describe.each(IDENTITIES)('with every right on Secrets, as %s', (identity) => {
     const other = pullSecret(`pull-${count}`, TEAM, { type: 'Opaque' });
     await expectRefused(TEAM, () => as(identity)('PUT', path, other), BY_KUBERNETES);
     await expectRefused(TEAM, () => as(identity)('PATCH', path, { type: 'Opaque' }, MERGE), BY_KUBERNETES);
+  });
+});
+
+describe('the Secret that its tokens are bound to', () => {
+  const BOUND_TO = `${RELEASE}-refresher-token`;
+  const path = (name = BOUND_TO, namespace = NAMESPACE) => `${secretsOf(namespace)}/${name}`;
+  const byUid = (uid: string) => ({ kind: 'DeleteOptions', apiVersion: 'v1', preconditions: { uid } });
+  const uidOf = async (secret: string): Promise<string> =>
+    JSON.parse((await admin('GET', secret)).text).metadata.uid;
+  const [account, member] = IDENTITIES;
+  const selected = `fieldSelector=metadata.name=${BOUND_TO}`;
+
+  beforeAll(async () => {
+    // By the same name elsewhere, and beside it.
+    const body = { apiVersion: 'v1', kind: 'Secret', metadata: { name: BOUND_TO } };
+    expect((await admin('POST', secretsOf(TEAM), body)).status).toBe(201);
+    const other = { ...body, metadata: { name: `${BOUND_TO}-2` } };
+    expect((await admin('POST', secretsOf(NAMESPACE), other)).status).toBe(201);
+  });
+
+  test.each<{ what: string; as: string; path?: string; without?: 'uid' }>([
+    { what: 'a member of the group deletes it', as: member },
+    { what: 'a member of the group deletes it along with all', as: member, path: secretsOf(NAMESPACE) },
+    { what: 'without saying which, as a look-alike may be there', as: account, without: 'uid' },
+    { what: 'another Secret of the namespace', as: account, path: path(`${BOUND_TO}-2`) },
+    { what: 'by its name in another namespace', as: account, path: path(BOUND_TO, TEAM) },
+    { what: 'along with all others', as: account, path: secretsOf(NAMESPACE), without: 'uid' },
+    { what: 'selected of all', as: account, path: `${secretsOf(NAMESPACE)}?${selected}`, without: 'uid' },
+    { what: 'a dry run without the uid', as: account, path: `${path()}?dryRun=All`, without: 'uid' },
+  ])('$what: refused', async ({ as: identity, path: at = path(), without }) => {
+    const isOne = !at.includes('?') && at !== secretsOf(NAMESPACE);
+    const uid = await uidOf(isOne ? at : path());
+    const inTeam = await stored(TEAM);
+    const attempt = () => as(identity)('DELETE', at, without ? undefined : byUid(uid));
+    await expectRefused(NAMESPACE, attempt, BY_POLICY, /create nor delete/);
+    expect(await stored(TEAM)).toBe(inTeam);
+  });
+
+  test('by the uid of another one: refused by Kubernetes, which compares them first', async () => {
+    const uid = await uidOf(path(`${BOUND_TO}-2`));
+    const before = await stored(NAMESPACE);
+    expect((await as(account)('DELETE', path(), byUid(uid))).status).toBe(409);
+    expect(await stored(NAMESPACE)).toBe(before);
+  });
+
+  test('the ServiceAccount deletes this very one, and cannot make it again; then it is out', async () => {
+    const body = JSON.parse((await admin('GET', path())).text);
+    const answer = await as(account)('DELETE', path(), byUid(body.metadata.uid));
+    expect(answer.status, answer.text).toBe(200);
+    expect((await admin('GET', path())).status).toBe(404);
+    const { name, labels } = body.metadata;
+    const again = { apiVersion: 'v1', kind: 'Secret', metadata: { name, labels }, immutable: true };
+    await expectRefused(NAMESPACE, () => as(member)('POST', secretsOf(NAMESPACE), again), BY_POLICY);
+    expect([401, 403]).toContain((await as(account)('POST', secretsOf(NAMESPACE), again)).status);
+    expect((await admin('GET', path())).status).toBe(404);
+    await vi.waitFor(
+      async () => expect((await as(account)('GET', '/api/v1/namespaces?limit=1')).status).toBe(401),
+      { timeout: 30_000, interval: 500 },
+    );
+    const token = await refresherKubeconfig(cluster).catch((error: Error) => error);
+    expect(String(token)).toContain('not found');
+    expect((await admin('POST', secretsOf(NAMESPACE), again)).status).toBe(201);
+    callers.set(account, await callerOf(await refresherKubeconfig(cluster)));
+    expect((await as(account)('GET', '/api/v1/namespaces?limit=1')).status).toBe(200);
   });
 });
 
