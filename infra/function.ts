@@ -84,7 +84,11 @@ export class RefresherFunction extends Construct {
                 }),
               ],
             }),
-            new PolicyStatement({ actions: ['dynamodb:UpdateItem'], resources: [this.memoryTable.tableArn] }),
+            // The first writes and tells what it wrote, the second is for people who ask what is known.
+            new PolicyStatement({
+              actions: ['dynamodb:UpdateItem', 'dynamodb:Scan'],
+              resources: [this.memoryTable.tableArn],
+            }),
             new PolicyStatement({ actions: ['sqs:SendMessage'], resources: [failures.queueArn] }),
             ...this.eksStatements(props),
             ...this.keylessStatements(props),

@@ -32,10 +32,7 @@ beforeAll(async () => {
     clusters: ['alpha', 'beta'],
     context: { rateMinutes: 1, clusterDeadlineSeconds: DEADLINE_S },
   });
-  for (const { title, task } of bed.tasks()) {
-    console.log(`… ${title}`);
-    await task({}, {} as never);
-  }
+  await bed.start();
   hanging = createServer(() => {}).listen(0, '127.0.0.1');
   await once(hanging, 'listening');
 });
@@ -192,8 +189,29 @@ describe('two healthy clusters, one that never answers, one whose secret is not 
     const wrong = await bed.deployment.invoke({ cluster: 'alpha' });
     expect(wrong.payload).toMatchObject({ errorMessage: expect.stringContaining('"clusters": [names]') });
     const unknown = await bed.deployment.invoke({ clusters: ['gamma'] });
-    expect(unknown.payload).toMatchObject({
-      errorMessage: 'Not registered: gamma. Registered are: alpha, beta, hanging, scribble.',
+    expect(unknown.functionError).toBeUndefined();
+    expect(unknown.payload).toEqual({
+      clusters: [],
+      notRegistered: { names: ['gamma'], registered: ['alpha', 'beta', 'hanging', 'scribble'] },
+    });
+  });
+
+  test('inspecting one says who the refresher is there, and that nothing is forbidden', async () => {
+    const { payload } = await bed.deployment.invoke({ action: 'inspect', clusters: ['beta'] });
+    expect(payload).toMatchObject({
+      clusters: [
+        {
+          ...{ cluster: 'beta', served: true, failed: false },
+          inspection: {
+            server: new URL(bed.cluster('beta').controlPlane.server).origin,
+            username: 'system:serviceaccount:ecr-anywhere:ecr-anywhere-refresher',
+            clusterUid: expect.stringMatching(/^[0-9a-f-]{36}$/),
+            kubernetesVersion: expect.stringMatching(/^v1\./),
+            clockSkewSeconds: 0,
+            forbidden: [],
+          },
+        },
+      ],
     });
   });
 

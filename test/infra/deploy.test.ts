@@ -45,7 +45,7 @@ describe('the stack', () => {
   beforeAll(async () => {
     stack = await deployStack(emulator, {
       context: {
-        ...{ scheduleEnabled: false, clusterDeadlineSeconds: 2, allowLocalServers: true },
+        ...{ scheduleEnabled: false, clusterDeadlineSeconds: 5, allowLocalServers: true },
         ...{ keyless: true, eksRegions: 'eu-central-1,us-east-1', assumableRoles: ROLE },
       },
     });
@@ -91,17 +91,67 @@ describe('the stack', () => {
     });
   });
 
-  test('reads a registered cluster; failing, it fails the run, once, and the queue for failures tells', async () => {
+  test('a person who names a cluster that fails is answered with its reason, and the run has not failed', async () => {
     await stack.registerCluster('nowhere', UNREACHABLE);
+    const refused = {
+      ...{ cluster: 'nowhere', served: false, failed: true, problems: [], secrets: [] },
+      reason: expect.stringContaining('ECONNREFUSED 127.0.0.1:1'),
+    };
+    for (const event of [{ dryRun: true }, { action: 'inspect' }]) {
+      const { functionError, payload } = await stack.invoke({ clusters: ['nowhere'], ...event });
+      expect(functionError).toBeUndefined();
+      expect(payload).toMatchObject({ clusters: [refused] });
+    }
+    expect(await known('nowhere')).toBeUndefined();
     const { functionError, payload } = await stack.invoke({ clusters: ['nowhere'] });
+    expect(functionError).toBeUndefined();
+    expect(payload).toMatchObject({ clusters: [{ ...refused, failures: 1 }] });
+    expect(await known('nowhere')).toMatchObject({ failures: '1', reason: refused.reason });
+  });
+
+  test('what is known is told without asking anybody: of a cluster that is just registered, that it is there', async () => {
+    await stack.registerCluster('new', UNREACHABLE);
+    const { functionError, payload, logTail } = await stack.invoke({ action: 'status' });
+    expect(functionError).toBeUndefined();
+    const was = await known('nowhere');
+    expect(payload).toEqual({
+      clusters: [
+        { name: 'new', source: 'registered', isPaused: false },
+        {
+          ...{ name: 'nowhere', source: 'registered', isPaused: false, failures: 1, reason: was?.reason },
+          ...{ lookedAt: was?.lookedAt, failingSince: was?.failingSince },
+        },
+      ],
+    });
+    expect(logTail).not.toContain('"cluster":"n');
+    await stack.unregisterCluster('new');
+  });
+
+  test('a name that is not registered is answered with all that are, whatever is asked', async () => {
+    for (const action of ['refresh', 'inspect', 'revoke']) {
+      const event = { action, clusters: ['nowhere', 'typo'] };
+      const { functionError, payload } = await stack.invoke(event);
+      expect(functionError).toBeUndefined();
+      expect(payload).toEqual({
+        clusters: [],
+        notRegistered: { names: ['typo'], registered: ['nowhere'] },
+      });
+    }
+    expect(await known('nowhere')).toMatchObject({ failures: '1' });
+  });
+
+  test('revoking where there is no token to revoke says so', async () => {
+    const { payload } = await stack.invoke({ action: 'revoke', clusters: ['nowhere'] });
+    expect(payload).toEqual({
+      revoked: [{ cluster: 'nowhere', outcome: 'nothing-to-revoke', reason: expect.any(String) }],
+    });
+  });
+
+  test('failing, all of them, it fails the run, once, and the queue for failures tells', async () => {
+    const { functionError, payload } = await stack.invoke();
     expect(functionError).toBe('Unhandled');
     expect(payload).toMatchObject({
       errorMessage: expect.stringContaining('None of 1 clusters could be served. nowhere:'),
-    });
-
-    expect(await known('nowhere')).toMatchObject({
-      failures: '1',
-      reason: expect.stringContaining('ECONNREFUSED 127.0.0.1:1'),
     });
 
     const before = (await stack.logs()).length;
@@ -172,11 +222,11 @@ describe("the function's role", () => {
     expect(await call({ call: 'ReceiveMessage', target })).toMatch(/AccessDenied/);
   });
 
-  test('may write what is known of a cluster, and read no more than its own write', async () => {
+  test('may write what is known of a cluster, and read all of it at once', async () => {
     const target = probe.resource('RefresherFunctionMemory');
-    expect(await call({ call: 'UpdateItem', target })).toBe('allowed');
-    for (const read of ['GetItem', 'Scan'] as const)
-      expect(await call({ call: read, target })).toMatch(/AccessDenied/);
+    for (const allowed of ['UpdateItem', 'Scan'] as const)
+      expect(await call({ call: allowed, target })).toBe('allowed');
+    expect(await call({ call: 'GetItem', target })).toMatch(/AccessDenied/);
   });
 
   test.each<ProbeEvent>([

@@ -48,7 +48,12 @@ describe('roles', () => {
               ],
               Resource: arnOf(':secretsmanager:{Region}:{AccountId}:secret:ecr-anywhere/clusters/*'),
             },
-            { Effect: 'Allow', Action: 'dynamodb:UpdateItem', Resource: arn('RefresherFunctionMemory') },
+            {
+              Effect: 'Allow',
+              // CDK sorts them.
+              Action: ['dynamodb:Scan', 'dynamodb:UpdateItem'],
+              Resource: arn('RefresherFunctionMemory'),
+            },
             { Effect: 'Allow', Action: 'sqs:SendMessage', Resource: arn('RefresherFunctionFailures') },
           ],
         },
