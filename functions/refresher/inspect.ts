@@ -3,7 +3,7 @@
 // wrong says the cluster's report beside this.
 import pMap from 'p-map';
 import type { UsableAccess } from './access.ts';
-import { KubernetesApi, type Permission } from './kubernetes.ts';
+import { KubernetesApi, type KubernetesError, type Permission } from './kubernetes.ts';
 import { readToken } from './service-account-token.ts';
 
 export interface Inspection {
@@ -41,7 +41,9 @@ export async function inspect(
   const server = new URL(access.server).origin;
   // Connections of its own: how long an answer takes is not to depend on what the turn asks at the same time.
   await using api = new KubernetesApi(access, REQUESTS_AT_ONCE, signal);
-  const who = await api.whoAmI().catch(() => undefined);
+  const who = await api.whoAmI().catch((error: KubernetesError) => error);
+  // What is not there is not asked again and again.
+  if (who instanceof Error && who.status === undefined && who.cause !== undefined) return { server };
   // Now that there is a connection, so that making one does not count as part of the way there.
   const version = await api.version(now).catch(() => undefined);
   const [uid, forbidden] = await Promise.all([
@@ -50,7 +52,7 @@ export async function inspect(
   ]);
   return {
     server,
-    ...(who && { username: cut(who.username), groups: listed(who.groups) }),
+    ...(!(who instanceof Error) && { username: cut(who.username), groups: listed(who.groups) }),
     ...(uid !== undefined && { clusterUid: cut(uid) }),
     ...(version && { kubernetesVersion: cut(version.gitVersion) }),
     ...(version?.aheadSeconds !== undefined && { clockSkewSeconds: version.aheadSeconds }),
