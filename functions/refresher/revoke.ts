@@ -120,8 +120,9 @@ async function end(cluster: OpenCluster, token: BoundToken, signal: AbortSignal)
     } catch (error) {
       const { status, message } = error as KubernetesError;
       if (status === 401) return { outcome: 'revoked' };
-      // Whoever is forbidden something was known.
-      last = status === 403 ? 'the API server still takes the token' : message;
+      // Whoever is forbidden something was known. That the time is up says nothing new.
+      if (status === 403) last = 'the API server still takes the token';
+      else if (!signal.aborted || last === '') last = message;
     }
     await sleep(POLL_MS, undefined, { signal }).catch(() => {});
   }

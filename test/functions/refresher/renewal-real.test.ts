@@ -238,14 +238,17 @@ describe("where somebody else's role gives it every right on Secrets and tokens"
       expect(text).toContain(REFUSAL[by]);
     });
 
-    test('what its tokens are bound to is neither deleted, changed nor made again', async () => {
+    // Deleting it by its uid ends the tokens, which is the ServiceAccount's to do: inspect-revoke-real.test.ts.
+    test('what its tokens are bound to is neither changed, made again nor deleted along with others', async () => {
       const stored = async () => (await as('admin')('GET', secretPath(BOUND_TO))).text;
       const was = await stored();
+      const byUid = { preconditions: { uid: JSON.parse(was).metadata.uid } };
       const metadata = { name: BOUND_TO, finalizers: ['example.com/keep'] };
       const body = { apiVersion: 'v1', kind: 'Secret', metadata, immutable: true };
       const attempts: Parameters<Call>[] = [
         ['DELETE', secretPath(BOUND_TO)],
         ['DELETE', secretPath('')],
+        ...(identity === IDENTITIES[1] ? [['DELETE', secretPath(BOUND_TO), byUid] as Parameters<Call>] : []),
         ['POST', secretPath(''), body],
         ['PUT', secretPath(BOUND_TO), body],
         ['PATCH', secretPath(BOUND_TO), body, 'application/merge-patch+json'],
