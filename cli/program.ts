@@ -3,6 +3,7 @@
 import tab from '@bomb.sh/tab/commander';
 import { Command, Option } from 'commander';
 import { DEFAULT_STAGE } from '../contract/keyless.ts';
+import manifest from '../package.json' with { type: 'json' };
 import type { AuthenticationOptions } from './authentication-config.ts';
 import type { AwsOptions } from './aws.ts';
 import { CliError, EXIT, type ExitCode } from './errors.ts';
@@ -41,6 +42,7 @@ export function createProgram(signal: AbortSignal): Command {
     .description(
       'Private ECR images from any Kubernetes cluster: registers clusters, and shows how they are.',
     )
+    .version(manifest.version)
     .showSuggestionAfterError()
     .showHelpAfterError('(--help says more)')
     .configureHelp({ showGlobalOptions: true })

@@ -95,7 +95,9 @@ function inWords(clusters: readonly Row[], needy: number, now: number): string {
   const count = `${clusters.length} ${clusters.length === 1 ? 'cluster' : 'clusters'}`;
   const worst = clusters[0]?.name ?? '';
   return [
-    table(['CLUSTER', 'STATE', 'REACHED', 'SECRETS', 'DUE', 'EXPIRES IN', 'FAILURES', 'REASON'], rows),
+    table(['CLUSTER', 'STATE', 'REACHED', 'SECRETS', 'DUE', 'EXPIRES IN', 'FAILURES', 'REASON'], rows, {
+      lines: 2,
+    }),
     '',
     needy === 0
       ? paint('green', `${count}, none needs you.`)

@@ -7,39 +7,63 @@ const NO_LINES = {
   ...{ bottom: '', 'bottom-mid': '', 'bottom-left': '', 'bottom-right': '' },
   ...{ left: '', 'left-mid': '', mid: '', 'mid-mid': '', right: '', 'right-mid': '', middle: GAP },
 };
-/** A reason in less would be a column of words. */
+/** What is said in less would be a column of words. */
 const MIN_LAST_WIDTH = 24;
+const ELLIPSIS = ' … ';
+
+export interface TableOptions {
+  /** Of the terminal; undefined: there is none, and nothing is cut or wrapped. */
+  readonly columns?: number | undefined;
+  /** How many lines the last column may have in a terminal. */
+  readonly lines?: number;
+}
 
 /**
- * A table. The last column is what may be long: it is wrapped where the terminal ends, and whole in a file or a pipe.
+ * A table. The last column is what may be long: in a terminal it is wrapped, and longer than so many lines it loses its
+ * middle, as errors begin with what was asked and end with the cause.
  *
- * @param head in capitals
- * @param columns of the terminal; undefined: there is none
+ * @param head in capitals; empty: none is shown
  */
 export function table(
   head: readonly string[],
   rows: readonly (readonly string[])[],
-  columns: number | undefined = process.stdout.isTTY ? process.stdout.columns : undefined,
+  { columns = terminalColumns(), lines = Number.POSITIVE_INFINITY }: TableOptions = {},
 ): string {
-  const others = head.slice(0, -1).map((title, index) => {
-    return Math.max(...[title, ...rows.map((row) => row[index] ?? '')].map(widthOf));
-  });
-  const rest = (columns ?? 0) - others.reduce((sum, width) => sum + width + GAP.length, 0);
+  const all = [head, ...rows];
+  const count = Math.max(...all.map((row) => row.length));
+  const others = Array.from({ length: count - 1 }, (_, index) =>
+    Math.max(...all.map((row) => widthOf(row[index] ?? ''))),
+  );
+  const last = Math.max(
+    (columns ?? 0) - others.reduce((sum, width) => sum + width + GAP.length, 0),
+    MIN_LAST_WIDTH,
+  );
   const made = new Table({
     head: [...head],
     chars: NO_LINES,
     style: { head: [], border: [], 'padding-left': 0, 'padding-right': 0 },
-    ...(columns !== undefined && {
-      colWidths: [...others, Math.max(rest, MIN_LAST_WIDTH)],
-      wordWrap: true,
-    }),
+    ...(columns !== undefined && { colWidths: [...others, last], wordWrap: true }),
   });
-  made.push(...rows.map((row) => [...row]));
+  const cell = (text: string, index: number) =>
+    columns !== undefined && index === count - 1 ? elided(text, last * lines - last / 4) : text;
+  made.push(...rows.map((row) => row.map(cell)));
   return made
     .toString()
     .split('\n')
     .map((line) => line.trimEnd())
     .join('\n');
+}
+
+function terminalColumns(): number | undefined {
+  return process.stdout.isTTY ? process.stdout.columns : undefined;
+}
+
+/** Without its middle, where it is longer than that. @param text without colours, if it is to be cut */
+export function elided(text: string, max: number): string {
+  if (text.length <= max) return text;
+  const kept = Math.floor(max) - ELLIPSIS.length;
+  const head = Math.ceil(kept / 2);
+  return `${text.slice(0, head).trimEnd()}${ELLIPSIS}${text.slice(text.length - (kept - head)).trimStart()}`;
 }
 
 /** As a terminal shows it, without colours. */
