@@ -9,8 +9,10 @@ import { type EksScope, eksAccess, regionOfEndpoint } from '../../../functions/r
 import { readEvent } from '../../../functions/refresher/event.ts';
 import { type Memory, memoryIn } from '../../../functions/refresher/memory.ts';
 import { metricsOf } from '../../../functions/refresher/report.ts';
+import { revoke } from '../../../functions/refresher/revoke.ts';
 import { run } from '../../../functions/refresher/run.ts';
 import { CLUSTERS_PREFIX } from '../../../functions/refresher/settings.ts';
+import { statusOf } from '../../../functions/refresher/status.ts';
 import { type AwsEndpoint, startAwsEndpoint } from '../../bed/aws-endpoint.ts';
 import { type ApiServer, json, page, startApiServer } from '../api-server.ts';
 import { type EksDouble, startEks } from '../eks.ts';
@@ -347,6 +349,45 @@ describe('clusters that are tagged', () => {
     expect(reports.map(({ cluster: name, served }) => [name, served])).toEqual([[`EKS in ${REGION}`, false]]);
     const later = Date.now() + 3 * HOUR;
     expect(metricsOf(reports, later).SoonestExpiry).toBe(Math.round((expiresAt - later) / 1000));
+
+    // People are shown both: where EKS does not answer, nothing is known to be gone.
+    await using registry = await startSecretsManager({});
+    const status = () =>
+      statusOf(
+        { secrets: registry.client, memory },
+        { eksDiscovery: [{ region: REGION }] },
+        15 * 60_000,
+        AbortSignal.timeout(10_000),
+      );
+    const soonestExpiry = new Date(expiresAt).toISOString();
+    expect(await status()).toEqual([
+      expect.objectContaining({ name: arnOf('one'), source: 'eks', managed: 1, failures: 0, soonestExpiry }),
+      expect.objectContaining({ name: `EKS in ${REGION}`, source: 'eks-scope', failures: 1, soonestExpiry }),
+    ]);
+  });
+
+  test('have no token that could be revoked, and none is signed to say so', async () => {
+    await using registry = await startSecretsManager({});
+    const calls = aws.stsCalls.length;
+    const results = await revoke(
+      {
+        secrets: registry.client,
+        eks: eksAccess({ region: REGION, assumableRoles: [] }),
+        keyless: NO_KEYLESS,
+      },
+      [arnOf('tagged')],
+      { ...SETTINGS, eksDiscovery: [{ region: REGION }] },
+      AbortSignal.timeout(30_000),
+      () => {},
+    );
+    expect(results).toEqual([
+      {
+        ...{ cluster: arnOf('tagged'), outcome: 'nothing-to-revoke' },
+        reason: expect.stringContaining('access entry'),
+      },
+    ]);
+    expect(cluster.requests).toEqual([]);
+    expect(aws.stsCalls).toHaveLength(calls);
   });
 
   test('throttled, EKS is asked again', async () => {
