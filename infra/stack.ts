@@ -1,7 +1,7 @@
 // The stack of this project's own CDK app: one refresher, and outputs that say what to do next.
 import { CfnOutput, Duration, Stack, type StackProps } from 'aws-cdk-lib';
 import type { Construct } from 'constructs';
-import { CLUSTERS_PREFIX } from '../functions/refresher/settings.ts';
+import { DEFAULT_STAGE } from '../contract/keyless.ts';
 import { ClusterIdentity } from './cluster-identity.ts';
 import { Refresher } from './refresher.ts';
 import type { Settings } from './settings.ts';
@@ -30,12 +30,13 @@ export class EcrAnywhereStack extends Stack {
       ...(settings.alarmEmail !== undefined && { alarmEmail: settings.alarmEmail }),
     });
     const { functionName } = refresher.function;
+    const stage = settings.stackName === DEFAULT_STAGE ? '' : ` --stage ${settings.stackName}`;
     const outputs = {
       FunctionName: functionName,
       // Whom EKS clusters and other accounts' roles let in.
       RoleArn: refresher.function.role?.roleArn ?? '',
       AlarmTopicArn: refresher.alarmTopic.topicArn,
-      RegisterCluster: `aws secretsmanager create-secret --region ${this.region} --name ${CLUSTERS_PREFIX}NAME --secret-string file://kubeconfig`,
+      RegisterCluster: `npx ecr-anywhere register NAME --context CONTEXT --region ${this.region}${stage}`,
       DryRun: `aws lambda invoke --region ${this.region} --function-name ${functionName} --cli-binary-format raw-in-base64-out --cli-read-timeout 900 --payload '{"dryRun":true}' /dev/stdout`,
       Status: `aws dynamodb scan --region ${this.region} --table-name ${refresher.memoryTable.tableName} --output table --query 'Items[].{cluster:cluster.S,lookedAt:lookedAt.S,reachedAt:reachedAt.S,managed:managed.N,due:due.N,soonestExpiry:soonestExpiry.S,failures:failures.N,failingSince:failingSince.S,reason:reason.S}'`,
       TailLog: `aws logs tail ${refresher.logGroup.logGroupName} --region ${this.region} --follow`,

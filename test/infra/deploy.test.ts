@@ -85,7 +85,7 @@ describe('the stack', () => {
     expect(stack.outputs).toMatchObject({
       FunctionName: stack.functionName,
       AlarmTopicArn: expect.stringContaining(':sns:'),
-      RegisterCluster: expect.stringContaining('--name ecr-anywhere/clusters/NAME'),
+      RegisterCluster: `npx ecr-anywhere register NAME --context CONTEXT --region ${emulator.region}`,
       DryRun: expect.stringContaining(`--function-name ${stack.functionName} `),
       TailLog: `aws logs tail ${stack.logGroupName} --region ${emulator.region} --follow`,
     });

@@ -317,9 +317,10 @@ test('outputs say what to do next', () => {
     'TailLog',
   ]);
   const text = (name: string) => JSON.stringify(outputs[name]?.Value);
-  expect(text('RegisterCluster')).toContain(
-    '--name ecr-anywhere/clusters/NAME --secret-string file://kubeconfig',
-  );
+  expect(text('RegisterCluster')).toContain('npx ecr-anywhere register NAME --context CONTEXT --region ');
+  expect(text('RegisterCluster')).not.toContain('--stage');
+  const { RegisterCluster } = synth({ stackName: 'Live' }).toJSON().Outputs;
+  expect(JSON.stringify(RegisterCluster.Value)).toContain(' --stage Live');
   expect(text('DryRun')).toContain('aws lambda invoke');
   expect(text('TailLog')).toContain('aws logs tail');
 });
