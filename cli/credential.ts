@@ -1,9 +1,11 @@
 // Where the identity comes from that is registered: a token of the chart's ServiceAccount, a kubeconfig of the operator's
-// choice, an EKS cluster's access entry, or the account's issuer.
+// choice, or the account's issuer. eks-entry.ts has that of EKS.
+import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { STSClient } from '@aws-sdk/client-sts';
 import { z } from 'zod';
-import { readKubeconfig } from '../functions/refresher/kubeconfig.ts';
+import { REFRESHER_GROUP } from '../contract/names.ts';
+import { type RegisteredAccess, readKubeconfig } from '../functions/refresher/kubeconfig.ts';
 import { readToken } from '../functions/refresher/service-account-token.ts';
 import { webIdentityToken } from '../functions/refresher/web-identity.ts';
 import { authenticationConfigOf } from './authentication-config.ts';
@@ -16,6 +18,8 @@ import { ApiError, type Kubernetes } from './kubernetes.ts';
 
 /** A week, unless the chart allows less. */
 const TOKEN_SECONDS = 604_800;
+/** Kubernetes makes none that live shorter (TokenRequestSpec.expirationSeconds). */
+const MIN_TOKEN_SECONDS = 600;
 
 const ServiceAccount = z.object({
   metadata: z.object({
@@ -28,10 +32,13 @@ const TokenRequest = z.object({
   status: z.object({ token: z.string(), expirationTimestamp: z.string() }),
 });
 
-/** A token, and when it expires (RFC 3339). */
-export interface MintedToken {
-  readonly user: { readonly token: string };
-  readonly expiresAt: string;
+/** What is registered, and how long it is good for. */
+export interface Credential {
+  readonly user: RegisteredUser;
+  /** RFC 3339; absent where it does not say. */
+  readonly expiresAt?: string;
+  /** The refresher exchanges it for the next one in time. */
+  readonly isRenewed: boolean;
 }
 
 /** Who the chart's ServiceAccount is. */
@@ -43,34 +50,60 @@ export function serviceAccountIdentity(installation: Installation): Identity {
   };
 }
 
+/** A token that is to be asked for. */
+export interface TokenPlan {
+  readonly installation: Installation;
+  readonly seconds: number;
+  /** Of the ServiceAccount, as the chart has set them. */
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+/**
+ * Whether a token of the chart's ServiceAccount can be had. Changes nothing.
+ *
+ * @param seconds that it is to live; default: a week, or as long as the chart allows
+ * @throws CliError where it cannot
+ */
+export async function planToken(
+  kubernetes: Kubernetes,
+  installation: Installation,
+  seconds: number | undefined,
+): Promise<TokenPlan> {
+  const { namespace, release, refresher } = installation;
+  const account = await kubernetes.find(`/api/v1/namespaces/${namespace}/serviceaccounts/${refresher}`);
+  const upgrade = `helm upgrade ${release} webhook/chart --namespace ${namespace} --reuse-values`;
+  if (!account)
+    throw new CliError(EXIT.notFound, `there is no ServiceAccount ${namespace}/${refresher}`, upgrade);
+  const { labels = {}, annotations = {} } = ServiceAccount.parse(account).metadata;
+  const allowed = Number(annotations[TOKEN_MAX_SECONDS] ?? TOKEN_SECONDS);
+  const wanted = Math.round(seconds ?? Math.min(allowed, TOKEN_SECONDS));
+  if (wanted > allowed)
+    throw new CliError(
+      EXIT.usage,
+      `a token of ${wanted / 3600} h could not be renewed: the chart allows ${allowed / 3600} h`,
+      `--duration ${allowed / 3600}; or ${upgrade} --set refresher.token.maxSeconds=${wanted}`,
+    );
+  if (wanted < MIN_TOKEN_SECONDS)
+    throw new CliError(
+      EXIT.usage,
+      'Kubernetes makes no token that lives less than ten minutes',
+      '--duration 1',
+    );
+  return { installation, seconds: wanted, labels };
+}
+
 /**
  * A token of the chart's ServiceAccount, bound to the release's Secret, which is made again if an earlier registration
  * was ended by deleting it.
  *
- * @param seconds that it is to live; default: a week, or as long as the chart allows
  * @throws CliError
  */
 export async function mintToken(
   kubernetes: Kubernetes,
-  { namespace, refresher, tokenSecret }: Installation,
-  seconds: number | undefined,
-): Promise<MintedToken> {
+  { installation, seconds, labels }: TokenPlan,
+): Promise<Credential> {
+  const { namespace, release, refresher, tokenSecret } = installation;
   const base = `/api/v1/namespaces/${namespace}`;
-  const account = await kubernetes.find(`${base}/serviceaccounts/${refresher}`);
-  if (!account)
-    throw new CliError(
-      EXIT.notFound,
-      `there is no ServiceAccount ${namespace}/${refresher}`,
-      `helm upgrade --install brings it back`,
-    );
-  const { labels, annotations = {} } = ServiceAccount.parse(account).metadata;
-  const allowed = Number(annotations[TOKEN_MAX_SECONDS] ?? TOKEN_SECONDS);
-  if (seconds !== undefined && seconds > allowed)
-    throw new CliError(
-      EXIT.usage,
-      `a token of ${seconds / 3600} h could not be renewed: the chart allows ${allowed / 3600} h`,
-      'a shorter --duration, or a larger refresher.token.maxSeconds of the chart',
-    );
   const secret =
     (await kubernetes.find(`${base}/secrets/${tokenSecret}`)) ??
     (
@@ -85,7 +118,7 @@ export async function mintToken(
             name: tokenSecret,
             labels,
             annotations: {
-              'meta.helm.sh/release-name': labels?.['app.kubernetes.io/instance'] ?? '',
+              'meta.helm.sh/release-name': release,
               'meta.helm.sh/release-namespace': namespace,
             },
           },
@@ -98,43 +131,57 @@ export async function mintToken(
       apiVersion: 'authentication.k8s.io/v1',
       kind: 'TokenRequest',
       spec: {
-        expirationSeconds: Math.round(seconds ?? Math.min(allowed, TOKEN_SECONDS)),
+        expirationSeconds: seconds,
         boundObjectRef: { kind: 'Secret', apiVersion: 'v1', name: tokenSecret, uid },
       },
     },
   });
   const { token, expirationTimestamp } = TokenRequest.parse(body).status;
-  return { user: { token }, expiresAt: expirationTimestamp };
+  return { user: { token }, expiresAt: expirationTimestamp, isRenewed: true };
 }
 
-/** The identity of a kubeconfig. @throws CliError where it is not one that can be registered */
-export async function givenCredential(
-  path: string,
-): Promise<{ user: RegisteredUser; kubeconfig: string; expiresAt?: string }> {
+/** The identity of a kubeconfig, whose server is of no matter. @throws CliError where it cannot be registered */
+export async function givenCredential(path: string, now = Date.now()): Promise<Credential> {
+  let credential: Credential;
   try {
-    const kubeconfig = await readFile(path, 'utf8');
-    const { identity } = readKubeconfig(kubeconfig);
-    if ('token' in identity) {
-      const { expiresAt } = readToken(identity.token) ?? {};
-      return {
-        user: { token: identity.token },
-        kubeconfig,
-        ...(expiresAt !== undefined && { expiresAt: new Date(expiresAt).toISOString() }),
-      };
-    }
-    if ('cert' in identity) {
-      const base64 = (pem: string) => Buffer.from(pem).toString('base64');
-      const user = {
-        'client-certificate-data': base64(identity.cert),
-        'client-key-data': base64(identity.key),
-      };
-      return { user, kubeconfig };
-    }
-    throw new Error('it holds no token and no client certificate: --eks and --keyless are for the others');
+    credential = credentialOf(readKubeconfig(await readFile(path, 'utf8')).identity);
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     throw new CliError(EXIT.usage, `--credential ${path}: ${code ?? message}`, undefined, error);
   }
+  const { expiresAt } = credential;
+  if (expiresAt !== undefined && Date.parse(expiresAt) <= now)
+    throw new CliError(
+      EXIT.denied,
+      `--credential ${path}: it has expired at ${expiresAt}`,
+      'leave --credential out: a token of the chart’s ServiceAccount is made, which renews itself',
+    );
+  return credential;
+}
+
+function credentialOf(identity: RegisteredAccess['identity']): Credential {
+  const time = (ms: number | undefined) =>
+    ms === undefined ? {} : { expiresAt: new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z') };
+  if ('token' in identity) {
+    const token = readToken(identity.token);
+    return {
+      user: { token: identity.token },
+      ...time(token?.expiresAt),
+      isRenewed: token !== undefined && !('whyNot' in token),
+    };
+  }
+  if ('cert' in identity) {
+    const base64 = (pem: string) => Buffer.from(pem).toString('base64');
+    return {
+      user: {
+        'client-certificate-data': base64(identity.cert),
+        'client-key-data': base64(identity.key),
+      },
+      ...time(Date.parse(new X509Certificate(identity.cert).validTo)),
+      isRenewed: false,
+    };
+  }
+  throw new Error('it holds no token and no client certificate: --eks and --keyless are for the others');
 }
 
 /** What a keyless cluster is registered with, and what its API server needs. */
@@ -142,6 +189,10 @@ export interface Keyless {
   readonly user: RegisteredUser;
   /** YAML. */
   readonly authenticationConfig: string;
+  /** Prints that. */
+  readonly command: string;
+  /** Who the refresher is to an API server that has it. */
+  readonly identity: Identity;
 }
 
 /** @param issuer the account's; where it is not given, a token of STS' tells it */
@@ -154,9 +205,15 @@ export async function keyless(
 ): Promise<Keyless> {
   const url = issuer ?? (await issuerOf(aws, stage, cluster));
   const apiVersion = kubernetesMinor >= 34 ? 'v1' : 'v1beta1';
+  const of = ['--cluster', cluster, '--stage', stage, '--issuer', url, '--role-arn', roleArn];
   return {
     user: { exec: { command: 'ecr-anywhere', args: ['get-token', '--cluster', cluster, '--stage', stage] } },
     authenticationConfig: authenticationConfigOf({ cluster, issuer: url, roleArn, stage, apiVersion }),
+    command: ['ecr-anywhere', 'authentication-config', ...of, '--api-version', apiVersion].join(' '),
+    identity: {
+      username: `ecr-anywhere:${roleArn}`,
+      groups: [REFRESHER_GROUP, 'system:authenticated'],
+    },
   };
 }
 

@@ -24,8 +24,10 @@ export interface EksTarget {
 export interface EksRegistration {
   readonly user: RegisteredUser;
   readonly server: Server;
-  /** What the access entry is, or would be, changed to. */
+  /** What was done to the access entry, or would be. */
   readonly entry: 'created' | 'group-added' | 'unchanged';
+  /** That the entry gives. */
+  readonly groups: readonly string[];
 }
 
 /**
@@ -53,7 +55,7 @@ export async function admitToEks(
           throw new CliError(
             EXIT.notFound,
             `there is no EKS cluster ${name} in ${region}`,
-            '--eks NAME, --region',
+            `aws eks list-clusters --region ${region}; then --eks NAME`,
           );
         throw error;
       });
@@ -80,46 +82,72 @@ export async function admitToEks(
       });
   });
   const groups = present?.kubernetesGroups ?? [];
-  if (groups.includes(REFRESHER_GROUP)) return { ...registration, entry: 'unchanged' };
+  if (groups.includes(REFRESHER_GROUP)) return { ...registration, entry: 'unchanged', groups };
+  const kubernetesGroups = [...groups, REFRESHER_GROUP];
+  const byHand = (command: string, more = '') =>
+    `aws eks ${command}-access-entry --region ${region} --cluster-name ${name} --principal-arn ${principalArn}${more}`;
   if (present) {
     if (!dryRun) {
-      onAttempt(async (operator) => {
-        await operator.ask('putting the access entry back', (abortSignal) =>
-          eksOf(operator).send(new UpdateAccessEntryCommand({ ...entry, kubernetesGroups: groups }), {
-            abortSignal,
-          }),
-        );
+      onAttempt({
+        byHand: byHand('update', ` --kubernetes-groups ${groups.join(' ') || "'[]'"}`),
+        run: (operator) => takeGroupAway(operator, eksOf(operator), entry),
       });
-      const kubernetesGroups = [...groups, REFRESHER_GROUP];
       await aws.ask(`adding the group to the access entry in ${name}`, (abortSignal) =>
         eks.send(new UpdateAccessEntryCommand({ ...entry, kubernetesGroups }), { abortSignal }),
       );
     }
-    return { ...registration, entry: 'group-added' };
+    return { ...registration, entry: 'group-added', groups: kubernetesGroups };
   }
   if (!dryRun) {
-    onAttempt(async (operator) => {
-      await operator.ask('deleting the access entry', (abortSignal) =>
-        eksOf(operator)
-          .send(new DeleteAccessEntryCommand(entry), { abortSignal })
-          .catch((error: Error) => {
-            if (error.name !== 'ResourceNotFoundException') throw error;
-          }),
-      );
+    let isSomebodyElses = false;
+    onAttempt({
+      byHand: byHand('delete'),
+      async run(operator) {
+        if (!isSomebodyElses) await deleteEntry(operator, eksOf(operator), entry);
+      },
     });
     await aws.ask(`creating the access entry in ${name}`, (abortSignal) =>
-      eks.send(new CreateAccessEntryCommand({ ...entry, kubernetesGroups: [REFRESHER_GROUP] }), {
-        abortSignal,
-      }),
+      eks
+        .send(new CreateAccessEntryCommand({ ...entry, kubernetesGroups }), { abortSignal })
+        .catch((error: Error) => {
+          // A request of ours that is repeated is known by its token, and no conflict.
+          isSomebodyElses = error.name === 'ResourceInUseException';
+          throw error;
+        }),
     );
   }
-  return { ...registration, entry: 'created' };
+  return { ...registration, entry: 'created', groups: kubernetesGroups };
+}
+
+type EntryId = Readonly<{ clusterName: string; principalArn: string }>;
+
+/** As it is now, without our group: somebody may have changed it meanwhile. */
+async function takeGroupAway(aws: Aws, eks: EKSClient, entry: EntryId): Promise<void> {
+  await aws.ask('putting the access entry back', async (abortSignal) => {
+    const { accessEntry } = await eks.send(new DescribeAccessEntryCommand(entry), { abortSignal });
+    const groups = accessEntry?.kubernetesGroups ?? [];
+    if (!groups.includes(REFRESHER_GROUP)) return;
+    const kubernetesGroups = groups.filter((group) => group !== REFRESHER_GROUP);
+    await eks.send(new UpdateAccessEntryCommand({ ...entry, kubernetesGroups }), { abortSignal });
+  });
+}
+
+async function deleteEntry(aws: Aws, eks: EKSClient, entry: EntryId): Promise<void> {
+  await aws.ask('deleting the access entry', (abortSignal) =>
+    eks.send(new DeleteAccessEntryCommand(entry), { abortSignal }).catch((error: Error) => {
+      if (error.name !== 'ResourceNotFoundException') throw error;
+    }),
+  );
 }
 
 function serverOf({ endpoint, certificateAuthority, status }: Cluster, name: string): Server {
   const { data } = certificateAuthority ?? {};
   if (!endpoint || !data)
-    throw new CliError(EXIT.conflict, `the EKS cluster ${name} has no endpoint yet: it is ${status}`);
+    throw new CliError(
+      EXIT.conflict,
+      `the EKS cluster ${name} has no endpoint: it is ${status}`,
+      `aws eks wait cluster-active --name ${name}`,
+    );
   return { url: endpoint, ca: Buffer.from(data, 'base64').toString() };
 }
 

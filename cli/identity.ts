@@ -14,6 +14,8 @@ const SelfSubjectReview = z.object({
     userInfo: z.object({ username: z.string(), groups: z.array(z.string()).optional() }),
   }),
 });
+/** Above all authorization: who is in it may take policies away (Kubernetes, "Using RBAC Authorization"). */
+const MASTERS = 'system:masters';
 const AccessReview = z.object({ status: z.object({ allowed: z.boolean() }) });
 const Named = z.object({ metadata: z.object({ name: z.string() }) });
 
@@ -31,57 +33,67 @@ export async function whoIs(kubernetes: Kubernetes): Promise<Identity> {
 
 /**
  * Whether the fence's policies and the webhook hold this identity to its job: the release's refresher, or a member of the
- * group, and nobody who is above all policies.
+ * group, and nobody who may take the fence away.
  */
 export function isFenced({ username, groups }: Identity, refresher: string | undefined): boolean {
-  return username === refresher || groups.includes(REFRESHER_GROUP);
+  return (username === refresher || groups.includes(REFRESHER_GROUP)) && !groups.includes(MASTERS);
 }
 
 /** What a credential can read, for whoever is about to hand it out. */
 export interface Reach {
-  /** Of `secrets`, the namespaces whose Secrets it can list or get; `*` is every one. */
+  /** The namespaces whose Secrets it can read; `*` is every one. */
   readonly secrets: readonly string[];
   /** How many namespaces there are. */
   readonly namespaces: number;
-  /** It can do anything at all. */
-  readonly isAdministrator: boolean;
 }
 
+/** RBAC's verbs whose answers have a whole Secret in them. */
+const READING = ['list', 'get', 'watch', 'patch', 'update'];
+
 /** What an identity can read, by the API server's own word (SubjectAccessReview, as the operator). @throws CliError */
-export async function reachOf(kubernetes: Kubernetes, { username, groups }: Identity): Promise<Reach> {
-  const may = async (attributes: Readonly<Record<string, string>>) => {
-    const { body } = await kubernetes.post('/apis/authorization.k8s.io/v1/subjectaccessreviews', {
-      body: {
-        apiVersion: 'authorization.k8s.io/v1',
-        kind: 'SubjectAccessReview',
-        spec: { user: username, groups, resourceAttributes: attributes },
-      },
-    });
-    return AccessReview.parse(body).status.allowed;
-  };
-  const mayReadSecrets = async (namespace: string) => {
-    for (const verb of ['list', 'get', 'watch'])
-      if (await may({ resource: 'secrets', verb, ...(namespace && { namespace }) })) return true;
+export async function reachOf(kubernetes: Kubernetes, identity: Identity): Promise<Reach> {
+  const mayReadSecrets = async (namespace?: string) => {
+    for (const verb of READING)
+      if (await may(kubernetes, identity, { resource: 'secrets', verb, ...(namespace && { namespace }) }))
+        return true;
     return false;
   };
-  const [isAdministrator, readsAll, items] = await Promise.all([
-    may({ group: '*', resource: '*', verb: '*' }),
-    mayReadSecrets(''),
+  const [readsAll, items] = await Promise.all([
+    mayReadSecrets(),
     kubernetes.list('/api/v1/namespaces', { metadataOnly: 'PartialObjectMetadataList' }),
   ]);
   const names = items.map((item) => Named.parse(item).metadata.name);
-  if (readsAll) return { secrets: ['*'], namespaces: names.length, isAdministrator };
+  if (readsAll) return { secrets: ['*'], namespaces: names.length };
   const readable = await pMap(names, async (name) => ((await mayReadSecrets(name)) ? [name] : []), {
     concurrency: ASKED_AT_ONCE,
   });
-  return { secrets: readable.flat(), namespaces: names.length, isAdministrator };
+  return { secrets: readable.flat(), namespaces: names.length };
 }
 
-/** The same in a sentence. */
-export function reachInWords({ secrets, namespaces, isAdministrator }: Reach): string {
-  const more = isAdministrator ? ' It can do everything else there, too: it is an administrator.' : '';
+/** Whether an identity can do anything at all: take the fence away, too. @throws CliError */
+export async function isAdministrator(kubernetes: Kubernetes, identity: Identity): Promise<boolean> {
+  return may(kubernetes, identity, { group: '*', resource: '*', verb: '*' });
+}
+
+async function may(
+  kubernetes: Kubernetes,
+  { username, groups }: Identity,
+  resourceAttributes: Readonly<Record<string, string>>,
+): Promise<boolean> {
+  const { body } = await kubernetes.post('/apis/authorization.k8s.io/v1/subjectaccessreviews', {
+    body: {
+      apiVersion: 'authorization.k8s.io/v1',
+      kind: 'SubjectAccessReview',
+      spec: { user: username, groups, resourceAttributes },
+    },
+  });
+  return AccessReview.parse(body).status.allowed;
+}
+
+/** A reach in a sentence. */
+export function reachInWords({ secrets, namespaces }: Reach): string {
   if (secrets.includes('*'))
-    return `It can read every Secret of every namespace (${namespaces}). Narrow that with the chart's value refresher.namespaces.${more}`;
-  if (secrets.length === 0) return `It can read no Secret of any namespace.${more}`;
-  return `It can read the Secrets of ${secrets.join(', ')}, and no others.${more}`;
+    return `It can read every Secret of every namespace (${namespaces}). Narrow that with the chart's value refresher.namespaces.`;
+  if (secrets.length === 0) return 'It can read the Secrets of no namespace.';
+  return `It can read the Secrets of ${secrets.join(', ')}, and of no other namespace.`;
 }

@@ -1,5 +1,8 @@
 // ecr-anywhere register: from a context of the operator's to a registered cluster that is proved to work, or to nothing.
 import { setTimeout as sleep } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
+import { REFRESHER_GROUP } from '../contract/names.ts';
+import { regionOfEndpoint } from '../functions/refresher/eks.ts';
 import type { ClusterSummary } from '../functions/refresher/report.ts';
 import { Aws, type AwsOptions } from './aws.ts';
 import {
@@ -9,10 +12,26 @@ import {
   type Installation,
   refresherUsername,
 } from './chart.ts';
-import { givenCredential, isUnauthorized, keyless, mintToken, serviceAccountIdentity } from './credential.ts';
+import {
+  type Credential,
+  givenCredential,
+  isUnauthorized,
+  keyless,
+  mintToken,
+  planToken,
+  serviceAccountIdentity,
+} from './credential.ts';
 import { admitToEks, type EksTarget } from './eks-entry.ts';
 import { CliError, EXIT, type ExitCode } from './errors.ts';
-import { type Identity, isFenced, type Reach, reachInWords, reachOf, whoIs } from './identity.ts';
+import {
+  type Identity,
+  isAdministrator,
+  isFenced,
+  type Reach,
+  reachInWords,
+  reachOf,
+  whoIs,
+} from './identity.ts';
 import type { Io, IoOptions } from './io.ts';
 import { minimalKubeconfig, type RegisteredUser } from './kubeconfig.ts';
 import { type KubeOptions, Kubernetes, type Server } from './kubernetes.ts';
@@ -47,11 +66,18 @@ interface Registered {
   readonly cluster: string;
   readonly isRegistered: boolean;
   readonly server: string;
-  readonly identity: Identity | undefined;
-  readonly canRead: Reach | undefined;
-  /** Of the token; it renews itself. */
-  readonly expiresAt: string | undefined;
-  readonly run: ClusterSummary | undefined;
+  /** Of a dry run, who it would be. */
+  readonly identity: Identity;
+  readonly canRead: Reach;
+  /** Of the credential; absent where it does not say, or there is none. */
+  readonly expiresAt?: string;
+  readonly isRenewed: boolean;
+  /** Of a keyless cluster: what its API server needs, YAML. */
+  readonly authenticationConfig?: string;
+  /** Of an EKS cluster: what was done to its access entry, or would be. */
+  readonly accessEntry?: string;
+  /** Absent of a dry run. */
+  readonly run?: ClusterSummary;
 }
 
 /** Of an access entry, or a new authentication configuration, until the API server knows it. */
@@ -66,12 +92,12 @@ export async function register(
   io: Io,
 ): Promise<ExitCode | undefined> {
   checkName(name);
-  checkServer(options.server);
+  checkOptions(options);
   const undos: Undo[] = [];
   try {
     return await attempt(name, options, io, (undo) => undos.unshift(undo));
   } catch (error) {
-    await takeBack(name, options, io, undos);
+    await takeBack(options, undos);
     throw error;
   }
 }
@@ -91,70 +117,88 @@ async function attempt(
   const uid = await io.step(`the cluster of the context ${kubernetes.context}`, () =>
     clusterUidOf(kubernetes),
   );
-  const known = await io.step('the registered clusters', () => refresher.status());
-  const isReplaced = checkFree(name, uid, known, options.replace === true);
+  const others = await io.step('the registered clusters', () => refresher.status());
+  const isReplaced = checkFree(name, uid, others, options.replace === true);
   const installation = await io.step('what the chart has installed', () => checkInstallation(kubernetes));
 
-  const target = options.eks === undefined ? undefined : eksTarget(options, kubernetes, await aws.region());
+  const target = options.eks === undefined ? undefined : await eksTarget(options, kubernetes, aws);
   const isDry = options.dryRun === true;
-  const { user, server, identity, expiresAt, note } = await io.step('a credential', () =>
+  const obtained = await io.step('a credential', () =>
     obtain({ name, options, aws, kubernetes, installation, target, isDry, onAttempt, stack }),
   );
+  const { credential, server, identity, expected, note } = obtained;
   if (note !== undefined) io.note(note);
-  const refuseUnfenced = (who: Identity) => {
-    if (!isFenced(who, refresherUsername(installation))) throw unfenced(who);
+  const kubeconfig = minimalKubeconfig(name, server, credential.user);
+  /** What the identity can read. @throws CliError where it is outside the fence */
+  const checkIdentity = (who: Identity) =>
+    io.step('what it can read', async () => {
+      if (!isFenced(who, refresherUsername(installation))) throw unfenced(who);
+      if (await isAdministrator(kubernetes, who)) throw unfenced(who, ', and an administrator');
+      return reachOf(kubernetes, who);
+    });
+  const { expiresAt, isRenewed } = credential;
+  const registered = {
+    ...{ cluster: name, server: server.url },
+    ...{ ...(expiresAt !== undefined && { expiresAt }), isRenewed, ...obtained.more },
   };
-  if (identity) refuseUnfenced(identity);
-  const readable = async (who: Identity | undefined) =>
-    who && (await io.step('what it can read', () => reachOf(kubernetes, who)));
-
-  const kubeconfig = minimalKubeconfig(name, server, user);
-  const registered = { cluster: name, server: server.url, expiresAt };
+  const known = identity && (await checkIdentity(identity));
   if (isDry) {
-    const canRead = await readable(identity);
-    const result: Registered = { ...registered, isRegistered: false, identity, canRead, run: undefined };
-    io.print(result, () => inWords(result, 'dry run: nothing was stored'));
+    const who = identity ?? expected;
+    const canRead = known ?? (await checkIdentity(who));
+    const result: Registered = { ...registered, isRegistered: false, identity: who, canRead };
+    io.print(result, () => inWords(result, 'dry run: nothing was stored, and nothing changed'));
     return undefined;
   }
 
-  await io.step(`storing it in Secrets Manager`, () =>
+  await io.step('storing it in Secrets Manager', () =>
     (isReplaced ? replaceRegistration : createRegistration)(aws, name, kubeconfig, uid, onAttempt),
   );
   const patience = options.keyless ? options.wait * 1000 : target ? KNOWN_WITHIN_MS : 0;
+  const outcome = isReplaced ? `${name} keeps the credential that it had` : `${name} is not registered`;
   const who = await io.step('trying it from AWS', (say) =>
-    prove(name, refresher, uid, patience, say, io.signal),
+    prove({ name, refresher, uid, outcome, hintOf: hints(options, obtained), signal }, patience, say),
   );
-  if (who) refuseUnfenced(who);
-  const canRead = await readable(identity ?? who);
+  const canRead = known && isDeepStrictEqual(who, identity) ? known : await checkIdentity(who);
   const run = await io.step('a run limited to this cluster', async () => {
     const { clusters } = await refresher.refresh({ clusters: [name] });
     return clusters[0];
   });
-  if (!run?.served) throw notServed(name, run);
-  const result: Registered = { ...registered, isRegistered: true, identity: identity ?? who, canRead, run };
+  // A paused cluster is looked at by its name, and left alone by a run.
+  if (!run?.served && !run?.isPaused) throw notServed(outcome, run, hints(options, obtained));
+  const result: Registered = { ...registered, isRegistered: true, identity: who, canRead, run };
   io.print(result, () => inWords(result, `${name} is registered`));
   return run.failed ? EXIT.unwell : undefined;
 }
 
 /** Undoes what was begun, newest first, whatever ended it. */
-async function takeBack(name: string, options: AwsOptions, io: Io, undos: readonly Undo[]): Promise<void> {
-  for (const undo of undos) {
-    const aws = new Aws(options, AbortSignal.timeout(UNDO_WITHIN_MS));
-    await undo(aws).catch((error: Error) => {
-      io.note(
-        `What was begun could not be taken back: ${error.message}\n  → ecr-anywhere unregister ${name} --keep-token`,
+async function takeBack(options: AwsOptions, undos: readonly Undo[]): Promise<void> {
+  for (const { run, byHand } of undos) {
+    await run(new Aws(options, AbortSignal.timeout(UNDO_WITHIN_MS))).catch((error: Error) => {
+      // Also where it was asked to be quiet: something is left that nobody else will find.
+      process.stderr.write(
+        `ecr-anywhere: what was begun could not be taken back: ${error.message}\n  → ${byHand}\n`,
       );
     });
   }
 }
 
-function checkServer(server: string | undefined): void {
+/** What commander cannot say of options. @throws CliError */
+function checkOptions(options: RegisterOptions): void {
+  const { server, eks, keyless: isKeyless, issuer, wait, credential, duration } = options;
+  const usage = (message: string) => new CliError(EXIT.usage, message);
+  if (server !== undefined && eks !== undefined)
+    throw usage(
+      '--server cannot be used with --eks: EKS itself names the endpoint, and no other is shown its tokens',
+    );
+  if (duration !== undefined && credential !== undefined)
+    throw usage('--duration cannot be used with --credential: that lives as long as it does');
+  if (!isKeyless && (issuer !== undefined || wait > 0))
+    throw usage(`--${issuer === undefined ? 'wait' : 'issuer'} is for --keyless`);
   if (server === undefined) return;
   const url = URL.canParse(server) ? new URL(server) : undefined;
-  if (url?.protocol !== 'https:') throw new CliError(EXIT.usage, '--server must be an https URL');
+  if (url?.protocol !== 'https:') throw usage('--server must be an https URL');
   // It would be in the shell's history, and in the process list.
-  if (url.username || url.password)
-    throw new CliError(EXIT.usage, '--server must not hold a user or a password');
+  if (url.username || url.password) throw usage('--server must not hold a user or a password');
 }
 
 /** Whether the name is to be given another credential. @throws CliError where it, or the cluster, is registered */
@@ -223,50 +267,69 @@ interface Obtaining {
 }
 
 interface Obtained {
-  readonly user: RegisteredUser;
+  readonly credential: Credential;
   readonly server: Server;
   /** Absent where only the API server can tell, asked from AWS. */
   readonly identity?: Identity;
-  readonly expiresAt?: string;
+  /** Who it should be. */
+  readonly expected: Identity;
   /** For people. */
   readonly note?: string;
+  readonly more?: Pick<Registered, 'authenticationConfig' | 'accessEntry'>;
+  /** What to do where the API server does not know it. */
+  readonly whenUnknown: string;
 }
 
 async function obtain(given: Obtaining): Promise<Obtained> {
   const { name, options, aws, kubernetes, installation, target, isDry, onAttempt, stack } = given;
   if (target) {
-    const { user, server, entry } = await admitToEks(aws, target, stack.roleArn, isDry, onAttempt);
-    return { user, server, note: `access entry of ${stack.roleArn}: ${entry}` };
+    const { user, server, entry, groups } = await admitToEks(aws, target, stack.roleArn, isDry, onAttempt);
+    return {
+      credential: { user, isRenewed: false },
+      server,
+      expected: { username: stack.roleArn, groups: [...groups, 'system:authenticated'] },
+      note: `Access entry of ${stack.roleArn} in ${target.name}: ${entry}`,
+      more: { accessEntry: entry },
+      whenUnknown: `aws eks describe-cluster --region ${target.region} --name ${target.name} --query cluster.accessConfig`,
+    };
   }
   const server = await serverFor(options, kubernetes);
   if (options.keyless) {
     const minor = await minorVersion(kubernetes);
-    const { user, authenticationConfig } = await keyless(aws, stack, name, options.issuer, minor);
+    const made = await keyless(aws, stack, name, options.issuer, minor);
+    const { user, authenticationConfig, command, identity: expected } = made;
     return {
-      user,
-      server,
+      ...{ credential: { user, isRenewed: false }, server, expected },
       note: `What its kube-apiserver needs, as --authentication-config:\n\n${authenticationConfig}\n`,
+      more: { authenticationConfig },
+      whenUnknown: `${command} prints what its kube-apiserver needs; then register it again, with --wait 120`,
     };
   }
+  const whenUnknown = `does the address lead to this cluster? kubectl --context ${kubernetes.context} cluster-info`;
+  /** By the server that the operator knows to be this cluster's. */
+  const whoWith = async (user: RegisteredUser) =>
+    whoIs(Kubernetes.of(minimalKubeconfig(name, await kubernetes.server(), user), kubernetes.signal));
   if (options.credential !== undefined) {
-    const { user, kubeconfig, expiresAt } = await givenCredential(options.credential);
-    const identity = await whoIs(Kubernetes.of(kubeconfig, given.kubernetes.signal)).catch(
-      (error: unknown) => {
-        throw isUnauthorized(error)
-          ? new CliError(EXIT.signIn, `--credential ${options.credential}: the API server does not take it`)
-          : error;
-      },
-    );
-    return { user, server, identity, ...(expiresAt !== undefined && { expiresAt }) };
+    const credential = await givenCredential(options.credential);
+    const identity = await whoWith(credential.user).catch((error: unknown) => {
+      throw isUnauthorized(error)
+        ? new CliError(
+            EXIT.denied,
+            `--credential ${options.credential}: the API server of the context ${kubernetes.context} does not take it`,
+            'is it of this cluster, and still valid? Without --credential a token is made',
+          )
+        : error;
+    });
+    return { credential, server, identity, expected: identity, whenUnknown };
   }
+  const expected = serviceAccountIdentity(installation);
   const seconds = options.duration === undefined ? undefined : options.duration * 3600;
-  if (isDry) {
-    // Nothing is made, so the token is one in name only; it says who it would be.
-    return { user: { token: 'dry-run' }, server, identity: serviceAccountIdentity(installation) };
-  }
-  const { user, expiresAt } = await mintToken(kubernetes, installation, seconds);
-  const minted = Kubernetes.of(minimalKubeconfig(name, await kubernetes.server(), user), kubernetes.signal);
-  return { user, server, expiresAt, identity: await whoIs(minted) };
+  const plan = await planToken(kubernetes, installation, seconds);
+  // Nothing is made in a dry run, so the token is one in name only.
+  if (isDry)
+    return { credential: { user: { token: 'dry-run' }, isRenewed: true }, server, expected, whenUnknown };
+  const credential = await mintToken(kubernetes, plan);
+  return { credential, server, identity: await whoWith(credential.user), expected, whenUnknown };
 }
 
 async function serverFor(options: RegisterOptions, kubernetes: Kubernetes): Promise<Server> {
@@ -279,68 +342,93 @@ async function minorVersion(kubernetes: Kubernetes): Promise<number> {
   return Number.parseInt(body.minor ?? '', 10) || 0;
 }
 
-function eksTarget({ eks }: RegisterOptions, kubernetes: Kubernetes, region: string): EksTarget {
+async function eksTarget({ eks }: RegisterOptions, kubernetes: Kubernetes, aws: Aws): Promise<EksTarget> {
   const ofContext = kubernetes.eks();
   const name = typeof eks === 'string' ? eks : ofContext?.cluster;
   if (name === undefined)
     throw new CliError(EXIT.usage, 'the context does not say which EKS cluster it is', 'name it: --eks NAME');
-  return { name, region: ofContext?.region ?? region };
+  const region = ofContext?.region ?? regionOfEndpoint((await kubernetes.server()).url);
+  return { name, region: region ?? (await aws.region()) };
 }
 
-/** Has the refresher look at the cluster. @returns whom the API server takes it for, if it says so */
+type HintOf = (reason: string) => string;
+
+/** The way out, by what the refresher says. */
+function hints({ eks }: RegisterOptions, { whenUnknown }: Obtained): HintOf {
+  return (reason) => {
+    if (/CDK setting/.test(reason))
+      return 'deploy it with that setting, beside those that it has: npx cdk deploy -c KEY=VALUE (docs/operations.md)';
+    if (/HTTP 401/.test(reason)) return whenUnknown;
+    if (/HTTP \d|STS gives/.test(reason) || eks !== undefined)
+      return 'docs/operations.md says what a registered cluster needs';
+    return '--server https://… names the address by which AWS reaches the cluster';
+  };
+}
+
+interface Proving {
+  readonly name: string;
+  readonly refresher: Refresher;
+  readonly uid: string;
+  /** What becomes of the name where it fails. */
+  readonly outcome: string;
+  readonly hintOf: HintOf;
+  readonly signal: AbortSignal;
+}
+
+/** Has the refresher look at the cluster. @returns whom the API server takes it for. @throws CliError */
 async function prove(
-  name: string,
-  refresher: Refresher,
-  uid: string,
+  { name, refresher, uid, outcome, hintOf, signal }: Proving,
   patienceMs: number,
   say: (text: string) => void,
-  signal: AbortSignal,
-): Promise<Identity | undefined> {
+): Promise<Identity> {
   const until = Date.now() + patienceMs;
   for (;;) {
     const { clusters } = await refresher.inspect([name]);
     const [summary] = clusters;
     if (summary?.served) {
-      const { inspection } = summary;
-      if (inspection?.clusterUid !== undefined && inspection.clusterUid !== uid)
+      const { username, groups = [], clusterUid } = summary.inspection ?? {};
+      if (username === undefined || clusterUid === undefined)
+        throw new CliError(
+          EXIT.unwell,
+          `the API server does not tell the refresher who it is (SelfSubjectReview), or which cluster this is, so ${outcome}`,
+          'kubectl get clusterrolebinding system:basic-user',
+        );
+      if (clusterUid !== uid)
         throw new CliError(
           EXIT.conflict,
-          `the address leads the refresher to another cluster than the one of this context`,
-          '--server names the address by which AWS reaches this one',
+          'the address leads the refresher to another cluster than the one of this context',
+          'is --context right, and the address (--server, or the name after --eks)?',
         );
-      const { username, groups } = inspection ?? {};
-      return username === undefined ? undefined : { username, groups: groups ?? [] };
+      return { username, groups };
     }
-    if (!/HTTP 401/.test(summary?.reason ?? '') || Date.now() >= until) throw notServed(name, summary);
+    if (!/HTTP 401/.test(summary?.reason ?? '') || Date.now() >= until)
+      throw notServed(outcome, summary, hintOf);
     say('the API server does not know it yet');
     await sleep(ASK_AGAIN_MS, undefined, { signal });
   }
 }
 
-function unfenced({ username, groups }: Identity): CliError {
+function unfenced({ username, groups }: Identity, more = ''): CliError {
   return new CliError(
     EXIT.denied,
-    `${username} (groups: ${groups.join(', ') || 'none'}) is outside the fence: nothing would hold whoever steals this credential`,
-    'register the chart’s ServiceAccount (leave --credential out), or a member of the group ecr-anywhere:refreshers',
+    `${username} (groups: ${groups.join(', ') || 'none'}) is outside the fence${more}: nothing would hold whoever steals this credential`,
+    `register the chart’s ServiceAccount (leave --credential out), or a member of the group ${REFRESHER_GROUP} that is nothing else`,
   );
 }
 
-function notServed(name: string, summary: ClusterSummary | undefined): CliError {
-  return new CliError(
-    EXIT.unwell,
-    `the refresher cannot use it, so ${name} is not registered: ${summary?.reason ?? 'no reason given'}`,
-    /address of this machine/.test(summary?.reason ?? '')
-      ? '--server names the address by which AWS reaches the cluster'
-      : 'docs/operations.md says what a registered cluster needs',
-  );
+function notServed(outcome: string, summary: ClusterSummary | undefined, hintOf: HintOf): CliError {
+  const reason = summary?.reason ?? 'no reason given';
+  return new CliError(EXIT.unwell, `the refresher cannot use it, so ${outcome}: ${reason}`, hintOf(reason));
 }
 
-function inWords({ identity, canRead, expiresAt, run }: Registered, headline: string): string {
+function inWords(result: Registered, headline: string): string {
+  const { identity, canRead, expiresAt, isRenewed, run } = result;
+  const renewed = isRenewed ? 'and is renewed from half of its life on' : 'and nothing renews it';
   return [
     headline,
-    ...(identity ? [`  as ${identity.username}`] : []),
-    ...(canRead ? [`  ${reachInWords(canRead)}`] : []),
-    ...(expiresAt === undefined ? [] : [`  Its token expires at ${expiresAt}, and renews itself half-way.`]),
+    `  as ${identity.username}`,
+    `  ${reachInWords(canRead)}`,
+    ...(expiresAt === undefined ? [] : [`  The credential expires at ${expiresAt}, ${renewed}.`]),
     ...(run ? [`  ${outcomeInWords(run)}`, ...problemsOf(run).map((problem) => `  ${problem}`)] : []),
   ].join('\n');
 }

@@ -18,12 +18,18 @@ import type { Aws } from './aws.ts';
 import { CliError, EXIT } from './errors.ts';
 
 const CURRENT = 'AWSCURRENT';
+const PREVIOUS = 'AWSPREVIOUS';
 /** A secret that was deleted for good a moment ago holds its name a little longer. */
 const NAME_FREE_WITHIN_MS = 30_000;
 const NAME_FREE_EVERY_MS = 2_000;
 
-/** Undoes what was done, as far as it was done. Idempotent; as somebody who waits for it. */
-export type Undo = (aws: Aws) => Promise<void>;
+/** What takes back something that was done. */
+export interface Undo {
+  /** As far as it was done; idempotent. @param aws of somebody who waits for it. @throws CliError */
+  run(aws: Aws): Promise<void>;
+  /** The command for it, where that fails. */
+  readonly byHand: string;
+}
 
 /** What a registered secret may be called (Secrets Manager API reference, CreateSecret, Name). */
 export function checkName(name: string): void {
@@ -58,9 +64,12 @@ export async function createRegistration(
     Description: 'ECR Anywhere: a registered cluster',
     Tags: [{ Key: TAG.clusterUid, Value: clusterUid }],
   });
-  onAttempt(async (operator) => {
-    const { versions } = await describe(operator, id);
-    if (versions.has(version)) await deleteRegistration(operator, name);
+  onAttempt({
+    byHand: `ecr-anywhere unregister ${name} --keep-token`,
+    async run(operator) {
+      const { versions } = await describe(operator, id);
+      if (versions.has(version)) await deleteRegistration(operator, name);
+    },
   });
   const client = aws.secrets();
   const until = Date.now() + NAME_FREE_WITHIN_MS;
@@ -101,25 +110,36 @@ export async function replaceRegistration(
   const version = randomUUID();
   const before = await describe(aws, id);
   const client = aws.secrets();
-  onAttempt(async (operator) => {
-    const now = await describe(operator, id);
-    // Nobody's business any more, if somebody else has registered the cluster meanwhile.
-    if (now.current !== version || before.current === undefined) return;
-    const back = {
-      SecretId: id,
-      VersionStage: CURRENT,
-      RemoveFromVersionId: version,
-      MoveToVersionId: before.current,
-    };
-    await operator.ask('putting the registration back', (abortSignal) =>
-      operator.secrets().send(new UpdateSecretVersionStageCommand(back), { abortSignal }),
-    );
+  onAttempt({
+    byHand: `aws secretsmanager update-secret-version-stage --secret-id ${id} --version-stage ${CURRENT} --remove-from-version-id ${version} --move-to-version-id ${before.current}`,
+    run: (operator) => putBack(operator, id, version, before),
   });
   const put = { SecretId: id, SecretString: kubeconfig, ClientRequestToken: version };
   await aws.ask(`registering ${name}`, (abortSignal) =>
     client.send(new PutSecretValueCommand(put), { abortSignal }),
   );
   if (before.tags.get(TAG.clusterUid) !== clusterUid) await tag(aws, client, id, TAG.clusterUid, clusterUid);
+}
+
+/** Makes the version current again that was before, and leaves the one that was put without a label: AWS drops it then. */
+async function putBack(operator: Aws, id: string, version: string, before: Described): Promise<void> {
+  const now = await describe(operator, id);
+  // Nobody's business any more, if somebody else has registered the cluster meanwhile.
+  if (now.current !== undefined && now.current !== version && now.current !== before.current) return;
+  const move = (VersionStage: string, MoveToVersionId: string | undefined) => {
+    const command = new UpdateSecretVersionStageCommand({
+      ...{ SecretId: id, VersionStage, RemoveFromVersionId: version },
+      ...(MoveToVersionId !== undefined && { MoveToVersionId }),
+    });
+    return operator.ask('putting the registration back', (abortSignal) =>
+      operator.secrets().send(command, { abortSignal }),
+    );
+  };
+  if (now.current === version && before.current !== undefined) await move(CURRENT, before.current);
+  // Secrets Manager gives this label to whatever has been current.
+  if ((await describe(operator, id)).previous === version) await move(PREVIOUS, before.previous);
+  if (now.tags.has(TAG.clusterUid) && !before.tags.has(TAG.clusterUid))
+    await untag(operator, id, TAG.clusterUid);
 }
 
 /** Forgets a cluster, at once and for good: its token is dead, or somebody else's. */
@@ -134,8 +154,7 @@ export async function deleteRegistration(aws: Aws, name: string): Promise<void> 
 export async function tagPaused(aws: Aws, name: string, isPaused: boolean): Promise<void> {
   const client = aws.secrets();
   if (isPaused) return tag(aws, client, secretId(name), TAG.paused, 'true');
-  const command = new UntagResourceCommand({ SecretId: secretId(name), TagKeys: [TAG.paused] });
-  await aws.ask(`resuming ${name}`, (abortSignal) => client.send(command, { abortSignal }));
+  await untag(aws, secretId(name), TAG.paused);
 }
 
 export function alreadyRegistered(name: string, cause?: unknown): CliError {
@@ -158,15 +177,21 @@ async function tag(
   await aws.ask(`tagging ${id}`, (abortSignal) => client.send(command, { abortSignal }));
 }
 
+async function untag(aws: Aws, id: string, key: string): Promise<void> {
+  const command = new UntagResourceCommand({ SecretId: id, TagKeys: [key] });
+  await aws.ask(`untagging ${id}`, (abortSignal) => aws.secrets().send(command, { abortSignal }));
+}
+
+interface Described {
+  readonly versions: ReadonlySet<string>;
+  /** Ids of the versions with these labels. */
+  readonly current: string | undefined;
+  readonly previous: string | undefined;
+  readonly tags: ReadonlyMap<string, string>;
+}
+
 /** The versions and tags of a secret; none where there is no secret. */
-async function describe(
-  aws: Aws,
-  id: string,
-): Promise<{
-  versions: ReadonlySet<string>;
-  current: string | undefined;
-  tags: ReadonlyMap<string, string>;
-}> {
+async function describe(aws: Aws, id: string): Promise<Described> {
   const { VersionIdsToStages = {}, Tags = [] } = await aws.ask(`looking at ${id}`, (abortSignal) =>
     aws
       .secrets()
@@ -177,9 +202,11 @@ async function describe(
       }),
   );
   const versions = Object.entries(VersionIdsToStages);
+  const labelled = (label: string) => versions.find(([, stages]) => stages.includes(label))?.[0];
   return {
     versions: new Set(versions.map(([version]) => version)),
-    current: versions.find(([, stages]) => stages.includes(CURRENT))?.[0],
+    current: labelled(CURRENT),
+    previous: labelled(PREVIOUS),
     tags: new Map(Tags.map(({ Key = '', Value = '' }) => [Key, Value])),
   };
 }

@@ -21,6 +21,8 @@ export interface ControlPlane extends AsyncDisposable {
   readonly dir: string;
   readonly server: string;
   readonly caPem: string;
+  /** Of its serving certificate, and of the client certificates that it takes. */
+  readonly authority: Authority;
   readonly adminKubeconfigPath: string;
   /** Runs kubectl as the administrator. @throws Error with what it said, unless `mayFail` */
   kubectl(
@@ -38,8 +40,12 @@ export interface ControlPlaneOptions {
   readonly name: string;
   /** Holds all it writes. */
   readonly dir: string;
-  /** An AuthenticationConfiguration (YAML). */
+  /** An AuthenticationConfiguration (YAML). It stays in the folder as authentication.yaml, and is read again there. */
   readonly authentication?: string;
+  /** A kubeconfig (YAML) of whom it asks about bearer tokens (TokenReview). */
+  readonly tokenWebhook?: string;
+  /** Another's, so that the two are taken for one by whoever knows them by their certificates. Default: its own. */
+  readonly authority?: Authority;
 }
 
 /** Starts one. @throws Error with the end of a log where it does not come up */
@@ -47,12 +53,14 @@ export async function startControlPlane({
   name,
   dir,
   authentication,
+  tokenWebhook,
+  authority: given,
 }: ControlPlaneOptions): Promise<ControlPlane> {
   await mkdir(dir, { recursive: true });
   const { etcd: etcdPath, kubeApiserver, kubectl } = tools();
   const [etcdPort = 0, peerPort = 0, apiPort = 0] = await freePorts(3);
   const path = (file: string) => join(dir, file);
-  const authority = await createAuthority(`${name} control plane`);
+  const authority = given ?? (await createAuthority(`${name} control plane`));
   const serving = await authority.serving(['127.0.0.1', 'localhost', 'kubernetes.default.svc']);
   // Two beds may race for a port: etcd speaks TLS with this control plane's own authority, so that nobody else's
   // API server can store into it.
@@ -69,6 +77,7 @@ export async function startControlPlane({
       mode: 0o600,
     }),
     writeFile(path('authentication.yaml'), authentication ?? ''),
+    writeFile(path('token-webhook.kubeconfig'), tokenWebhook ?? '', { mode: 0o600 }),
     writeFile(path('tokens.csv'), `${adminToken},admin,admin,system:masters\n`, { mode: 0o600 }),
   ]);
 
@@ -126,6 +135,12 @@ export async function startControlPlane({
         `--client-ca-file=${path('ca.crt')}`,
         `--token-auth-file=${path('tokens.csv')}`,
         ...(authentication === undefined ? [] : [`--authentication-config=${path('authentication.yaml')}`]),
+        ...(tokenWebhook === undefined
+          ? []
+          : [
+              `--authentication-token-webhook-config-file=${path('token-webhook.kubeconfig')}`,
+              '--authentication-token-webhook-version=v1',
+            ]),
         '--authorization-mode=RBAC',
         '--disable-admission-plugins=ServiceAccount',
         `--service-cluster-ip-range=${serviceCidr}`,
@@ -157,6 +172,7 @@ export async function startControlPlane({
     dir,
     server,
     caPem: authority.caPem,
+    authority,
     adminKubeconfigPath,
     async kubectl(args, { input, mayFail = false, kubeconfig: as = adminKubeconfigPath } = {}) {
       const result = await runCommand(
