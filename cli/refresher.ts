@@ -30,7 +30,9 @@ const NotRegistered = z.object({
   }),
 });
 /** As much of an answer as is relied on; another version's may have more. */
-const Clusters = z.object({ clusters: z.array(z.looseObject({ cluster: z.string(), served: z.boolean() })) });
+const Clusters = z.looseObject({
+  clusters: z.array(z.looseObject({ cluster: z.string(), served: z.boolean() })),
+});
 const Statuses = z.object({ clusters: z.array(z.looseObject({ name: z.string(), isPaused: z.boolean() })) });
 const Revoked = z.object({ revoked: z.array(z.looseObject({ cluster: z.string(), outcome: z.string() })) });
 
