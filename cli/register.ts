@@ -290,7 +290,7 @@ async function obtain(given: Obtaining): Promise<Obtained> {
       expected: { username: stack.roleArn, groups: [...groups, 'system:authenticated'] },
       note: `Access entry of ${stack.roleArn} in ${target.name}: ${entry}`,
       more: { accessEntry: entry },
-      whenUnknown: `aws eks describe-cluster --region ${target.region} --name ${target.name} --query cluster.accessConfig`,
+      whenUnknown: `aws eks describe-access-entry --region ${target.region} --cluster-name ${target.name} --principal-arn ${stack.roleArn}`,
     };
   }
   const server = await serverFor(options, kubernetes);

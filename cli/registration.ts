@@ -55,8 +55,8 @@ export async function createRegistration(
   onAttempt: (undo: Undo) => void,
 ): Promise<void> {
   const id = secretId(name);
-  // Becomes the version's id, by which ours is told from somebody else's.
-  const version = randomUUID();
+  // Becomes the version's id (Secrets Manager API reference, CreateSecret), by which ours is told from somebody else's.
+  let version: string = randomUUID();
   const create = new CreateSecretCommand({
     Name: id,
     ClientRequestToken: version,
@@ -73,15 +73,17 @@ export async function createRegistration(
   });
   const client = aws.secrets();
   const until = Date.now() + NAME_FREE_WITHIN_MS;
-  await aws.ask(`registering ${name}`, async (abortSignal) => {
+  await aws.change(`registering ${name}`, async (abortSignal) => {
     for (;;) {
       try {
-        return await client.send(create, { abortSignal });
+        const { VersionId = version } = await client.send(create, { abortSignal });
+        version = VersionId;
+        return;
       } catch (error) {
         const { name: type, message } = error as Error;
         const isBeingDeleted = /scheduled for deletion|currently marked deleted/i.test(message);
         if (isBeingDeleted && Date.now() < until) {
-          await sleep(NAME_FREE_EVERY_MS, undefined, { signal: abortSignal });
+          await sleep(NAME_FREE_EVERY_MS, undefined, { signal: aws.signal });
           continue;
         }
         if (isBeingDeleted)
@@ -107,17 +109,20 @@ export async function replaceRegistration(
   onAttempt: (undo: Undo) => void,
 ): Promise<void> {
   const id = secretId(name);
-  const version = randomUUID();
+  let version: string = randomUUID();
   const before = await describe(aws, id);
   const client = aws.secrets();
   onAttempt({
-    byHand: `aws secretsmanager update-secret-version-stage --secret-id ${id} --version-stage ${CURRENT} --remove-from-version-id ${version} --move-to-version-id ${before.current}`,
+    get byHand() {
+      return `aws secretsmanager update-secret-version-stage --secret-id ${id} --version-stage ${CURRENT} --remove-from-version-id ${version} --move-to-version-id ${before.current}`;
+    },
     run: (operator) => putBack(operator, id, version, before),
   });
   const put = { SecretId: id, SecretString: kubeconfig, ClientRequestToken: version };
-  await aws.ask(`registering ${name}`, (abortSignal) =>
-    client.send(new PutSecretValueCommand(put), { abortSignal }),
-  );
+  await aws.change(`registering ${name}`, async (abortSignal) => {
+    const { VersionId = version } = await client.send(new PutSecretValueCommand(put), { abortSignal });
+    version = VersionId;
+  });
   if (before.tags.get(TAG.clusterUid) !== clusterUid) await tag(aws, client, id, TAG.clusterUid, clusterUid);
 }
 
@@ -131,7 +136,7 @@ async function putBack(operator: Aws, id: string, version: string, before: Descr
       ...{ SecretId: id, VersionStage, RemoveFromVersionId: version },
       ...(MoveToVersionId !== undefined && { MoveToVersionId }),
     });
-    return operator.ask('putting the registration back', (abortSignal) =>
+    return operator.change('putting the registration back', (abortSignal) =>
       operator.secrets().send(command, { abortSignal }),
     );
   };
@@ -145,7 +150,7 @@ async function putBack(operator: Aws, id: string, version: string, before: Descr
 /** Forgets a cluster, at once and for good: its token is dead, or somebody else's. */
 export async function deleteRegistration(aws: Aws, name: string): Promise<void> {
   const command = new DeleteSecretCommand({ SecretId: secretId(name), ForceDeleteWithoutRecovery: true });
-  await aws.ask(`deleting the registration of ${name}`, (abortSignal) =>
+  await aws.change(`deleting the registration of ${name}`, (abortSignal) =>
     aws.secrets().send(command, { abortSignal }),
   );
 }
@@ -174,12 +179,12 @@ async function tag(
   Value: string,
 ): Promise<void> {
   const command = new TagResourceCommand({ SecretId: id, Tags: [{ Key, Value }] });
-  await aws.ask(`tagging ${id}`, (abortSignal) => client.send(command, { abortSignal }));
+  await aws.change(`tagging ${id}`, (abortSignal) => client.send(command, { abortSignal }));
 }
 
 async function untag(aws: Aws, id: string, key: string): Promise<void> {
   const command = new UntagResourceCommand({ SecretId: id, TagKeys: [key] });
-  await aws.ask(`untagging ${id}`, (abortSignal) => aws.secrets().send(command, { abortSignal }));
+  await aws.change(`untagging ${id}`, (abortSignal) => aws.secrets().send(command, { abortSignal }));
 }
 
 interface Described {

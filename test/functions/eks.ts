@@ -1,6 +1,8 @@
-// EKS at the wire: ListClusters and DescribeCluster, as the AWS SDK calls them, with what a test says of each cluster.
-import { createServer } from 'node:http';
+// EKS at the wire: ListClusters, DescribeCluster and access entries, as the AWS SDK calls them, with what a test says of
+// each cluster.
+import { createServer, type IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { text } from 'node:stream/consumers';
 
 export interface EksCluster {
   readonly endpoint?: string;
@@ -9,6 +11,8 @@ export interface EksCluster {
   readonly status?: string;
   readonly tags?: Readonly<Record<string, string>>;
   readonly isPrivate?: boolean;
+  /** Default: API_AND_CONFIG_MAP. */
+  readonly authenticationMode?: string;
   /** Where it is, and whose. Default: wherever it is looked for. */
   readonly region?: string;
   readonly account?: string;
@@ -22,14 +26,26 @@ export interface EksCall {
   readonly region: string;
 }
 
+/** Something that is asked of a cluster, before it is answered. */
+export interface EksAction extends EksCall {
+  /** Such as DescribeCluster. */
+  readonly action: string;
+}
+
 export interface EksDouble extends AsyncDisposable {
   readonly url: string;
   readonly clusters: Map<string, EksCluster>;
   readonly calls: readonly EksCall[];
+  /** Groups of Kubernetes by `CLUSTER PRINCIPAL`: the access entries. */
+  readonly entries: Map<string, readonly string[]>;
+  /** Names of the actions that have changed an access entry. */
+  readonly changes: string[];
   /** So many of the next calls are throttled. */
   throttle(count: number): void;
   /** Or refused. */
   isDenied: boolean;
+  /** Whether IAM allows one. Default: any. */
+  isAllowed: (action: EksAction) => boolean;
   /** Of these clusters, nothing may be known but the name. */
   readonly undescribed: Set<string>;
   /** Of these clusters, nothing is known but the name: they are gone. */
@@ -46,10 +62,12 @@ const PAGE = 3;
 export async function startEks(): Promise<EksDouble> {
   const clusters = new Map<string, EksCluster>();
   const calls: EksCall[] = [];
+  const entries: EksDouble['entries'] = new Map();
+  const changes: string[] = [];
   let throttled = 0;
-  const server = createServer((request, response) => {
+  const server = createServer(async (request, response) => {
     const { pathname, searchParams } = new URL(request.url ?? '', 'http://eks');
-    const cluster = decodeURIComponent(/^\/clusters\/([^/]+)$/.exec(pathname)?.[1] ?? '');
+    const { cluster, action, principal } = actionOf(request.method, pathname);
     const [, accessKeyId = '', region = ''] =
       /Credential=([^/]+)\/\d+\/([^/]+)\/eks\//.exec(request.headers.authorization ?? '') ?? [];
     calls.push({ cluster, accessKeyId, region });
@@ -63,7 +81,8 @@ export async function startEks(): Promise<EksDouble> {
       throttled -= 1;
       return fail(429, 'TooManyRequestsException', 'Rate exceeded');
     }
-    const action = cluster === '' ? 'ListClusters' : 'DescribeCluster';
+    if (!double.isAllowed({ action, cluster, accessKeyId, region }))
+      return fail(403, 'AccessDeniedException', `User is not authorized to perform: eks:${action}`);
     if (double.isDenied || double.undescribed.has(cluster))
       return fail(403, 'AccessDeniedException', `User is not authorized to perform: eks:${action}`);
     const account = double.accountOf(accessKeyId);
@@ -82,6 +101,32 @@ export async function startEks(): Promise<EksDouble> {
     if (!found || !isTheirs(found) || double.gone.has(cluster))
       return fail(404, 'ResourceNotFoundException', `No cluster found for name: ${cluster}.`);
     const { endpoint, ca, status = 'ACTIVE', tags = {}, isPrivate = false } = found;
+    const { authenticationMode = 'API_AND_CONFIG_MAP' } = found;
+    if (action !== 'DescribeCluster') {
+      if (authenticationMode === 'CONFIG_MAP')
+        return fail(
+          400,
+          'InvalidRequestException',
+          "The cluster's authentication mode must be set to one of [API, API_AND_CONFIG_MAP] to perform this operation.",
+        );
+      const { principalArn = principal, kubernetesGroups } = await bodyOf(request);
+      const key = `${cluster} ${principalArn}`;
+      const groups = entries.get(key);
+      if (action === 'CreateAccessEntry' && groups)
+        return fail(409, 'ResourceInUseException', 'The specified access entry resource is already in use.');
+      if (action !== 'CreateAccessEntry' && !groups)
+        return fail(404, 'ResourceNotFoundException', 'The specified principalArn could not be found.');
+      if (action !== 'DescribeAccessEntry') changes.push(action);
+      if (action === 'DeleteAccessEntry') {
+        entries.delete(key);
+        return answer({});
+      }
+      // What is not said stays as it is.
+      entries.set(key, kubernetesGroups ?? groups ?? []);
+      return answer({
+        accessEntry: { clusterName: cluster, principalArn, kubernetesGroups: entries.get(key) },
+      });
+    }
     const data = ca === undefined ? undefined : Buffer.from(ca).toString('base64');
     answer({
       cluster: {
@@ -90,6 +135,7 @@ export async function startEks(): Promise<EksDouble> {
         status,
         endpoint,
         tags,
+        accessConfig: { authenticationMode },
         resourcesVpcConfig: { endpointPublicAccess: !isPrivate, endpointPrivateAccess: isPrivate },
         ...(data && { certificateAuthority: { data } }),
       },
@@ -100,10 +146,13 @@ export async function startEks(): Promise<EksDouble> {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     clusters,
     calls,
+    entries,
+    changes,
     throttle(count) {
       throttled = count;
     },
     isDenied: false,
+    isAllowed: () => true,
     undescribed: new Set(),
     gone: new Set(),
     accountOf: () => ACCOUNT,
@@ -113,4 +162,26 @@ export async function startEks(): Promise<EksDouble> {
     },
   };
   return double;
+}
+
+/** What is asked for, and of what (EKS API reference). */
+function actionOf(method = '', pathname: string): { action: string; cluster: string; principal: string } {
+  const [, name = '', entries, arn] =
+    /^\/clusters\/([^/]+)(?:\/(access-entries)(?:\/([^/]+))?)?$/.exec(pathname) ?? [];
+  const cluster = decodeURIComponent(name);
+  const principal = decodeURIComponent(arn ?? '');
+  if (cluster === '') return { action: 'ListClusters', cluster, principal };
+  if (entries === undefined) return { action: 'DescribeCluster', cluster, principal };
+  const verbs: Record<string, string> = {
+    GET: 'Describe',
+    DELETE: 'Delete',
+    POST: arn ? 'Update' : 'Create',
+  };
+  return { action: `${verbs[method]}AccessEntry`, cluster, principal };
+}
+
+async function bodyOf(
+  request: IncomingMessage,
+): Promise<{ principalArn?: string; kubernetesGroups?: string[] }> {
+  return JSON.parse((await text(request)) || '{}');
 }
