@@ -6,7 +6,7 @@ import { GetFunctionConfigurationCommand, LambdaClient } from '@aws-sdk/client-l
 import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import { GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts';
 import { DEFAULT_STAGE } from '../contract/keyless.ts';
-import { CliError, EXIT, explain } from './errors.ts';
+import { CliError, EXIT, explain, Interrupted, keepSecret } from './errors.ts';
 
 export interface AwsOptions {
   readonly profile?: string;
@@ -26,7 +26,9 @@ export interface Stack {
 }
 
 const CONNECT_MS = 5_000;
-const REQUEST_MS = 20_000;
+const REQUEST_MS = 10_000;
+/** After Ctrl-C, for the answer to a change that is on its way. */
+const GRACE_MS = 10_000;
 
 /** Settings that every client of the AWS SDK takes. @param requestMs milliseconds that an answer may take */
 export function clientConfig({ profile, region }: AwsOptions, requestMs = REQUEST_MS) {
@@ -46,11 +48,13 @@ export function clientConfig({ profile, region }: AwsOptions, requestMs = REQUES
 /** AWS, as the operator. */
 export class Aws {
   readonly options: AwsOptions;
-  readonly #signal: AbortSignal;
+  /** Ends what is asked. */
+  readonly signal: AbortSignal;
 
   constructor(options: AwsOptions, signal: AbortSignal) {
     this.options = options;
-    this.#signal = signal;
+    this.signal = signal;
+    for (const name of ['AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN']) keepSecret(process.env[name]);
   }
 
   secrets(): SecretsManagerClient {
@@ -117,10 +121,38 @@ export class Aws {
   /** Asks AWS something. @throws CliError; Interrupted where the operator has had enough */
   async ask<T>(what: string, request: (signal: AbortSignal) => Promise<T>): Promise<T> {
     try {
-      return await request(this.#signal);
+      return await request(this.signal);
     } catch (error) {
-      this.#signal.throwIfAborted();
-      throw explain(error, what);
+      this.signal.throwIfAborted();
+      throw explain(error, this.#asWhom(what));
     }
+  }
+
+  /**
+   * Has AWS change something. Ctrl-C waits for the answer: what may or may not have been done cannot be undone.
+   *
+   * @throws CliError; Interrupted where there was none in time
+   */
+  async change<T>(what: string, request: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    this.signal.throwIfAborted();
+    const patience = new AbortController();
+    const interrupt = () => {
+      setTimeout(() => patience.abort(new Interrupted()), GRACE_MS).unref();
+    };
+    this.signal.addEventListener('abort', interrupt, { once: true });
+    try {
+      return await request(patience.signal);
+    } catch (error) {
+      this.signal.throwIfAborted();
+      throw explain(error, this.#asWhom(what));
+    } finally {
+      this.signal.removeEventListener('abort', interrupt);
+    }
+  }
+
+  /** A profile that is not there is told from nobody being signed in by its name. */
+  #asWhom(what: string): string {
+    const { profile } = this.options;
+    return profile === undefined ? what : `${what} (profile ${profile})`;
   }
 }

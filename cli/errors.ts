@@ -32,49 +32,70 @@ export class CliError extends Error {
   readonly hint: string | undefined;
 
   constructor(exitCode: ExitCode, message: string, hint?: string, cause?: unknown) {
-    super(message, { cause });
+    // The one door to people's eyes, logs and terminals' histories.
+    super(withoutCredentials(message), { cause });
     this.exitCode = exitCode;
-    this.hint = hint;
+    this.hint = hint === undefined ? undefined : withoutCredentials(hint);
   }
 }
 
-/** What a signal is aborted with where somebody has pressed Ctrl-C. */
+/** What a signal is aborted with where somebody has pressed Ctrl-C. @param message what is left as it is, or goes on */
 export class Interrupted extends CliError {
-  constructor() {
-    super(EXIT.interrupted, 'interrupted');
+  constructor(message = 'interrupted', hint?: string) {
+    super(EXIT.interrupted, message, hint);
   }
 }
 
 const SIGN_IN = 'sign in again (aws sso login, aws login, …), or name another profile with --profile';
 
+/** What AWS' errors mean. */
+interface Meaning {
+  readonly exitCode: ExitCode;
+  readonly meaning: string;
+  readonly hint: string;
+  /** AWS' own words are left out: they quote what was sent. */
+  readonly isQuoting?: true;
+}
+
+const EXPIRED: Meaning = { exitCode: EXIT.signIn, meaning: 'the AWS session has expired', hint: SIGN_IN };
+const NOT_ACCEPTED: Meaning = {
+  exitCode: EXIT.signIn,
+  meaning: 'AWS does not accept these credentials',
+  hint: SIGN_IN,
+};
+
 /** By the names of AWS' errors. */
-const AWS_ERRORS: readonly (readonly [RegExp, ExitCode, string, string])[] = [
+const AWS_ERRORS: readonly (readonly [RegExp, Meaning])[] = [
   [
-    /^CredentialsProviderError$/,
-    EXIT.signIn,
-    'nobody is signed in to AWS',
-    'sign in (aws sso login, aws login, …), or name a profile with --profile',
+    /^(CredentialsProviderError|TokenProviderError|ProviderError)$/,
+    {
+      exitCode: EXIT.signIn,
+      meaning: 'nobody is signed in to AWS',
+      hint: 'sign in (aws sso login, aws login, …), or name a profile with --profile',
+    },
   ],
+  [/^(ExpiredToken|TokenRefreshRequired|RequestExpired)/, EXPIRED],
+  // "The Canonical String for this request should have been …", with the session's token in it.
+  [/^(InvalidSignature|SignatureDoesNotMatch|IncompleteSignature)/, { ...NOT_ACCEPTED, isQuoting: true }],
   [
-    /^(ExpiredToken|TokenRefreshRequired|RequestExpired)/,
-    EXIT.signIn,
-    'the AWS session has expired',
-    SIGN_IN,
-  ],
-  [
-    /^(InvalidClientTokenId|UnrecognizedClient|InvalidSignature|SignatureDoesNotMatch|InvalidAccessKeyId|AuthFailure|InvalidToken)/,
-    EXIT.signIn,
-    'AWS does not accept these credentials',
-    SIGN_IN,
+    /^(InvalidClientTokenId|UnrecognizedClient|InvalidAccessKeyId|AuthFailure|InvalidToken|MissingAuthenticationToken)/,
+    NOT_ACCEPTED,
   ],
   [
     /^(AccessDenied|UnauthorizedOperation|NotAuthorized)/,
-    EXIT.denied,
-    'AWS does not allow it',
-    'docs/command-line.md has the policy that each command needs',
+    {
+      exitCode: EXIT.denied,
+      meaning: 'AWS does not allow it',
+      hint: 'docs/command-line.md has the policy that each command needs',
+    },
+  ],
+  [
+    /^(Throttling|TooManyRequests|RequestLimitExceeded)/,
+    { exitCode: EXIT.failed, meaning: 'AWS has too much to do', hint: 'try again in a minute' },
   ],
 ];
 
+const NETWORK_HINT = 'is there a network, a VPN, a proxy (HTTPS_PROXY)?';
 const NETWORK_CODES =
   /^(E(CONN|HOST|NET|AI_|NOTFOUND|TIMEDOUT|PIPE|PROTO)|ERR_(TLS|SSL|SOCKET)|CERT_|UNABLE_TO_|DEPTH_ZERO|SELF_SIGNED|UND_ERR)/;
 const MAX_MESSAGE_LENGTH = 600;
@@ -89,23 +110,30 @@ export function explain(error: unknown, what?: string): CliError {
   const { name = '', message = String(error) } = error as Partial<Error>;
   const begin = what === undefined ? '' : `${what}: `;
   const said = line(message) || name;
-  for (const [pattern, exitCode, meaning, hint] of AWS_ERRORS) {
-    if (chain(error).some((one) => pattern.test(one.name)))
-      return new CliError(exitCode, `${begin}${meaning}: ${said}`, hint, error);
-  }
-  const code = networkCode(error);
-  if (
-    code !== undefined ||
-    chain(error).some(({ name: type }) => type === 'TimeoutError' || type === 'AbortError')
-  ) {
-    const named = code === undefined || said.includes(code) ? '' : ` (${code})`;
-    const hint = 'is there a network, a VPN, a proxy (HTTPS_PROXY)?';
-    return new CliError(EXIT.network, `${begin}no answer: ${said}${named}`, hint, error);
-  }
+  const fail = (exitCode: ExitCode, words: string, hint?: string) =>
+    new CliError(exitCode, `${begin}${words}`, hint, error);
   // The SDK's own word where neither option, environment nor profile names one.
   if (/region is missing/i.test(message))
     return new CliError(EXIT.usage, 'no AWS region', 'give --region, or set AWS_REGION', error);
-  return new CliError(EXIT.failed, `${begin}${said}`, undefined, error);
+  for (const [pattern, known] of AWS_ERRORS) {
+    if (!chain(error).some((one) => pattern.test(one.name))) continue;
+    const { exitCode, meaning, hint, isQuoting } =
+      known.exitCode === EXIT.signIn && /\bexpired\b/i.test(message) ? EXPIRED : known;
+    return fail(exitCode, isQuoting ? meaning : `${meaning}: ${said}`, hint);
+  }
+  const code = networkCode(error);
+  const names = chain(error).map((one) => one.name);
+  if (code === undefined && names.some((type) => type === 'SyntaxError' || type === 'ZodError'))
+    // A captive portal, or a proxy's page, whose words may be anything.
+    return fail(EXIT.network, 'what answers is something else', NETWORK_HINT);
+  if (code !== undefined || names.some((type) => type === 'TimeoutError' || type === 'AbortError')) {
+    // Of the SDK: "@smithy/node-http-handler - [ERROR] a request has exceeded the configured 10000 ms requestTimeout."
+    const [, ms] = /exceeded the configured (\d+) ms|within (\d+) ms/.exec(message) ?? [];
+    if (ms !== undefined) return fail(EXIT.network, `no answer within ${Number(ms) / 1000} s`, NETWORK_HINT);
+    const named = code === undefined || said.includes(code) ? '' : ` (${code})`;
+    return fail(EXIT.network, `no answer: ${said}${named}`, NETWORK_HINT);
+  }
+  return fail(EXIT.failed, said, 'if that is no word of another program: report it as a defect');
 }
 
 /** A failure and its causes; of a failure for each of several addresses, the first. */
@@ -124,8 +152,49 @@ function networkCode(error: unknown): string | undefined {
   return codes.find((code) => typeof code === 'string' && NETWORK_CODES.test(code));
 }
 
+/** What credentials look like, and what stands in their place: others' words may repeat what they were sent. */
+const CREDENTIALS: readonly (readonly [RegExp, string])[] = [
+  // In a URL, a user's password, or a token in its place.
+  [/(\b[a-z][a-z\d+.-]*:\/\/)[^\s/?#@"']+@/gi, '$1…@'],
+  [/(\bX-Amz-(?:Signature|Credential|Security-Token)=)[^\s&"']+/gi, '$1…'],
+  [
+    /(\b(?:proxy-)?authorization["']?\s*[:=]\s*["']?)(?:(?:bearer|basic|negotiate|digest)\s+)?[^\s"',;}]+/gi,
+    '$1…',
+  ],
+  [/(\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}/gi, '$1…'],
+  [
+    /(\b(?:x-amz-security-token|(?:aws_?)?(?:secret_?access_?key|session_?token)|client-key-data|password|token)["']?\s*[:=]\s*["']?)[^\s"',;&}]{8,}/gi,
+    '$1…',
+  ],
+  [/-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)/gs, '…'],
+  [/\beyJ[\w-]{8,}\.[\w-]*\.?[\w-]*/g, '…'],
+  [/\bk8s-aws-v1\.[\w-]+/g, '…'],
+  // Whatever is longer than any name or identifier of a cluster, an account, a request.
+  [/(?<![\w/+=.:-])(?=[\w+/=-]*\d)(?=[\w+/=-]*[A-Za-z])(?![\w-]*-[\w-]*-[\w-]*-)[\w+/=-]{40,}/g, '…'],
+];
+
+/** The values of this process that nobody else is to see. */
+const secrets = new Set<string>();
+
+/** Has a value never be shown. @param value shorter ones than eight characters are in too many words */
+export function keepSecret(value: string | undefined): void {
+  if (value === undefined || value.length < 8) return;
+  for (const form of [value, encodeURIComponent(value), JSON.stringify(value).slice(1, -1)])
+    secrets.add(form);
+}
+
+/** A text with the credentials of this process, and all that looks like one, taken out. */
+export function withoutCredentials(text: string): string {
+  let clean = text;
+  for (const secret of secrets) clean = clean.replaceAll(secret, '…');
+  for (const [pattern, instead] of CREDENTIALS) clean = clean.replaceAll(pattern, instead);
+  return clean;
+}
+
 /** In one line, and not for ever: others' words may be anything. */
 export function line(text: string): string {
-  const one = text.replaceAll(/[\p{C}\p{Zl}\p{Zp}\s]+/gu, ' ').trim();
+  const one = withoutCredentials(text)
+    .replaceAll(/[\p{C}\p{Zl}\p{Zp}\s]+/gu, ' ')
+    .trim();
   return one.length > MAX_MESSAGE_LENGTH ? `${one.slice(0, MAX_MESSAGE_LENGTH)}…` : one;
 }

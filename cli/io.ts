@@ -2,6 +2,7 @@
 // looks at a terminal, and neither where the output goes into a file or a pipe.
 import { styleText } from 'node:util';
 import ora from 'ora';
+import { withoutCredentials } from './errors.ts';
 
 export type Format = 'text' | 'json';
 type Style = Parameters<typeof styleText>[0];
@@ -16,6 +17,8 @@ export interface Io {
   print(result: unknown, text: () => string): void;
   /** Something worth knowing beside the result; not where it was asked to be quiet. */
   note(text: string): void;
+  /** Something that is to be known, however quiet it was asked to be. */
+  warn(text: string): void;
   /** Does something that takes time, and shows that it does. @param work may say how far it is */
   step<T>(title: string, work: (say: (text: string) => void) => Promise<T>): Promise<T>;
 }
@@ -25,9 +28,15 @@ export function paint(style: Style, text: string): string {
   return styleText(style, text, { stream: process.stdout });
 }
 
+/** The same for what stands beside the result: NO_COLOR is heeded there, too. */
+function paintNote(style: Style, text: string): string {
+  return styleText(style, text, { stream: process.stderr });
+}
+
 /** @param quiet no progress, no notes */
 export function createIo(signal: AbortSignal, { output = 'text', quiet = false }: IoOptions): Io {
-  const isWatched = process.stderr.isTTY === true && !quiet;
+  // A terminal whose size nobody has told has no columns, and a spinner there would clear lines for ever.
+  const isWatched = process.stderr.isTTY === true && process.stderr.columns > 0 && !quiet;
   return {
     signal,
     format: output,
@@ -36,12 +45,18 @@ export function createIo(signal: AbortSignal, { output = 'text', quiet = false }
       process.stdout.write(`${output === 'json' ? JSON.stringify(result, undefined, 2) : text()}\n`);
     },
     note(text) {
-      if (!quiet) process.stderr.write(`${text}\n`);
+      if (!quiet) this.warn(text);
+    },
+    warn(text) {
+      process.stderr.write(`${withoutCredentials(text)}\n`);
     },
     async step(title, work) {
       if (!isWatched) return work(() => {});
       // Ctrl-C is for main.ts, which lets the work undo what is half done.
-      const spinner = ora({ text: title, discardStdin: false, stream: process.stderr }).start();
+      const spinner = ora({
+        ...{ text: title, discardStdin: false, stream: process.stderr },
+        color: paintNote('red', 'x') === 'x' ? false : 'cyan',
+      }).start();
       const startedAt = performance.now();
       let said = title;
       const timer = setInterval(() => {
@@ -53,10 +68,10 @@ export function createIo(signal: AbortSignal, { output = 'text', quiet = false }
           said = `${title}: ${text}`;
           spinner.text = said;
         });
-        spinner.succeed(title);
+        spinner.stopAndPersist({ symbol: paintNote('green', '✔'), text: title });
         return result;
       } catch (error) {
-        spinner.fail(title);
+        spinner.stopAndPersist({ symbol: paintNote('red', '✖'), text: title });
         throw error;
       } finally {
         clearInterval(timer);

@@ -10,7 +10,7 @@ import { KubeConfig } from '@kubernetes/client-node';
 import { z } from 'zod';
 import { readExec } from '../functions/refresher/exec.ts';
 import { unlessAborted } from '../functions/refresher/signals.ts';
-import { CliError, EXIT, explain, line } from './errors.ts';
+import { CliError, EXIT, explain, keepSecret, line } from './errors.ts';
 
 export interface KubeOptions {
   readonly kubeconfig?: string;
@@ -25,6 +25,13 @@ export interface Server {
   readonly proxyUrl?: string;
 }
 
+const HINTS: Readonly<Partial<Record<number, string>>> = {
+  [EXIT.signIn]: 'sign in to the cluster again: kubectl auth whoami tells whether it takes you',
+  [EXIT.denied]:
+    'you need to be allowed that, too, in the cluster: docs/command-line.md; or name another --context',
+  [EXIT.failed]: 'is it the API server of a cluster? kubectl version asks the same one',
+};
+
 /** What the API server refused. */
 export class ApiError extends CliError {
   readonly status: number;
@@ -33,7 +40,7 @@ export class ApiError extends CliError {
 
   constructor(what: string, status: number, said: string) {
     const exitCode = status === 401 ? EXIT.signIn : status === 403 ? EXIT.denied : EXIT.failed;
-    super(exitCode, `${what}: HTTP ${status}: ${said}`);
+    super(exitCode, `${what}: HTTP ${status}: ${said}`, HINTS[exitCode]);
     this.status = status;
     this.said = said;
   }
@@ -105,6 +112,7 @@ export class Kubernetes {
         `contexts: ${names.map(line).join(', ') || 'none'}`,
       );
     }
+    keepSecrets(config);
     return new Kubernetes(config, signal);
   }
 
@@ -142,6 +150,7 @@ export class Kubernetes {
   static of(kubeconfig: string, signal: AbortSignal): Kubernetes {
     const config = new KubeConfig();
     config.loadFromString(kubeconfig);
+    keepSecrets(config);
     return new Kubernetes(config, signal);
   }
 
@@ -177,6 +186,26 @@ export class Kubernetes {
     return items;
   }
 
+  /** @throws CliError that says what became of the plugin, and nothing of what it printed */
+  async #authenticate(options: RequestOptions): Promise<void> {
+    const user = this.#config.getCurrentUser();
+    await this.#config.applyToHTTPSOptions(options).catch((error: NodeJS.ErrnoException) => {
+      if (user?.exec === undefined) throw error;
+      const { command } = user.exec as { command?: string };
+      const says =
+        error instanceof SyntaxError ? 'it prints no ExecCredential' : line(error.message) || 'it failed';
+      throw new CliError(
+        EXIT.signIn,
+        `${line(command ?? 'the exec plugin')}, which the kubeconfig names for the user ${line(user.name)}: ${says}`,
+        'kubectl auth whoami runs the same: sign in as it says',
+        error,
+      );
+    });
+    keepSecret(
+      /^Bearer (.+)$/.exec(String((options.headers as { Authorization?: string })?.Authorization))?.[1],
+    );
+  }
+
   async #request<Body>(
     method: 'GET' | 'POST',
     path: string,
@@ -189,7 +218,7 @@ export class Kubernetes {
       const url = new URL(`${base}${path}?${new URLSearchParams(query)}`);
       const options: RequestOptions = { method, signal };
       // An exec plugin knows no signal.
-      await unlessAborted(this.#config.applyToHTTPSOptions(options), signal);
+      await unlessAborted(this.#authenticate(options), signal);
       options.headers = {
         ...options.headers,
         accept: `application/json${metadataOnly === undefined ? '' : `;as=${metadataOnly};g=meta.k8s.io;v=v1`}`,
@@ -204,7 +233,7 @@ export class Kubernetes {
       if (statusCode >= 300) throw new ApiError(what, statusCode, wordsOf(answered));
       const date = Date.parse(headers.date ?? '');
       return {
-        body: JSON.parse(answered) as Body,
+        body: parsed(what, answered) as Body,
         // The header has whole seconds: on average it is half of one late.
         clock: Number.isNaN(date)
           ? undefined
@@ -232,6 +261,26 @@ function send(url: URL, options: RequestOptions, body: string | undefined): Prom
     asked.on('error', reject);
     asked.end(body);
   });
+}
+
+/** Has what a kubeconfig holds never be shown, whoever repeats it. */
+function keepSecrets(config: KubeConfig): void {
+  const user = config.getCurrentUser();
+  keepSecret(user?.token);
+  keepSecret(user?.password);
+  keepSecret(user?.keyData);
+  const { server = '', proxyUrl = '' } = config.getCurrentCluster() ?? {};
+  for (const url of [server, proxyUrl])
+    if (URL.canParse(url)) keepSecret(decodeURIComponent(new URL(url).password));
+}
+
+/** @throws CliError where it is not JSON: something else answers, and its words may be anything */
+function parsed(what: string, answered: string): unknown {
+  try {
+    return JSON.parse(answered);
+  } catch {
+    throw new CliError(EXIT.network, `${what}: what answers is no API server`, HINTS[EXIT.failed]);
+  }
 }
 
 function wordsOf(answered: string): string {

@@ -13,6 +13,9 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   });
 }
 
+// Whoever reads the output has seen enough, as `| head` has.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => process.exit());
+
 try {
   await createProgram(interruption.signal).parseAsync();
 } catch (error) {
@@ -20,8 +23,11 @@ try {
     // It has said so itself.
     process.exitCode = error.exitCode === 0 ? 0 : EXIT.usage;
   } else {
-    const { message, hint, exitCode } = interruption.signal.aborted ? new Interrupted() : explain(error);
-    process.stderr.write(`ecr-anywhere: ${message}\n${hint === undefined ? '' : `  → ${hint}\n`}`);
-    process.exitCode = exitCode;
+    const known = explain(error);
+    const { message, hint, exitCode } =
+      interruption.signal.aborted && !(known instanceof Interrupted) ? new Interrupted() : known;
+    const said = `ecr-anywhere: ${message}\n${hint === undefined ? '' : `  → ${hint}\n`}`;
+    // At once: an exec plugin that hangs would keep this process waiting for it.
+    process.stderr.write(said, () => process.exit(exitCode));
   }
 }

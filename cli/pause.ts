@@ -35,7 +35,7 @@ async function tagEks(aws: Aws, resourceArn: string, isPaused: boolean): Promise
   // arn:aws:eks:REGION:ACCOUNT:cluster/NAME
   const [, , , region = ''] = resourceArn.split(':');
   const eks = new EKSClient(clientConfig({ ...aws.options, region }));
-  await aws.ask(`tagging ${resourceArn}`, async (abortSignal) => {
+  await aws.change(`tagging ${resourceArn}`, async (abortSignal) => {
     if (isPaused)
       await eks.send(new TagResourceCommand({ resourceArn, tags: { [TAG.paused]: 'true' } }), {
         abortSignal,

@@ -1,6 +1,6 @@
 // ecr-anywhere refresh: a run limited to one cluster, now, and what came of each Secret.
 import { Aws, type AwsOptions } from './aws.ts';
-import { EXIT, type ExitCode } from './errors.ts';
+import { EXIT, type ExitCode, Interrupted } from './errors.ts';
 import { type Io, type IoOptions, paint } from './io.ts';
 import { outcomeInWords } from './outcomes.ts';
 import { Refresher } from './refresher.ts';
@@ -20,7 +20,15 @@ export async function refresh(name: string, options: RefreshOptions, io: Io): Pr
   const aws = new Aws(options, io.signal);
   const refresher = new Refresher(aws, await io.step('the deployed refresher', () => aws.stack()));
   const answer = await io.step(dryRun ? `asking ${name} what would be` : `refreshing ${name}`, () =>
-    refresher.refresh({ clusters: [name], ...(namespaces && { namespaces }), force, dryRun }),
+    refresher
+      .refresh({ clusters: [name], ...(namespaces && { namespaces }), force, dryRun })
+      .catch((error: unknown) => {
+        if (!io.signal.aborted || dryRun) throw error;
+        throw new Interrupted(
+          `interrupted: the refresh of ${name} goes on in AWS`,
+          'ecr-anywhere status tells what came of it',
+        );
+      }),
   );
   const [summary] = answer.clusters;
   for (const namespace of answer.namespacesNotEnabled ?? [])

@@ -6,7 +6,7 @@ import type { RefreshAnswer } from '../functions/refresher/answer.ts';
 import type { RevokeResult } from '../functions/refresher/revoke.ts';
 import type { ClusterStatus } from '../functions/refresher/status.ts';
 import { type Aws, clientConfig, type Stack } from './aws.ts';
-import { CliError, EXIT } from './errors.ts';
+import { CliError, EXIT, line } from './errors.ts';
 
 /** A little more than AWS lets a function run. */
 const INVOKE_MS = 920_000;
@@ -94,7 +94,8 @@ export class Refresher {
   }
 }
 
-function failureOf(functionName: string, { errorMessage = '' }: z.infer<typeof Failure>): CliError {
+function failureOf(functionName: string, failure: z.infer<typeof Failure>): CliError {
+  const errorMessage = line(failure.errorMessage ?? failure.errorType ?? '');
   if (errorMessage.includes('is not one that the refresher knows'))
     return otherVersion(
       `the function ${functionName} does not understand what this command line asks: ${errorMessage}`,
