@@ -20,6 +20,16 @@ export interface Inspection {
   readonly clockSkewSeconds?: number;
   /** What a turn needs and may not, such as "list namespaces", "patch secrets in team-a"; empty where it may all. */
   readonly forbidden?: readonly string[];
+  /** What the token says of itself that is shown; absent where it says nothing, or there is none. */
+  readonly token?: InspectedToken;
+}
+
+export interface InspectedToken {
+  /** RFC 3339; absent: never, as far as it says. */
+  readonly expiresAt?: string;
+  /** Whether the refresher can ask for the next one. */
+  readonly renewable: boolean;
+  readonly whyNot?: string;
 }
 
 const REQUESTS_AT_ONCE = 4;
@@ -57,6 +67,20 @@ export async function inspect(
     ...(version && { kubernetesVersion: cut(version.gitVersion) }),
     ...(version?.aheadSeconds !== undefined && { clockSkewSeconds: version.aheadSeconds }),
     ...(forbidden && { forbidden: listed(forbidden) }),
+    ...tokenOf(access),
+  };
+}
+
+/** Nothing of tokens that are made for each turn: whoever made them makes the next. */
+function tokenOf({ identity, isMade }: UsableAccess): { token?: InspectedToken } {
+  const token = 'token' in identity && !isMade ? readToken(identity.token) : undefined;
+  if (token === undefined) return {};
+  const { expiresAt } = token;
+  return {
+    token: {
+      ...(expiresAt !== undefined && { expiresAt: new Date(expiresAt).toISOString() }),
+      ...('whyNot' in token ? { renewable: false, whyNot: token.whyNot } : { renewable: true }),
+    },
   };
 }
 

@@ -96,6 +96,7 @@ test("the chart's ServiceAccount: all is told, nothing is forbidden, and nothing
     kubernetesVersion: gitVersion,
     clockSkewSeconds: 0,
     forbidden: [],
+    token: { expiresAt: expect.stringMatching(/^\d{4}-\d\d-\d\dT/), renewable: true },
   });
   expect(summarizeNamed([report])).toMatchObject([
     { secrets: [{ secret: 'team-a/due', due: 'expiring', outcome: 'refreshed' }] },

@@ -242,6 +242,21 @@ describe('what is forbidden', () => {
     const token = jwt({ iat: 1, exp: 2_000_000_000, aud: ['x'], 'kubernetes.io': of });
     const { inspection } = await inspect({}, { kubeconfig: kubeconfigFor(server, token) });
     expect(inspection?.forbidden).toEqual(['create serviceaccounts/token sa in ns']);
+    expect(inspection?.token).toEqual({ renewable: true, expiresAt: '2033-05-18T03:33:20.000Z' });
+  });
+});
+
+describe('what the token says of itself', () => {
+  test.each([
+    [{ exp: 2_000_000_000 }, { renewable: false, expiresAt: '2033-05-18T03:33:20.000Z' }],
+    [{ sub: 'somebody' }, { renewable: false }],
+  ])('%j, which is bound to no Secret', async (claims, token) => {
+    const { inspection } = await inspect({}, { kubeconfig: kubeconfigFor(server, jwt(claims)) });
+    expect(inspection?.token).toEqual({ ...token, whyNot: expect.stringContaining('bound to a Secret') });
+  });
+
+  test('is nothing where it is no JWT', async () => {
+    expect((await inspect()).inspection).not.toHaveProperty('token');
   });
 });
 
