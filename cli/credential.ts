@@ -195,7 +195,7 @@ export interface Keyless {
   readonly identity: Identity;
 }
 
-/** @param issuer the account's; where it is not given, a token of STS' tells it */
+/** @param issuer the account's, where whoever runs this may not ask for it. @throws CliError */
 export async function keyless(
   aws: Aws,
   { stage, roleArn }: Stack,
@@ -203,7 +203,7 @@ export async function keyless(
   issuer: string | undefined,
   kubernetesMinor: number,
 ): Promise<Keyless> {
-  const url = issuer ?? (await issuerOf(aws, stage, cluster));
+  const url = await issuerOf(aws, stage, cluster, issuer);
   const apiVersion = kubernetesMinor >= 34 ? 'v1' : 'v1beta1';
   const of = ['--cluster', cluster, '--stage', stage, '--issuer', url, '--role-arn', roleArn];
   return {
@@ -217,16 +217,24 @@ export async function keyless(
   };
 }
 
-async function issuerOf(aws: Aws, stage: string, cluster: string): Promise<string> {
+/** The account's issuer, told by a token of STS'. */
+async function issuerOf(
+  aws: Aws,
+  stage: string,
+  cluster: string,
+  given: string | undefined,
+): Promise<string> {
   const sts = new STSClient(clientConfig(aws.options));
+  let issuer: string;
   try {
     const { token } = await aws.ask('asking STS for the issuer', (signal) =>
       webIdentityToken(sts, { stage, cluster }, signal),
     );
     const payload = JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString());
-    return z.object({ iss: z.url() }).parse(payload).iss;
+    issuer = z.object({ iss: z.url() }).parse(payload).iss;
   } catch (error) {
     if (error instanceof CliError && error.exitCode === EXIT.interrupted) throw error;
+    if (given !== undefined) return given;
     throw new CliError(
       EXIT.usage,
       `the account's issuer is not known: ${(error as Error).message}`,
@@ -234,6 +242,13 @@ async function issuerOf(aws: Aws, stage: string, cluster: string): Promise<strin
       error,
     );
   }
+  if (given !== undefined && given !== issuer)
+    throw new CliError(
+      EXIT.usage,
+      `--issuer: the account's is ${issuer}, and API servers compare it to the letter`,
+      `--issuer ${issuer}, or leave it out`,
+    );
+  return issuer;
 }
 
 /** Whether the API server does not know the credential. */

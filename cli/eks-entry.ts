@@ -92,7 +92,7 @@ export async function admitToEks(
         byHand: byHand('update', ` --kubernetes-groups ${groups.join(' ') || "'[]'"}`),
         run: (operator) => takeGroupAway(operator, eksOf(operator), entry),
       });
-      await aws.ask(`adding the group to the access entry in ${name}`, (abortSignal) =>
+      await aws.change(`adding the group to the access entry in ${name}`, (abortSignal) =>
         eks.send(new UpdateAccessEntryCommand({ ...entry, kubernetesGroups }), { abortSignal }),
       );
     }
@@ -106,7 +106,7 @@ export async function admitToEks(
         if (!isSomebodyElses) await deleteEntry(operator, eksOf(operator), entry);
       },
     });
-    await aws.ask(`creating the access entry in ${name}`, (abortSignal) =>
+    await aws.change(`creating the access entry in ${name}`, (abortSignal) =>
       eks
         .send(new CreateAccessEntryCommand({ ...entry, kubernetesGroups }), { abortSignal })
         .catch((error: Error) => {
@@ -123,7 +123,7 @@ type EntryId = Readonly<{ clusterName: string; principalArn: string }>;
 
 /** As it is now, without our group: somebody may have changed it meanwhile. */
 async function takeGroupAway(aws: Aws, eks: EKSClient, entry: EntryId): Promise<void> {
-  await aws.ask('putting the access entry back', async (abortSignal) => {
+  await aws.change('putting the access entry back', async (abortSignal) => {
     const { accessEntry } = await eks.send(new DescribeAccessEntryCommand(entry), { abortSignal });
     const groups = accessEntry?.kubernetesGroups ?? [];
     if (!groups.includes(REFRESHER_GROUP)) return;
@@ -133,7 +133,7 @@ async function takeGroupAway(aws: Aws, eks: EKSClient, entry: EntryId): Promise<
 }
 
 async function deleteEntry(aws: Aws, eks: EKSClient, entry: EntryId): Promise<void> {
-  await aws.ask('deleting the access entry', (abortSignal) =>
+  await aws.change('deleting the access entry', (abortSignal) =>
     eks.send(new DeleteAccessEntryCommand(entry), { abortSignal }).catch((error: Error) => {
       if (error.name !== 'ResourceNotFoundException') throw error;
     }),
