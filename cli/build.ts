@@ -9,7 +9,7 @@ export async function buildCli(outfile: string): Promise<void> {
     outfile,
     bundle: true,
     platform: 'node',
-    target: 'node24',
+    target: 'node22',
     format: 'esm',
     minify: true,
     legalComments: 'none',

@@ -4,6 +4,15 @@ import { CommanderError } from 'commander';
 import { EXIT, explain, Interrupted } from './errors.ts';
 import { createProgram } from './program.ts';
 
+/** Of Node.js: iterators' and sets' own methods, promises from outside. */
+const MIN_NODE = 22;
+if (Number.parseInt(process.versions.node, 10) < MIN_NODE) {
+  process.stderr.write(
+    `ecr-anywhere needs Node.js ${MIN_NODE} or later, and this is ${process.versions.node}.\n`,
+  );
+  process.exit(EXIT.usage);
+}
+
 const interruption = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.on(signal, () => {

@@ -34,6 +34,18 @@ test('the build writes the file that package.json links as ecr-anywhere', () => 
   expect(linked.stdout).toContain('Usage: ecr-anywhere [options] [command]');
 });
 
+test('an older Node.js is told which one it takes', () => {
+  const older = "data:text/javascript,Object.defineProperty(process.versions,'node',{value:'20.19.0'})";
+  const { status, stdout, stderr } = spawnSync(process.execPath, ['--import', older, bundle, 'list'], {
+    encoding: 'utf8',
+  });
+  expect({ status, stdout, stderr }).toEqual({
+    status: 2,
+    stdout: '',
+    stderr: 'ecr-anywhere needs Node.js 22 or later, and this is 20.19.0.\n',
+  });
+});
+
 const COMMANDS = [
   ...['register', 'unregister', 'list', 'pause', 'resume', 'refresh', 'status', 'doctor'],
   ...['get-token', 'authentication-config', 'completion'],
