@@ -14,11 +14,13 @@ import { type Aws, clientConfig } from './aws.ts';
 import { CliError, EXIT } from './errors.ts';
 import type { RegisteredUser } from './kubeconfig.ts';
 import type { Server } from './kubernetes.ts';
-import type { Undo } from './registration.ts';
+import { type Undo, wasRefused } from './registration.ts';
 
 export interface EksTarget {
   readonly name: string;
   readonly region: string;
+  /** Of the context: the way to a private endpoint. */
+  readonly proxyUrl?: string;
 }
 
 export interface EksRegistration {
@@ -39,7 +41,7 @@ export interface EksRegistration {
  */
 export async function admitToEks(
   aws: Aws,
-  { name, region }: EksTarget,
+  { name, region, proxyUrl }: EksTarget,
   principalArn: string,
   dryRun: boolean,
   onAttempt: (undo: Undo) => void,
@@ -63,14 +65,21 @@ export async function admitToEks(
   });
   const registration = {
     user: eksUser({ name, region }),
-    server: serverOf(cluster, name),
+    server: { ...serverOf(cluster, name, region), ...(proxyUrl !== undefined && { proxyUrl }) },
   };
+  const of = `--region ${region} --name ${name}`;
+  if (cluster.resourcesVpcConfig?.endpointPublicAccess === false && proxyUrl === undefined)
+    throw new CliError(
+      EXIT.conflict,
+      `the EKS cluster ${name} has a private endpoint only, which the function does not reach`,
+      `aws eks update-cluster-config ${of} --resources-vpc-config endpointPublicAccess=true; or a context with a proxy-url that AWS reaches`,
+    );
   const { authenticationMode } = cluster.accessConfig ?? {};
   if (authenticationMode === 'CONFIG_MAP')
     throw new CliError(
       EXIT.conflict,
       `the EKS cluster ${name} knows no access entries`,
-      `aws eks update-cluster-config --region ${region} --name ${name} --access-config authenticationMode=API_AND_CONFIG_MAP`,
+      `aws eks update-cluster-config ${of} --access-config authenticationMode=API_AND_CONFIG_MAP`,
     );
   const present = await aws.ask(`looking for the access entry in ${name}`, (abortSignal) => {
     return eks
@@ -86,34 +95,40 @@ export async function admitToEks(
   const kubernetesGroups = [...groups, REFRESHER_GROUP];
   const byHand = (command: string, more = '') =>
     `aws eks ${command}-access-entry --region ${region} --cluster-name ${name} --principal-arn ${principalArn}${more}`;
+  // Also where somebody else has made an entry meanwhile: that one is theirs. A request of ours that is repeated is known
+  // by its token, and no conflict.
+  let isRefused = false;
+  const noteRefusal = (error: unknown) => {
+    isRefused = wasRefused(error);
+    throw error;
+  };
   if (present) {
     if (!dryRun) {
       onAttempt({
         byHand: byHand('update', ` --kubernetes-groups ${groups.join(' ') || "'[]'"}`),
-        run: (operator) => takeGroupAway(operator, eksOf(operator), entry),
+        async run(operator) {
+          if (!isRefused) await takeGroupAway(operator, eksOf(operator), entry);
+        },
       });
       await aws.change(`adding the group to the access entry in ${name}`, (abortSignal) =>
-        eks.send(new UpdateAccessEntryCommand({ ...entry, kubernetesGroups }), { abortSignal }),
+        eks
+          .send(new UpdateAccessEntryCommand({ ...entry, kubernetesGroups }), { abortSignal })
+          .catch(noteRefusal),
       );
     }
     return { ...registration, entry: 'group-added', groups: kubernetesGroups };
   }
   if (!dryRun) {
-    let isSomebodyElses = false;
     onAttempt({
       byHand: byHand('delete'),
       async run(operator) {
-        if (!isSomebodyElses) await deleteEntry(operator, eksOf(operator), entry);
+        if (!isRefused) await deleteEntry(operator, eksOf(operator), entry);
       },
     });
     await aws.change(`creating the access entry in ${name}`, (abortSignal) =>
       eks
         .send(new CreateAccessEntryCommand({ ...entry, kubernetesGroups }), { abortSignal })
-        .catch((error: Error) => {
-          // A request of ours that is repeated is known by its token, and no conflict.
-          isSomebodyElses = error.name === 'ResourceInUseException';
-          throw error;
-        }),
+        .catch(noteRefusal),
     );
   }
   return { ...registration, entry: 'created', groups: kubernetesGroups };
@@ -140,19 +155,19 @@ async function deleteEntry(aws: Aws, eks: EKSClient, entry: EntryId): Promise<vo
   );
 }
 
-function serverOf({ endpoint, certificateAuthority, status }: Cluster, name: string): Server {
+function serverOf({ endpoint, certificateAuthority, status }: Cluster, name: string, region: string): Server {
   const { data } = certificateAuthority ?? {};
   if (!endpoint || !data)
     throw new CliError(
       EXIT.conflict,
       `the EKS cluster ${name} has no endpoint: it is ${status}`,
-      `aws eks wait cluster-active --name ${name}`,
+      `aws eks wait cluster-active --region ${region} --name ${name}`,
     );
   return { url: endpoint, ca: Buffer.from(data, 'base64').toString() };
 }
 
 /** What `aws eks update-kubeconfig` writes, and the refresher signs itself. */
-function eksUser({ name, region }: EksTarget): RegisteredUser {
+function eksUser({ name, region }: Pick<EksTarget, 'name' | 'region'>): RegisteredUser {
   const args = ['--region', region, 'eks', 'get-token', '--cluster-name', name, '--output', 'json'];
   return { exec: { command: 'aws', args } };
 }

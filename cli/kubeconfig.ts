@@ -19,7 +19,23 @@ const EXEC = { apiVersion: 'client.authentication.k8s.io/v1', interactiveMode: '
  * @throws CliError where the refresher would not take it
  */
 export function minimalKubeconfig(name: string, server: Server, user: RegisteredUser): string {
-  const kubeconfig = stringify(
+  const kubeconfig = kubeconfigOf(name, server, user);
+  try {
+    readKubeconfig(kubeconfig);
+  } catch (error) {
+    throw new CliError(
+      EXIT.failed,
+      `the refresher would not take this: ${(error as Error).message}`,
+      '--server names another address; docs/operations.md says what a kubeconfig may hold',
+      error,
+    );
+  }
+  return kubeconfig;
+}
+
+/** The same, for whoever is here. */
+export function kubeconfigOf(name: string, server: Server, user: RegisteredUser): string {
+  return stringify(
     {
       apiVersion: 'v1',
       kind: 'Config',
@@ -42,15 +58,4 @@ export function minimalKubeconfig(name: string, server: Server, user: Registered
     },
     { lineWidth: 0 },
   );
-  try {
-    readKubeconfig(kubeconfig);
-  } catch (error) {
-    throw new CliError(
-      EXIT.failed,
-      `the refresher would not take this: ${(error as Error).message}`,
-      '--server names another address; docs/operations.md says what a kubeconfig may hold',
-      error,
-    );
-  }
-  return kubeconfig;
 }

@@ -23,6 +23,8 @@ export interface Server {
   readonly ca?: string;
   readonly serverName?: string;
   readonly proxyUrl?: string;
+  /** Its certificate is not looked at. */
+  readonly isInsecure?: true;
 }
 
 const HINTS: Readonly<Partial<Record<number, string>>> = {
@@ -133,6 +135,7 @@ export class Kubernetes {
       ...(options.ca !== undefined && { ca: String(options.ca) }),
       ...(cluster?.tlsServerName !== undefined && { serverName: cluster.tlsServerName }),
       ...(cluster?.proxyUrl !== undefined && { proxyUrl: cluster.proxyUrl }),
+      ...(cluster?.skipTLSVerify && { isInsecure: true }),
     };
   }
 

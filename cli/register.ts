@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import { REFRESHER_GROUP } from '../contract/names.ts';
 import { regionOfEndpoint } from '../functions/refresher/eks.ts';
+import { localHost } from '../functions/refresher/local-addresses.ts';
 import type { ClusterSummary } from '../functions/refresher/report.ts';
 import { Aws, type AwsOptions } from './aws.ts';
 import {
@@ -33,7 +34,7 @@ import {
   whoIs,
 } from './identity.ts';
 import type { Io, IoOptions } from './io.ts';
-import { minimalKubeconfig, type RegisteredUser } from './kubeconfig.ts';
+import { kubeconfigOf, minimalKubeconfig, type RegisteredUser } from './kubeconfig.ts';
 import { type KubeOptions, Kubernetes, type Server } from './kubernetes.ts';
 import { outcomeInWords, problemsOf } from './outcomes.ts';
 import { Refresher } from './refresher.ts';
@@ -146,7 +147,15 @@ async function attempt(
     const who = identity ?? expected;
     const canRead = known ?? (await checkIdentity(who));
     const result: Registered = { ...registered, isRegistered: false, identity: who, canRead };
-    io.print(result, () => inWords(result, 'dry run: nothing was stored, and nothing changed'));
+    const local = localHost(server.url);
+    io.print(result, () =>
+      [
+        inWords(result, 'dry run: nothing was stored, and nothing changed'),
+        `  Not tried: whether AWS reaches ${server.url}.`,
+        // What kubeconfigs of k3s and kind have.
+        ...(local === undefined ? [] : [`  AWS does not: ${local}. Give --server.`]),
+      ].join('\n'),
+    );
     return undefined;
   }
 
@@ -155,8 +164,9 @@ async function attempt(
   );
   const patience = options.keyless ? options.wait * 1000 : target ? KNOWN_WITHIN_MS : 0;
   const outcome = isReplaced ? `${name} keeps the credential that it had` : `${name} is not registered`;
+  const hintOf = hints(target, obtained);
   const who = await io.step('trying it from AWS', (say) =>
-    prove({ name, refresher, uid, outcome, hintOf: hints(options, obtained), signal }, patience, say),
+    prove({ name, refresher, uid, outcome, hintOf, signal }, patience, say),
   );
   const canRead = known && isDeepStrictEqual(who, identity) ? known : await checkIdentity(who);
   const run = await io.step('a run limited to this cluster', async () => {
@@ -164,7 +174,7 @@ async function attempt(
     return clusters[0];
   });
   // A paused cluster is looked at by its name, and left alone by a run.
-  if (!run?.served && !run?.isPaused) throw notServed(outcome, run, hints(options, obtained));
+  if (!run?.served && !run?.isPaused) throw notServed(outcome, run, hintOf);
   const result: Registered = { ...registered, isRegistered: true, identity: who, canRead, run };
   io.print(result, () => inWords(result, `${name} is registered`));
   return run.failed ? EXIT.unwell : undefined;
@@ -288,7 +298,7 @@ async function obtain(given: Obtaining): Promise<Obtained> {
       credential: { user, isRenewed: false },
       server,
       expected: { username: stack.roleArn, groups: [...groups, 'system:authenticated'] },
-      note: `Access entry of ${stack.roleArn} in ${target.name}: ${entry}`,
+      note: `Access entry of ${stack.roleArn} in ${target.name}: ${isDry ? 'would be ' : ''}${entry}`,
       more: { accessEntry: entry },
       whenUnknown: `aws eks describe-access-entry --region ${target.region} --cluster-name ${target.name} --principal-arn ${stack.roleArn}`,
     };
@@ -308,7 +318,7 @@ async function obtain(given: Obtaining): Promise<Obtained> {
   const whenUnknown = `does the address lead to this cluster? kubectl --context ${kubernetes.context} cluster-info`;
   /** By the server that the operator knows to be this cluster's. */
   const whoWith = async (user: RegisteredUser) =>
-    whoIs(Kubernetes.of(minimalKubeconfig(name, await kubernetes.server(), user), kubernetes.signal));
+    whoIs(Kubernetes.of(kubeconfigOf(name, await kubernetes.server(), user), kubernetes.signal));
   if (options.credential !== undefined) {
     const credential = await givenCredential(options.credential);
     const identity = await whoWith(credential.user).catch((error: unknown) => {
@@ -334,7 +344,16 @@ async function obtain(given: Obtaining): Promise<Obtained> {
 
 async function serverFor(options: RegisterOptions, kubernetes: Kubernetes): Promise<Server> {
   const server = await kubernetes.server();
-  return options.server === undefined ? server : { ...server, url: options.server };
+  if (server.isInsecure)
+    throw new CliError(
+      EXIT.usage,
+      `the context ${kubernetes.context} does not look at the API server's certificate (insecure-skip-tls-verify), and the refresher does`,
+      'kubectl config set-cluster CLUSTER --insecure-skip-tls-verify=false --certificate-authority=FILE --embed-certs',
+    );
+  if (options.server === undefined) return server;
+  // A proxy is the operator's way to the other address.
+  const { proxyUrl: _, ...rest } = server;
+  return { ...rest, url: options.server };
 }
 
 async function minorVersion(kubernetes: Kubernetes): Promise<number> {
@@ -347,20 +366,26 @@ async function eksTarget({ eks }: RegisterOptions, kubernetes: Kubernetes, aws: 
   const name = typeof eks === 'string' ? eks : ofContext?.cluster;
   if (name === undefined)
     throw new CliError(EXIT.usage, 'the context does not say which EKS cluster it is', 'name it: --eks NAME');
-  const region = ofContext?.region ?? regionOfEndpoint((await kubernetes.server()).url);
-  return { name, region: region ?? (await aws.region()) };
+  const { url, proxyUrl } = await kubernetes.server();
+  const region = ofContext?.region ?? regionOfEndpoint(url) ?? (await aws.region());
+  return { name, region, ...(proxyUrl !== undefined && { proxyUrl }) };
 }
 
 type HintOf = (reason: string) => string;
 
 /** The way out, by what the refresher says. */
-function hints({ eks }: RegisterOptions, { whenUnknown }: Obtained): HintOf {
+function hints(target: EksTarget | undefined, { whenUnknown }: Obtained): HintOf {
   return (reason) => {
     if (/CDK setting/.test(reason))
       return 'deploy it with that setting, beside those that it has: npx cdk deploy -c KEY=VALUE (docs/operations.md)';
     if (/HTTP 401/.test(reason)) return whenUnknown;
-    if (/HTTP \d|STS gives/.test(reason) || eks !== undefined)
-      return 'docs/operations.md says what a registered cluster needs';
+    if (/HTTP \d|STS gives/.test(reason)) return 'docs/operations.md says what a registered cluster needs';
+    if (/^proxy-url/.test(reason))
+      return 'the context’s proxy-url is for this machine: take a context without it; or --server https://…, which leaves it out';
+    if (/certificate|altnames|_CERT_/i.test(reason))
+      return 'the certificate at that address must be of the context’s certificate-authority-data: kubectl config view --minify --raw';
+    if (target !== undefined)
+      return `who may reach it: aws eks describe-cluster --region ${target.region} --name ${target.name} --query cluster.resourcesVpcConfig`;
     return '--server https://… names the address by which AWS reaches the cluster';
   };
 }

@@ -64,9 +64,11 @@ export async function createRegistration(
     Description: 'ECR Anywhere: a registered cluster',
     Tags: [{ Key: TAG.clusterUid, Value: clusterUid }],
   });
+  let isRefused = false;
   onAttempt({
     byHand: `ecr-anywhere unregister ${name} --keep-token`,
     async run(operator) {
+      if (isRefused) return;
       const { versions } = await describe(operator, id);
       if (versions.has(version)) await deleteRegistration(operator, name);
     },
@@ -78,8 +80,10 @@ export async function createRegistration(
       try {
         const { VersionId = version } = await client.send(create, { abortSignal });
         version = VersionId;
+        isRefused = false;
         return;
       } catch (error) {
+        isRefused = wasRefused(error);
         const { name: type, message } = error as Error;
         const isBeingDeleted = /scheduled for deletion|currently marked deleted/i.test(message);
         if (isBeingDeleted && Date.now() < until) {
@@ -112,18 +116,32 @@ export async function replaceRegistration(
   let version: string = randomUUID();
   const before = await describe(aws, id);
   const client = aws.secrets();
+  let isRefused = false;
   onAttempt({
     get byHand() {
       return `aws secretsmanager update-secret-version-stage --secret-id ${id} --version-stage ${CURRENT} --remove-from-version-id ${version} --move-to-version-id ${before.current}`;
     },
-    run: (operator) => putBack(operator, id, version, before),
+    async run(operator) {
+      if (!isRefused) await putBack(operator, id, version, before);
+    },
   });
   const put = { SecretId: id, SecretString: kubeconfig, ClientRequestToken: version };
   await aws.change(`registering ${name}`, async (abortSignal) => {
-    const { VersionId = version } = await client.send(new PutSecretValueCommand(put), { abortSignal });
+    const { VersionId = version } = await client
+      .send(new PutSecretValueCommand(put), { abortSignal })
+      .catch((error: unknown) => {
+        isRefused = wasRefused(error);
+        throw error;
+      });
     version = VersionId;
   });
   if (before.tags.get(TAG.clusterUid) !== clusterUid) await tag(aws, client, id, TAG.clusterUid, clusterUid);
+}
+
+/** Whether AWS has said no, and so has done nothing: there is nothing to take back, and perhaps no right to. */
+export function wasRefused(error: unknown): boolean {
+  const { httpStatusCode = 0 } = (error as { $metadata?: { httpStatusCode?: number } }).$metadata ?? {};
+  return httpStatusCode >= 400 && httpStatusCode < 500;
 }
 
 /** Makes the version current again that was before, and leaves the one that was put without a label: AWS drops it then. */

@@ -1,7 +1,8 @@
 // Registering as an operator does it, with a deployed stack, real API servers and the chart: what is stored, who is
 // refused, and that a registration that cannot be proved leaves nothing behind.
 import { mkdtemp, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { createServer as createHttpServer } from 'node:http';
+import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import {
   DescribeSecretCommand,
@@ -634,7 +635,7 @@ test('--dry-run says what would be, and changes nothing in the cluster or in AWS
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
   expect(stdout).toMatch(
     new RegExp(
-      `^dry run: nothing was stored, and nothing changed\n  as ${USERNAME}\n  It can read every Secret of every namespace`,
+      `^dry run: nothing was stored, and nothing changed\n  as ${USERNAME}\n  It can read every Secret of every namespace .*\n  Not tried: whether AWS reaches ${alpha.server}\\.\n  AWS does not: 127\\.0\\.0\\.1 is an address of this machine or its link\\. Give --server\\.\n$`,
     ),
   );
   const result = await registered('alpha', alpha, '--dry-run', '--server', 'https://k8s.example:6443');
@@ -649,6 +650,81 @@ test('--dry-run says what would be, and changes nothing in the cluster or in AWS
   expect(await versionsOf(alpha)).toBe(before);
   expect(await stored()).toEqual([]);
 });
+
+describe('a context of the operator’s own', () => {
+  const contextWith = async (change: (cluster: Record<string, unknown>) => void) => {
+    const { stdout } = await alpha.kubectl(['config', 'view', '--raw', '-o', 'json']);
+    const config = JSON.parse(stdout);
+    change(config.clusters[0].cluster);
+    return fileOf(JSON.stringify(config));
+  };
+
+  test('with a proxy: that is stored, too; with --server it is the operator’s alone', async () => {
+    await using proxy = await startTunnel();
+    const kubeconfig = await contextWith((cluster) => {
+      cluster['proxy-url'] = proxy.url;
+    });
+    const registerBy = (...args: string[]) =>
+      cli.run(['register', 'alpha', '--kubeconfig', kubeconfig, ...args]);
+    expect(await registerBy()).toMatchObject({ code: 0 });
+    const { cluster } = parse(await textOf('alpha')).clusters[0];
+    expect(cluster).toMatchObject({ server: alpha.server, 'proxy-url': proxy.url });
+    expect(await registerBy('--replace', '--server', alpha.server)).toMatchObject({ code: 0 });
+    expect(parse(await textOf('alpha')).clusters[0].cluster).not.toHaveProperty('proxy-url');
+    expect(proxy.tunnels).toBeGreaterThan(0);
+  });
+
+  test('that looks at no certificate', async () => {
+    const kubeconfig = await contextWith((cluster) => {
+      delete cluster['certificate-authority-data'];
+      cluster['insecure-skip-tls-verify'] = true;
+    });
+    await expectRefusal(
+      cli.run(['register', 'alpha', '--kubeconfig', kubeconfig]),
+      2,
+      /the context bed does not look at the API server's certificate \(insecure-skip-tls-verify\), and the refresher does\n {2}→ kubectl config set-cluster/,
+    );
+  });
+
+  test('whose authority is not that of the address', async () => {
+    await expectRefusal(
+      register('alpha', alpha, '--server', beta.server),
+      1,
+      /alpha is not registered: .*certificate.*\n {2}→ the certificate at that address must be of the context’s certificate-authority-data/,
+    );
+  });
+});
+
+/** A proxy that makes tunnels (RFC 9110, CONNECT) on this machine. */
+async function startTunnel() {
+  let tunnels = 0;
+  const sockets = new Set<Socket>();
+  const server = createHttpServer().on('connect', (request, socket: Socket) => {
+    tunnels += 1;
+    const [host, port] = (request.url ?? '').split(':');
+    const upstream = connect(Number(port), host, () => {
+      socket.write('HTTP/1.1 200 Connection Established\r\n\r\n');
+      upstream.pipe(socket).pipe(upstream);
+    });
+    for (const one of [socket, upstream]) {
+      sockets.add(one);
+      one.on('error', () => one.destroy());
+    }
+  });
+  server.listen(0, '127.0.0.1');
+  await new Promise((resolve) => server.once('listening', resolve));
+  const address = server.address();
+  return {
+    url: `http://127.0.0.1:${typeof address === 'object' && address ? address.port : 0}`,
+    get tunnels() {
+      return tunnels;
+    },
+    async [Symbol.asyncDispose]() {
+      for (const socket of sockets) socket.destroy();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
 
 test('Ctrl-C while it is tried takes it back', async () => {
   // Whoever listens here never answers.

@@ -1,5 +1,6 @@
 // Registering EKS clusters: the access entry is found, made or widened, a real API server takes the token of the deployed
 // function by it, nothing secret is stored, and whatever fails leaves the entry as it was.
+import type { ChildProcess } from 'node:child_process';
 import { chmod, mkdtemp, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import {
@@ -269,6 +270,25 @@ describe('fails, and the entry is as it was', () => {
     );
   });
 
+  test('a private endpoint: with both ways out', async () => {
+    eks.clusters.set('prod', { endpoint: prod.server, ca: prod.caPem, region: REGION, isPrivate: true });
+    await expectFailure(
+      register(),
+      6,
+      /the EKS cluster prod has a private endpoint only, which the function does not reach\n {2}→ aws eks update-cluster-config --region eu-central-1 --name prod --resources-vpc-config endpointPublicAccess=true; or a context with a proxy-url/,
+    );
+    expect(eks.changes).toEqual([]);
+  });
+
+  test('an operator who may not make entries: nothing is taken back that was not made', async () => {
+    eks.isAllowed = ({ action }) => !/^(Create|Delete)AccessEntry$/.test(action);
+    await expectFailure(
+      register(),
+      4,
+      /^ecr-anywhere: creating the access entry in prod: AWS does not allow it: .*eks:CreateAccessEntry\n/,
+    );
+  });
+
   test('a region that the stack does not have', async () => {
     eks.clusters.set('prod', { endpoint: prod.server, ca: prod.caPem, region: ELSEWHERE });
     const { AWS_ACCESS_KEY_ID: operator } = bed.operatorEnv;
@@ -319,6 +339,23 @@ describe('fails, and the entry is as it was', () => {
     } finally {
       await prod.kubectl(['delete', 'clusterrolebinding', 'platform']);
     }
+  });
+
+  test('Ctrl-C while the entry is being made: its answer is waited for, and it is deleted', async () => {
+    let process: ChildProcess | undefined;
+    eks.isAllowed = async ({ action }) => {
+      if (action !== 'CreateAccessEntry') return true;
+      process?.kill('SIGINT');
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      return true;
+    };
+    const ended = cli.run(['register', 'eks-prod', '--kubeconfig', await updateKubeconfig(), '--eks'], {
+      onStart: (child) => {
+        process = child;
+      },
+    });
+    await expectFailure(ended, 130, /^ecr-anywhere: interrupted/);
+    expect(eks.changes).toEqual(['CreateAccessEntry', 'DeleteAccessEntry']);
   });
 
   test('another cluster than the one of the context', async () => {

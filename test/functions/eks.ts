@@ -45,7 +45,7 @@ export interface EksDouble extends AsyncDisposable {
   /** Or refused. */
   isDenied: boolean;
   /** Whether IAM allows one. Default: any. */
-  isAllowed: (action: EksAction) => boolean;
+  isAllowed: (action: EksAction) => boolean | Promise<boolean>;
   /** Of these clusters, nothing may be known but the name. */
   readonly undescribed: Set<string>;
   /** Of these clusters, nothing is known but the name: they are gone. */
@@ -81,7 +81,7 @@ export async function startEks(): Promise<EksDouble> {
       throttled -= 1;
       return fail(429, 'TooManyRequestsException', 'Rate exceeded');
     }
-    if (!double.isAllowed({ action, cluster, accessKeyId, region }))
+    if (!(await double.isAllowed({ action, cluster, accessKeyId, region })))
       return fail(403, 'AccessDeniedException', `User is not authorized to perform: eks:${action}`);
     if (double.isDenied || double.undescribed.has(cluster))
       return fail(403, 'AccessDeniedException', `User is not authorized to perform: eks:${action}`);
