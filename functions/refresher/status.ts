@@ -52,6 +52,13 @@ export async function statusOf(
   return merged(registered, remembered, eksDiscovery, timeoutMs);
 }
 
+/**
+ * Lambda answers a synchronous invocation with 6 MB at most (Lambda quotas, "Invocation payload"); all else that is
+ * known of a cluster takes some 400 bytes, of ten thousand clusters 4 MB.
+ */
+const REASONS_LENGTH = 1_000_000;
+const MIN_REASON_LENGTH = 80;
+
 /** Puts together what is registered and what is remembered. Pure. */
 export function merged(
   registered: readonly RegisteredCluster[],
@@ -77,11 +84,17 @@ export function merged(
     scopes.some(({ scope, item: look }) => isOf(scope, item.cluster) && wasFound(item, look, timeoutMs)),
   );
   const places = sorted.filter((item) => scopes.some((scope) => scope.item === item));
-  return [
+  const all = [
     ...ofRegistered,
     ...tagged.map((item) => ofRemembered(item, 'eks')),
     ...places.map((item) => ofRemembered(item, 'eks-scope')),
   ];
+  const failing = all.filter(({ reason }) => reason !== undefined).length;
+  const length = Math.max(MIN_REASON_LENGTH, Math.floor(REASONS_LENGTH / Math.max(failing, 1)));
+  return all.map(({ reason, ...cluster }) => ({
+    ...cluster,
+    ...(reason !== undefined && { reason: reason.slice(0, length) }),
+  }));
 }
 
 function ofRemembered(item: Remembered, source: ClusterStatus['source']): ClusterStatus {

@@ -189,3 +189,23 @@ test.each<{ title: string; scopes: EksScope[]; shown: string[] }>([
     expect(isPaused).toBe(name === arnOf('paused'));
   }
 });
+
+test('of ten thousand clusters that all fail, the answer is below what Lambda gives; few tell their reasons whole', () => {
+  const reason = 'r'.repeat(1_000);
+  const statusWith = (count: number) => {
+    const names = Array.from({ length: count }, (_, index) => `${'x'.repeat(60)}-${index}`);
+    const time = new Date(NOON).toISOString();
+    const known = { lookedAt: time, reachedAt: time, managed: 100, due: 100, soonestExpiry: time };
+    const failing = { failures: 100, failingSince: time, reason, tokenExpiresAt: time };
+    return merged(
+      names.map((name) => ({ name, isPaused: false, clusterUid: UID })),
+      names.map((cluster) => ({ cluster, ...known, ...failing })),
+      [],
+      TIMEOUT,
+    );
+  };
+  const many = statusWith(10_000);
+  expect(Buffer.byteLength(JSON.stringify({ clusters: many }))).toBeLessThan(6_000_000);
+  expect(many[0]?.reason).toBe('r'.repeat(100));
+  expect(statusWith(3)[0]?.reason).toBe(reason);
+});
