@@ -123,7 +123,11 @@ export function explain(error: unknown, what?: string): CliError {
   }
   const code = networkCode(error);
   const names = chain(error).map((one) => one.name);
-  if (code === undefined && names.some((type) => type === 'SyntaxError' || type === 'ZodError'))
+  if (
+    code === undefined &&
+    (/Deserialization error/.test(message) ||
+      names.some((type) => /^(SyntaxError|ZodError|\$ZodError)$/.test(type)))
+  )
     // A captive portal, or a proxy's page, whose words may be anything.
     return fail(EXIT.network, 'what answers is something else', NETWORK_HINT);
   if (code !== undefined || names.some((type) => type === 'TimeoutError' || type === 'AbortError')) {

@@ -67,7 +67,7 @@ export class Refresher {
   async revoke(cluster: string): Promise<RevokeResult> {
     const event = { action: 'revoke', clusters: [cluster] };
     const { revoked } = await this.#ask('revoking', event, Revoked);
-    if (!revoked[0]) throw new CliError(EXIT.failed, `the refresher says nothing of ${cluster}`);
+    if (!revoked[0]) throw otherVersion(`the refresher says nothing of ${cluster}`);
     return revoked[0] as unknown as RevokeResult;
   }
 
@@ -84,7 +84,8 @@ export class Refresher {
       `${what} (function ${functionName})`,
       (abortSignal) => client.send(command, { abortSignal }),
     );
-    const answer: unknown = parsed(new TextDecoder().decode(Payload));
+    // The SDK's word for an empty body is no array of bytes.
+    const answer: unknown = Payload?.length ? parsed(new TextDecoder().decode(Payload)) : undefined;
     if (FunctionError !== undefined) throw failureOf(functionName, Failure.safeParse(answer).data ?? {});
     const unknown = NotRegistered.safeParse(answer);
     if (unknown.success) throw notRegistered(unknown.data.notRegistered);

@@ -1,0 +1,90 @@
+// An operator on a whole bed with two clusters, whose every request to AWS and to the clusters passes by the test: what
+// the tests of failures, interruptions and leaks share.
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import {
+  DescribeSecretCommand,
+  ListSecretsCommand,
+  SecretsManagerClient,
+} from '@aws-sdk/client-secrets-manager';
+import { Bed } from '../bed/up.ts';
+import { type CommandLine, startCommandLine } from './command-line.ts';
+import { type ClusterWire, startAwsWire, startClusterWire, type Wire } from './wire.ts';
+
+export interface Operator extends AsyncDisposable {
+  readonly bed: Bed;
+  readonly cli: CommandLine;
+  readonly aws: Wire;
+  /** In front of each cluster's API server. */
+  readonly clusters: Readonly<Record<'alpha' | 'beta', ClusterWire>>;
+  /** Kubeconfigs, as its administrator, through that. */
+  readonly kubeconfigs: Readonly<Record<'alpha' | 'beta', string>>;
+  /** All that a command could have written, to be compared with what it is afterwards. */
+  state(): Promise<unknown>;
+  /** Nobody treats a request any more. */
+  calm(): void;
+}
+
+/** Brings it up; no cluster is registered. */
+export async function startOperator(): Promise<Operator> {
+  const stack = new AsyncDisposableStack();
+  const bed = stack.use(
+    await Bed.create({
+      clusters: ['alpha', 'beta'],
+      context: { scheduleEnabled: false },
+      registersClusters: false,
+    }),
+  );
+  await bed.start();
+  const aws = stack.use(await startAwsWire(bed.deployment.emulator));
+  const clusters = {
+    alpha: stack.use(await startClusterWire(bed.cluster('alpha').controlPlane)),
+    beta: stack.use(await startClusterWire(bed.cluster('beta').controlPlane)),
+  };
+  const kubeconfigs = { alpha: join(bed.dir, 'alpha.kubeconfig'), beta: join(bed.dir, 'beta.kubeconfig') };
+  for (const name of ['alpha', 'beta'] as const) {
+    const admin = await readFile(bed.cluster(name).controlPlane.adminKubeconfigPath, 'utf8');
+    await writeFile(kubeconfigs[name], clusters[name].through(admin), { mode: 0o600 });
+  }
+  const cli = stack.use(
+    await startCommandLine({ ...bed.operatorEnv, AWS_ENDPOINT_URL: aws.url, KUBECONFIG: kubeconfigs.beta }),
+  );
+  const secrets = new SecretsManagerClient(bed.deployment.emulator.clientConfig);
+  return {
+    ...{ bed, cli, aws, clusters, kubeconfigs },
+    async state() {
+      const { SecretList = [] } = await secrets.send(new ListSecretsCommand({}));
+      const registered = await Promise.all(
+        SecretList.map(async ({ Name }) => {
+          const described = await secrets.send(new DescribeSecretCommand({ SecretId: Name }));
+          const { Tags = [], VersionIdsToStages = {} } = described;
+          return {
+            Name,
+            tags: Tags,
+            versions: Object.entries(VersionIdsToStages).filter(([, all]) => all.length),
+          };
+        }),
+      );
+      const objects = await Promise.all(
+        ['alpha', 'beta'].map(async (name) => {
+          const { stdout } = await bed
+            .cluster(name)
+            .controlPlane.kubectl([
+              ...['get', 'secrets,serviceaccounts,configmaps,namespaces,mutatingwebhookconfigurations'],
+              ...['--all-namespaces', '-o'],
+              'jsonpath={range .items[*]}{.kind} {.metadata.namespace}/{.metadata.name} {.metadata.resourceVersion}{"\\n"}{end}',
+            ]);
+          return stdout.split('\n').sort();
+        }),
+      );
+      return { registered: registered.sort((a, b) => ((a.Name ?? '') < (b.Name ?? '') ? -1 : 1)), objects };
+    },
+    calm() {
+      for (const wire of [aws, clusters.alpha, clusters.beta]) {
+        wire.treat = () => undefined;
+        wire.calls.length = 0;
+      }
+    },
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  };
+}
