@@ -298,7 +298,6 @@ async function obtain(given: Obtaining): Promise<Obtained> {
       credential: { user, isRenewed: false },
       server,
       expected: { username: stack.roleArn, groups: [...groups, 'system:authenticated'] },
-      note: `Access entry of ${stack.roleArn} in ${target.name}: ${isDry ? 'would be ' : ''}${entry}`,
       more: { accessEntry: entry },
       whenUnknown: `aws eks describe-access-entry --region ${target.region} --cluster-name ${target.name} --principal-arn ${stack.roleArn}`,
     };
@@ -447,11 +446,14 @@ function notServed(outcome: string, summary: ClusterSummary | undefined, hintOf:
 }
 
 function inWords(result: Registered, headline: string): string {
-  const { identity, canRead, expiresAt, isRenewed, run } = result;
+  const { identity, canRead, expiresAt, isRenewed, accessEntry, isRegistered, run } = result;
   const renewed = isRenewed ? 'and is renewed from half of its life on' : 'and nothing renews it';
   return [
     headline,
     `  as ${identity.username}`,
+    ...(accessEntry === undefined
+      ? []
+      : [`  Its access entry${isRegistered ? '' : ' would be'}: ${accessEntry}`]),
     `  ${reachInWords(canRead)}`,
     ...(expiresAt === undefined ? [] : [`  The credential expires at ${expiresAt}, ${renewed}.`]),
     ...(run ? [`  ${outcomeInWords(run)}`, ...problemsOf(run).map((problem) => `  ${problem}`)] : []),

@@ -146,9 +146,9 @@ async function textOf(name: string): Promise<string> {
 
 test('a cluster without an entry: it is made, the function’s own token is taken, and nothing secret is stored', async () => {
   const { code, stdout, stderr } = await register();
-  expect({ code, stderr }).toEqual({ code: 0, stderr: `Access entry of ${role} in prod: created\n` });
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
   expect(stdout).toMatch(
-    /^eks-prod is registered\n {2}as arn:aws:sts::\d+:assumed-role\/\S+\n {2}It can read every Secret of every namespace \(\d+\)\. .*\n {2}0 managed Secrets, none due\.\n$/,
+    /^eks-prod is registered\n {2}as arn:aws:sts::\d+:assumed-role\/\S+\n {2}Its access entry: created\n {2}It can read every Secret of every namespace \(\d+\)\. .*\n {2}0 managed Secrets, none due\.\n$/,
   );
   expect(Object.fromEntries(eks.entries)).toEqual({ [entry]: [GROUP] });
   expect(authenticator.reviews.at(-1)).toEqual({ cluster: 'prod', role });
@@ -232,6 +232,7 @@ test('named by --eks, where the context says nothing of it', async () => {
 });
 
 test('--dry-run says what would be, and makes no entry', async () => {
+  expect((await register(['--dry-run'])).stdout).toContain('\n  Its access entry would be: created\n');
   expect(await registered('--dry-run')).toEqual({
     cluster: 'eks-prod',
     isRegistered: false,
@@ -354,7 +355,7 @@ describe('fails, and the entry is as it was', () => {
         process = child;
       },
     });
-    await expectFailure(ended, 130, /^ecr-anywhere: interrupted/);
+    await expectFailure(ended, 130, /^ecr-anywhere: interrupted\n$/);
     expect(eks.changes).toEqual(['CreateAccessEntry', 'DeleteAccessEntry']);
   });
 
