@@ -1,0 +1,212 @@
+// What the documentation says an operator's AWS identity needs, taken from its page and tried on a local AWS that
+// enforces IAM: with it everything works, and without one of its actions fails what the page says, and nothing else.
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import {
+  CreateAccessKeyCommand,
+  CreateUserCommand,
+  DeleteUserPolicyCommand,
+  IAMClient,
+  PutUserPolicyCommand,
+} from '@aws-sdk/client-iam';
+import {
+  BatchGetSecretValueCommand,
+  GetSecretValueCommand,
+  SecretsManagerClient,
+} from '@aws-sdk/client-secrets-manager';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { EXIT } from '../../cli/errors.ts';
+import { Bed } from '../bed/up.ts';
+import { type CommandLine, startCommandLine } from './command-line.ts';
+
+interface Statement {
+  readonly Sid: string;
+  readonly Effect: string;
+  readonly Action: string | readonly string[];
+  readonly Resource: string;
+}
+
+const page = await readFile(new URL('../../docs/command-line.md', import.meta.url), 'utf8');
+const documented = /```json\n(\{[^`]*"Version"[^`]*\})\n```/.exec(page)?.[1] ?? '';
+const actionsOf = ({ Action }: Statement) => [Action].flat();
+const { Statement: statements } = JSON.parse(documented) as { Statement: Statement[] };
+const ACTIONS = statements.flatMap(actionsOf);
+
+/** Of the page's table: what fails without an action. */
+const fails = new Map(
+  [...page.matchAll(/^\| `(\w+:\w+)` \| (.*) \|$/gm)].map(([, action = '', text = '']) => [
+    action,
+    // Before what it says of taking back.
+    [...(text.split(/;|, but/)[0] ?? '').matchAll(/`([^`]+)`/g)].map(([, command = '']) => command),
+  ]),
+);
+
+/** What AWS asks for and the local one does not: tags of a new secret (Secrets Manager User Guide, CreateSecret). */
+const NOT_TRIED: Readonly<Record<string, string>> = { 'secretsmanager:TagResource': 'register' };
+
+let bed: Bed;
+let operator: CommandLine;
+let root: CommandLine;
+let keys: { accessKeyId: string; secretAccessKey: string };
+let iam: IAMClient;
+let kubeconfigs: { alpha: string; beta: string };
+const UserName = 'operator';
+
+beforeAll(async () => {
+  bed = await Bed.create({
+    clusters: ['alpha', 'beta'],
+    context: { scheduleEnabled: false },
+    registersClusters: false,
+  });
+  await bed.start();
+  iam = new IAMClient({ ...bed.deployment.emulator.clientConfig, region: 'us-east-1' });
+  await iam.send(new CreateUserCommand({ UserName }));
+  const { AccessKey } = await iam.send(new CreateAccessKeyCommand({ UserName }));
+  keys = {
+    accessKeyId: AccessKey?.AccessKeyId ?? '',
+    secretAccessKey: AccessKey?.SecretAccessKey ?? '',
+  };
+  const KUBECONFIG = bed.cluster('alpha').controlPlane.adminKubeconfigPath;
+  kubeconfigs = { alpha: KUBECONFIG, beta: bed.cluster('beta').controlPlane.adminKubeconfigPath };
+  root = await startCommandLine({ ...bed.operatorEnv, KUBECONFIG });
+  operator = await startCommandLine({
+    ...bed.operatorEnv,
+    KUBECONFIG,
+    AWS_ACCESS_KEY_ID: keys.accessKeyId,
+    AWS_SECRET_ACCESS_KEY: keys.secretAccessKey,
+  });
+  const manifest = join(bed.dir, 'secret.yaml');
+  await writeFile(
+    manifest,
+    `apiVersion: v1
+kind: Namespace
+metadata: {name: team-a, labels: {ecr-anywhere.centml.ai/namespace: enabled}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: ecr, namespace: team-a, labels: {ecr-anywhere.centml.ai/managed: "true"}}
+type: kubernetes.io/dockerconfigjson
+`,
+  );
+  await bed.cluster('alpha').controlPlane.kubectl(['apply', '-f', manifest]);
+}, 300_000);
+afterAll(async () => {
+  await operator?.[Symbol.asyncDispose]();
+  await root?.[Symbol.asyncDispose]();
+  await bed?.[Symbol.asyncDispose]();
+});
+
+/** Gives the operator the page's policy. @param without this action */
+async function allow(without?: string): Promise<void> {
+  const { account, region } = bed.deployment.emulator;
+  const left = statements
+    .map((statement) => ({
+      ...statement,
+      Action: actionsOf(statement).filter((action) => action !== without),
+      Resource: statement.Resource.replace('REGION', region).replace('ACCOUNT', account),
+    }))
+    .filter(({ Action }) => Action.length > 0);
+  const PolicyDocument = JSON.stringify({ Version: '2012-10-17', Statement: left });
+  await iam.send(new PutUserPolicyCommand({ UserName, PolicyName: 'documented', PolicyDocument }));
+}
+
+const run = (args: string, as = operator) => as.run(args.split(' '));
+
+test('the page has a policy, and says of each of its actions what fails without it', () => {
+  expect(ACTIONS.length).toBeGreaterThan(8);
+  expect([...fails.keys()].sort()).toEqual([...ACTIONS].sort());
+  expect(ACTIONS.filter((action) => /GetSecretValue|\*/.test(action))).toEqual([]);
+  expect(statements.filter(({ Resource }) => Resource === '*')).toEqual([]);
+});
+
+test('without any policy, nothing', async () => {
+  await iam.send(new DeleteUserPolicyCommand({ UserName, PolicyName: 'documented' })).catch(() => undefined);
+  const { code, stderr } = await run('list');
+  expect({ code, stderr }).toEqual({
+    code: EXIT.denied,
+    stderr: expect.stringMatching(/AWS does not allow it: .*cloudformation:DescribeStacks/),
+  });
+});
+
+test('with it, everything works', async () => {
+  await allow();
+  for (const args of [
+    'register alpha',
+    'list',
+    'status',
+    'doctor alpha',
+    'refresh alpha --force',
+    'pause alpha',
+    'resume alpha',
+    'register alpha --replace',
+    'unregister alpha',
+  ]) {
+    const { code, stderr, stdout } = await run(args);
+    expect(code, `${args}: ${stderr}${stdout}`).toBe(0);
+  }
+  // What cannot be proved is taken back.
+  const unreachable = await run('register alpha --server https://127.0.0.1:1');
+  expect(unreachable).toMatchObject({ code: EXIT.unwell });
+  expect(unreachable.stderr).not.toContain('taken back');
+  expect((await run('list', root)).stdout).toContain('No cluster is registered');
+});
+
+test('with it, no registered kubeconfig can be read', async () => {
+  await allow();
+  expect(await run('register alpha')).toMatchObject({ code: 0 });
+  const { emulator } = bed.deployment;
+  const secrets = new SecretsManagerClient({ ...emulator.clientConfig, credentials: keys });
+  const SecretId = 'ecr-anywhere/clusters/alpha';
+  await expect(secrets.send(new GetSecretValueCommand({ SecretId }))).rejects.toThrow(/not authorized/);
+  await expect(secrets.send(new BatchGetSecretValueCommand({ SecretIdList: [SecretId] }))).rejects.toThrow(
+    /not authorized/,
+  );
+});
+
+describe('without one action', () => {
+  test.each(ACTIONS)(
+    '%s',
+    async (action) => {
+      await allow(action);
+      const failed: string[] = [];
+      const attempt = async (command: string, args: string) => {
+        const { code, stderr, stdout } = await run(args);
+        if (code === 0) return;
+        failed.push(command);
+        expect(`${stderr}${stdout}`, args).toContain(action);
+        expect(code, args).toBe(command === 'doctor' ? EXIT.unwell : EXIT.denied);
+      };
+      await attempt('list', 'list');
+      await attempt('status', 'status');
+      await attempt('doctor', 'doctor alpha');
+      await attempt('refresh', 'refresh alpha');
+      await attempt('pause', 'pause alpha');
+      await run('pause alpha', root);
+      await attempt('resume', 'resume alpha');
+      await run('resume alpha', root);
+      await attempt('register --replace', 'register alpha --replace');
+      await attempt('register', `register beta --kubeconfig ${kubeconfigs.beta}`);
+      await run(`register beta --kubeconfig ${kubeconfigs.beta}`, root);
+      await attempt('unregister', 'unregister beta --keep-token');
+      await run('unregister beta --keep-token', root);
+      const expected = (fails.get(action) ?? []).filter((command) => command !== NOT_TRIED[action]);
+      expect(failed.sort()).toEqual(expected.sort());
+      expect((await run('list', root)).stdout).toMatch(/^CLUSTER.*\nalpha [^\n]*\n$/);
+    },
+    120_000,
+  );
+
+  test.each([
+    ['secretsmanager:UpdateSecretVersionStage', 'register alpha --replace --server https://127.0.0.1:1'],
+    ['secretsmanager:DeleteSecret', 'register beta --server https://127.0.0.1:1 --kubeconfig BETA'],
+  ])('%s: what is not taken back is said, with the command for it', async (action, args) => {
+    await allow(action);
+    const { code, stderr } = await run(args.replace('BETA', kubeconfigs.beta));
+    expect(code).toBe(EXIT.unwell);
+    expect(stderr).toMatch(new RegExp(`what was begun could not be taken back: .*${action}`));
+    expect(stderr).toMatch(
+      /\n {2}→ (aws secretsmanager update-secret-version-stage|ecr-anywhere unregister beta --keep-token)/,
+    );
+    await run('unregister beta --keep-token', root);
+  });
+});
