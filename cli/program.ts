@@ -209,9 +209,23 @@ In a kubeconfig:
     );
 
   tab(program, { completionCommandName: 'completion' });
+  program.commands
+    .find((command) => command.name() === 'completion')
+    ?.hook('preAction', (command) => {
+      if (command.args[0] === 'bash') process.stdout.write(BASH_WORDS);
+    });
 
   return program;
 }
+
+/** What the script for bash takes from the package bash-completion, for where that is not installed. */
+const BASH_WORDS = `if ! declare -F _get_comp_words_by_ref >/dev/null; then
+  _get_comp_words_by_ref() {
+    words=("\${COMP_WORDS[@]}") cword=$COMP_CWORD
+    cur=\${words[cword]} prev=\${words[cword - 1]}
+  }
+fi
+`;
 
 function hours(text: string): number {
   return positive(text, 'hours');

@@ -46,9 +46,8 @@ export interface Wire extends AsyncDisposable {
   treat: (call: Call) => Treatment | undefined;
 }
 
-/** In front of the local AWS, without TLS. */
-export async function startAwsWire(emulator: Emulator): Promise<Wire> {
-  const { httpsAgent } = emulator.clientConfig.requestHandler;
+/** In front of the local AWS, without TLS; without one, of nothing: whatever is asked, the test answers. */
+export async function startAwsWire(emulator?: Emulator): Promise<Wire> {
   const tokens = new ClientRequestTokens();
   const server = createHttpServer();
   return serve(server, 'http', async (received, body, wire) => {
@@ -56,10 +55,13 @@ export async function startAwsWire(emulator: Emulator): Promise<Wire> {
     wire.calls.push(call);
     return {
       treatment: wire.treat(call) ?? {},
-      pass: () =>
-        tokens.pass(call, (sent) =>
+      pass: () => {
+        if (!emulator) throw new Error(`nobody answers ${call.name}`);
+        const { httpsAgent } = emulator.clientConfig.requestHandler;
+        return tokens.pass(call, (sent) =>
           forward(received, sent, emulator.endpoint, httpsAgent, { keepsHost: true }),
-        ),
+        );
+      },
     };
   });
 }
@@ -232,6 +234,19 @@ export function awsError(name: string, code: string, message: string, status = 4
     ),
   };
 }
+
+/** The answer of CloudFormation for the refresher's stack. */
+export const DEPLOYED: Reply = {
+  status: 200,
+  headers: { 'content-type': 'text/xml' },
+  body: `<DescribeStacksResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/"><DescribeStacksResult><Stacks><member><StackName>EcrAnywhere</StackName><CreationTime>2026-01-01T00:00:00Z</CreationTime><StackStatus>CREATE_COMPLETE</StackStatus><Outputs>${Object.entries(
+    { FunctionName: 'refresher', RoleArn: 'arn:aws:iam::111122223333:role/refresher' },
+  )
+    .map(
+      ([key, value]) => `<member><OutputKey>${key}</OutputKey><OutputValue>${value}</OutputValue></member>`,
+    )
+    .join('')}</Outputs></member></Stacks></DescribeStacksResult></DescribeStacksResponse>`,
+};
 
 /** The words of AWS for what a policy does not allow. @param name of a call */
 export function notAuthorized(name: string): Reply {
