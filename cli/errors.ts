@@ -173,8 +173,15 @@ const CREDENTIALS: readonly (readonly [RegExp, string])[] = [
   [/-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)/gs, '…'],
   [/\beyJ[\w-]{8,}\.[\w-]*\.?[\w-]*/g, '…'],
   [/\bk8s-aws-v1\.[\w-]+/g, '…'],
-  // Whatever is longer than any name or identifier of a cluster, an account, a request.
-  [/(?<![\w/+=.:-])(?=[\w+/=-]*\d)(?=[\w+/=-]*[A-Za-z])(?![\w-]*-[\w-]*-[\w-]*-)[\w+/=-]{40,}/g, '…'],
+  // A secret access key of AWS, and base64 as long as a session's token; files and names have other characters, too.
+  [/(?<![\w/+=.:-])(?=[\w/+]*\d)(?=[\w/+]*[A-Z])(?=[\w/+]*[a-z])[A-Za-z\d/+]{40}(?![\w/+=.-])/g, '…'],
+  [/(?<![\w/+=.:-])[A-Za-z\d/+]{100,}=*/g, '…'],
+  // Whatever is longer than any name or identifier of a cluster, an account, a request; but for those that
+  // CloudFormation makes: of the stack, the construct and at random.
+  [
+    /(?<![\w/+=.:-])(?=[\w+=-]*\d)(?=[\w+=-]*[A-Za-z])(?![\w-]*-[\w-]*-[\w-]*-)(?!\w+-\w+-\w{12,13}(?![\w+/=-]))[\w+=-]{40,}/g,
+    '…',
+  ],
 ];
 
 /** The values of this process that nobody else is to see. */
