@@ -1,0 +1,55 @@
+// docs/command-line.md names what there is: commands, options that it speaks of, exit codes, and doctor's links in order.
+import { readFileSync } from 'node:fs';
+import { expect, test } from 'vitest';
+import { EXIT } from '../../cli/errors.ts';
+import { LINKS } from '../../cli/links.ts';
+import { createProgram } from '../../cli/program.ts';
+
+const page = readFileSync(new URL('../../docs/command-line.md', import.meta.url), 'utf8');
+const program = createProgram(AbortSignal.abort());
+
+/** The cells of the page's table that has this head. */
+function rowsOf(head: string): string[][] {
+  const [, rows = ''] = page.split(`${head}\n`)[1]?.match(/^[|-]+\n((?:\|.*\n?)*)/) ?? [];
+  return rows
+    .trim()
+    .split('\n')
+    .map((row) =>
+      row
+        .split('|')
+        .slice(1, -1)
+        .map((cell) => cell.trim()),
+    );
+}
+
+test('every command', () => {
+  const named = rowsOf('| command | does | as whom |').flatMap(([cell = '']) =>
+    [...cell.matchAll(/`([a-z-]+)/g)].map(([, name]) => name),
+  );
+  const all = program.commands
+    .map((command) => command.name())
+    // What the shell's script calls.
+    .filter((name) => name !== 'complete');
+  expect(named.toSorted()).toEqual(all.toSorted());
+});
+
+test('only options that there are', () => {
+  const options = new Set(
+    program.commands.flatMap((command) => command.options.map(({ long = '' }) => long)),
+  );
+  const ours = page.replaceAll(/`(?:aws|kubectl|helm) [^`]*`/g, '');
+  const named = [...ours.matchAll(/`[^`\n]*?(--[a-z-]+)/g)].map(([, option = '']) => option);
+  expect(named.length).toBeGreaterThan(10);
+  expect(named.filter((option) => !options.has(option))).toEqual([]);
+});
+
+test('every exit code', () => {
+  const codes = rowsOf('| code | means |').map(([code]) => Number(code));
+  expect(codes).toEqual([0, ...Object.values(EXIT)]);
+});
+
+test("doctor's links, in their order, with their titles and what they mean", () => {
+  expect(rowsOf('| link | name | broken, it means |')).toEqual(
+    Object.entries(LINKS).map(([name, { title, means }]) => [`\`${name}\``, title, means]),
+  );
+});
