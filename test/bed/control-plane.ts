@@ -208,6 +208,8 @@ export function runCommand(
       if (error && typeof code !== 'number') reject(new Error(`${command} cannot be run: ${error.message}`));
       else resolve({ code: Number(code), stdout, stderr });
     });
+    // Whoever ends before it reads has said all there is to say.
+    child.stdin?.on('error', () => {});
     child.stdin?.end(input ?? '');
   });
 }
