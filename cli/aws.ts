@@ -5,6 +5,7 @@ import { CloudFormationClient, DescribeStacksCommand } from '@aws-sdk/client-clo
 import { GetFunctionConfigurationCommand, LambdaClient } from '@aws-sdk/client-lambda';
 import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import { GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts';
+import { NodeHttpHandler } from '@smithy/node-http-handler';
 import { DEFAULT_STAGE } from '../contract/keyless.ts';
 import { CliError, EXIT, explain, Interrupted, keepSecret } from './errors.ts';
 
@@ -35,14 +36,22 @@ export function clientConfig({ profile, region }: AwsOptions, requestMs = REQUES
   return {
     ...(profile !== undefined && { profile }),
     ...(region !== undefined && { region }),
-    requestHandler: {
+    requestHandler: new DiscreetHandler({
       connectionTimeout: CONNECT_MS,
       requestTimeout: requestMs,
       throwOnRequestTimeout: true,
       // Without it the SDK pays no heed to HTTPS_PROXY.
       httpsAgent: new Agent({ keepAlive: true, proxyEnv: process.env }),
-    },
+    }),
   };
+}
+
+/** AWS' errors may quote what was sent: the session's token, wherever the SDK has it from, is never shown. */
+class DiscreetHandler extends NodeHttpHandler {
+  override handle(...[request, options]: Parameters<NodeHttpHandler['handle']>) {
+    keepSecret(request.headers['x-amz-security-token']);
+    return super.handle(request, options);
+  }
 }
 
 /** AWS, as the operator. */

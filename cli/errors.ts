@@ -137,7 +137,13 @@ export function explain(error: unknown, what?: string): CliError {
     const named = code === undefined || said.includes(code) ? '' : ` (${code})`;
     return fail(EXIT.network, `no answer: ${said}${named}`, NETWORK_HINT);
   }
-  return fail(EXIT.failed, said, 'if that is no word of another program: report it as a defect');
+  return fail(
+    EXIT.failed,
+    said,
+    error instanceof Error && '$metadata' in error
+      ? 'AWS says so: try again, and look at health.aws.amazon.com if it stays'
+      : 'that was not foreseen: please report it, with the command',
+  );
 }
 
 /** A failure and its causes; of a failure for each of several addresses, the first. */
@@ -165,7 +171,7 @@ const CREDENTIALS: readonly (readonly [RegExp, string])[] = [
     /(\b(?:proxy-)?authorization["']?\s*[:=]\s*["']?)(?:(?:bearer|basic|negotiate|digest)\s+)?[^\s"',;}]+/gi,
     '$1…',
   ],
-  [/(\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}/gi, '$1…'],
+  [/(\b(?:bearer|basic)\s+)(?=[\w.~+/=-]*[\d=])[\w.~+/=-]{8,}/gi, '$1…'],
   [
     /(\b(?:x-amz-security-token|(?:aws_?)?(?:secret_?access_?key|session_?token)|client-key-data|password|token)["']?\s*[:=]\s*["']?)[^\s"',;&}]{8,}/gi,
     '$1…',

@@ -1,5 +1,5 @@
-// The suite's last step: no log, no metric, no warning and no report of anything that ran has a credential in it,
-// however often encoded. That it would be found is shown by canaries.
+// The suite's last step: no log, no metric, no warning, no report and no output of the command line, of anything that
+// ran, has a credential in it, however often encoded. That it would be found is shown by canaries.
 import { generateKeyPairSync } from 'node:crypto';
 import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -54,6 +54,7 @@ test.each<{ kind: Kind; atLeast: number; says: RegExp }>([
   { kind: 'metrics', atLeast: 5, says: /ecr_anywhere_admissions_total/ },
   { kind: 'warnings', atLeast: 1, says: /Warning: / },
   { kind: 'report', atLeast: 10, says: /"cluster"/ },
+  { kind: 'cli', atLeast: 100, says: /is registered\n {2}as system:serviceaccount:/ },
 ])('no credential in any $kind', async ({ kind, atLeast, says }) => {
   const files = (await readdir(dir)).filter((file) => file.startsWith(`${kind}.`));
   expect(files.length, 'run the whole suite: this looks at what the other tests left').toBeGreaterThanOrEqual(
