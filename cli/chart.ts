@@ -1,12 +1,15 @@
 // What the chart has put into a cluster, found by the webhook's name and not by the release's.
 import { z } from 'zod';
-import { WEBHOOK_NAME } from '../contract/names.ts';
-import type { Kubernetes } from './kubernetes.ts';
+import { SECRET_LABEL, WEBHOOK_NAME } from '../contract/names.ts';
+import { ApiError, type Kubernetes } from './kubernetes.ts';
 
 /** The webhook of CentML/ecr-anywhere, in the MutatingWebhookConfiguration that its chart makes. */
 const ORIGINAL_WEBHOOK_NAME = 'ecr-anywhere.centml.ai';
 /** On the refresher's ServiceAccount, by the chart: how long its tokens may live, in seconds. */
 export const TOKEN_MAX_SECONDS = 'ecr-anywhere.centml.ai/token-max-seconds';
+
+/** On the MutatingWebhookConfiguration, by the chart. */
+const TLS_MODE = 'ecr-anywhere.centml.ai/tls-mode';
 
 const CONFIGURATIONS = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations';
 const POLICIES = '/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies';
@@ -19,6 +22,7 @@ const LabelSelector = z.object({
     .array(z.object({ key: z.string(), operator: z.string(), values: z.array(z.string()).optional() }))
     .optional(),
 });
+const MatchConditions = z.array(z.object({ name: z.string() })).optional();
 
 const Webhook = z.object({
   name: z.string(),
@@ -29,8 +33,6 @@ const Webhook = z.object({
       .object({
         name: z.string(),
         namespace: z.string(),
-        path: z.string().optional(),
-        port: z.number().optional(),
       })
       .optional(),
   }),
@@ -42,22 +44,32 @@ const Webhook = z.object({
     .optional(),
   namespaceSelector: LabelSelector.optional(),
   objectSelector: LabelSelector.optional(),
-  timeoutSeconds: z.number().optional(),
+  matchConditions: MatchConditions,
 });
 export type Webhook = Readonly<z.infer<typeof Webhook>>;
 
+const Metadata = z.object({ name: z.string(), labels: Text, annotations: Text });
+
 const Configuration = z.object({
-  metadata: z.object({ name: z.string(), labels: Text, annotations: Text }),
+  metadata: Metadata,
   webhooks: z.array(Webhook).optional(),
 });
 
-/** A release of this project's chart. */
-export interface Installation {
-  /** Of the MutatingWebhookConfiguration, the Deployment, the Service. */
-  readonly name: string;
+/** What helm calls an installation. */
+export interface Release {
   readonly release: string;
   readonly namespace: string;
+}
+
+/** A release of this project's chart. */
+export interface Installation extends Release {
+  /** Of the MutatingWebhookConfiguration, the Deployment, the Service. */
+  readonly name: string;
   readonly webhook: Webhook;
+  /** Its place in the configuration. */
+  readonly index: number;
+  /** The chart's value tls.mode. */
+  readonly tlsMode: string;
   /** As the chart's labels say. */
   readonly version: string | undefined;
   /** Name of the refresher's ServiceAccount. */
@@ -67,8 +79,10 @@ export interface Installation {
 }
 
 export interface Found {
-  /** Absent where the chart is not installed. */
+  /** Absent where the chart is not installed, or its MutatingWebhookConfiguration is gone. */
   readonly installation?: Installation;
+  /** Of this project's chart, by whatever there is of it. */
+  readonly release?: Release;
   /** Names of the MutatingWebhookConfigurations of CentML/ecr-anywhere. */
   readonly originals: readonly string[];
 }
@@ -78,24 +92,79 @@ export async function findInstallation(kubernetes: Kubernetes): Promise<Found> {
   const items = await kubernetes.list(CONFIGURATIONS);
   const configurations = items.map((item) => Configuration.parse(item));
   const withWebhook = (wanted: string) =>
-    configurations.flatMap(({ metadata, webhooks = [] }) => {
-      const webhook = webhooks.find(({ name }) => name === wanted);
-      return webhook ? [{ metadata, webhook }] : [];
-    });
+    configurations.flatMap(({ metadata, webhooks = [] }) =>
+      webhooks.flatMap((webhook, index) => (webhook.name === wanted ? [{ metadata, webhook, index }] : [])),
+    );
   const [ours] = withWebhook(WEBHOOK_NAME);
   const originals = withWebhook(ORIGINAL_WEBHOOK_NAME).map(({ metadata }) => metadata.name);
-  if (!ours) return { originals };
-  const { name, labels = {} } = ours.metadata;
+  if (!ours) {
+    const release = await remainingRelease(kubernetes);
+    return { originals, ...(release && { release }) };
+  }
+  const { metadata, webhook, index } = ours;
+  const { name, labels = {}, annotations = {} } = metadata;
+  const { release = labels['app.kubernetes.io/instance'] ?? name, namespace } = releaseOf(metadata);
   const installation = {
-    name,
-    release: labels['app.kubernetes.io/instance'] ?? name,
-    namespace: ours.webhook.clientConfig.service?.namespace ?? '',
-    webhook: ours.webhook,
+    ...{ name, webhook, index, release },
+    namespace: webhook.clientConfig.service?.namespace ?? namespace ?? '',
+    tlsMode: annotations[TLS_MODE] ?? 'self',
     version: labels['app.kubernetes.io/version'],
     refresher: `${name}-refresher`,
     tokenSecret: `${name}-refresher-token`,
   };
-  return { installation, originals };
+  return { installation, release: installation, originals };
+}
+
+/** A release whose MutatingWebhookConfiguration is gone, by the policies that it has left. */
+async function remainingRelease(kubernetes: Kubernetes): Promise<Release | undefined> {
+  const query = { labelSelector: 'app.kubernetes.io/name=ecr-anywhere' };
+  const [policy] = await kubernetes
+    .list(POLICIES, { query, metadataOnly: 'PartialObjectMetadataList' })
+    .catch((error: unknown) => {
+      // Kubernetes before 1.30 has none.
+      if (error instanceof ApiError && error.status === 404) return [];
+      throw error;
+    });
+  if (!policy) return undefined;
+  const { release, namespace } = releaseOf(z.object({ metadata: Metadata }).parse(policy).metadata);
+  return release === undefined || namespace === undefined ? undefined : { release, namespace };
+}
+
+/** As helm notes it on whatever it makes. */
+function releaseOf({ annotations = {} }: z.infer<typeof Metadata>): Partial<Release> {
+  const { 'meta.helm.sh/release-name': release, 'meta.helm.sh/release-namespace': namespace } = annotations;
+  return { ...(release !== undefined && { release }), ...(namespace !== undefined && { namespace }) };
+}
+
+/**
+ * What narrows the webhook's configuration and is not the chart's, as JSON Pointers, the last first: helm upgrade leaves
+ * alone what somebody else has added to maps and to lists of named things.
+ */
+export function strangers({ webhook, index }: Installation): string[] {
+  const at = `/webhooks/${index}`;
+  const { matchConditions = [], namespaceSelector = {}, objectSelector = {} } = webhook;
+  return [
+    ...unknownConditions(matchConditions, 'is-managed-or-by-refresher').map((path) => `${at}${path}`),
+    ...Object.keys(namespaceSelector.matchLabels ?? {}).map(
+      (key) => `${at}/namespaceSelector/matchLabels/${escaped(key)}`,
+    ),
+    ...Object.keys(objectSelector.matchLabels ?? {})
+      .filter((key) => key !== SECRET_LABEL.key)
+      .map((key) => `${at}/objectSelector/matchLabels/${escaped(key)}`),
+    ...(objectSelector.matchExpressions?.length ? [`${at}/objectSelector/matchExpressions`] : []),
+  ];
+}
+
+/** Pointers to the conditions that have another name, the last first. */
+function unknownConditions(conditions: readonly { readonly name: string }[], known: string): string[] {
+  return conditions
+    .flatMap(({ name }, place) => (name === known ? [] : [`/matchConditions/${place}`]))
+    .toReversed();
+}
+
+/** A part of a JSON Pointer (RFC 6901, section 3). */
+function escaped(key: string): string {
+  return key.replaceAll('~', '~0').replaceAll('/', '~1');
 }
 
 /** The username of the release's refresher. */
@@ -108,6 +177,11 @@ export function policiesOf({ refresher, tokenSecret }: Installation): string[] {
   return [`${refresher}-update`, `${refresher}-create-delete`, tokenSecret];
 }
 
+const Policy = z.object({
+  metadata: z.object({ name: z.string() }),
+  spec: z.object({ failurePolicy: z.string().optional(), matchConditions: MatchConditions }),
+});
+
 const Binding = z.object({
   metadata: z.object({ name: z.string() }),
   spec: z.object({
@@ -117,26 +191,64 @@ const Binding = z.object({
   }),
 });
 
-/** What of the fence is not in force, a phrase each; empty where all is. @throws CliError */
-export async function brokenFence(kubernetes: Kubernetes, installation: Installation): Promise<string[]> {
+/** What of the fence is not in force. */
+export interface Gap {
+  /** A phrase. */
+  readonly says: string;
+  /** What has been added to an object, where helm upgrade would leave that alone. */
+  readonly added?: { readonly kind: string; readonly name: string; readonly paths: readonly string[] };
+}
+
+/** What of the fence is not in force; empty where all is. @throws CliError */
+export async function gapsInFence(kubernetes: Kubernetes, installation: Installation): Promise<Gap[]> {
   const [policies, bindings] = await Promise.all([kubernetes.list(POLICIES), kubernetes.list(BINDINGS)]);
-  const names = new Set(
-    policies.map(
-      (policy) => z.object({ metadata: z.object({ name: z.string() }) }).parse(policy).metadata.name,
-    ),
-  );
+  const present = policies.map((policy) => Policy.parse(policy));
   const bound = bindings.map((binding) => Binding.parse(binding));
   return policiesOf(installation).flatMap((name) => {
-    if (!names.has(name)) return [`ValidatingAdmissionPolicy ${name} is not there`];
-    const binding = bound.find(({ spec }) => spec.policyName === name);
-    if (!binding) return [`ValidatingAdmissionPolicyBinding ${name} is not there`];
-    const { validationActions = [], matchResources } = binding.spec;
-    if (!validationActions.includes('Deny'))
-      return [`ValidatingAdmissionPolicyBinding ${binding.metadata.name} does not deny`];
-    if (matchResources !== undefined)
-      return [`ValidatingAdmissionPolicyBinding ${binding.metadata.name} is narrowed (matchResources)`];
-    return [];
+    const policy = present.find(({ metadata }) => metadata.name === name);
+    if (!policy) return [{ says: `ValidatingAdmissionPolicy ${name} is not there` }];
+    const { failurePolicy = 'Fail', matchConditions = [] } = policy.spec;
+    const paths = unknownConditions(matchConditions, 'is-refresher').map((path) => `/spec${path}`);
+    return [
+      ...(failurePolicy === 'Fail'
+        ? []
+        : [{ says: `ValidatingAdmissionPolicy ${name} has failurePolicy ${failurePolicy}` }]),
+      ...(paths.length === 0
+        ? []
+        : [
+            {
+              says: `ValidatingAdmissionPolicy ${name} is narrowed (matchConditions)`,
+              added: { kind: 'validatingadmissionpolicy', name, paths },
+            },
+          ]),
+      ...gapOfBindings(
+        name,
+        bound.filter(({ spec }) => spec.policyName === name),
+      ),
+    ];
   });
+}
+
+/** One that denies, everywhere, is enough. */
+function gapOfBindings(policy: string, bindings: readonly z.infer<typeof Binding>[]): Gap[] {
+  const [first] = bindings;
+  if (!first) return [{ says: `ValidatingAdmissionPolicyBinding ${policy} is not there` }];
+  const denying = bindings.filter(({ spec }) => spec.validationActions?.includes('Deny'));
+  if (denying.some(({ spec }) => spec.matchResources === undefined)) return [];
+  const [narrowed] = denying;
+  if (!narrowed) return [{ says: `ValidatingAdmissionPolicyBinding ${first.metadata.name} does not deny` }];
+  const { name } = narrowed.metadata;
+  return [
+    {
+      says: `ValidatingAdmissionPolicyBinding ${name} is narrowed (matchResources)`,
+      added: { kind: 'validatingadmissionpolicybinding', name, paths: ['/spec/matchResources'] },
+    },
+  ];
+}
+
+/** The same, a phrase each. @throws CliError */
+export async function brokenFence(kubernetes: Kubernetes, installation: Installation): Promise<string[]> {
+  return (await gapsInFence(kubernetes, installation)).map(({ says }) => says);
 }
 
 /** What the cluster is known by, whatever its name: the UID of Namespace kube-system. @throws CliError */

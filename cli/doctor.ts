@@ -1,14 +1,17 @@
 // ecr-anywhere doctor: walks the chain, and names the first link that is broken.
-import { Aws, type AwsOptions } from './aws.ts';
-import { clusterUidOf } from './chart.ts';
+import type { ClusterSummary } from '../functions/refresher/report.ts';
+import type { ClusterStatus } from '../functions/refresher/status.ts';
+import { Aws, type AwsOptions, type Stack } from './aws.ts';
+import { clusterUidOf, type Found, refresherUsername } from './chart.ts';
 import { CliError, EXIT, type ExitCode } from './errors.ts';
-import { fromInspection, fromStatus } from './from-aws.ts';
-import { isFenced } from './identity.ts';
+import { fromInspection, fromStatus, type Subject } from './from-aws.ts';
+import { type Identity, isFenced } from './identity.ts';
 import { inCluster } from './in-cluster.ts';
 import { type Io, type IoOptions, paint } from './io.ts';
 import { type KubeOptions, Kubernetes } from './kubernetes.ts';
-import { broken, type Finding, firstBroken, inOrder, LINKS, type LinkName, unknown, well } from './links.ts';
+import { broken, type Finding, firstBroken, judge, LINKS, type LinkName, well } from './links.ts';
 import { Refresher } from './refresher.ts';
+import { Repairs } from './repairs.ts';
 import { table } from './table.ts';
 
 type DoctorOptions = AwsOptions & KubeOptions & IoOptions;
@@ -30,155 +33,275 @@ export async function doctor(
   io: Io,
 ): Promise<ExitCode | undefined> {
   const findings: Finding[] = [];
-  const refresher = await upToTheFunction(options, io, findings);
-  if (!refresher) return tell(name, findings, io);
-  const clusters = await io.step('what the refresher knows', () => refresher.status());
-  findings.push(well('function', `${clusters.length} clusters`));
-  if (name === undefined) return fleet(refresher, findings, io);
-
-  const cluster = clusters.find((one) => one.name === name);
-  if (cluster) {
-    findings.push(...fromStatus(cluster, Date.now()));
-    const { clusters: inspected } = await io.step(`looking at ${name} from AWS`, () =>
-      refresher.inspect([name]),
-    );
-    const [summary] = inspected;
-    if (summary) findings.push(...fromInspection(summary, isHeld));
-    findings.push(...(await intoTheCluster(name, options, io, summary?.inspection?.clusterUid)));
-    return tell(name, findings, io);
-  }
-  findings.push(
-    broken(
-      'registered',
-      `there is no cluster ${name}; there are: ${clusters.map((one) => one.name).join(', ') || 'none'}`,
-      `ecr-anywhere register ${name}`,
-    ),
-  );
-  findings.push(...(await intoTheCluster(name, options, io, undefined)));
-  return tell(name, findings, io);
+  const door = await upToTheFunction(options, io, findings);
+  if (!door) return tell(name, findings, io);
+  return name === undefined ? fleet(door, options, findings, io) : one(name, door, options, findings, io);
 }
 
-/** AWS session, stack. @returns undefined where the chain is broken before the function */
+/** What has been got hold of in AWS. */
+interface Door {
+  readonly refresher: Refresher;
+  readonly stack: Stack;
+  readonly clusters: readonly ClusterStatus[];
+}
+
+/** AWS session, stack, function. @returns undefined where the chain is broken at one of them */
 async function upToTheFunction(
   options: DoctorOptions,
   io: Io,
   findings: Finding[],
-): Promise<Refresher | undefined> {
+): Promise<Door | undefined> {
   const aws = new Aws(options, io.signal);
-  const look = async <T>(link: LinkName, what: string, work: () => Promise<T>, says: (seen: T) => string) => {
-    try {
-      const seen = await io.step(what, work);
-      findings.push(well(link, says(seen)));
-      return seen;
-    } catch (error) {
-      if (!(error instanceof CliError) || error.exitCode === EXIT.interrupted) throw error;
-      findings.push(broken(link, error.message, error.hint ?? 'docs/command-line.md'));
-      return undefined;
-    }
-  };
-  const caller = await look(
-    'session',
-    'who you are to AWS',
-    () => aws.caller(),
-    ({ arn }) => arn,
+  const repairs = new Repairs(options, {});
+  const caller = await link(findings, 'session', repairs, () =>
+    io.step('who you are to AWS', () => aws.caller()),
   );
   if (!caller) return undefined;
-  const stack = await look(
-    'stack',
-    'the deployed refresher',
-    () => aws.stack(),
-    ({ functionName }) => functionName,
+  findings.push(well('session', caller.arn));
+  const stack = await link(findings, 'stack', repairs, () =>
+    io.step('the deployed refresher', () => aws.stack()),
   );
   if (!stack) return undefined;
+  findings.push(well('stack', stack.functionName));
   const refresher = new Refresher(aws, stack);
-  return refresher;
+  const clusters = await link(
+    findings,
+    'function',
+    repairs,
+    () => io.step('what the refresher knows', () => refresher.status()),
+    stack,
+  );
+  if (!clusters) return undefined;
+  findings.push(
+    well('function', `it knows ${clusters.length === 1 ? '1 cluster' : `${clusters.length} clusters`}`),
+  );
+  return { refresher, stack, clusters };
 }
 
-function isHeld(identity: { username: string; groups: readonly string[] }): boolean {
-  return isFenced(identity, A_REFRESHER.test(identity.username) ? identity.username : undefined);
+/** Asks something that a link stands or falls with. @returns undefined where it is broken */
+async function link<T>(
+  findings: Finding[],
+  name: LinkName,
+  repairs: Repairs,
+  ask: () => Promise<T>,
+  stack?: Stack,
+): Promise<T | undefined> {
+  try {
+    return await ask();
+  } catch (error) {
+    if (!(error instanceof CliError) || error.exitCode === EXIT.interrupted) throw error;
+    findings.push(broken(name, error.message, commandFor(error, repairs, stack), error.hint));
+    return undefined;
+  }
 }
 
-/** @param uid of the cluster, as the refresher sees it; undefined where it does not */
-async function intoTheCluster(
+/** The command that a failure at AWS calls for. @param stack whose function it is that has failed */
+function commandFor({ exitCode, message }: CliError, repairs: Repairs, stack?: Stack): string {
+  if (exitCode === EXIT.signIn) return repairs.aws(['sso', 'login']);
+  if (exitCode === EXIT.usage) return 'export AWS_REGION=REGION';
+  if (exitCode === EXIT.notFound || /does not understand/.test(message)) return repairs.deploy();
+  if (stack === undefined || exitCode !== EXIT.failed) return repairs.aws(['sts', 'get-caller-identity']);
+  const group = repairs.aws([
+    ...['lambda', 'get-function-configuration', '--function-name', stack.functionName],
+    ...['--query', 'LoggingConfig.LogGroup', '--output', 'text'],
+  ]);
+  return `${repairs.aws(['logs', 'tail', '--since', '1h'])} "$(${group})"`;
+}
+
+async function one(
+  name: string,
+  { refresher, stack, clusters }: Door,
+  options: DoctorOptions,
+  findings: Finding[],
+  io: Io,
+): Promise<ExitCode | undefined> {
+  const status = clusters.find((cluster) => cluster.name === name && cluster.source !== 'eks-scope');
+  let summary: ClusterSummary | undefined;
+  if (status) {
+    const answer = await link(
+      findings,
+      'function',
+      new Repairs(options, {}),
+      () => io.step(`looking at ${name} from AWS`, () => refresher.inspect([name])),
+      stack,
+    );
+    summary = answer?.clusters[0];
+  }
+  const own = await lookInside(name, options, io, { status, summary, stack });
+  findings.push(...own.findings);
+  if (status) {
+    const chart = own.findings.find(({ link: of, verdict }) => of === 'chart' && verdict === 'broken');
+    const missingChart = own.found.installation ? undefined : chart;
+    const subject = { ...subjectOf(status, own), missingChart };
+    findings.push(...fromStatus(subject, Date.now()), ...(summary ? fromInspection(summary, subject) : []));
+    return tell(name, findings, io);
+  }
+  // A cluster has one name.
+  const known = clusters.find(({ clusterUid }) => clusterUid !== undefined && clusterUid === own.uid);
+  findings.push(
+    known
+      ? broken(
+          'registered',
+          `there is no cluster ${name}: the one of this context is registered as ${known.name}`,
+          own.repairs.own(['doctor', known.name], true),
+        )
+      : broken(
+          'registered',
+          `there is no cluster ${name}; there are: ${clusters.map((cluster) => cluster.name).join(', ') || 'none'}`,
+          own.repairs.own(['register', name], true),
+        ),
+  );
+  return tell(name, findings, io);
+}
+
+/** What the operator's own context yields. */
+interface Inside {
+  readonly findings: readonly Finding[];
+  readonly found: Found;
+  readonly repairs: Repairs;
+  /** Of its cluster. */
+  readonly uid?: string | undefined;
+  /** Origin. */
+  readonly server?: string | undefined;
+}
+
+async function lookInside(
   name: string,
   options: DoctorOptions,
   io: Io,
-  uid: string | undefined,
-): Promise<Finding[]> {
-  let kubernetes: Kubernetes;
+  {
+    status,
+    summary,
+    stack,
+  }: { status: ClusterStatus | undefined; summary: ClusterSummary | undefined; stack: Stack },
+): Promise<Inside> {
+  const { roleArn } = stack;
+  const nothing = { found: { originals: [] }, repairs: new Repairs(options, { roleArn }) };
+  let context: string | undefined;
   try {
-    kubernetes = Kubernetes.load(options, io.signal);
-    const own = await io.step(`the context ${kubernetes.context}`, () => clusterUidOf(kubernetes));
-    if (uid !== undefined && own !== uid)
-      return [
-        broken(
-          'context',
-          `the context ${kubernetes.context} is of another cluster than ${name}`,
-          'kubectl config get-contexts; then --context',
-        ),
-      ];
+    const kubernetes = Kubernetes.load(options, io.signal);
+    context = kubernetes.context;
+    const uid = await io.step(`the context ${context}`, () => clusterUidOf(kubernetes));
+    const server = URL.parse((await kubernetes.server()).url)?.origin;
+    // By its tag, where the refresher does not get there.
+    const wanted = status?.clusterUid ?? summary?.inspection?.clusterUid;
+    if (wanted !== undefined && wanted !== uid)
+      return {
+        ...nothing,
+        findings: [
+          broken(
+            'context',
+            `the context ${context} is of another cluster than ${name}`,
+            new Repairs(options, { context: 'CONTEXT' }).own(['doctor', name], true),
+            'with one of those that kubectl config get-contexts shows',
+          ),
+        ],
+      };
+    const says = wanted === undefined ? 'that it is the same cluster is not known' : `of ${name}`;
+    const inside = await io.step('looking into the cluster as you', () =>
+      inCluster(kubernetes, ({ release }) => new Repairs(options, { context, release, roleArn })),
+    );
+    return {
+      ...inside,
+      findings: [well('context', `${context}, ${says}`), ...inside.findings],
+      ...{ uid, server },
+    };
   } catch (error) {
     if (!(error instanceof CliError) || error.exitCode === EXIT.interrupted) throw error;
-    return [broken('context', error.message, error.hint ?? 'kubectl config get-contexts; then --context')];
+    const { message, hint = 'then --context', exitCode } = error;
+    const repair =
+      context !== undefined && exitCode === EXIT.signIn
+        ? new Repairs(options, { context }).kubectl(['auth', 'whoami'])
+        : 'kubectl config get-contexts';
+    return { ...nothing, findings: [broken('context', message, repair, hint)] };
   }
-  const says = uid === undefined ? 'that it is the same cluster is not known' : `of ${name}`;
-  const inside = await io.step(`looking into the cluster as you`, () => inCluster(kubernetes));
-  return [well('context', `${kubernetes.context}, ${says}`), ...inside];
+}
+
+function subjectOf(
+  status: ClusterStatus,
+  { found, repairs, server }: Pick<Inside, 'found' | 'repairs' | 'server'>,
+): Subject {
+  const { installation } = found;
+  return {
+    ...{ status, repairs, ownServer: server },
+    isFenced: (identity: Identity) =>
+      isFenced(
+        identity,
+        installation
+          ? refresherUsername(installation)
+          : A_REFRESHER.test(identity.username)
+            ? identity.username
+            : undefined,
+      ),
+  };
 }
 
 /** Every cluster, as far as it can be seen from AWS. */
 async function fleet(
-  refresher: Refresher,
-  findings: readonly Finding[],
+  { refresher, stack, clusters }: Door,
+  options: DoctorOptions,
+  findings: Finding[],
   io: Io,
 ): Promise<ExitCode | undefined> {
-  const [known, { clusters }] = await io.step('looking at all clusters from AWS', () =>
-    Promise.all([refresher.status(), refresher.inspect([])]),
+  const repairs = new Repairs(options, { roleArn: stack.roleArn });
+  const inspected = await link(
+    findings,
+    'function',
+    repairs,
+    () => io.step('looking at all clusters from AWS', () => refresher.inspect([])),
+    stack,
   );
+  if (!inspected) return tell(undefined, findings, io);
   const now = Date.now();
-  const results = clusters.map((summary) => {
-    const status = known.find(({ name }) => name === summary.cluster);
-    const all = [
-      ...(status ? fromStatus(status, now) : []),
-      ...(summary.isPaused ? [] : fromInspection(summary, isHeld)),
-    ];
-    return { cluster: summary.cluster, first: firstBroken(all) };
+  const summaries = new Map(inspected.clusters.map((summary) => [summary.cluster, summary]));
+  const results = clusters.map((status) => {
+    const subject = subjectOf(status, { found: { originals: [] }, repairs });
+    const summary = summaries.get(status.name);
+    const first = firstBroken([
+      ...fromStatus(subject, now),
+      // Of a paused one nothing was asked.
+      ...(summary && !summary.isPaused ? fromInspection(summary, subject) : []),
+    ]);
+    return { cluster: status.name, ...(first && { firstBroken: inFull(first) }) };
   });
-  const wrong = results.filter(({ first }) => first !== undefined);
-  io.print({ findings, clusters: results }, () =>
+  const wrong = results.filter((result) => result.firstBroken !== undefined).length;
+  io.print({ findings: findings.map(inFull), clusters: results }, () =>
     [
-      ...inOrder(findings).map(lineOf),
+      ...findings.map(lineOf),
       '',
       ...(results.length > 0
         ? [
             table(
               ['CLUSTER', 'FIRST BROKEN LINK', 'SAYS'],
-              results.map(({ cluster, first }) => [
+              results.map(({ cluster, firstBroken: first }) => [
                 cluster,
-                first ? paint('red', LINKS[first.link].title) : paint('green', 'none'),
+                first ? paint('red', first.title) : paint('green', 'none'),
                 first?.says ?? '',
               ]),
             ),
           ]
         : ['No cluster is registered.']),
       '',
-      wrong.length === 0
+      wrong === 0
         ? paint('green', 'All well, as far as it can be seen from AWS.')
-        : `${wrong.length} of ${results.length} have a broken link.`,
-      '  → ecr-anywhere doctor NAME looks into a cluster, too',
+        : `${wrong} of ${results.length} ${wrong === 1 ? 'has' : 'have'} a broken link.`,
+      '  → ecr-anywhere doctor NAME looks into a cluster, too, and says what repairs it',
     ].join('\n'),
   );
-  return wrong.length > 0 ? EXIT.unwell : undefined;
+  return wrong > 0 ? EXIT.unwell : undefined;
 }
 
 function tell(name: string | undefined, findings: readonly Finding[], io: Io): ExitCode | undefined {
-  const seen = new Set(findings.map(({ link }) => link));
-  const links = Object.keys(LINKS) as LinkName[];
-  const rest = links.filter((link) => !seen.has(link)).map((link) => unknown(link, 'not looked at'));
-  const all = inOrder([...unique(findings), ...rest]);
-  const first = firstBroken(all);
+  const all = judge(findings);
+  const first = firstBroken(findings);
   const blind = all.filter(({ verdict }) => verdict === 'unknown').length;
-  io.print({ cluster: name, allWell: !first && blind === 0, firstBroken: first, findings: all }, () =>
+  const result = {
+    cluster: name,
+    allWell: !first && blind === 0,
+    ...(first && { firstBroken: inFull(first) }),
+    findings: all.map(inFull),
+  };
+  io.print(result, () =>
     [
       ...all.map(lineOf),
       '',
@@ -188,6 +311,7 @@ function tell(name: string | undefined, findings: readonly Finding[], io: Io): E
             `  ${first.says}`,
             `  ${LINKS[first.link].means}`,
             `  → ${first.repair}`,
+            ...(first.hint === undefined ? [] : [`    (${first.hint})`]),
           ]
         : [
             blind === 0
@@ -199,17 +323,12 @@ function tell(name: string | undefined, findings: readonly Finding[], io: Io): E
   return first ? EXIT.unwell : undefined;
 }
 
-/** One finding a link: what is broken, before what is well, before what is not known. */
-function unique(findings: readonly Finding[]): Finding[] {
-  const rank = { broken: 0, well: 1, unknown: 2 } as const;
-  const best = new Map<LinkName, Finding>();
-  for (const finding of findings) {
-    const other = best.get(finding.link);
-    if (!other || rank[finding.verdict] < rank[other.verdict]) best.set(finding.link, finding);
-  }
-  return [...best.values()];
+/** With what is the same for every cluster; `means` where it is broken. */
+function inFull({ link: name, ...finding }: Finding) {
+  const { title, means } = LINKS[name];
+  return { link: name, title, ...finding, ...(finding.verdict === 'broken' && { means }) };
 }
 
-function lineOf({ link, verdict, says }: Finding): string {
-  return `${paint(COLOURS[verdict], MARKS[verdict])} ${LINKS[link].title.padEnd(32)} ${verdict === 'broken' ? says : paint('dim', says)}`;
+function lineOf({ link: name, verdict, says }: Finding): string {
+  return `${paint(COLOURS[verdict], MARKS[verdict])} ${LINKS[name].title.padEnd(32)} ${verdict === 'broken' ? says : paint('dim', says)}`;
 }

@@ -4,17 +4,28 @@ import { X509Certificate } from 'node:crypto';
 import pMap from 'p-map';
 import { z } from 'zod';
 import {
+  ANNOTATION,
   EXCLUDED_NAMESPACES,
   NAMESPACE_LABEL,
   SECRET_KEY,
   SECRET_LABEL,
   SECRET_TYPE,
+  WEBHOOK_NAME,
 } from '../contract/names.ts';
 import { CONTRACT_VERSION, writerOf } from '../contract/version.ts';
-import { brokenFence, findInstallation, type Installation, type Webhook } from './chart.ts';
+import {
+  type Found,
+  findInstallation,
+  type Gap,
+  gapsInFence,
+  type Installation,
+  strangers,
+  type Webhook,
+} from './chart.ts';
 import { CliError, EXIT } from './errors.ts';
 import { ApiError, type Kubernetes } from './kubernetes.ts';
 import { broken, type Finding, type LinkName, unknown, well } from './links.ts';
+import type { Repairs } from './repairs.ts';
 
 /** ValidatingAdmissionPolicy is stable from here on (Kubernetes 1.30 release notes). */
 const MIN_MINOR = 30;
@@ -23,6 +34,8 @@ const NAMESPACES_TRIED = 20;
 const TRIED_AT_ONCE = 4;
 /** Of what is wrong in many places, so many are told. */
 const TOLD = 5;
+/** What somebody writes who does not want a namespace served. */
+const MEANT_OFF = /^(disabled|false|no|off|)$/i;
 
 const Metadata = z.object({
   metadata: z.object({
@@ -34,33 +47,45 @@ const Metadata = z.object({
 });
 type Metadata = z.infer<typeof Metadata>['metadata'];
 
-/** Where an attempt to create a Secret was refused, and in whose words. */
-interface Refusal {
-  readonly namespace: string;
-  readonly said: string;
+/** What is known of a cluster while its links are looked at. */
+interface Cluster {
+  readonly kubernetes: Kubernetes;
+  readonly installation: Installation | undefined;
+  readonly repairs: Repairs;
 }
 
-/** Looks at all of them. What the operator may not see is unknown. */
-export async function inCluster(kubernetes: Kubernetes): Promise<Finding[]> {
-  const version = await looked(['kubernetes'], () => kubernetesVersion(kubernetes));
-  let installation: Installation | undefined;
+export interface Inside {
+  readonly findings: readonly Finding[];
+  readonly found: Found;
+  readonly repairs: Repairs;
+}
+
+/**
+ * Looks at all of them. What the operator may not see is unknown.
+ *
+ * @param repairsOf the commands for what is found
+ */
+export async function inCluster(
+  kubernetes: Kubernetes,
+  repairsOf: (found: Found) => Repairs,
+): Promise<Inside> {
+  let found: Found = { originals: [] };
   const chart = await looked(['chart'], async () => {
-    const found = await findInstallation(kubernetes);
-    installation = found.installation;
-    return [chartFinding(found)];
+    found = await findInstallation(kubernetes);
+    return [chartFinding(found, repairsOf(found))];
   });
-  const present = installation;
+  const { installation } = found;
+  const repairs = repairsOf(found);
+  const cluster = { kubernetes, installation, repairs };
   const parts = await Promise.all([
-    present
-      ? looked(['policies'], async () => [policies(await brokenFence(kubernetes, present), present)])
-      : [unknown('policies', 'the chart is not installed')],
-    present
-      ? [configuration(present), caBundle(present)]
-      : (['configuration', 'ca-bundle'] as const).map((link) => unknown(link, 'the chart is not installed')),
-    looked(['namespaces', 'secrets'], () => labels(kubernetes)),
-    looked(ATTEMPTED, () => attempts(kubernetes, present)),
+    looked(['kubernetes'], () => kubernetesVersion(kubernetes)),
+    installation
+      ? looked(['policies'], async () => [policies(await gapsInFence(kubernetes, installation), repairs)])
+      : [],
+    installation ? [configuration(installation, repairs), caBundle(installation, repairs)] : [],
+    looked(['namespaces', 'secrets', ...ATTEMPTED], () => labelsAndAttempts(cluster)),
   ]);
-  return [...version, ...chart, ...parts.flat()];
+  return { findings: [...chart, ...parts.flat()], found, repairs };
 }
 
 /** Findings; what fails says that of these links, and ends nothing else. */
@@ -81,43 +106,71 @@ async function kubernetesVersion(kubernetes: Kubernetes): Promise<Finding[]> {
   const isOld = Number(major) === 1 && Number.parseInt(minor, 10) < MIN_MINOR;
   return [
     isOld
-      ? broken('kubernetes', gitVersion, `upgrade the cluster to 1.${MIN_MINOR} or later`)
+      ? broken(
+          'kubernetes',
+          `it is ${gitVersion}`,
+          `kubeadm upgrade apply v1.${MIN_MINOR}.0`,
+          `or however this cluster is upgraded, to 1.${MIN_MINOR} or later`,
+        )
       : well('kubernetes', gitVersion),
   ];
 }
 
-function chartFinding({ installation, originals }: Awaited<ReturnType<typeof findInstallation>>): Finding {
-  const install =
-    'helm install ecr-anywhere webhook/chart --namespace ecr-anywhere --create-namespace --wait --atomic … (README.md)';
+function chartFinding({ installation, release, originals }: Found, repairs: Repairs): Finding {
   const names = originals.join(', ');
+  if (!installation && release)
+    return broken(
+      'chart',
+      `the MutatingWebhookConfiguration of the release ${release.release} in ${release.namespace} is gone`,
+      repairs.upgrade(),
+    );
   if (!installation && originals.length > 0)
     return broken(
       'chart',
       `CentML/ecr-anywhere is installed here (MutatingWebhookConfiguration ${names}), and not this chart`,
-      `install this chart first, so that nothing goes unserved, then uninstall the other: ${install}`,
+      // Both would call their objects ecr-anywhere.
+      repairs.install(originals.includes('ecr-anywhere') ? 'ecr-anywhere-keeper' : 'ecr-anywhere'),
+      'README.md has the values. Install it first, so that nothing goes unserved; then uninstall the other',
     );
-  if (!installation) return broken('chart', 'there is no MutatingWebhookConfiguration of it', install);
+  if (!installation)
+    return broken(
+      'chart',
+      'there is no MutatingWebhookConfiguration of it',
+      repairs.install('ecr-anywhere'),
+      'README.md has the values',
+    );
   if (originals.length > 0)
     return broken(
       'chart',
-      `CentML/ecr-anywhere is installed beside it (MutatingWebhookConfiguration ${names}), and writes the same Secrets`,
-      `kubectl delete mutatingwebhookconfiguration ${names}, or uninstall its release`,
+      `CentML/ecr-anywhere is installed beside it (MutatingWebhookConfiguration ${names}), and writes the same Secrets: refreshes may be refused`,
+      repairs.kubectl(['delete', 'mutatingwebhookconfiguration', ...originals]),
+      'or uninstall its release',
     );
-  const { release, namespace, version = 'unknown' } = installation;
-  return well('chart', `release ${release} in ${namespace}, version ${version}`);
+  const { version = 'unknown' } = installation;
+  return well('chart', `release ${installation.release} in ${installation.namespace}, version ${version}`);
 }
 
-function policies(wrong: readonly string[], installation: Installation): Finding {
-  return wrong.length > 0
-    ? broken('policies', wrong.join('; '), upgrade(installation))
-    : well('policies', 'in force');
+function policies(gaps: readonly Gap[], repairs: Repairs): Finding {
+  const added = gaps.find((gap) => gap.added)?.added;
+  if (gaps.length === 0) return well('policies', 'in force');
+  return broken(
+    'policies',
+    gaps.map(({ says }) => says).join('; '),
+    added ? removal(repairs, added.kind, added.name, added.paths) : repairs.upgrade(),
+  );
+}
+
+/** Takes away from an object what somebody has added to it. @param paths JSON Pointers, the last first */
+function removal(repairs: Repairs, kind: string, name: string, paths: readonly string[]): string {
+  const patch = JSON.stringify(paths.map((path) => ({ op: 'remove', path })));
+  return repairs.kubectl(['patch', kind, name, '--type=json', '--patch', patch]);
 }
 
 /** What the chart's template says of it, and the API server goes by. */
-function configuration(installation: Installation): Finding {
-  const wrong = wrongIn(installation.webhook);
+function configuration({ webhook }: Installation, repairs: Repairs): Finding {
+  const wrong = wrongIn(webhook);
   return wrong.length > 0
-    ? broken('configuration', wrong.join('; '), upgrade(installation))
+    ? broken('configuration', wrong.join('; '), repairs.upgrade())
     : well('configuration', 'selects managed Secrets of enabled namespaces, and fails closed');
 }
 
@@ -153,14 +206,10 @@ function wrongIn({
   ];
 }
 
-function caBundle(installation: Installation): Finding {
+function caBundle(installation: Installation, repairs: Repairs): Finding {
   const { caBundle: encoded } = installation.webhook.clientConfig;
-  if (!encoded)
-    return broken(
-      'ca-bundle',
-      'it is empty: the webhook, which writes it, has not run yet',
-      restart(installation),
-    );
+  const wrong = (says: string) => broken('ca-bundle', says, ...trustAgain(installation, repairs));
+  if (!encoded) return wrong('it is empty');
   const pem = Buffer.from(encoded, 'base64').toString();
   try {
     const blocks = pem.match(/-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g) ?? [];
@@ -169,106 +218,195 @@ function caBundle(installation: Installation): Finding {
     const end = new Date(Math.max(...ends)).toISOString();
     return Math.max(...ends) > Date.now()
       ? well('ca-bundle', `valid until ${end}`)
-      : broken('ca-bundle', `it expired at ${end}`, restart(installation));
+      : wrong(`it expired at ${end}`);
   } catch {
-    return broken('ca-bundle', 'it holds no certificate', restart(installation));
+    return wrong('it holds no certificate');
   }
 }
 
-/** Labels and types, of namespaces and Secrets that are, or look as if they were meant to be, ours. */
-async function labels(kubernetes: Kubernetes): Promise<Finding[]> {
+/** What has the API server trust the webhook again, in each tls.mode. @returns a command and a hint */
+function trustAgain(
+  { name, namespace, tlsMode }: Installation,
+  repairs: Repairs,
+): [repair: string, hint: string] {
+  if (tlsMode === 'provided')
+    return [
+      repairs.upgrade(['--set-file', 'tls.caBundle=ca.base64']),
+      `ca.base64: the authority that signed the certificate for ${name}.${namespace}.svc, PEM, base64-encoded (docs/certificates.md)`,
+    ];
+  if (tlsMode === 'cert-manager')
+    return [
+      repairs.kubectl([
+        ...['--namespace', 'cert-manager', 'rollout', 'restart', 'deployment', 'cert-manager-cainjector'],
+      ]),
+      'cert-manager writes it; its log says why it has not',
+    ];
+  return [
+    repairs.upgrade(),
+    `the webhook writes it within seconds, while it runs and has the roles for it: ${repairs.kubectlOfRelease(['logs', `deployment/${name}`])} says "certificates not looked after"`,
+  ];
+}
+
+/** What gives the webhook another certificate, in each tls.mode. @returns a command and a hint */
+function newCertificate(
+  { name, namespace, tlsMode }: Installation,
+  repairs: Repairs,
+): [repair: string, hint: string] {
+  const server = `${name}.${namespace}.svc`;
+  if (tlsMode === 'provided')
+    return [
+      `${repairs.kubectlOfRelease(['create', 'secret', 'tls', `${name}-tls`, '--cert=tls.crt', '--key=tls.key', '--dry-run=client', '--output=yaml'])} | ${repairs.kubectl(['apply', '--filename=-'])}`,
+      `with a certificate for ${server}; where the chart's value tls.secretName is set, into that Secret. It is served within two minutes`,
+    ];
+  if (tlsMode === 'cert-manager')
+    return [
+      repairs.kubectlOfRelease(['delete', 'secret', `${name}-tls`]),
+      `cert-manager then signs another one for ${server}`,
+    ];
+  return [restart(name, repairs), `the webhook makes its own, for ${server}: docs/certificates.md`];
+}
+
+function restart(name: string, repairs: Repairs): string {
+  return repairs.kubectlOfRelease(['rollout', 'restart', 'deployment', name]);
+}
+
+/** Labels and types, of namespaces and Secrets that are, or look as if they were meant to be, ours; then the attempts. */
+async function labelsAndAttempts(cluster: Cluster): Promise<Finding[]> {
+  const { kubernetes, installation, repairs } = cluster;
   const metadataOnly = 'PartialObjectMetadataList';
   const of = async (path: string, query: Record<string, string>) =>
     (await kubernetes.list(path, { query, metadataOnly })).map((item) => Metadata.parse(item).metadata);
-  const [namespaces, secrets, ofOtherTypes] = await Promise.all([
-    of('/api/v1/namespaces', { labelSelector: NAMESPACE_LABEL.key }),
-    of('/api/v1/secrets', { labelSelector: SECRET_LABEL.key }),
-    of('/api/v1/secrets', {
-      labelSelector: `${SECRET_LABEL.key}=${SECRET_LABEL.value}`,
-      fieldSelector: `type!=${SECRET_TYPE}`,
-    }),
-  ]);
-  const enabled = namespaces.filter(isEnabled);
-  const names = new Set(enabled.map(({ name }) => name));
-  const wrongValue = namespaces.filter(
-    (namespace) => namespace.labels?.[NAMESPACE_LABEL.key] !== NAMESPACE_LABEL.value,
-  );
-  const stray = secrets.filter(({ namespace = '' }) => !names.has(namespace));
-  const strayNames = [
-    ...new Set([...wrongValue.map(({ name }) => name), ...stray.map(({ namespace }) => namespace ?? '')]),
-  ];
-  const mislabelled = secrets.filter((secret) => secret.labels?.[SECRET_LABEL.key] !== SECRET_LABEL.value);
-  return [
-    namespaceLabels(enabled, strayNames, wrongValue),
-    secretLabels(secrets.length, mislabelled, ofOtherTypes),
-  ];
+  const labelled = await of('/api/v1/namespaces', { labelSelector: NAMESPACE_LABEL.key });
+  const excluded = [...EXCLUDED_NAMESPACES, ...(installation ? [installation.namespace] : [])];
+  const enabled = labelled
+    .filter((namespace) => labelOf(namespace) === NAMESPACE_LABEL.value && !excluded.includes(namespace.name))
+    .map(({ name }) => name);
+  const withSecrets = new Set<string>();
+  const labels = await looked(['namespaces', 'secrets'], async () => {
+    const [secrets, ofOtherTypes] = await Promise.all([
+      of('/api/v1/secrets', { labelSelector: SECRET_LABEL.key }),
+      of('/api/v1/secrets', {
+        labelSelector: `${SECRET_LABEL.key}=${SECRET_LABEL.value}`,
+        fieldSelector: `type!=${SECRET_TYPE}`,
+      }),
+    ]);
+    for (const { namespace = '' } of secrets) withSecrets.add(namespace);
+    return [
+      namespaceLabels({ labelled, enabled, excluded, secrets }, repairs),
+      secretLabels(secrets, ofOtherTypes, repairs),
+    ];
+  });
+  // Those first that would be missed first.
+  const tried = enabled.toSorted((a, b) => Number(withSecrets.has(b)) - Number(withSecrets.has(a)));
+  return [...labels, ...(await looked(ATTEMPTED, () => attempts(cluster, tried)))];
 }
 
-function isEnabled({ name, labels: all }: Metadata): boolean {
-  return all?.[NAMESPACE_LABEL.key] === NAMESPACE_LABEL.value && !EXCLUDED_NAMESPACES.includes(name);
+function labelOf({ labels }: Metadata): string | undefined {
+  return labels?.[NAMESPACE_LABEL.key];
 }
 
 function namespaceLabels(
-  enabled: readonly Metadata[],
-  stray: readonly string[],
-  wrongValue: readonly Metadata[],
+  {
+    labelled,
+    enabled,
+    excluded,
+    secrets,
+  }: {
+    readonly labelled: readonly Metadata[];
+    readonly enabled: readonly string[];
+    readonly excluded: readonly string[];
+    readonly secrets: readonly Metadata[];
+  },
+  repairs: Repairs,
 ): Finding {
   const label = (name: string) =>
-    `kubectl label namespace ${name} ${NAMESPACE_LABEL.key}=${NAMESPACE_LABEL.value} --overwrite`;
-  const first = stray[0];
-  if (first !== undefined) {
-    if (EXCLUDED_NAMESPACES.includes(first))
-      return broken(
-        'namespaces',
-        `${first} is never served`,
-        'move its managed Secrets to another namespace',
-      );
-    const values = wrongValue.map(
-      ({ name, labels: all }) => `${name} has the value "${all?.[NAMESPACE_LABEL.key]}"`,
+    repairs.kubectl([
+      ...['label', 'namespace', name, `${NAMESPACE_LABEL.key}=${NAMESPACE_LABEL.value}`, '--overwrite'],
+    ]);
+  const lost = secrets.find(({ namespace = '' }) => excluded.includes(namespace));
+  if (lost)
+    return broken(
+      'namespaces',
+      `the Secret ${pathOf(lost)} is managed, and that namespace is never served`,
+      repairs.kubectl([
+        '--namespace',
+        lost.namespace ?? '',
+        'label',
+        'secret',
+        lost.name,
+        `${SECRET_LABEL.key}-`,
+      ]),
+      'create it in another namespace',
     );
-    const without = stray.filter((name) => !wrongValue.some((one) => one.name === name));
-    const says = [
-      ...values,
-      ...(without.length > 0 ? [`managed Secrets lie in ${told(without)}, without the label`] : []),
-    ];
-    return broken('namespaces', says.join('; '), label(first));
-  }
+  const unserved = [...new Set(secrets.flatMap(({ namespace }) => namespace ?? []))].filter(
+    (name) => !enabled.includes(name),
+  );
+  const misnamed = labelled.filter(
+    (namespace) =>
+      labelOf(namespace) !== NAMESPACE_LABEL.value &&
+      (unserved.includes(namespace.name) || !MEANT_OFF.test(labelOf(namespace) ?? '')),
+  );
+  const without = unserved.filter((name) => !misnamed.some((one) => one.name === name));
+  const first = misnamed[0]?.name ?? without[0];
+  if (first !== undefined)
+    return broken(
+      'namespaces',
+      [
+        ...(misnamed.length > 0
+          ? [
+              `the label's value is not "${NAMESPACE_LABEL.value}": ${told(misnamed.map((one) => `${one.name} has "${labelOf(one)}"`))}`,
+            ]
+          : []),
+        ...(without.length > 0 ? [`managed Secrets lie in ${told(without)}, without the label`] : []),
+      ].join('; '),
+      label(first),
+    );
   return enabled.length === 0
     ? broken('namespaces', 'none is enabled', label('NAME'))
-    : well('namespaces', `enabled: ${told(enabled.map(({ name }) => name))}`);
+    : well('namespaces', `enabled: ${told(enabled)}`);
 }
 
 function secretLabels(
-  count: number,
-  mislabelled: readonly Metadata[],
+  secrets: readonly Metadata[],
   ofOtherTypes: readonly Metadata[],
+  repairs: Repairs,
 ): Finding {
-  const path = ({ namespace, name }: Metadata) => `${namespace}/${name}`;
+  const label = ({ namespace = '', name }: Pick<Metadata, 'namespace' | 'name'>, ...what: string[]) =>
+    repairs.kubectl(['--namespace', namespace, 'label', 'secret', name, ...what]);
+  const managed = `${SECRET_LABEL.key}=${SECRET_LABEL.value}`;
   const [first] = ofOtherTypes;
   if (first)
     return broken(
       'secrets',
-      `not of type ${SECRET_TYPE}: ${told(ofOtherTypes.map(path))}`,
-      `a type cannot be changed: kubectl --namespace ${first.namespace} delete secret ${first.name}, then create it with the type`,
+      `not of type ${SECRET_TYPE}: ${told(ofOtherTypes.map(pathOf))}`,
+      label(first, `${SECRET_LABEL.key}-`),
+      'a type cannot be changed: for credentials, delete it and create it again with the type',
     );
-  const [wrong] = mislabelled;
+  const mislabelled = secrets.filter(({ labels }) => labels?.[SECRET_LABEL.key] !== SECRET_LABEL.value);
+  const [wrong] = mislabelled.filter(({ labels }) => !MEANT_OFF.test(labels?.[SECRET_LABEL.key] ?? ''));
   if (wrong)
     return broken(
       'secrets',
-      `the label's value is not "${SECRET_LABEL.value}": ${told(mislabelled.map(path))}`,
-      `kubectl --namespace ${wrong.namespace} label secret ${wrong.name} ${SECRET_LABEL.key}=${SECRET_LABEL.value} --overwrite`,
+      `the label's value is not "${SECRET_LABEL.value}": ${told(mislabelled.map(pathOf))}`,
+      label(wrong, managed, '--overwrite'),
     );
+  const count = secrets.length - mislabelled.length;
   return count === 0
     ? broken(
         'secrets',
-        'none is labelled',
-        `kubectl --namespace NAMESPACE label secret NAME ${SECRET_LABEL.key}=${SECRET_LABEL.value}; README.md shows a whole one`,
+        'none is managed',
+        label({ namespace: 'NAMESPACE', name: 'NAME' }, managed),
+        'README.md shows a whole one',
       )
     : well('secrets', `${count} managed`);
 }
 
+function pathOf({ namespace, name }: Metadata): string {
+  return `${namespace}/${name}`;
+}
+
 /** What an attempt tells of. */
-const ATTEMPTED: readonly LinkName[] = [
+const ATTEMPTED = [
   'webhook',
   'certificate',
   'injection',
@@ -276,60 +414,71 @@ const ATTEMPTED: readonly LinkName[] = [
   'entitlement',
   'aws-identity',
   'ecr',
-];
+] as const;
+type Attempted = (typeof ATTEMPTED)[number];
 
-/** Creates a labelled Secret in enabled namespaces, as a dry run: the whole chain answers, and nothing is stored. */
-async function attempts(kubernetes: Kubernetes, installation: Installation | undefined): Promise<Finding[]> {
-  const query = { labelSelector: `${NAMESPACE_LABEL.key}=${NAMESPACE_LABEL.value}` };
-  const items = await kubernetes.list('/api/v1/namespaces', {
-    query,
-    metadataOnly: 'PartialObjectMetadataList',
-  });
-  const namespaces = items
-    .map((item) => Metadata.parse(item).metadata)
-    .filter(isEnabled)
-    .map(({ name }) => name)
-    .slice(0, NAMESPACES_TRIED);
-  if (namespaces.length === 0)
-    return ATTEMPTED.map((link) => unknown(link, 'no namespace is enabled in which a Secret could be tried'));
-  const answers = await pMap(namespaces, (namespace) => attempt(kubernetes, namespace), {
-    concurrency: TRIED_AT_ONCE,
-  });
-  const refusals = answers.filter((answer) => 'said' in answer);
-  const annotated = answers.filter((answer) => 'annotations' in answer);
-  const failures = refusals.map((refusal) => refused(refusal, installation));
-  const seen = new Map(failures.map((failure) => [failure.link, failure]));
-  if (annotated.length > 0) {
-    for (const finding of injected(annotated, installation))
-      if (finding.verdict === 'broken' || !seen.has(finding.link)) seen.set(finding.link, finding);
-    // Credentials are there in some namespace: so far the chain holds.
-    const holds = annotated.some(({ annotations }) => writerOf(annotations).writer !== 'none');
-    for (const link of holds
-      ? (['webhook', 'certificate', 'entitlement', 'aws-identity', 'ecr'] as const)
-      : [])
-      if (!seen.has(link)) seen.set(link, well(link, WELL[link]));
-  }
-  // A denial of the webhook's own is an answer of the webhook.
-  const answered = failures.some(({ link }) => ['entitlement', 'aws-identity', 'ecr'].includes(link));
-  for (const link of answered ? (['webhook', 'certificate', 'injection'] as const) : [])
-    if (!seen.has(link)) seen.set(link, well(link, WELL[link]));
-  return ATTEMPTED.map((link) => seen.get(link) ?? unknown(link, 'the chain does not hold so far'));
-}
-
-const WELL = {
+const WELL: Readonly<Record<Exclude<Attempted, 'contract'>, string>> = {
   webhook: 'the API server was answered',
   certificate: 'the API server trusts it',
   injection: 'the API server asks the webhook',
   entitlement: 'every namespace that was tried has some',
   'aws-identity': 'AWS knows the webhook',
-  ecr: 'credentials would be written (dry run)',
-} as const;
+  ecr: 'new credentials would be written (dry run)',
+};
 
-type Attempt =
-  | Refusal
-  | { readonly namespace: string; readonly annotations: Readonly<Record<string, string>> };
+/** Where something was refused, in the API server's or the webhook's words. */
+interface Refusal {
+  readonly namespace: string;
+  readonly said: string;
+}
+interface Answered {
+  readonly namespace: string;
+  readonly annotations: Readonly<Record<string, string>>;
+}
 
-async function attempt(kubernetes: Kubernetes, namespace: string): Promise<Attempt> {
+/**
+ * Creates a labelled Secret in enabled namespaces, as a dry run: the whole chain answers, ECR too, and nothing is stored.
+ */
+async function attempts(cluster: Cluster, enabled: readonly string[]): Promise<Finding[]> {
+  const all = (says: string) => ATTEMPTED.map((link) => unknown(link, says));
+  if (enabled.length === 0) return all('no namespace is enabled in which a Secret could be tried');
+  // One request, and so one new token of each principal: what lies in the webhook's cache would hide that ECR is down.
+  const mark = new Date().toISOString();
+  const answers = await pMap(
+    enabled.slice(0, NAMESPACES_TRIED),
+    (namespace) => attempt(cluster.kubernetes, namespace, mark),
+    { concurrency: TRIED_AT_ONCE },
+  );
+  const answered = answers.filter((answer) => 'annotations' in answer);
+  const refusals = answers.filter((answer) => 'said' in answer);
+  const ours = refusals.filter(({ said }) => said.includes(`webhook "${WEBHOOK_NAME}"`));
+  const [elses] = refusals;
+  // Another admission controller, a quota, or what the operator may do: nothing is learned of the webhook.
+  if (elses && answered.length === 0 && ours.length === 0)
+    return all(`a Secret could not be tried in ${elses.namespace}: ${elses.said}`);
+
+  const broke = await Promise.all(ours.map((refusal) => refused(refusal, cluster)));
+  const written = injected(answered, cluster);
+  const isWritten = written.some(({ link }) => link === 'contract');
+  // A denial of the webhook's own is an answer of the webhook.
+  const isAnswered =
+    isWritten || broke.some(({ link }) => ['entitlement', 'aws-identity', 'ecr'].includes(link));
+  const holds: readonly (keyof typeof WELL)[] = [
+    ...(isAnswered ? (['webhook', 'certificate', 'injection'] as const) : []),
+    ...(isWritten || broke.some(({ link }) => link === 'ecr')
+      ? (['entitlement', 'aws-identity'] as const)
+      : []),
+    ...(isWritten ? (['ecr'] as const) : []),
+  ];
+  return [
+    ...broke,
+    ...written,
+    ...holds.map((link) => well(link, WELL[link])),
+    ...all('the chain does not hold so far'),
+  ];
+}
+
+async function attempt(kubernetes: Kubernetes, namespace: string, mark: string): Promise<Refusal | Answered> {
   try {
     const { body } = await kubernetes.post(`/api/v1/namespaces/${encodeURIComponent(namespace)}/secrets`, {
       query: { dryRun: 'All' },
@@ -338,106 +487,177 @@ async function attempt(kubernetes: Kubernetes, namespace: string): Promise<Attem
         apiVersion: 'v1',
         kind: 'Secret',
         type: SECRET_TYPE,
-        metadata: { name: 'ecr-anywhere-doctor', labels: { [SECRET_LABEL.key]: SECRET_LABEL.value } },
+        metadata: {
+          name: 'ecr-anywhere-doctor',
+          labels: { [SECRET_LABEL.key]: SECRET_LABEL.value },
+          annotations: { [ANNOTATION.requestedAt]: mark, [ANNOTATION.force]: mark },
+        },
         // CentML's webhook replaces data, and fails where there is none.
         data: { [SECRET_KEY]: Buffer.from('{"auths":{}}').toString('base64') },
       },
     });
     return { namespace, annotations: Metadata.parse(body).metadata.annotations ?? {} };
   } catch (error) {
-    // Who may not create Secrets learns nothing of the webhook.
-    if (!(error instanceof ApiError) || (error.status === 403 && !/admission webhook/.test(error.said)))
-      throw error;
-    return { namespace, said: error.said };
+    if (error instanceof ApiError) return { namespace, said: error.said };
+    throw error;
   }
 }
 
 /** Which link it is that an attempt failed at, by the words of the API server or the webhook. */
-function refused({ namespace, said }: Refusal, installation: Installation | undefined): Finding {
+async function refused({ namespace, said }: Refusal, cluster: Cluster): Promise<Finding> {
+  const { installation, repairs } = cluster;
   const says = `${namespace}: ${said}`;
-  const pods = `kubectl --namespace ${installation?.namespace ?? 'ecr-anywhere'} get pods; the webhook's log says why`;
+  const name = installation?.name ?? 'ecr-anywhere';
+  const log = repairs.kubectlOfRelease(['logs', `deployment/${name}`, '--tail=50']);
   if (/failed calling webhook/.test(said)) {
-    if (/x509: certificate signed by unknown authority|no caBundle/.test(said))
-      return broken('ca-bundle', says, restart(installation));
-    if (/x509|tls:/.test(said)) return broken('certificate', says, restart(installation));
-    return broken('webhook', says, pods);
+    if (installation && /signed by unknown authority|unable to load root certificates/.test(said))
+      return broken('ca-bundle', says, ...trustAgain(installation, repairs));
+    if (installation && /x509|tls:/.test(said))
+      return broken('certificate', says, ...newCertificate(installation, repairs));
+    return unanswered(says, name, cluster);
   }
   if (/is entitled to no registry|names none of the registries/.test(said))
     return broken(
       'entitlement',
       says,
-      'add the namespace to the chart’s value registries (docs/registries.md): helm upgrade',
+      repairs.upgrade(['--values', 'registries.yaml']),
+      `registries.yaml: the chart's value registries, all of them, with one for ${namespace} (docs/registries.md). In use within two minutes`,
+    );
+  const [, role] = /the role arn:\S+:role\/(?:\S*\/)?(\S+) cannot be assumed/.exec(said) ?? [];
+  if (role !== undefined)
+    return broken(
+      'aws-identity',
+      says,
+      repairs.aws(['iam', 'get-role', '--role-name', role, '--query', 'Role.AssumeRolePolicyDocument']),
+      'its trust policy has to let the webhook in (docs/aws-identity.md, docs/registries.md): aws iam update-assume-role-policy',
     );
   if (
-    /has no AWS identity|cannot be assumed|ExpiredToken|InvalidIdentityToken|UnrecognizedClient|InvalidClientTokenId/.test(
+    /has no AWS identity|ExpiredToken|InvalidIdentityToken|UnrecognizedClient|InvalidClientTokenId|SignatureDoesNotMatch/.test(
       said,
     )
   )
     return broken(
       'aws-identity',
       says,
-      'docs/aws-identity.md, "What goes wrong"; helm upgrade --set aws.webIdentity.roleArn=…',
+      repairs.upgrade(['--set', 'aws.webIdentity.roleArn=ROLE']),
+      'or another way of docs/aws-identity.md, which also says what goes wrong',
     );
+  if (/AccessDenied|not authorized/.test(said)) {
+    const [, principal = 'ROLE'] = /assumed-role\/([^/\s]+)\//.exec(said) ?? [];
+    const Statement = [{ Effect: 'Allow', Action: 'ecr:GetAuthorizationToken', Resource: '*' }];
+    return broken(
+      'ecr',
+      says,
+      repairs.aws([
+        ...['iam', 'put-role-policy', '--role-name', principal, '--policy-name', 'ecr-anywhere-token'],
+        ...['--policy-document', JSON.stringify({ Version: '2012-10-17', Statement })],
+      ]),
+      'docs/aws-identity.md has all that the role needs',
+    );
+  }
   if (/ECR/.test(said))
     return broken(
       'ecr',
       says,
-      /AccessDenied|not authorized/.test(said)
-        ? 'let the webhook’s role do ecr:GetAuthorizationToken (docs/aws-identity.md, "Permissions")'
-        : 'can the pods reach ECR (proxy.httpsProxy of the chart, a firewall, PrivateLink)?',
+      log,
+      'do the pods reach ECR (a firewall, PrivateLink, the chart’s proxy.httpsProxy)? Is ECR well: health.aws.amazon.com?',
     );
-  return broken('webhook', says, pods);
+  return broken('webhook', says, log);
 }
 
-/** What the annotations say of who has written them. */
-function injected(
-  answers: readonly { readonly namespace: string; readonly annotations: Readonly<Record<string, string>> }[],
-  installation: Installation | undefined,
-): Finding[] {
+const Deployment = z.object({
+  spec: z.object({ replicas: z.number().optional() }),
+  status: z.object({ readyReplicas: z.number().optional() }).optional(),
+});
+
+/** Why the webhook gives no answer, as far as its Deployment tells. */
+async function unanswered(says: string, name: string, { kubernetes, repairs }: Cluster): Promise<Finding> {
+  const { namespace } = repairs.release;
+  const path = `/apis/apps/v1/namespaces/${encodeURIComponent(namespace)}/deployments/${encodeURIComponent(name)}`;
+  const log = `${repairs.kubectlOfRelease(['logs', `deployment/${name}`])} says why it is not ready`;
+  let found: unknown;
+  try {
+    found = await kubernetes.find(path);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    return broken('webhook', says, restart(name, repairs), log);
+  }
+  if (found === undefined)
+    return broken('webhook', `${says}; there is no Deployment ${namespace}/${name}`, repairs.upgrade());
+  const { spec, status } = Deployment.parse(found);
+  if (spec.replicas === 0)
+    return broken(
+      'webhook',
+      `${says}; its Deployment has 0 replicas`,
+      repairs.kubectlOfRelease(['scale', `deployment/${name}`, '--replicas=2']),
+    );
+  const ready = status?.readyReplicas ?? 0;
+  if (ready > 0 && /deadline exceeded|timeout|no route/i.test(says))
+    return broken(
+      'webhook',
+      `${says}; ${ready} of its pods are ready`,
+      repairs.upgrade(['--set', 'webhook.port=10250']),
+      'the control plane does not reach the pods: a port that a firewall lets through, or hostNetwork=true (docs/chart-values.md)',
+    );
+  return broken('webhook', `${says}; ${ready} of its pods are ready`, restart(name, repairs), log);
+}
+
+/** What the annotations say of who has written them: `contract` where anybody has. */
+function injected(answers: readonly Answered[], { installation, repairs }: Cluster): Finding[] {
   const writers = answers.map(({ namespace, annotations }) => ({ namespace, by: writerOf(annotations) }));
   const none = writers.filter(({ by }) => by.writer === 'none').map(({ namespace }) => namespace);
+  const added = installation ? strangers(installation) : [];
   const injection =
-    none.length > 0
-      ? broken(
-          'injection',
-          `the API server does not ask the webhook about Secrets in ${told(none)}`,
-          installation ? upgrade(installation) : 'install the chart',
-        )
-      : well('injection', WELL.injection);
-  const other = writers.find(({ by }) => by.writer === 'original');
-  if (other)
+    none.length === 0
+      ? []
+      : [
+          broken(
+            'injection',
+            `the API server does not ask the webhook about Secrets in ${told(none)}${added.length > 0 ? `: ${added.toReversed().join(', ')} of its configuration is not the chart's` : ''}`,
+            installation && added.length > 0
+              ? removal(repairs, 'mutatingwebhookconfiguration', installation.name, added)
+              : repairs.upgrade(),
+          ),
+        ];
+  const original = writers.find(({ by }) => by.writer === 'original');
+  if (original)
     return [
-      injection,
+      ...injection,
       broken(
         'contract',
-        `the webhook of CentML/ecr-anywhere answers in ${other.namespace}`,
-        'uninstall its release once this chart is installed',
+        `the webhook of CentML/ecr-anywhere answers in ${original.namespace}`,
+        repairs.kubectl(['get', 'mutatingwebhookconfigurations']),
+        'find its release among them, and uninstall it',
       ),
     ];
   const spoken = writers.flatMap(({ by }) => (by.writer === 'ours' ? [by.contract] : []));
-  if (spoken.length === 0) return [injection];
+  if (spoken.length === 0) return injection;
   const [oldest, newest] = [Math.min(...spoken), Math.max(...spoken)];
   const says = `it speaks contract ${oldest < CONTRACT_VERSION ? oldest : newest}, this command line ${CONTRACT_VERSION}`;
   if (oldest < CONTRACT_VERSION)
-    return [injection, broken('contract', says, installation ? upgrade(installation) : 'helm upgrade')];
+    return [
+      ...injection,
+      broken(
+        'contract',
+        `${says}: it is older`,
+        repairs.upgrade(),
+        'from a checkout of this version, with its image (image.tag, where you have set it)',
+      ),
+    ];
   if (newest > CONTRACT_VERSION)
     return [
-      injection,
-      broken('contract', says, 'use a newer ecr-anywhere, and deploy its refresher: npx cdk deploy'),
+      ...injection,
+      broken(
+        'contract',
+        `${says}: it is newer`,
+        repairs.deploy(),
+        'from a checkout of the webhook’s version; use its ecr-anywhere, too',
+      ),
     ];
-  return [injection, well('contract', `contract ${CONTRACT_VERSION}`)];
+  return [...injection, well('contract', `contract ${CONTRACT_VERSION}`)];
 }
 
 function told(names: readonly string[]): string {
   const more = names.length - TOLD;
   return [...names.slice(0, TOLD), ...(more > 0 ? [`${more} more`] : [])].join(', ');
-}
-
-function upgrade({ release, namespace }: Installation): string {
-  return `helm upgrade ${release} webhook/chart --namespace ${namespace} --reuse-values`;
-}
-
-function restart(installation: Installation | undefined): string {
-  const { name, namespace } = installation ?? { name: 'ecr-anywhere', namespace: 'ecr-anywhere' };
-  return `kubectl --namespace ${namespace} rollout restart deployment/${name}; docs/certificates.md for the modes that are not self`;
 }

@@ -153,7 +153,7 @@ A cluster's registered kubeconfig is read by the deployed function and nowhere e
     );
 
   withKube(withOutput(withAws(program.command('doctor'))))
-    .argument('[name]', 'a cluster; without it, the one that the context is of')
+    .argument('[name]', 'a cluster; without it all of them, as far as they can be seen from AWS')
     .summary('find the first broken link between AWS and a pull')
     .description(
       'Walks the chain from your AWS session to the credentials in a Secret, names the first broken link, what that means, and what repairs it. Looks into the cluster as you; changes nothing.',

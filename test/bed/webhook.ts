@@ -132,9 +132,9 @@ export async function refresherToken(cluster: ControlPlane, duration: string): P
 }
 
 /** The address of the chart's Service. */
-export async function serviceAddress(cluster: ControlPlane): Promise<string> {
+export async function serviceAddress(cluster: ControlPlane, name = RELEASE): Promise<string> {
   const { stdout } = await cluster.kubectl([
-    ...['get', 'service', RELEASE, '--namespace', NAMESPACE, '-o', 'jsonpath={.spec.clusterIP}'],
+    ...['get', 'service', name, '--namespace', NAMESPACE, '-o', 'jsonpath={.spec.clusterIP}'],
   ]);
   return stdout;
 }
