@@ -15,6 +15,7 @@ import { CliError, EXIT } from './errors.ts';
 import type { Identity } from './identity.ts';
 import type { RegisteredUser } from './kubeconfig.ts';
 import { ApiError, type Kubernetes } from './kubernetes.ts';
+import type { Repairs } from './repairs.ts';
 
 /** A week, unless the chart allows less. */
 const TOKEN_SECONDS = 604_800;
@@ -68,12 +69,16 @@ export async function planToken(
   kubernetes: Kubernetes,
   installation: Installation,
   seconds: number | undefined,
+  repairs: Repairs,
 ): Promise<TokenPlan> {
-  const { namespace, release, refresher } = installation;
+  const { namespace, refresher } = installation;
   const account = await kubernetes.find(`/api/v1/namespaces/${namespace}/serviceaccounts/${refresher}`);
-  const upgrade = `helm upgrade ${release} webhook/chart --namespace ${namespace} --reuse-values`;
   if (!account)
-    throw new CliError(EXIT.notFound, `there is no ServiceAccount ${namespace}/${refresher}`, upgrade);
+    throw new CliError(
+      EXIT.notFound,
+      `there is no ServiceAccount ${namespace}/${refresher}`,
+      repairs.upgrade(),
+    );
   const { labels = {}, annotations = {} } = ServiceAccount.parse(account).metadata;
   const allowed = Number(annotations[TOKEN_MAX_SECONDS] ?? TOKEN_SECONDS);
   const wanted = Math.round(seconds ?? Math.min(allowed, TOKEN_SECONDS));
@@ -81,7 +86,7 @@ export async function planToken(
     throw new CliError(
       EXIT.usage,
       `a token of ${wanted / 3600} h could not be renewed: the chart allows ${allowed / 3600} h`,
-      `--duration ${allowed / 3600}; or ${upgrade} --set refresher.token.maxSeconds=${wanted}`,
+      `--duration ${allowed / 3600}; or ${repairs.upgrade(['--set', `refresher.token.maxSeconds=${wanted}`])}`,
     );
   if (wanted < MIN_TOKEN_SECONDS)
     throw new CliError(

@@ -15,6 +15,7 @@ import { CliError, EXIT } from './errors.ts';
 import type { RegisteredUser } from './kubeconfig.ts';
 import type { Server } from './kubernetes.ts';
 import { type Undo, wasRefused } from './registration.ts';
+import type { Repairs } from './repairs.ts';
 
 export interface EksTarget {
   readonly name: string;
@@ -45,7 +46,9 @@ export async function admitToEks(
   principalArn: string,
   dryRun: boolean,
   onAttempt: (undo: Undo) => void,
+  repairs: Repairs,
 ): Promise<EksRegistration> {
+  const command = (...args: string[]) => repairs.aws(['eks', ...args], region);
   const eksOf = (operator: Aws) => new EKSClient(clientConfig({ ...operator.options, region }));
   const eks = eksOf(aws);
   const entry = { clusterName: name, principalArn };
@@ -57,7 +60,7 @@ export async function admitToEks(
           throw new CliError(
             EXIT.notFound,
             `there is no EKS cluster ${name} in ${region}`,
-            `aws eks list-clusters --region ${region}; then --eks NAME`,
+            `${command('list-clusters')}; then --eks NAME`,
           );
         throw error;
       });
@@ -65,21 +68,24 @@ export async function admitToEks(
   });
   const registration = {
     user: eksUser({ name, region }),
-    server: { ...serverOf(cluster, name, region), ...(proxyUrl !== undefined && { proxyUrl }) },
+    server: {
+      ...serverOf(cluster, name, command('wait', 'cluster-active', '--name', name)),
+      ...(proxyUrl !== undefined && { proxyUrl }),
+    },
   };
-  const of = `--region ${region} --name ${name}`;
+  const update = (...args: string[]) => command('update-cluster-config', '--name', name, ...args);
   if (cluster.resourcesVpcConfig?.endpointPublicAccess === false && proxyUrl === undefined)
     throw new CliError(
       EXIT.conflict,
       `the EKS cluster ${name} has a private endpoint only, which the function does not reach`,
-      `aws eks update-cluster-config ${of} --resources-vpc-config endpointPublicAccess=true; or a context with a proxy-url that AWS reaches`,
+      `${update('--resources-vpc-config', 'endpointPublicAccess=true')}; or a context with a proxy-url that AWS reaches`,
     );
   const { authenticationMode } = cluster.accessConfig ?? {};
   if (authenticationMode === 'CONFIG_MAP')
     throw new CliError(
       EXIT.conflict,
       `the EKS cluster ${name} knows no access entries`,
-      `aws eks update-cluster-config ${of} --access-config authenticationMode=API_AND_CONFIG_MAP`,
+      update('--access-config', 'authenticationMode=API_AND_CONFIG_MAP'),
     );
   const present = await aws.ask(`looking for the access entry in ${name}`, (abortSignal) => {
     return eks
@@ -93,8 +99,7 @@ export async function admitToEks(
   const groups = present?.kubernetesGroups ?? [];
   if (groups.includes(REFRESHER_GROUP)) return { ...registration, entry: 'unchanged', groups };
   const kubernetesGroups = [...groups, REFRESHER_GROUP];
-  const byHand = (command: string, more = '') =>
-    `aws eks ${command}-access-entry --region ${region} --cluster-name ${name} --principal-arn ${principalArn}${more}`;
+  const ofEntry = ['--cluster-name', name, '--principal-arn', principalArn];
   // Also where somebody else has made an entry meanwhile: that one is theirs. A request of ours that is repeated is known
   // by its token, and no conflict.
   let isRefused = false;
@@ -105,7 +110,10 @@ export async function admitToEks(
   if (present) {
     if (!dryRun) {
       onAttempt({
-        byHand: byHand('update', ` --kubernetes-groups ${groups.join(' ') || "'[]'"}`),
+        byHand: command(
+          ...['update-access-entry', ...ofEntry],
+          ...['--kubernetes-groups', ...(groups.length > 0 ? groups : ['[]'])],
+        ),
         async run(operator) {
           if (!isRefused) await takeGroupAway(operator, eksOf(operator), entry);
         },
@@ -120,7 +128,7 @@ export async function admitToEks(
   }
   if (!dryRun) {
     onAttempt({
-      byHand: byHand('delete'),
+      byHand: command('delete-access-entry', ...ofEntry),
       async run(operator) {
         if (!isRefused) await deleteEntry(operator, eksOf(operator), entry);
       },
@@ -155,14 +163,10 @@ async function deleteEntry(aws: Aws, eks: EKSClient, entry: EntryId): Promise<vo
   );
 }
 
-function serverOf({ endpoint, certificateAuthority, status }: Cluster, name: string, region: string): Server {
+function serverOf({ endpoint, certificateAuthority, status }: Cluster, name: string, hint: string): Server {
   const { data } = certificateAuthority ?? {};
   if (!endpoint || !data)
-    throw new CliError(
-      EXIT.conflict,
-      `the EKS cluster ${name} has no endpoint: it is ${status}`,
-      `aws eks wait cluster-active --region ${region} --name ${name}`,
-    );
+    throw new CliError(EXIT.conflict, `the EKS cluster ${name} has no endpoint: it is ${status}`, hint);
   return { url: endpoint, ca: Buffer.from(data, 'base64').toString() };
 }
 

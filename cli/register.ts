@@ -45,6 +45,7 @@ import {
   replaceRegistration,
   type Undo,
 } from './registration.ts';
+import { Repairs } from './repairs.ts';
 
 export interface RegisterOptions extends AwsOptions, KubeOptions, IoOptions {
   readonly server?: string;
@@ -119,13 +120,17 @@ async function attempt(
     clusterUidOf(kubernetes),
   );
   const others = await io.step('the registered clusters', () => refresher.status());
-  const isReplaced = checkFree(name, uid, others, options.replace === true);
-  const installation = await io.step('what the chart has installed', () => checkInstallation(kubernetes));
+  const isReplaced = checkFree(name, uid, others, options);
+  const installation = await io.step('what the chart has installed', () =>
+    checkInstallation(kubernetes, options),
+  );
+  const { context } = kubernetes;
+  const repairs = new Repairs(options, { context, release: installation, roleArn: stack.roleArn });
 
   const target = options.eks === undefined ? undefined : await eksTarget(options, kubernetes, aws);
   const isDry = options.dryRun === true;
   const obtained = await io.step('a credential', () =>
-    obtain({ name, options, aws, kubernetes, installation, target, isDry, onAttempt, stack }),
+    obtain({ name, options, aws, kubernetes, installation, target, isDry, onAttempt, stack, repairs }),
   );
   const { credential, server, identity, expected, note } = obtained;
   if (note !== undefined) io.note(note);
@@ -164,7 +169,7 @@ async function attempt(
   );
   const patience = options.keyless ? options.wait * 1000 : target ? KNOWN_WITHIN_MS : 0;
   const outcome = isReplaced ? `${name} keeps the credential that it had` : `${name} is not registered`;
-  const hintOf = hints(target, obtained);
+  const hintOf = hints(target, obtained, repairs);
   const who = await io.step('trying it from AWS', (say) =>
     prove({ name, refresher, uid, outcome, hintOf, signal }, patience, say),
   );
@@ -216,8 +221,10 @@ function checkFree(
   name: string,
   uid: string,
   known: Awaited<ReturnType<Refresher['status']>>,
-  replace: boolean,
+  options: RegisterOptions,
 ): boolean {
+  const { replace = false } = options;
+  const repairs = new Repairs(options, {});
   const registered = known.filter(({ source }) => source === 'registered');
   const same = registered.find((cluster) => cluster.name === name);
   if (same && !replace) throw alreadyRegistered(name);
@@ -231,7 +238,7 @@ function checkFree(
     throw new CliError(
       EXIT.conflict,
       `${name} is another cluster than the one of this context`,
-      `is --context right? If the cluster was made anew: ecr-anywhere unregister ${name}, then register`,
+      `is --context right? If the cluster was made anew: ${repairs.own(['unregister', name, '--keep-token'])}, then register it again`,
     );
   // They would share the Secret that their tokens are bound to: ending one would end the other.
   const twin = registered.find((cluster) => cluster.name !== name && cluster.clusterUid === uid);
@@ -239,27 +246,35 @@ function checkFree(
     throw new CliError(
       EXIT.conflict,
       `this cluster is registered already, as ${twin.name}`,
-      `ecr-anywhere unregister ${twin.name}, then register it as ${name}`,
+      `${repairs.own(['unregister', twin.name])}, then register it as ${name}`,
     );
   return same !== undefined;
 }
 
-async function checkInstallation(kubernetes: Kubernetes): Promise<Installation> {
-  const { installation, originals } = await findInstallation(kubernetes);
+async function checkInstallation(kubernetes: Kubernetes, options: RegisterOptions): Promise<Installation> {
+  const { installation, originals, release } = await findInstallation(kubernetes);
+  const repairs = new Repairs(options, { context: kubernetes.context, release });
+  if (!installation && release)
+    throw new CliError(
+      EXIT.notFound,
+      `the chart’s MutatingWebhookConfiguration is gone (release ${release.release} in the namespace ${release.namespace})`,
+      repairs.upgrade(),
+    );
   if (!installation)
     throw new CliError(
       EXIT.notFound,
       originals.length > 0
         ? `the chart is not installed in this cluster; CentML/ecr-anywhere is (${originals.join(', ')})`
         : 'the chart is not installed in this cluster',
-      'helm install ecr-anywhere webhook/chart --namespace ecr-anywhere --create-namespace --wait --atomic … (README.md)',
+      // Helm would take another release of this name for the same.
+      repairs.install(originals.includes('ecr-anywhere') ? 'ecr-anywhere-keeper' : 'ecr-anywhere'),
     );
   const broken = await brokenFence(kubernetes, installation);
   if (broken.length > 0)
     throw new CliError(
       EXIT.conflict,
       `the fence around the refresher is not in force: ${broken.join('; ')}`,
-      `helm upgrade brings it back (release in the namespace ${installation.namespace})`,
+      `${repairs.own(['doctor'], true)} names what repairs each`,
     );
   return installation;
 }
@@ -274,6 +289,7 @@ interface Obtaining {
   readonly isDry: boolean;
   readonly onAttempt: (undo: Undo) => void;
   readonly stack: Awaited<ReturnType<Aws['stack']>>;
+  readonly repairs: Repairs;
 }
 
 interface Obtained {
@@ -291,15 +307,25 @@ interface Obtained {
 }
 
 async function obtain(given: Obtaining): Promise<Obtained> {
-  const { name, options, aws, kubernetes, installation, target, isDry, onAttempt, stack } = given;
+  const { name, options, aws, kubernetes, installation, target, isDry, onAttempt, stack, repairs } = given;
   if (target) {
-    const { user, server, entry, groups } = await admitToEks(aws, target, stack.roleArn, isDry, onAttempt);
+    const { user, server, entry, groups } = await admitToEks(
+      aws,
+      target,
+      stack.roleArn,
+      isDry,
+      onAttempt,
+      repairs,
+    );
     return {
       credential: { user, isRenewed: false },
       server,
       expected: { username: stack.roleArn, groups: [...groups, 'system:authenticated'] },
       more: { accessEntry: entry },
-      whenUnknown: `aws eks describe-access-entry --region ${target.region} --cluster-name ${target.name} --principal-arn ${stack.roleArn}`,
+      whenUnknown: repairs.aws(
+        ['eks', 'describe-access-entry', '--cluster-name', target.name, '--principal-arn', stack.roleArn],
+        target.region,
+      ),
     };
   }
   const server = await serverFor(options, kubernetes);
@@ -314,7 +340,7 @@ async function obtain(given: Obtaining): Promise<Obtained> {
       whenUnknown: `${command} prints what its kube-apiserver needs; then register it again, with --wait 120`,
     };
   }
-  const whenUnknown = `does the address lead to this cluster? kubectl --context ${kubernetes.context} cluster-info`;
+  const whenUnknown = `does the address lead to this cluster? ${repairs.kubectl(['cluster-info'])}`;
   /** By the server that the operator knows to be this cluster's. */
   const whoWith = async (user: RegisteredUser) =>
     whoIs(Kubernetes.of(kubeconfigOf(name, await kubernetes.server(), user), kubernetes.signal));
@@ -333,7 +359,7 @@ async function obtain(given: Obtaining): Promise<Obtained> {
   }
   const expected = serviceAccountIdentity(installation);
   const seconds = options.duration === undefined ? undefined : options.duration * 3600;
-  const plan = await planToken(kubernetes, installation, seconds);
+  const plan = await planToken(kubernetes, installation, seconds, repairs);
   // Nothing is made in a dry run, so the token is one in name only.
   if (isDry)
     return { credential: { user: { token: 'dry-run' }, isRenewed: true }, server, expected, whenUnknown };
@@ -373,18 +399,25 @@ async function eksTarget({ eks }: RegisterOptions, kubernetes: Kubernetes, aws: 
 type HintOf = (reason: string) => string;
 
 /** The way out, by what the refresher says. */
-function hints(target: EksTarget | undefined, { whenUnknown }: Obtained): HintOf {
+function hints(target: EksTarget | undefined, { whenUnknown, more }: Obtained, repairs: Repairs): HintOf {
   return (reason) => {
     if (/CDK setting/.test(reason))
-      return 'deploy it with that setting, beside those that it has: npx cdk deploy -c KEY=VALUE (docs/operations.md)';
+      return `deploy it with that setting, beside those that it has: ${repairs.deploy(
+        more?.authenticationConfig === undefined
+          ? { eksRegions: target?.region ?? 'REGIONS' }
+          : { keyless: 'true' },
+      )}`;
     if (/HTTP 401/.test(reason)) return whenUnknown;
     if (/HTTP \d|STS gives/.test(reason)) return 'docs/operations.md says what a registered cluster needs';
     if (/^proxy-url/.test(reason))
       return 'the context’s proxy-url is for this machine: take a context without it; or --server https://…, which leaves it out';
     if (/certificate|altnames|_CERT_/i.test(reason))
-      return 'the certificate at that address must be of the context’s certificate-authority-data: kubectl config view --minify --raw';
+      return `the certificate at that address must be of the context’s certificate-authority-data: ${repairs.kubectl(['config', 'view', '--minify', '--raw'])}`;
     if (target !== undefined)
-      return `who may reach it: aws eks describe-cluster --region ${target.region} --name ${target.name} --query cluster.resourcesVpcConfig`;
+      return `who may reach it: ${repairs.aws(
+        ['eks', 'describe-cluster', '--name', target.name, '--query', 'cluster.resourcesVpcConfig'],
+        target.region,
+      )}`;
     return '--server https://… names the address by which AWS reaches the cluster';
   };
 }

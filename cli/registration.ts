@@ -16,6 +16,7 @@ import { TAG } from '../contract/names.ts';
 import { CLUSTERS_PREFIX } from '../functions/refresher/settings.ts';
 import type { Aws } from './aws.ts';
 import { CliError, EXIT } from './errors.ts';
+import { Repairs } from './repairs.ts';
 
 const CURRENT = 'AWSCURRENT';
 const PREVIOUS = 'AWSPREVIOUS';
@@ -66,7 +67,7 @@ export async function createRegistration(
   });
   let isRefused = false;
   onAttempt({
-    byHand: `ecr-anywhere unregister ${name} --keep-token`,
+    byHand: new Repairs(aws.options, {}).own(['unregister', name, '--keep-token']),
     async run(operator) {
       if (isRefused) return;
       const { versions } = await describe(operator, id);
@@ -119,7 +120,10 @@ export async function replaceRegistration(
   let isRefused = false;
   onAttempt({
     get byHand() {
-      return `aws secretsmanager update-secret-version-stage --secret-id ${id} --version-stage ${CURRENT} --remove-from-version-id ${version} --move-to-version-id ${before.current}`;
+      return new Repairs(aws.options, {}).aws([
+        ...['secretsmanager', 'update-secret-version-stage', '--secret-id', id, '--version-stage', CURRENT],
+        ...['--remove-from-version-id', version, '--move-to-version-id', before.current ?? ''],
+      ]);
     },
     async run(operator) {
       if (!isRefused) await putBack(operator, id, version, before);

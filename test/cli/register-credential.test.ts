@@ -3,7 +3,7 @@
 import { mkdtemp, writeFile } from 'node:fs/promises';
 import { createServer as createHttpServer } from 'node:http';
 import { connect, createServer, type Socket } from 'node:net';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import {
   DescribeSecretCommand,
   GetSecretValueCommand,
@@ -14,8 +14,9 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
 import { TAG } from '../../contract/names.ts';
 import { CLUSTERS_PREFIX } from '../../functions/refresher/settings.ts';
-import { type ControlPlane, startControlPlane } from '../bed/control-plane.ts';
+import { type ControlPlane, runCommand, startControlPlane } from '../bed/control-plane.ts';
 import { helm } from '../bed/helm.ts';
+import { tools } from '../bed/toolchain.ts';
 import { Bed } from '../bed/up.ts';
 import { refresherToken } from '../bed/webhook.ts';
 import { type CommandLine, type Ended, startCommandLine } from './command-line.ts';
@@ -207,7 +208,7 @@ describe('a token of the chart’s ServiceAccount', () => {
   test.each([
     {
       hours: '169',
-      says: /a token of 169 h could not be renewed: the chart allows 168 h\n {2}→ --duration 168; or helm upgrade ecr-anywhere webhook\/chart --namespace ecr-anywhere --reuse-values --set refresher\.token\.maxSeconds=608400\n$/,
+      says: /a token of 169 h could not be renewed: the chart allows 168 h\n {2}→ --duration 168; or helm upgrade ecr-anywhere webhook\/chart --namespace ecr-anywhere --reset-then-reuse-values --set refresher\.token\.maxSeconds=608400 --kubeconfig \S+ --kube-context bed\n$/,
     },
     { hours: '0.1', says: /no token that lives less than ten minutes/ },
     { hours: '0', says: /"0" is no number of hours/ },
@@ -468,7 +469,7 @@ describe('what the chart has installed', () => {
       await expectRefusal(
         register('beta', beta),
         6,
-        /the fence around the refresher is not in force: ValidatingAdmissionPolicyBinding ecr-anywhere-refresher-update is not there; ValidatingAdmissionPolicy ecr-anywhere-refresher-token is not there\n/,
+        /the fence around the refresher is not in force: ValidatingAdmissionPolicyBinding ecr-anywhere-refresher-update is not there; ValidatingAdmissionPolicy ecr-anywhere-refresher-token is not there\n {2}→ ecr-anywhere doctor --kubeconfig \S+ --context bed names what repairs each\n$/,
       );
     } finally {
       await bed.cluster('beta').webhook.upgrade({});
@@ -476,18 +477,26 @@ describe('what the chart has installed', () => {
     await registered('beta', beta);
   });
 
-  test('no ServiceAccount', async () => {
-    await beta.kubectl(['delete', 'serviceaccount', 'ecr-anywhere-refresher', '--namespace', 'ecr-anywhere']);
-    try {
-      for (const more of [[], ['--dry-run']])
-        await expectRefusal(
-          register('beta', beta, ...more),
-          5,
-          /there is no ServiceAccount ecr-anywhere\/ecr-anywhere-refresher\n {2}→ helm upgrade ecr-anywhere/,
-        );
-    } finally {
-      await bed.cluster('beta').webhook.upgrade({});
-    }
+  test.each([
+    {
+      what: ['serviceaccount', 'ecr-anywhere-refresher', '--namespace', 'ecr-anywhere'],
+      says: /there is no ServiceAccount ecr-anywhere\/ecr-anywhere-refresher\n/,
+    },
+    {
+      what: ['mutatingwebhookconfiguration', 'ecr-anywhere'],
+      says: /the chart’s MutatingWebhookConfiguration is gone \(release ecr-anywhere in the namespace ecr-anywhere\)\n/,
+    },
+  ])('no $what.0: the command that is named brings it back', async ({ what, says }) => {
+    await beta.kubectl(['delete', ...what]);
+    await expectRefusal(register('beta', beta, '--dry-run'), 5, says);
+    const refused = register('beta', beta);
+    await expectRefusal(refused, 5, says);
+    const [, command = ''] = /→ (helm upgrade .*)\n$/.exec((await refused).stderr) ?? [];
+    // As it would be pasted, in the checkout.
+    const root = join(import.meta.dirname, '../..');
+    const env = { PATH: `${dirname(tools().helm)}:/usr/bin:/bin`, HOME: beta.dir };
+    expect(await runCommand('sh', ['-c', `cd ${root} && ${command}`], env)).toMatchObject({ code: 0 });
+    await registered('beta', beta);
   });
 });
 

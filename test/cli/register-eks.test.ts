@@ -257,7 +257,7 @@ describe('fails, and the entry is as it was', () => {
     await expectFailure(
       register(),
       6,
-      /the EKS cluster prod knows no access entries\n {2}→ aws eks update-cluster-config --region eu-central-1 --name prod --access-config authenticationMode=API_AND_CONFIG_MAP\n$/,
+      /the EKS cluster prod knows no access entries\n {2}→ aws eks update-cluster-config --name prod --access-config authenticationMode=API_AND_CONFIG_MAP --region eu-central-1\n$/,
     );
     expect(eks.changes).toEqual([]);
   });
@@ -276,7 +276,7 @@ describe('fails, and the entry is as it was', () => {
     await expectFailure(
       register(),
       6,
-      /the EKS cluster prod has a private endpoint only, which the function does not reach\n {2}→ aws eks update-cluster-config --region eu-central-1 --name prod --resources-vpc-config endpointPublicAccess=true; or a context with a proxy-url/,
+      /the EKS cluster prod has a private endpoint only, which the function does not reach\n {2}→ aws eks update-cluster-config --name prod --resources-vpc-config endpointPublicAccess=true --region eu-central-1; or a context with a proxy-url/,
     );
     expect(eks.changes).toEqual([]);
   });
@@ -298,7 +298,7 @@ describe('fails, and the entry is as it was', () => {
     await expectFailure(
       register([], await updateKubeconfig(ELSEWHERE)),
       1,
-      /the refresher cannot use it, so eks-prod is not registered: EKS cluster prod in us-east-1: .*CDK setting eksRegions\n {2}→ deploy it with that setting/,
+      /the refresher cannot use it, so eks-prod is not registered: EKS cluster prod in us-east-1: .*CDK setting eksRegions\n {2}→ deploy it with that setting, beside those that it has: npx cdk deploy -c eksRegions=us-east-1\n$/,
     );
     expect(eks.changes).toEqual(['CreateAccessEntry', 'DeleteAccessEntry']);
   });
@@ -380,7 +380,7 @@ describe('fails, and the entry is as it was', () => {
     expect(code).toBe(1);
     expect(stderr).toMatch(
       new RegExp(
-        `^ecr-anywhere: what was begun could not be taken back: deleting the access entry: AWS does not allow it: .*\n  → aws eks delete-access-entry --region eu-central-1 --cluster-name prod --principal-arn ${role}\necr-anywhere: the refresher cannot use it`,
+        `^ecr-anywhere: what was begun could not be taken back: deleting the access entry: AWS does not allow it: .*\n  → aws eks delete-access-entry --cluster-name prod --principal-arn ${role} --region eu-central-1\necr-anywhere: the refresher cannot use it`,
       ),
     );
     expect(await stored()).toEqual([]);

@@ -216,7 +216,8 @@ describe('help', () => {
     }
     for (const argument of command.registeredArguments) {
       expect(argument.description, argument.name()).toMatch(/\S/);
-      expect(stdout).toContain(argument.description);
+      // It is wrapped.
+      expect(stdout.replaceAll(/\s+/g, ' ')).toContain(argument.description);
     }
     expect(stdout.split('\n').every((line) => line.length <= 200)).toBe(true);
   });
