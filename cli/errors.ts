@@ -140,7 +140,7 @@ export function explain(error: unknown, what?: string): CliError {
   return fail(
     EXIT.failed,
     said,
-    error instanceof Error && '$metadata' in error
+    chain(error).some((one) => '$metadata' in one)
       ? 'AWS says so: try again, and look at health.aws.amazon.com if it stays'
       : 'that was not foreseen: please report it, with the command',
   );
@@ -173,7 +173,7 @@ const CREDENTIALS: readonly (readonly [RegExp, string])[] = [
   ],
   [/(\b(?:bearer|basic)\s+)(?=[\w.~+/=-]*[\d=])[\w.~+/=-]{8,}/gi, '$1…'],
   [
-    /(\b(?:x-amz-security-token|(?:aws_?)?(?:secret_?access_?key|session_?token)|client-key-data|password|token)["']?\s*[:=]\s*["']?)[^\s"',;&}]{8,}/gi,
+    /(\b(?:x-amz-security-token|(?:aws_?)?(?:secret_?access_?key|session_?token)|client-key-data|password|token)["']?\s*[:=]\s*["']?)(?=[^\s"',;&}]*\d)[^\s"',;&}]{8,}/gi,
     '$1…',
   ],
   [/-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)/gs, '…'],

@@ -163,8 +163,10 @@ async function putBack(operator: Aws, id: string, version: string, before: Descr
     );
   };
   if (now.current === version && before.current !== undefined) await move(CURRENT, before.current);
-  // Secrets Manager gives this label to whatever has been current.
-  if ((await describe(operator, id)).previous === version) await move(PREVIOUS, before.previous);
+  // Secrets Manager gives this label to whatever has been current, and may have dropped the version that had it before.
+  const after = await describe(operator, id);
+  if (after.previous === version)
+    await move(PREVIOUS, after.versions.has(before.previous ?? '') ? before.previous : undefined);
   if (now.tags.has(TAG.clusterUid) && !before.tags.has(TAG.clusterUid))
     await untag(operator, id, TAG.clusterUid);
 }

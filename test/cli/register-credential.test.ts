@@ -619,6 +619,19 @@ describe('a name, and a cluster, that are registered already', () => {
     ]);
   });
 
+  test('and where a version before it was, which Secrets Manager drops meanwhile', async () => {
+    const kubeconfig = alpha.kubeconfigForToken(await refresherToken(alpha, '24h'));
+    for (const comment of ['# first', '# second'])
+      await bed.deployment.registerCluster('alpha', `${kubeconfig}${comment}\n`);
+    const address = `https://127.0.0.1:${await freePort()}`;
+    const { stderr } = await register('alpha', alpha, '--replace', '--server', address);
+    expect(stderr).not.toContain('could not be taken back');
+    expect(await textOf('alpha')).toContain('# second');
+    const { VersionIdsToStages = {} } = await describeSecret('alpha');
+    // Nothing leads to what was refused.
+    expect(Object.values(VersionIdsToStages).flat()).toEqual(['AWSCURRENT']);
+  });
+
   test('a paused one can be given another, and stays paused', async () => {
     await registered('alpha', alpha);
     expect((await cli.run(['pause', 'alpha'])).code).toBe(0);
