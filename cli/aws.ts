@@ -7,7 +7,8 @@ import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import { GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts';
 import { NodeHttpHandler } from '@smithy/node-http-handler';
 import { DEFAULT_STAGE } from '../contract/keyless.ts';
-import { CliError, EXIT, explain, Interrupted, keepSecret } from './errors.ts';
+import { CliError, EXIT, explain, Interrupted } from './errors.ts';
+import { keepSecret } from './redaction.ts';
 
 export interface AwsOptions {
   readonly profile?: string;

@@ -1,4 +1,5 @@
 // Why a command could not do what it was asked: a sentence, the way out, and an exit code that scripts can tell apart.
+import { withoutCredentials } from './redaction.ts';
 
 /** Exit codes. 0: done, and all is well. */
 export const EXIT = {
@@ -160,52 +161,6 @@ function chain(error: unknown): Error[] {
 function networkCode(error: unknown): string | undefined {
   const codes = chain(error).map((one) => (one as NodeJS.ErrnoException).code);
   return codes.find((code) => typeof code === 'string' && NETWORK_CODES.test(code));
-}
-
-/** What credentials look like, and what stands in their place: others' words may repeat what they were sent. */
-const CREDENTIALS: readonly (readonly [RegExp, string])[] = [
-  // In a URL, a user's password, or a token in its place.
-  [/(\b[a-z][a-z\d+.-]*:\/\/)[^\s/?#@"']+@/gi, '$1…@'],
-  [/(\bX-Amz-(?:Signature|Credential|Security-Token)=)[^\s&"']+/gi, '$1…'],
-  [
-    /(\b(?:proxy-)?authorization["']?\s*[:=]\s*["']?)(?:(?:bearer|basic|negotiate|digest)\s+)?[^\s"',;}]+/gi,
-    '$1…',
-  ],
-  [/(\b(?:bearer|basic)\s+)(?=[\w.~+/=-]*[\d=])[\w.~+/=-]{8,}/gi, '$1…'],
-  [
-    /(\b(?:x-amz-security-token|(?:aws_?)?(?:secret_?access_?key|session_?token)|client-key-data|password|token)["']?\s*[:=]\s*["']?)(?=[^\s"',;&}]*\d)[^\s"',;&}]{8,}/gi,
-    '$1…',
-  ],
-  [/-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)/gs, '…'],
-  [/\beyJ[\w-]{8,}\.[\w-]*\.?[\w-]*/g, '…'],
-  [/\bk8s-aws-v1\.[\w-]+/g, '…'],
-  // A secret access key of AWS, and base64 as long as a session's token; files and names have other characters, too.
-  [/(?<![\w/+=.:-])(?=[\w/+]*\d)(?=[\w/+]*[A-Z])(?=[\w/+]*[a-z])[A-Za-z\d/+]{40}(?![\w/+=.-])/g, '…'],
-  [/(?<![\w/+=.:-])[A-Za-z\d/+]{100,}=*/g, '…'],
-  // Whatever is longer than any name or identifier of a cluster, an account, a request; but for those that
-  // CloudFormation makes: of the stack, the construct and at random.
-  [
-    /(?<![\w/+=.:-])(?=[\w+=-]*\d)(?=[\w+=-]*[A-Za-z])(?![\w-]*-[\w-]*-[\w-]*-)(?!\w+-\w+-\w{12,13}(?![\w+/=-]))[\w+=-]{40,}/g,
-    '…',
-  ],
-];
-
-/** The values of this process that nobody else is to see. */
-const secrets = new Set<string>();
-
-/** Has a value never be shown. @param value shorter ones than eight characters are in too many words */
-export function keepSecret(value: string | undefined): void {
-  if (value === undefined || value.length < 8) return;
-  for (const form of [value, encodeURIComponent(value), JSON.stringify(value).slice(1, -1)])
-    secrets.add(form);
-}
-
-/** A text with the credentials of this process, and all that looks like one, taken out. */
-export function withoutCredentials(text: string): string {
-  let clean = text;
-  for (const secret of secrets) clean = clean.replaceAll(secret, '…');
-  for (const [pattern, instead] of CREDENTIALS) clean = clean.replaceAll(pattern, instead);
-  return clean;
 }
 
 /** In one line, and not for ever: others' words may be anything. */

@@ -2,7 +2,7 @@
 // looks at a terminal, and neither where the output goes into a file or a pipe.
 import { styleText } from 'node:util';
 import ora from 'ora';
-import { withoutCredentials } from './errors.ts';
+import { withoutCredentials } from './redaction.ts';
 
 export type Format = 'text' | 'json';
 type Style = Parameters<typeof styleText>[0];

@@ -10,7 +10,8 @@ import { KubeConfig } from '@kubernetes/client-node';
 import { z } from 'zod';
 import { readExec } from '../functions/refresher/exec.ts';
 import { unlessAborted } from '../functions/refresher/signals.ts';
-import { CliError, EXIT, explain, keepSecret, line } from './errors.ts';
+import { CliError, EXIT, explain, line } from './errors.ts';
+import { keepSecret } from './redaction.ts';
 
 export interface KubeOptions {
   readonly kubeconfig?: string;

@@ -1,6 +1,6 @@
 // What of a failure's words people see: no credential, and every name and path, since a command that is named is pasted.
 import { expect, test } from 'vitest';
-import { withoutCredentials } from '../../cli/errors.ts';
+import { withoutCredentials } from '../../cli/redaction.ts';
 
 test.each([
   'the function EcrAnywhere-RefresherFunctionRefresher0C5F3A3B-kM8aBcDeFgHi failed: no reason',
