@@ -10,7 +10,7 @@ import { CliError, EXIT, type ExitCode } from './errors.ts';
 import type { GetTokenOptions } from './get-token.ts';
 import { createIo, type Format, type Io, type IoOptions } from './io.ts';
 import type { KubeOptions } from './kubernetes.ts';
-import type { RegisterOptions } from './register.ts';
+import type { RegisterOptions } from './register/register.ts';
 import type { StatusOptions } from './status.ts';
 
 type Common = AwsOptions & IoOptions;
@@ -99,7 +99,7 @@ A cluster's registered kubeconfig is read by the deployed function and nowhere e
     .option('--replace', 'the cluster is registered already: give it another credential')
     .option('--dry-run', 'check everything, and store nothing')
     .action((name, options: RegisterOptions) =>
-      run(options, async (io) => (await import('./register.ts')).register(name, options, io)),
+      run(options, async (io) => (await import('./register/register.ts')).register(name, options, io)),
     );
 
   withOutput(withAws(program.command('unregister')))
@@ -159,7 +159,7 @@ A cluster's registered kubeconfig is read by the deployed function and nowhere e
       'Walks the chain from your AWS session to the credentials in a Secret, names the first broken link, what that means, and what repairs it. Looks into the cluster as you; changes nothing.',
     )
     .action((name: string | undefined, options: Common & KubeOptions) =>
-      run(options, async (io) => (await import('./doctor.ts')).doctor(name, options, io)),
+      run(options, async (io) => (await import('./doctor/doctor.ts')).doctor(name, options, io)),
     );
 
   program

@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'vitest';
-import type { Finding, LinkName } from '../../cli/links.ts';
+import type { Finding, LinkName } from '../../cli/doctor/links.ts';
 import { NAMESPACE_LABEL, SECRET_LABEL, SECRET_TYPE } from '../../contract/names.ts';
 import { type CommandResult, type ControlPlane, runCommand } from '../bed/control-plane.ts';
 import { tools } from '../bed/toolchain.ts';

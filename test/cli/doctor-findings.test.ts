@@ -2,8 +2,16 @@
 // clusters that only AWS has, and for whatever names may be.
 import { execFileSync } from 'node:child_process';
 import { describe, expect, test } from 'vitest';
-import { fromInspection, fromStatus, type Subject } from '../../cli/from-aws.ts';
-import { broken, type Finding, firstBroken, judge, LINKS, type LinkName, well } from '../../cli/links.ts';
+import { fromInspection, fromStatus, type Subject } from '../../cli/doctor/from-aws.ts';
+import {
+  broken,
+  type Finding,
+  firstBroken,
+  judge,
+  LINKS,
+  type LinkName,
+  well,
+} from '../../cli/doctor/links.ts';
 import { Repairs } from '../../cli/repairs.ts';
 import type { ClusterSummary } from '../../functions/refresher/report.ts';
 import type { ClusterStatus } from '../../functions/refresher/status.ts';

@@ -14,7 +14,7 @@ import {
 } from '@aws-sdk/client-lambda';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { parse, stringify } from 'yaml';
-import { LINKS } from '../../cli/links.ts';
+import { LINKS } from '../../cli/doctor/links.ts';
 import type { ControlPlane } from '../bed/control-plane.ts';
 import { refresherKubeconfig, refresherToken } from '../bed/webhook.ts';
 import { startChangingProxy } from './changing-proxy.ts';

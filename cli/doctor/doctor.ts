@@ -1,18 +1,18 @@
 // ecr-anywhere doctor: walks the chain, and names the first link that is broken.
-import type { ClusterSummary } from '../functions/refresher/report.ts';
-import type { ClusterStatus } from '../functions/refresher/status.ts';
-import { Aws, type AwsOptions, type Stack } from './aws.ts';
-import { clusterUidOf, type Found, refresherUsername } from './chart.ts';
-import { CliError, EXIT, type ExitCode } from './errors.ts';
+import type { ClusterSummary } from '../../functions/refresher/report.ts';
+import type { ClusterStatus } from '../../functions/refresher/status.ts';
+import { Aws, type AwsOptions, type Stack } from '../aws.ts';
+import { clusterUidOf, type Found, refresherUsername } from '../chart.ts';
+import { CliError, EXIT, type ExitCode } from '../errors.ts';
+import { type Identity, isFenced } from '../identity.ts';
+import { type Io, type IoOptions, paint } from '../io.ts';
+import { type KubeOptions, Kubernetes } from '../kubernetes.ts';
+import { Refresher } from '../refresher.ts';
+import { Repairs } from '../repairs.ts';
+import { table } from '../table.ts';
 import { fromInspection, fromStatus, type Subject } from './from-aws.ts';
-import { type Identity, isFenced } from './identity.ts';
 import { inCluster } from './in-cluster.ts';
-import { type Io, type IoOptions, paint } from './io.ts';
-import { type KubeOptions, Kubernetes } from './kubernetes.ts';
 import { broken, type Finding, firstBroken, judge, LINKS, type LinkName, well } from './links.ts';
-import { Refresher } from './refresher.ts';
-import { Repairs } from './repairs.ts';
-import { table } from './table.ts';
 
 type DoctorOptions = AwsOptions & KubeOptions & IoOptions;
 

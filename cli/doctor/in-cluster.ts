@@ -11,8 +11,8 @@ import {
   SECRET_LABEL,
   SECRET_TYPE,
   WEBHOOK_NAME,
-} from '../contract/names.ts';
-import { CONTRACT_VERSION, writerOf } from '../contract/version.ts';
+} from '../../contract/names.ts';
+import { CONTRACT_VERSION, writerOf } from '../../contract/version.ts';
 import {
   type Found,
   findInstallation,
@@ -21,11 +21,11 @@ import {
   type Installation,
   strangers,
   type Webhook,
-} from './chart.ts';
-import { CliError, EXIT } from './errors.ts';
-import { ApiError, type Kubernetes } from './kubernetes.ts';
+} from '../chart.ts';
+import { CliError, EXIT } from '../errors.ts';
+import { ApiError, type Kubernetes } from '../kubernetes.ts';
+import type { Repairs } from '../repairs.ts';
 import { broken, type Finding, type LinkName, unknown, well } from './links.ts';
-import type { Repairs } from './repairs.ts';
 
 /** ValidatingAdmissionPolicy is stable from here on (Kubernetes 1.30 release notes). */
 const MIN_MINOR = 30;

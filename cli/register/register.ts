@@ -1,18 +1,40 @@
 // ecr-anywhere register: from a context of the operator's to a registered cluster that is proved to work, or to nothing.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
-import { REFRESHER_GROUP } from '../contract/names.ts';
-import { regionOfEndpoint } from '../functions/refresher/eks.ts';
-import { localHost } from '../functions/refresher/local-addresses.ts';
-import type { ClusterSummary } from '../functions/refresher/report.ts';
-import { Aws, type AwsOptions } from './aws.ts';
+import { REFRESHER_GROUP } from '../../contract/names.ts';
+import { regionOfEndpoint } from '../../functions/refresher/eks.ts';
+import { localHost } from '../../functions/refresher/local-addresses.ts';
+import type { ClusterSummary } from '../../functions/refresher/report.ts';
+import { Aws, type AwsOptions } from '../aws.ts';
 import {
   brokenFence,
   clusterUidOf,
   findInstallation,
   type Installation,
   refresherUsername,
-} from './chart.ts';
+} from '../chart.ts';
+import { CliError, EXIT, type ExitCode } from '../errors.ts';
+import {
+  type Identity,
+  isAdministrator,
+  isFenced,
+  type Reach,
+  reachInWords,
+  reachOf,
+  whoIs,
+} from '../identity.ts';
+import type { Io, IoOptions } from '../io.ts';
+import { type KubeOptions, Kubernetes, type Server } from '../kubernetes.ts';
+import { outcomeInWords, problemsOf } from '../outcomes.ts';
+import { Refresher } from '../refresher.ts';
+import {
+  alreadyRegistered,
+  checkName,
+  createRegistration,
+  replaceRegistration,
+  type Undo,
+} from '../registration.ts';
+import { Repairs } from '../repairs.ts';
 import {
   type Credential,
   givenCredential,
@@ -23,29 +45,7 @@ import {
   serviceAccountIdentity,
 } from './credential.ts';
 import { admitToEks, type EksTarget } from './eks-entry.ts';
-import { CliError, EXIT, type ExitCode } from './errors.ts';
-import {
-  type Identity,
-  isAdministrator,
-  isFenced,
-  type Reach,
-  reachInWords,
-  reachOf,
-  whoIs,
-} from './identity.ts';
-import type { Io, IoOptions } from './io.ts';
 import { kubeconfigOf, minimalKubeconfig, type RegisteredUser } from './kubeconfig.ts';
-import { type KubeOptions, Kubernetes, type Server } from './kubernetes.ts';
-import { outcomeInWords, problemsOf } from './outcomes.ts';
-import { Refresher } from './refresher.ts';
-import {
-  alreadyRegistered,
-  checkName,
-  createRegistration,
-  replaceRegistration,
-  type Undo,
-} from './registration.ts';
-import { Repairs } from './repairs.ts';
 
 export interface RegisterOptions extends AwsOptions, KubeOptions, IoOptions {
   readonly server?: string;

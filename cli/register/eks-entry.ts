@@ -9,13 +9,13 @@ import {
   EKSClient,
   UpdateAccessEntryCommand,
 } from '@aws-sdk/client-eks';
-import { REFRESHER_GROUP } from '../contract/names.ts';
-import { type Aws, clientConfig } from './aws.ts';
-import { CliError, EXIT } from './errors.ts';
+import { REFRESHER_GROUP } from '../../contract/names.ts';
+import { type Aws, clientConfig } from '../aws.ts';
+import { CliError, EXIT } from '../errors.ts';
+import type { Server } from '../kubernetes.ts';
+import { type Undo, wasRefused } from '../registration.ts';
+import type { Repairs } from '../repairs.ts';
 import type { RegisteredUser } from './kubeconfig.ts';
-import type { Server } from './kubernetes.ts';
-import { type Undo, wasRefused } from './registration.ts';
-import type { Repairs } from './repairs.ts';
 
 export interface EksTarget {
   readonly name: string;

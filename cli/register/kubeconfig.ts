@@ -1,8 +1,8 @@
 // The kubeconfig that is registered: one server, one identity, nothing else of whatever the operator's holds. Pure.
 import { stringify } from 'yaml';
-import { readKubeconfig } from '../functions/refresher/kubeconfig.ts';
-import { CliError, EXIT } from './errors.ts';
-import type { Server } from './kubernetes.ts';
+import { readKubeconfig } from '../../functions/refresher/kubeconfig.ts';
+import { CliError, EXIT } from '../errors.ts';
+import type { Server } from '../kubernetes.ts';
 
 /** A user of a kubeconfig. */
 export type RegisteredUser =

@@ -1,12 +1,12 @@
 // The links that the refresher itself sees from AWS, read from what it answers. Pure.
-import { REFRESHER_GROUP } from '../contract/names.ts';
-import type { ClusterSummary } from '../functions/refresher/report.ts';
-import type { ClusterStatus } from '../functions/refresher/status.ts';
-import type { Identity } from './identity.ts';
+import { REFRESHER_GROUP } from '../../contract/names.ts';
+import type { ClusterSummary } from '../../functions/refresher/report.ts';
+import type { ClusterStatus } from '../../functions/refresher/status.ts';
+import type { Identity } from '../identity.ts';
+import { problemsOf } from '../outcomes.ts';
+import type { Repairs } from '../repairs.ts';
+import { isSilent, span } from '../urgency.ts';
 import { broken, type Finding, type LinkName, unknown, well } from './links.ts';
-import { problemsOf } from './outcomes.ts';
-import type { Repairs } from './repairs.ts';
-import { isSilent, span } from './urgency.ts';
 
 /** API servers and webhooks refuse tokens and certificates that are minutes off. */
 const CLOCK_SKEW_SECONDS = 300;
