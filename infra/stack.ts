@@ -36,7 +36,7 @@ export class EcrAnywhereStack extends Stack {
       // Whom EKS clusters and other accounts' roles let in.
       RoleArn: refresher.function.role?.roleArn ?? '',
       AlarmTopicArn: refresher.alarmTopic.topicArn,
-      RegisterCluster: `npx ecr-anywhere register NAME --context CONTEXT --region ${this.region}${stage}`,
+      RegisterCluster: `ecr-anywhere register NAME --context CONTEXT --region ${this.region}${stage}`,
       DryRun: `aws lambda invoke --region ${this.region} --function-name ${functionName} --cli-binary-format raw-in-base64-out --cli-read-timeout 900 --payload '{"dryRun":true}' /dev/stdout`,
       Status: `aws dynamodb scan --region ${this.region} --table-name ${refresher.memoryTable.tableName} --output table --query 'Items[].{cluster:cluster.S,lookedAt:lookedAt.S,reachedAt:reachedAt.S,managed:managed.N,due:due.N,soonestExpiry:soonestExpiry.S,failures:failures.N,failingSince:failingSince.S,reason:reason.S}'`,
       TailLog: `aws logs tail ${refresher.logGroup.logGroupName} --region ${this.region} --follow`,

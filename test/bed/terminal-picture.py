@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
+from html import escape
 from io import StringIO
 
 from rich._export_format import CONSOLE_SVG_FORMAT
@@ -43,5 +44,7 @@ console.print(Text.from_ansi(shown.decode().replace("\r\n", "\n").rstrip()))
 # The fonts would come from somewhere else.
 template = re.sub(r"@font-face\s*{{.*?}}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
 svg = console.export_svg(title="", code_format=template, unique_id="terminal")
+# What somebody hears who cannot see it.
+svg = svg.replace(">", f"><title>{escape(title)}</title>", 1)
 with open(path, "w", encoding="utf-8") as file:
     file.write("\n".join(line.rstrip() for line in svg.splitlines()) + "\n")

@@ -85,7 +85,7 @@ describe('the stack', () => {
     expect(stack.outputs).toMatchObject({
       FunctionName: stack.functionName,
       AlarmTopicArn: expect.stringContaining(':sns:'),
-      RegisterCluster: `npx ecr-anywhere register NAME --context CONTEXT --region ${emulator.region}`,
+      RegisterCluster: `ecr-anywhere register NAME --context CONTEXT --region ${emulator.region}`,
       DryRun: expect.stringContaining(`--function-name ${stack.functionName} `),
       TailLog: `aws logs tail ${stack.logGroupName} --region ${emulator.region} --follow`,
     });

@@ -317,7 +317,7 @@ test('outputs say what to do next', () => {
     'TailLog',
   ]);
   const text = (name: string) => JSON.stringify(outputs[name]?.Value);
-  expect(text('RegisterCluster')).toContain('npx ecr-anywhere register NAME --context CONTEXT --region ');
+  expect(text('RegisterCluster')).toContain('ecr-anywhere register NAME --context CONTEXT --region ');
   expect(text('RegisterCluster')).not.toContain('--stage');
   const { RegisterCluster } = synth({ stackName: 'Live' }).toJSON().Outputs;
   expect(JSON.stringify(RegisterCluster.Value)).toContain(' --stage Live');
