@@ -57,6 +57,17 @@ export class Repairs {
     return this.kubectl(['--namespace', this.release.namespace, ...args]);
   }
 
+  /** Takes away from an object what somebody has added to it. @param paths JSON Pointers, the last first */
+  removal(kind: string, name: string, paths: readonly string[]): string {
+    const patch = JSON.stringify(paths.map((path) => ({ op: 'remove', path })));
+    return this.kubectl(['patch', kind, name, '--type=json', '--patch', patch]);
+  }
+
+  /** @param deployment of the release's */
+  restart(deployment: string): string {
+    return this.kubectlOfRelease(['rollout', 'restart', 'deployment', deployment]);
+  }
+
   /** Brings what the release should have back, with the values that it has, and more. */
   upgrade(more: readonly string[] = []): string {
     const { release, namespace } = this.release;

@@ -1,0 +1,43 @@
+// What all looks into a cluster have in common: what is known of it, and what becomes of a look that fails.
+import { z } from 'zod';
+import type { Installation } from '../chart.ts';
+import { CliError, EXIT } from '../errors.ts';
+import type { Kubernetes } from '../kubernetes.ts';
+import type { Repairs } from '../repairs.ts';
+import { type Finding, type LinkName, unknown } from './links.ts';
+
+/** Of what is wrong in many places, so many are told. */
+const TOLD = 5;
+
+export const Metadata = z.object({
+  metadata: z.object({
+    name: z.string(),
+    namespace: z.string().optional(),
+    labels: z.record(z.string(), z.string()).optional(),
+    annotations: z.record(z.string(), z.string()).optional(),
+  }),
+});
+export type Metadata = z.infer<typeof Metadata>['metadata'];
+
+/** What is known of a cluster while its links are looked at. */
+export interface Cluster {
+  readonly kubernetes: Kubernetes;
+  readonly installation: Installation | undefined;
+  readonly repairs: Repairs;
+}
+
+/** Findings; what fails says that of these links, and ends nothing else. */
+export async function looked(links: readonly LinkName[], look: () => Promise<Finding[]>): Promise<Finding[]> {
+  try {
+    return await look();
+  } catch (error) {
+    if (error instanceof CliError && error.exitCode === EXIT.interrupted) throw error;
+    return links.map((link) => unknown(link, (error as Error).message));
+  }
+}
+
+/** Names, or the first of them. */
+export function told(names: readonly string[]): string {
+  const more = names.length - TOLD;
+  return [...names.slice(0, TOLD), ...(more > 0 ? [`${more} more`] : [])].join(', ');
+}
