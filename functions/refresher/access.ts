@@ -9,8 +9,8 @@ import { localHost } from './local-addresses.ts';
 export interface UsableAccess extends ClusterAccess {
   /** Its name may be one of this machine or its link. */
   readonly allowLocal?: boolean;
-  /** Its token was made for this turn, and is not what is registered. */
-  readonly isMade?: boolean;
+  /** Its token was made for this turn, and this is what is registered in its place. */
+  readonly madeFor?: 'eks' | 'keyless';
 }
 
 export interface AccessSettings {
@@ -52,7 +52,7 @@ export async function usableAccess(
   }
   if ('keyless' in identity) {
     const token = await keyless.token(identity.keyless, cluster, signal);
-    return { ...registered, identity: { token }, allowLocal: allowLocalServers, isMade: true };
+    return { ...registered, identity: { token }, allowLocal: allowLocalServers, madeFor: 'keyless' };
   }
   if (!('eks' in identity)) return { ...registered, identity, allowLocal: allowLocalServers };
   // A token says which cluster it is for, and anyone who holds it may show it there: it goes to the endpoint that EKS
@@ -73,5 +73,5 @@ export async function usableAccess(
 
 /** What EKS itself says needs no check. */
 export function usableEksAccess({ server, ca, token }: EksAccess, allowLocal: boolean): UsableAccess {
-  return { server, ca, identity: { token }, allowLocal, isMade: true };
+  return { server, ca, identity: { token }, allowLocal, madeFor: 'eks' };
 }

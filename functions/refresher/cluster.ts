@@ -2,6 +2,7 @@
 import pMap from 'p-map';
 import { freshness } from '../../contract/freshness.ts';
 import { ANNOTATION } from '../../contract/names.ts';
+import { type FailedAt, failedAtOf } from './failure.ts';
 import type { Inspection } from './inspect.ts';
 import {
   type AnnotatedSecret,
@@ -46,6 +47,8 @@ export interface ClusterReport {
   readonly renewal?: Renewal;
   /** Why it failed as a whole; what failed for one Secret stands with the Secret. */
   readonly reason?: string;
+  /** Where it failed, if it was not served. */
+  readonly failedAt?: FailedAt;
   /** The enabled namespaces that were looked at. */
   readonly namespaces: readonly string[];
   readonly managed: number;
@@ -68,14 +71,16 @@ export interface Scope {
 }
 
 /** The report of a cluster that could not be served. */
-export function notServed(cluster: string, reason: string): ClusterReport {
-  return { cluster, served: false, failed: true, reason, namespaces: [], managed: 0, results: [] };
+export function notServed(cluster: string, reason: string, failedAt: FailedAt = 'reach'): ClusterReport {
+  return { ...UNSEEN, cluster, failed: true, reason, failedAt };
 }
 
 /** The report of a cluster whose turn it is not, as its tag says. */
 export function paused(cluster: string): ClusterReport {
-  return { ...notServed(cluster, ''), failed: false, isPaused: true, reason: 'paused by its tag' };
+  return { ...UNSEEN, cluster, failed: false, isPaused: true, reason: 'paused by its tag' };
 }
+
+const UNSEEN = { served: false, namespaces: [], managed: 0, results: [] };
 
 /**
  * Refreshes what is due in a cluster. Never rejects: what goes wrong is in the report.
@@ -91,7 +96,7 @@ export async function refreshCluster(
   signal: AbortSignal,
 ): Promise<ClusterReport> {
   const listing = await list(api, scope.namespaces);
-  if (!listing.served) return notServed(cluster, joined(listing.reasons));
+  if (!listing.served) return notServed(cluster, joined(listing.reasons), listing.failedAt);
 
   const refreshes = plan(listing.secrets, now, jitterOf(cluster), scope.force);
   const requested = await request(api, refreshes, scope, now, signal);
@@ -112,12 +117,19 @@ export async function refreshCluster(
   };
 }
 
+interface Listing {
+  readonly served: boolean;
+  readonly namespaces: string[];
+  readonly secrets: ManagedSecret[];
+  readonly reasons: string[];
+  /** Of the first reason. */
+  readonly failedAt: FailedAt | undefined;
+}
+
 /** All managed Secrets; a namespace that cannot be listed is a reason, and costs the others nothing. */
-async function list(
-  api: KubernetesApi,
-  only: readonly string[] | undefined,
-): Promise<{ served: boolean; namespaces: string[]; secrets: ManagedSecret[]; reasons: string[] }> {
+async function list(api: KubernetesApi, only: readonly string[] | undefined): Promise<Listing> {
   const reasons: string[] = [];
+  let failedAt: FailedAt | undefined;
   try {
     const enabled = await api.enabledNamespaces();
     const namespaces = only ? enabled.filter((name) => only.includes(name)) : enabled;
@@ -126,6 +138,7 @@ async function list(
       (namespace) =>
         api.managedSecrets(namespace).catch((error: unknown) => {
           reasons.push(messageOf(error));
+          failedAt ??= failedAtOf(error);
           return undefined;
         }),
       { concurrency: PATCHES_AT_ONCE },
@@ -136,9 +149,11 @@ async function list(
       namespaces,
       secrets: listed.flat(),
       reasons,
+      failedAt,
     };
   } catch (error) {
-    return { served: false, namespaces: [], secrets: [], reasons: [messageOf(error)] };
+    const nothing = { served: false, namespaces: [], secrets: [] };
+    return { ...nothing, reasons: [messageOf(error)], failedAt: failedAtOf(error) };
   }
 }
 

@@ -3,12 +3,15 @@
 // wrong says the cluster's report beside this.
 import pMap from 'p-map';
 import type { UsableAccess } from './access.ts';
+import type { RegisteredAccess } from './kubeconfig.ts';
 import { KubernetesApi, type KubernetesError, type Permission } from './kubernetes.ts';
 import { readToken } from './service-account-token.ts';
 
 export interface Inspection {
   /** The API server's origin: scheme, host and port. */
   readonly server: string;
+  /** What is registered; of a tagged EKS cluster, `eks`. */
+  readonly identity: 'token' | 'certificate' | 'eks' | 'keyless';
   /** Who the API server takes the refresher for. */
   readonly username?: string;
   readonly groups?: readonly string[];
@@ -48,12 +51,12 @@ export async function inspect(
   now: () => number,
   signal: AbortSignal,
 ): Promise<Inspection> {
-  const server = new URL(access.server).origin;
+  const begun = beginningOf(access);
   // Connections of its own: how long an answer takes is not to depend on what the turn asks at the same time.
   await using api = new KubernetesApi(access, REQUESTS_AT_ONCE, signal);
   const who = await api.whoAmI().catch((error: KubernetesError) => error);
   // What is not there is not asked again and again.
-  if (who instanceof Error && who.status === undefined && who.cause !== undefined) return { server };
+  if (who instanceof Error && who.status === undefined && who.cause !== undefined) return begun;
   // Now that there is a connection, so that making one does not count as part of the way there.
   const version = await api.version(now).catch(() => undefined);
   const [uid, forbidden] = await Promise.all([
@@ -61,7 +64,7 @@ export async function inspect(
     forbiddenBy(api, access).catch(() => undefined),
   ]);
   return {
-    server,
+    ...begun,
     ...(!(who instanceof Error) && { username: cut(who.username), groups: listed(who.groups) }),
     ...(uid !== undefined && { clusterUid: cut(uid) }),
     ...(version && { kubernetesVersion: cut(version.gitVersion) }),
@@ -71,9 +74,20 @@ export async function inspect(
   };
 }
 
+/** What is known of a cluster before it is asked anything. */
+export function beginningOf(access: RegisteredAccess & Pick<UsableAccess, 'madeFor'>): Inspection {
+  return { server: new URL(access.server).origin, identity: access.madeFor ?? kindOf(access.identity) };
+}
+
+function kindOf(identity: RegisteredAccess['identity']): Inspection['identity'] {
+  if ('eks' in identity) return 'eks';
+  if ('keyless' in identity) return 'keyless';
+  return 'cert' in identity ? 'certificate' : 'token';
+}
+
 /** Nothing of tokens that are made for each turn: whoever made them makes the next. */
-function tokenOf({ identity, isMade }: UsableAccess): { token?: InspectedToken } {
-  const token = 'token' in identity && !isMade ? readToken(identity.token) : undefined;
+function tokenOf({ identity, madeFor }: UsableAccess): { token?: InspectedToken } {
+  const token = 'token' in identity && !madeFor ? readToken(identity.token) : undefined;
   if (token === undefined) return {};
   const { expiresAt } = token;
   return {

@@ -1,5 +1,6 @@
 // What a run says of itself: figures, and the answer to whoever invoked it. Pure.
 import type { ClusterReport, Outcome, SecretResult } from './cluster.ts';
+import type { FailedAt } from './failure.ts';
 import type { Inspection } from './inspect.ts';
 import type { Renewal } from './renewal.ts';
 import { METRIC } from './settings.ts';
@@ -17,6 +18,8 @@ export interface ClusterSummary {
   readonly failed: boolean;
   readonly isPaused?: boolean;
   readonly reason?: string;
+  /** Where it failed, if it was not served. */
+  readonly failedAt?: FailedAt;
   readonly renewal?: Renewal;
   readonly managed: number;
   readonly due: number;
@@ -50,6 +53,7 @@ export function summarize(report: ClusterReport): ClusterSummary {
     failed,
     ...(report.isPaused && { isPaused: true }),
     ...(reason !== undefined && { reason }),
+    ...(report.failedAt && { failedAt: report.failedAt }),
     ...(report.renewal && { renewal: report.renewal }),
     managed,
     due: results.length,

@@ -16,8 +16,13 @@ import { unlessAborted } from './signals.ts';
 
 export interface RevokeResult {
   readonly cluster: string;
-  /** `revoked`: the API server refuses the registered token, and every one that is bound to the same Secret. */
-  readonly outcome: 'revoked' | 'nothing-to-revoke' | 'failed';
+  /**
+   * `revoked`: the API server refuses the registered token, and every one that is bound to the same Secret.
+   * `refused-already`: it refused the registered token before anything was done. Others may be bound to the Secret.
+   */
+  readonly outcome: 'revoked' | 'refused-already' | 'nothing-to-revoke' | 'failed';
+  /** What the registered token is bound to, by its own word. */
+  readonly secret?: { readonly namespace: string; readonly name: string };
   /** Why it was not revoked, or what was there already. */
   readonly reason?: string;
 }
