@@ -8,6 +8,7 @@ import {
   usableEksAccess,
 } from './access.ts';
 import type { Eks, EksScope } from './eks.ts';
+import { PlacedError } from './failure.ts';
 import { type RegisteredAccess, readKubeconfig } from './kubeconfig.ts';
 import { listClusters, Registrations } from './registry.ts';
 import { type Renewal, renewToken } from './renewal.ts';
@@ -105,7 +106,7 @@ export async function selectClusters(
       const taken = values.take(index, turn).catch((error: Error) => error);
       const read = async () => {
         const value = await taken;
-        if (value instanceof Error) throw value;
+        if (value instanceof Error) throw new PlacedError('kubeconfig', value.message, { cause: value });
         return readKubeconfig(value.kubeconfig, context);
       };
       const access = async () => usableAccess(name, await read(), signers, settings, turn);

@@ -8,6 +8,7 @@ import { SignatureV4 } from '@smithy/signature-v4';
 import pMap from 'p-map';
 import { TAG } from '../../contract/names.ts';
 import type { EksIdentity } from './exec.ts';
+import { isRefusalOfAws, PlacedError } from './failure.ts';
 
 /** What a registered EKS cluster's API server is reached with. */
 export interface EksAccess {
@@ -103,19 +104,19 @@ export function eksAccess({ region: ownRegion, assumableRoles }: EksSettings): E
       const region = identity.region ?? defaultRegion;
       const { cluster: name, roleArn, externalId } = identity;
       if (roleArn !== undefined && !assumableRoles.includes(roleArn))
-        throw new Error(
+        throw new PlacedError(
+          'setting',
           `${roleArn} is none of the roles that the refresher may assume: add it to the CDK setting assumableRoles`,
         );
       const { eks, sts } = clientsOf({ region, roleArn, externalId });
       const { cluster = {} } = await eks
         .send(new DescribeClusterCommand({ name }), { abortSignal: signal })
         .catch((error: Error) => {
-          const hint =
-            error.name === 'AccessDeniedException' && roleArn === undefined
-              ? ': name the region in the CDK setting eksRegions'
-              : '';
-          const said = `${error.name}: ${error.message}${hint}`;
-          throw new Error(`EKS cluster ${name} in ${region}: ${said}`, { cause: error });
+          const isUnset = error.name === 'AccessDeniedException' && roleArn === undefined;
+          const hint = isUnset ? ': name the region in the CDK setting eksRegions' : '';
+          const said = `EKS cluster ${name} in ${region}: ${error.name}: ${error.message}${hint}`;
+          const refused = isRefusalOfAws(error) ? 'kubeconfig' : 'reach';
+          throw new PlacedError(isUnset ? 'setting' : refused, said, { cause: error });
         });
       return accessTo(name, region, cluster, sts);
     },

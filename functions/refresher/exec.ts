@@ -95,6 +95,11 @@ const ROLE_ARN = /^arn:aws[a-z-]*:iam::\d{12}:role\/[\w+=,.@/-]{1,576}$/;
 /** As long as the ARNs of EKS, by which the AWS CLI names entries, can be. */
 const SHOWN_LENGTH = 200;
 
+/** What somebody else says, as one line that no terminal obeys: its order of characters neither. */
+export function oneLine(text: string): string {
+  return text.replaceAll(/[\t-\r\u0085\p{Zl}\p{Zp}]+/gu, ' ').replaceAll(/\p{C}/gu, '\ufffd');
+}
+
 /** A name of somebody's own, for a message: in one line, and no longer than it need be to be found. */
 export function shown(name: string): string {
   // Other characters than controls can end a line, too, or turn it round.

@@ -13,7 +13,7 @@ import { eksAccess } from './eks.ts';
 import { isWholeRun, type RefreshEvent, readEvent } from './event.ts';
 import { keylessTokens } from './keyless.ts';
 import { memoryIn } from './memory.ts';
-import { failureOf, metricsOf, summarize, summarizeNamed } from './report.ts';
+import { failureOf, metricsOf, summarize, summarizeAll, summarizeNamed } from './report.ts';
 import { type RevokeResult, revoke } from './revoke.ts';
 import { run } from './run.ts';
 import { METRIC, METRICS_NAMESPACE, REPORTING_SECONDS } from './settings.ts';
@@ -60,7 +60,7 @@ async function refresh(event: RefreshEvent, signal: AbortSignal): Promise<Refres
     (name) => !reports.some(({ namespaces }) => namespaces.includes(name)),
   );
   return {
-    clusters: event.clusters ? summarizeNamed(reports) : reports.map(summarize),
+    clusters: event.clusters ? summarizeNamed(reports) : summarizeAll(reports),
     ...(notEnabled?.length && { namespacesNotEnabled: notEnabled }),
   };
 }
@@ -88,7 +88,9 @@ function log(report: ClusterReport): void {
 }
 
 function logRevoked(result: RevokeResult): void {
-  logger[result.outcome === 'failed' ? 'error' : 'info']('revoke', { ...result });
+  const { outcome } = result;
+  const isLeft = outcome === 'failed' || outcome === 'refused-already';
+  logger[isLeft ? 'error' : 'info']('revoke', { ...result });
 }
 
 function writeMetrics(reports: readonly ClusterReport[]): void {

@@ -2,6 +2,8 @@
 // (AWS' outbound web identity federation). Nothing is stored on either side.
 import { STSClient } from '@aws-sdk/client-sts';
 import { type KeylessIdentity, shown } from './exec.ts';
+import { PlacedError } from './failure.ts';
+import { KubeconfigError } from './kubeconfig.ts';
 import { webIdentityToken } from './web-identity.ts';
 
 export interface Keyless {
@@ -26,13 +28,16 @@ export function keylessTokens({
   const sts = new STSClient({ region });
   return {
     async token({ cluster: meant, stage: meantStage }, cluster, signal) {
-      if (stage === undefined) throw new Error('"ecr-anywhere get-token" needs the CDK setting keyless');
+      if (stage === undefined)
+        throw new PlacedError('setting', '"ecr-anywhere get-token" needs the CDK setting keyless');
       if (meant !== cluster)
-        throw new Error(
+        throw new KubeconfigError(
           `the kubeconfig is for the cluster ${shown(meant)} and registered as ${cluster}: register it under its name, or write it anew`,
         );
       if (meantStage !== undefined && meantStage !== stage)
-        throw new Error(`the kubeconfig is for the stage ${shown(meantStage)}, and this one is ${stage}`);
+        throw new KubeconfigError(
+          `the kubeconfig is for the stage ${shown(meantStage)}, and this one is ${stage}`,
+        );
       const { token } = await webIdentityToken(sts, { stage, cluster }, signal);
       return token;
     },

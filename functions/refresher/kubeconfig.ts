@@ -4,6 +4,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { isScalar, parseDocument, visit } from 'yaml';
 import { z } from 'zod';
 import { type EksIdentity, type KeylessIdentity, readExec, shown } from './exec.ts';
+import { PlacedError } from './failure.ts';
 
 /** What an API server is shown. Certificates and keys are PEM. */
 export type Credential = { readonly token: string } | { readonly cert: string; readonly key: string };
@@ -22,8 +23,12 @@ export interface ClusterAccess<Identity = Credential> {
 export type RegisteredAccess = ClusterAccess<Credential | EksIdentity | KeylessIdentity>;
 
 /** A kubeconfig that cannot be used. The message quotes names of fields and entries, never a value. */
-export class KubeconfigError extends Error {
+export class KubeconfigError extends PlacedError {
   override readonly name = 'KubeconfigError';
+
+  constructor(message: string) {
+    super('kubeconfig', message);
+  }
 }
 
 const Kubeconfig = z.object({

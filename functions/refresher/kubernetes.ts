@@ -14,6 +14,8 @@ import {
   SECRET_TYPE,
 } from '../../contract/names.ts';
 import type { UsableAccess } from './access.ts';
+import { oneLine } from './exec.ts';
+import { type FailedAt, PlacedError } from './failure.ts';
 import { lookupElsewhere } from './local-addresses.ts';
 import type { BoundToken } from './service-account-token.ts';
 
@@ -56,7 +58,7 @@ export interface AnnotatedSecret extends ManagedSecret {
  * A request that failed. `status` is HTTP's, absent where no answer came.
  * `scope` says whether the next Secret would fare better: not where the cluster is at fault.
  */
-export class KubernetesError extends Error {
+export class KubernetesError extends PlacedError {
   override readonly name = 'KubernetesError';
   /** The message without what was asked for: the same for every Secret that fails for the same cause. */
   readonly said: string;
@@ -70,11 +72,12 @@ export class KubernetesError extends Error {
     details: {
       status?: number;
       scope: 'cluster' | 'object';
+      failedAt?: FailedAt;
       retryAfterMs?: number | undefined;
       cause?: unknown;
     },
   ) {
-    super(`${what}: ${said}`, { cause: details.cause });
+    super(details.failedAt ?? 'reach', `${what}: ${said}`, { cause: details.cause });
     this.said = said;
     this.status = details.status;
     this.scope = details.scope;
@@ -189,7 +192,7 @@ export class KubernetesApi implements AsyncDisposable {
     const query = { labelSelector: `${NAMESPACE_LABEL.key}=${NAMESPACE_LABEL.value}` };
     const namespaces = await this.#list('/api/v1/namespaces', query);
     return namespaces
-      .map(({ metadata }) => metadata.name)
+      .map(({ metadata }) => this.#heard(metadata.name))
       .filter((name) => !EXCLUDED_NAMESPACES.includes(name));
   }
 
@@ -199,7 +202,7 @@ export class KubernetesApi implements AsyncDisposable {
       labelSelector: `${SECRET_LABEL.key}=${SECRET_LABEL.value}`,
       fieldSelector: `type=${SECRET_TYPE}`,
     });
-    return secrets.map((secret) => managedSecret(namespace, secret));
+    return secrets.map((secret) => this.#managedSecret(namespace, secret));
   }
 
   /**
@@ -218,10 +221,10 @@ export class KubernetesApi implements AsyncDisposable {
     const body = JSON.stringify({ metadata: { annotations } });
     let warnings: string[] = [];
     const hear = ({ headers }: Heard) => {
-      warnings = warningsOf(headers.warning).map((warning) => this.#withoutToken(warning));
+      warnings = warningsOf(headers.warning).map((warning) => this.#heard(warning));
     };
     const answer = await this.#request('PATCH', path, query, 'PartialObjectMetadata', Metadata, body, hear);
-    return { ...managedSecret(namespace, answer), warnings };
+    return { ...this.#managedSecret(namespace, answer), warnings };
   }
 
   /** Whether the identity may still do the first thing that a turn does. @throws KubernetesError */
@@ -267,8 +270,8 @@ export class KubernetesApi implements AsyncDisposable {
     const path = '/apis/authentication.k8s.io/v1/selfsubjectreviews';
     const { userInfo } = (await this.#request('POST', path, {}, as, SelfSubjectReview, body)).status;
     return {
-      username: this.#withoutToken(userInfo.username),
-      groups: (userInfo.groups ?? []).map((group) => this.#withoutToken(group)),
+      username: this.#heard(userInfo.username),
+      groups: (userInfo.groups ?? []).map((group) => this.#heard(group)),
     };
   }
 
@@ -286,7 +289,7 @@ export class KubernetesApi implements AsyncDisposable {
     const query = { fieldSelector: `metadata.name=${name}`, limit: '1' };
     const as = 'PartialObjectMetadataList';
     const [namespace] = (await this.#request('GET', '/api/v1/namespaces', query, as, UidList)).items;
-    return namespace && this.#withoutToken(namespace.metadata.uid);
+    return namespace && this.#heard(namespace.metadata.uid);
   }
 
   /**
@@ -305,7 +308,7 @@ export class KubernetesApi implements AsyncDisposable {
     const { gitVersion } = await this.#request('GET', '/version', {}, 'Version', Version, undefined, hear);
     // Not -0, which a whole second's rounding makes.
     return {
-      gitVersion: this.#withoutToken(gitVersion),
+      gitVersion: this.#heard(gitVersion),
       ...(Number.isFinite(aheadSeconds) && { aheadSeconds: aheadSeconds || 0 }),
     };
   }
@@ -395,29 +398,61 @@ export class KubernetesApi implements AsyncDisposable {
       if (response.statusCode < 300) hear?.({ headers: response.headers, tookMs: performance.now() - began });
       const text = await response.body.text();
       if (response.statusCode < 300) return parseJson(text);
-      throw refusal(what, response.statusCode, this.#withoutToken(text), response.headers['retry-after']);
+      throw this.#refusal(what, response.statusCode, text, response.headers['retry-after']);
     } catch (error) {
       throw error instanceof KubernetesError ? error : unanswered(what, error, this.#signal);
     }
   }
 
-  /** What a server says reaches the log, and some proxies repeat the request's headers. */
-  #withoutToken(text: string): string {
+  /**
+   * What a server says reaches logs and terminals: without the token, as some proxies repeat the request's headers, and
+   * without what a terminal would obey.
+   */
+  #heard(text: string, length = MAX_MESSAGE_LENGTH): string {
     const { identity } = this.#access;
-    return 'token' in identity ? text.replaceAll(identity.token, '…') : text;
+    const told = 'token' in identity ? text.replaceAll(identity.token, '…') : text;
+    return oneLine(told.slice(0, length));
+  }
+
+  #managedSecret(namespace: string, { metadata }: z.infer<typeof Item>): ManagedSecret {
+    const ours = Object.entries(metadata.annotations ?? {})
+      .filter(([key]) => OURS.has(key))
+      .map(([key, value]) => [key, this.#heard(value, value.length)]);
+    return { namespace, name: this.#heard(metadata.name), annotations: Object.fromEntries(ours) };
+  }
+
+  /** A failure in the server's own words. */
+  #refusal(
+    what: string,
+    status: number,
+    body: string,
+    retryAfter: string | string[] | undefined,
+  ): KubernetesError {
+    const parsed = Status.safeParse(parseJson(body));
+    const said = parsed.success ? this.#heard(parsed.data.message) : 'no reason given';
+    const hint = status === 401 ? ' (is the registered credential expired or revoked?)' : '';
+    const seconds = Number(retryAfter);
+    return new KubernetesError(what, `HTTP ${status}: ${said}${hint}`, {
+      status,
+      // What the server says of one object with 4xx need not be true of the next one.
+      scope: status >= 500 || status === 401 || status === 429 ? 'cluster' : 'object',
+      failedAt: failedAtOf(status, parsed.success),
+      retryAfterMs: seconds > 0 ? Math.min(seconds * 1000, MAX_RETRY_AFTER_MS) : undefined,
+    });
   }
 }
 
-function managedSecret(namespace: string, { metadata }: z.infer<typeof Item>): ManagedSecret {
-  const ours = Object.entries(metadata.annotations ?? {}).filter(([key]) => OURS.has(key));
-  return { namespace, name: metadata.name, annotations: Object.fromEntries(ours) };
+/** @param isStatus the answer is in the API server's own form: a proxy's 403 is none */
+function failedAtOf(status: number, isStatus: boolean): FailedAt {
+  if (status === 401) return 'credential';
+  return status === 403 && isStatus ? 'permissions' : 'reach';
 }
 
 /** The texts of Warning headers (RFC 7234, section 5.5), as Kubernetes sends them: 299 - "text". */
 function warningsOf(header: string | string[] | undefined): string[] {
   const values = [header ?? []].flat().join(', ').slice(0, MAX_WARNINGS_LENGTH);
   return [...values.matchAll(/\b299 \S+ "((?:[^"\\]|\\.)*)"/g)].map(([, text = '']) =>
-    text.replaceAll(/\\(.)/g, '$1').slice(0, MAX_MESSAGE_LENGTH),
+    text.replaceAll(/\\(.)/g, '$1'),
   );
 }
 
@@ -429,25 +464,6 @@ function parseJson(text: string): unknown {
   }
 }
 
-/** A failure of the server's own words, as a KubernetesError. */
-function refusal(
-  what: string,
-  status: number,
-  body: string,
-  retryAfter: string | string[] | undefined,
-): KubernetesError {
-  const parsed = Status.safeParse(parseJson(body));
-  const said = parsed.success ? parsed.data.message.slice(0, MAX_MESSAGE_LENGTH) : 'no reason given';
-  const hint = status === 401 ? ' (is the registered credential expired or revoked?)' : '';
-  const seconds = Number(retryAfter);
-  return new KubernetesError(what, `HTTP ${status}: ${said}${hint}`, {
-    status,
-    // What the server says of one object with 4xx need not be true of the next one.
-    scope: status >= 500 || status === 401 || status === 429 ? 'cluster' : 'object',
-    retryAfterMs: seconds > 0 ? Math.min(seconds * 1000, MAX_RETRY_AFTER_MS) : undefined,
-  });
-}
-
 function unanswered(what: string, error: unknown, signal: AbortSignal): KubernetesError {
   // A host with several addresses fails with one error for each of them, and no message of its own.
   const failure = error instanceof AggregateError ? (error.errors[0] ?? error) : error;
@@ -455,7 +471,7 @@ function unanswered(what: string, error: unknown, signal: AbortSignal): Kubernet
   // By the signal, not by the error's name: undici's word for a proxy that refuses is AbortError, too.
   const said = signal.aborted
     ? "no answer before the cluster's deadline"
-    : `${message.slice(0, MAX_MESSAGE_LENGTH)}${code ? ` (${code})` : ''}`;
+    : `${oneLine(message.slice(0, MAX_MESSAGE_LENGTH))}${code ? ` (${code})` : ''}`;
   return new KubernetesError(what, said, { scope: 'cluster', cause: failure });
 }
 

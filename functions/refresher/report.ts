@@ -11,6 +11,12 @@ type MetricName = (typeof METRIC)[keyof typeof METRIC];
 const PROBLEMS_LISTED = 20;
 /** Of what Lambda answers a synchronous invocation at most (Lambda quotas, "Invocation payload": 6 MB), as much is used. */
 const ANSWER_BYTES = 6_000_000 / 2;
+/** Of why a cluster failed, as much stays, however many there are. */
+const MIN_REASON_LENGTH = 40;
+/** What a character of a string can take in JSON, but for controls, which nobody's reasons have (UTF-8 of a UTF-16 unit). */
+const MAX_CHARACTER_BYTES = 3;
+/** What the name of a field, or a count of what is left out, takes beside a value. */
+const LABEL_BYTES = 30;
 
 export interface ClusterSummary {
   readonly cluster: string;
@@ -34,8 +40,12 @@ export interface ClusterSummary {
   readonly notRemembered?: string;
   /** What else was found out, where that was asked for. */
   readonly inspection?: Inspection;
+  /** There is an inspection, and the answer cannot hold it: it can, where fewer clusters are asked for. */
+  readonly inspectionNotListed?: true;
   /** The first Secrets that were not refreshed; the log has all. */
   readonly problems: readonly SecretResult[];
+  /** How many more of these there would be if the answer could hold more clusters' problems. */
+  readonly problemsNotListed?: number;
   /** Where an event names clusters: what was requested, or would have been; as many as the answer can hold. */
   readonly secrets?: readonly SecretResult[];
   /** How many more there were. */
@@ -73,6 +83,68 @@ export function summarize(report: ClusterReport): ClusterSummary {
 }
 
 /**
+ * The summaries of many clusters, as one answer can hold them: where that is not all, reasons are cut, and inspections
+ * and problems left out. What is left of the answer is shared out evenly, as far as a cluster needs its share.
+ *
+ * @param answerBytes that all of it may take as JSON; thousands of clusters may take more with nothing but their figures
+ */
+export function summarizeAll(
+  reports: readonly ClusterReport[],
+  answerBytes = ANSWER_BYTES,
+): ClusterSummary[] {
+  const summaries = reports.map(summarize);
+  if (bytesOfAll(summaries) <= answerBytes) return summaries;
+  const bare = summaries.map((summary) => bared(summary, 0));
+  const texts = summaries.reduce((sum, summary) => sum + textsOf(summary).length, 0);
+  // Half of what is left for them, the other half for what is more than words.
+  const forTexts = Math.max(answerBytes - bytesOfAll(bare), 0) / 2;
+  const length = Math.floor(forTexts / MAX_CHARACTER_BYTES / Math.max(texts, 1));
+  const short = summaries.map((summary) => bared(summary, length, MIN_REASON_LENGTH));
+  let left = answerBytes - bytesOfAll(short);
+  return short.map((summary, index) => {
+    const { inspection, problems = [] } = summaries[index] ?? {};
+    let share = left / (short.length - index);
+    const take = (value: unknown) => {
+      const bytes = bytesOf(value) + LABEL_BYTES;
+      if (bytes > share) return false;
+      share -= bytes;
+      left -= bytes;
+      return true;
+    };
+    const hasInspection = inspection !== undefined && take(inspection);
+    const until = problems.findIndex((problem) => !take(problem));
+    const listed = until < 0 ? problems : problems.slice(0, until);
+    const more = problems.length - listed.length;
+    return {
+      ...summary,
+      ...(inspection && (hasInspection ? { inspection } : { inspectionNotListed: true })),
+      problems: listed,
+      ...(more > 0 && { problemsNotListed: more }),
+    };
+  });
+}
+
+/** A summary without what can be long, its reasons cut. @param least that is kept of why it failed */
+function bared({ inspection: _, ...summary }: ClusterSummary, length: number, least = 0): ClusterSummary {
+  const { reason, renewal, notRemembered } = summary;
+  return {
+    ...summary,
+    ...(reason !== undefined && { reason: cut(reason, Math.max(length, least)) }),
+    ...(renewal?.reason !== undefined && { renewal: { ...renewal, reason: cut(renewal.reason, length) } }),
+    ...(notRemembered !== undefined && { notRemembered: cut(notRemembered, length) }),
+    problems: [],
+  };
+}
+
+function textsOf({ reason, renewal, notRemembered }: ClusterSummary): string[] {
+  return [reason, renewal?.reason, notRemembered].filter((text) => text !== undefined);
+}
+
+function cut(text: string, length: number): string {
+  return text.length > length ? `${text.slice(0, length)}…` : text;
+}
+
+/**
  * The summaries of clusters that somebody has named, with their Secrets. What the answer can hold beside the summaries
  * is shared out evenly, and what one cluster does not need the next ones have.
  *
@@ -82,8 +154,8 @@ export function summarizeNamed(
   reports: readonly ClusterReport[],
   answerBytes = ANSWER_BYTES,
 ): ClusterSummary[] {
-  const summaries = reports.map(summarize);
-  let left = answerBytes - bytesOf(summaries);
+  const summaries = summarizeAll(reports, answerBytes);
+  let left = answerBytes - bytesOfAll(summaries);
   return summaries.map((summary, index) => {
     const { results = [] } = reports[index] ?? {};
     const share = left / (summaries.length - index);
@@ -98,6 +170,11 @@ export function summarizeNamed(
     const more = results.length - secrets.length;
     return { ...summary, secrets, ...(more > 0 && { secretsNotListed: more }) };
   });
+}
+
+/** One by one: all of them together might be more than there is memory for. */
+function bytesOfAll(values: readonly unknown[]): number {
+  return values.reduce<number>((sum, value) => sum + bytesOf(value) + 1, 2);
 }
 
 function bytesOf(value: unknown): number {

@@ -70,15 +70,18 @@ async function revokeOne(
 ): Promise<Revoked> {
   if (runSignal.aborted) return { outcome: 'failed', reason: "the run's time was up before its turn" };
   const signal = AbortSignal.any([runSignal, AbortSignal.timeout(clusterDeadlineMs)]);
+  let bound: Pick<Revoked, 'secret'> = {};
   try {
     const cluster = open(signal);
     const registered = cluster.registered && (await unlessAborted(cluster.registered(), signal));
     const token = boundTokenOf(registered?.identity);
     if ('whyNot' in token) return { outcome: 'nothing-to-revoke', reason: token.whyNot };
-    return await end(cluster, token, signal);
+    const { namespace, secret } = token;
+    bound = { secret: { namespace, name: secret.name } };
+    return { ...(await end(cluster, token, signal)), ...bound };
   } catch (error) {
-    if (signal.aborted) return { outcome: 'failed', reason: "the cluster's time was up" };
-    return { outcome: 'failed', reason: error instanceof Error ? error.message : String(error) };
+    const said = error instanceof Error ? error.message : String(error);
+    return { outcome: 'failed', reason: signal.aborted ? "the cluster's time was up" : said, ...bound };
   }
 }
 
@@ -112,7 +115,14 @@ async function end(cluster: OpenCluster, token: BoundToken, signal: AbortSignal)
     await api.deleteSecretOf(token);
   } catch (error) {
     const status = error instanceof KubernetesError ? error.status : undefined;
-    if (status === 401) return { outcome: 'revoked', reason: 'the API server took the token no longer' };
+    // It may have expired, and the Secret be there still: somebody else may hold one that it was renewed to.
+    if (status === 401) {
+      const { namespace, secret } = token;
+      return {
+        outcome: 'refused-already',
+        reason: `the API server takes the registered token no longer, so it cannot end others that are bound to the same Secret: an administrator must delete ${secret.name} in ${namespace}`,
+      };
+    }
     // Gone, or another one in its place: what was bound to it has ended, or is about to.
     if (status !== 404 && status !== 409) throw error;
   }

@@ -10,7 +10,8 @@ import {
   selectClusters,
 } from './clusters.ts';
 import type { RefreshEvent } from './event.ts';
-import { inspect } from './inspect.ts';
+import { failedAtOf } from './failure.ts';
+import { beginningOf, type Inspection, inspect } from './inspect.ts';
 import { KubernetesApi } from './kubernetes.ts';
 import type { Memory } from './memory.ts';
 import { withRenewal } from './renewal.ts';
@@ -97,17 +98,24 @@ async function refresh(
   { at, now }: Clock,
   signal: AbortSignal,
 ): Promise<ClusterReport> {
+  const isInspection = event.action === 'inspect';
+  let begun: Inspection | undefined;
   try {
+    const registered =
+      isInspection && cluster.registered && (await unlessAborted(cluster.registered(), signal));
+    if (registered) begun = beginningOf(registered);
     const access = await unlessAborted(cluster.access(), signal);
     await using api = new KubernetesApi(access, PATCHES_AT_ONCE, signal);
     const [report, inspection] = await Promise.all([
       refreshCluster(name, api, event, at, signal),
-      event.action === 'inspect' ? inspect(access, now, signal) : undefined,
+      isInspection ? inspect(access, now, signal) : undefined,
     ]);
     return inspection ? { ...report, inspection } : report;
   } catch (error) {
-    if (signal.aborted) return notServed(name, "the cluster's time was up before it could be asked");
-    return notServed(name, error instanceof Error ? error.message : String(error));
+    const report = signal.aborted
+      ? notServed(name, "the cluster's time was up before it could be asked")
+      : notServed(name, error instanceof Error ? error.message : String(error), failedAtOf(error));
+    return begun ? { ...report, inspection: begun } : report;
   }
 }
 

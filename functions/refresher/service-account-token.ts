@@ -32,15 +32,18 @@ const Time = z
 
 const Claims = z.object({ iat: Time.optional(), exp: Time.optional() });
 
+/** Of an object (Kubernetes, "Object Names and IDs"): it is in commands that people are told. */
+const Name = z.string().regex(/^[a-z\d][a-z\d.-]{0,252}$/);
+
 /** Private claims of tokens that TokenRequest made (Kubernetes, "Managing Service Accounts", schema of the claims). */
 const BoundClaims = z.object({
   iat: Time,
   exp: Time,
   aud: z.union([z.string().transform((audience) => [audience]), z.array(z.string())]),
   'kubernetes.io': z.object({
-    namespace: z.string(),
-    serviceaccount: z.object({ name: z.string() }),
-    secret: z.object({ name: z.string(), uid: z.string() }),
+    namespace: Name,
+    serviceaccount: z.object({ name: Name }),
+    secret: z.object({ name: Name, uid: z.string() }),
   }),
 });
 

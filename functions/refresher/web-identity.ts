@@ -2,6 +2,7 @@
 // runs it. Said once, so that the two and the role's policy cannot differ.
 import { GetWebIdentityTokenCommand, type STSClient } from '@aws-sdk/client-sts';
 import { audienceOf, SIGNING_ALGORITHM, TOKEN_SECONDS } from '../../contract/keyless.ts';
+import { isRefusalOfAws, PlacedError } from './failure.ts';
 
 export interface WebIdentityToken {
   readonly token: string;
@@ -37,7 +38,9 @@ export async function webIdentityToken(
     .catch((cause: Error) => {
       const said = signal.aborted ? 'no answer in time' : `${cause.name}: ${cause.message}`;
       const hint = Object.hasOwn(HINTS, cause.name) ? ` (${HINTS[cause.name]})` : '';
-      throw new Error(`STS gives no web identity token: ${said}${hint}`, { cause });
+      // The role, or the account, is not set up for it.
+      const failedAt = isRefusalOfAws(cause) ? 'setting' : 'reach';
+      throw new PlacedError(failedAt, `STS gives no web identity token: ${said}${hint}`, { cause });
     });
   if (!token) throw new Error('STS gave no web identity token');
   return { token, expiresAt };

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { ANNOTATION, TAG } from '../../../contract/names.ts';
 import { usableAccess } from '../../../functions/refresher/access.ts';
+import type { ClusterReport } from '../../../functions/refresher/cluster.ts';
 import { type EksScope, eksAccess, regionOfEndpoint } from '../../../functions/refresher/eks.ts';
 import { readEvent } from '../../../functions/refresher/event.ts';
 import { type Memory, memoryIn } from '../../../functions/refresher/memory.ts';
@@ -159,9 +160,13 @@ describe('the token', () => {
 });
 
 describe('is refused, and nobody is shown a token', () => {
-  const isNotServed = async (running: ReturnType<typeof runOn>, says: RegExp) => {
-    const { served, reason } = await running;
-    expect(served).toBe(false);
+  const isNotServed = async (
+    running: ReturnType<typeof runOn>,
+    says: RegExp,
+    at: ClusterReport['failedAt'] = 'kubeconfig',
+  ) => {
+    const { served, reason, failedAt } = await running;
+    expect({ served, failedAt }).toEqual({ served: false, failedAt: at });
     expect(reason).toMatch(says);
     expect(cluster.requests).toHaveLength(0);
   };
@@ -171,6 +176,7 @@ describe('is refused, and nobody is shown a token', () => {
     await isNotServed(
       runOn(kubeconfig(['--role-arn', ROLE]), []),
       /none of the roles .* CDK setting assumableRoles/,
+      'setting',
     );
     expect(aws.stsCalls).toHaveLength(before);
   });
@@ -194,8 +200,14 @@ describe('is refused, and nobody is shown a token', () => {
     await isNotServed(
       runOn(kubeconfig(['--role-arn', silent]), [silent], true, 500),
       /the cluster's time was up before it could be asked/,
+      'reach',
     );
   });
+
+  test('an EKS that is asked too often', async () => {
+    eks.throttle(5);
+    await isNotServed(runOn(kubeconfig()), /TooManyRequestsException/, 'reach');
+  }, 60_000);
 
   test('a cluster that EKS does not know', async () => {
     eks.clusters.clear();
@@ -207,7 +219,7 @@ describe('is refused, and nobody is shown a token', () => {
 
   test('a cluster that is being created', async () => {
     eks.clusters.set('prod', { status: 'CREATING' });
-    await isNotServed(runOn(kubeconfig()), /has no endpoint: it is CREATING/);
+    await isNotServed(runOn(kubeconfig()), /has no endpoint: it is CREATING/, 'reach');
   });
 
   test('an account that does not allow it: with the way out', async () => {
@@ -215,6 +227,7 @@ describe('is refused, and nobody is shown a token', () => {
     await isNotServed(
       runOn(kubeconfig()),
       /AccessDeniedException.*name the region in the CDK setting eksRegions/,
+      'setting',
     );
   });
 

@@ -90,6 +90,7 @@ test("the chart's ServiceAccount: all is told, nothing is forbidden, and nothing
   expect(outcomesOf(report)).toEqual({ refreshed: 1 });
   expect(report.inspection).toEqual({
     server: expect.stringMatching(/^https:\/\/127\.0\.0\.1:\d+$/),
+    identity: 'token',
     username: `system:serviceaccount:${NAMESPACE}:${RELEASE}-refresher`,
     groups: ['system:serviceaccounts', `system:serviceaccounts:${NAMESPACE}`, 'system:authenticated'],
     clusterUid: uid,
@@ -201,8 +202,9 @@ test('revoking: every token of the cluster ends, whoever had one; nothing else d
     { cluster: 'certificate', outcome: 'nothing-to-revoke', reason: expect.any(String) },
     { cluster: 'unbound', outcome: 'nothing-to-revoke', reason: expect.any(String) },
   ]);
+  const secret = { namespace: NAMESPACE, name: BOUND_TO.split('/').at(-1) };
   const began = performance.now();
-  expect(await revokeAt({ a: cluster.kubeconfig })).toEqual([{ cluster: 'a', outcome: 'revoked' }]);
+  expect(await revokeAt({ a: cluster.kubeconfig })).toEqual([{ cluster: 'a', outcome: 'revoked', secret }]);
   expect(performance.now() - began).toBeLessThan(25_000);
   expect((await admin('GET', BOUND_TO)).status).toBe(404);
   expect(await statusOf(cluster.kubeconfig)).toBe(401);
@@ -211,9 +213,12 @@ test('revoking: every token of the cluster ends, whoever had one; nothing else d
   expect(await others()).toBe(before);
 
   expect(await revokeAt({ a: cluster.kubeconfig, another })).toEqual([
-    { cluster: 'a', outcome: 'revoked', reason: expect.stringContaining('no longer') },
-    { cluster: 'another', outcome: 'revoked', reason: expect.stringContaining('no longer') },
+    { cluster: 'a', outcome: 'refused-already', secret, reason: expect.stringContaining('no longer') },
+    { cluster: 'another', outcome: 'refused-already', secret, reason: expect.stringContaining('no longer') },
   ]);
   const report = await inspect(cluster.kubeconfig);
-  expect(report).toMatchObject({ served: false, failed: true, reason: expect.stringContaining('HTTP 401') });
+  expect(report).toMatchObject({
+    ...{ served: false, failed: true, failedAt: 'credential' },
+    reason: expect.stringContaining('HTTP 401'),
+  });
 }, 120_000);

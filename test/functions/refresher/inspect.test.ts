@@ -1,7 +1,7 @@
 // Inspecting a cluster whose API server says what it likes: each part is told or left out on its own, and nothing is
 // remembered.
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { TAG } from '../../../contract/names.ts';
+import { ANNOTATION, TAG } from '../../../contract/names.ts';
 import type { ClusterReport } from '../../../functions/refresher/cluster.ts';
 import { readEvent } from '../../../functions/refresher/event.ts';
 import type { Memory } from '../../../functions/refresher/memory.ts';
@@ -35,7 +35,8 @@ let answers: Record<string, (response: Response, request: Received) => void>;
 
 beforeEach(async () => {
   stack = new AsyncDisposableStack();
-  now = Date.now();
+  // In the middle of a second, as what a server says is taken to be.
+  now = Math.floor(Date.now() / 1000) * 1000 + 500;
   forbidden = new Set();
   answers = {};
   server = stack.use(await startApiServer(answer));
@@ -53,7 +54,8 @@ function answer(request: Received, response: Response) {
   const { path, query, body } = request;
   const own = answers[path];
   if (own) return own(response, request);
-  if (path === PATHS.version) return json(response, { gitVersion: 'v1.36.3', major: '1' });
+  if (path === PATHS.version)
+    return json(response, { gitVersion: 'v1.36.3', major: '1' }, 200, { date: new Date(now).toUTCString() });
   if (path === PATHS.whoAmI) {
     const userInfo = { username: 'somebody', groups: ['system:authenticated', 'ecr-anywhere:refreshers'] };
     return json(response, { kind: 'SelfSubjectReview', status: { userInfo } }, 201);
@@ -97,6 +99,7 @@ async function inspect(
 }
 
 const GOOD = {
+  identity: 'token',
   username: 'somebody',
   groups: ['system:authenticated', 'ecr-anywhere:refreshers'],
   clusterUid: UID,
@@ -129,7 +132,6 @@ test.each([-3600, -2, 0, 2, 90])('a server whose clock is %i s ahead', async (se
     const date = new Date(Math.floor(now / 1000) * 1000 + seconds * 1000);
     json(response, { gitVersion: 'v1.36.3' }, 200, { date: date.toUTCString() });
   };
-  now = Math.floor(now / 1000) * 1000 + 500;
   const { inspection } = await inspect();
   expect(inspection?.clockSkewSeconds).toBe(seconds);
 });
@@ -188,8 +190,8 @@ test.each<{ title: string; path: string; missing: string[]; answer: (response: R
 test('a namespace list that is refused: the report says why, the inspection what', async () => {
   answers[PATHS.namespaces] = (response) => refuse(response, 403, 'namespaces is forbidden');
   forbidden = new Set(['list namespaces *', 'list secrets *', 'patch secrets *']);
-  const { served, reason, inspection } = await inspect();
-  expect([served, reason]).toEqual([false, expect.stringContaining('namespaces is forbidden')]);
+  const { failedAt, reason, inspection } = await inspect();
+  expect([failedAt, reason]).toEqual(['permissions', expect.stringContaining('namespaces is forbidden')]);
   expect(inspection?.forbidden).toEqual(['list namespaces']);
   expect(inspection).not.toHaveProperty('clusterUid');
 });
@@ -197,10 +199,10 @@ test('a namespace list that is refused: the report says why, the inspection what
 test('a credential that is refused: who and what is left out, not where', async () => {
   const denied = (response: Response) => refuse(response, 401, 'Unauthorized');
   answers = { [PATHS.namespaces]: denied, [PATHS.whoAmI]: denied, [PATHS.access]: denied };
-  const { reason, inspection } = await inspect();
-  expect(reason).toContain('HTTP 401');
-  const { server: url, kubernetesVersion, clockSkewSeconds } = { server: server.url, ...GOOD };
-  expect(inspection).toEqual({ server: url, kubernetesVersion, clockSkewSeconds });
+  const { reason, failedAt, inspection } = await inspect();
+  expect([failedAt, reason]).toEqual(['credential', expect.stringContaining('HTTP 401')]);
+  const { identity, kubernetesVersion, clockSkewSeconds } = GOOD;
+  expect(inspection).toEqual({ server: server.url, identity, kubernetesVersion, clockSkewSeconds });
 });
 
 describe('what is forbidden', () => {
@@ -277,9 +279,9 @@ test('a server that nobody listens at is asked once, not for each part', async (
   const { url } = server;
   await server[Symbol.asyncDispose]();
   const began = performance.now();
-  const { served, inspection } = await inspect();
-  expect(served).toBe(false);
-  expect(inspection).toEqual({ server: url });
+  const { failedAt, inspection } = await inspect();
+  expect(failedAt).toBe('reach');
+  expect(inspection).toEqual({ server: url, identity: 'token' });
   expect(performance.now() - began).toBeLessThan(6_000);
   server = await startApiServer(answer);
 });
@@ -288,15 +290,115 @@ test('a server that never answers: all is over with the deadline', async () => {
   const silent = () => {};
   answers = Object.fromEntries(Object.values(PATHS).map((path) => [path, silent]));
   const began = performance.now();
-  expect((await inspect({}, { deadlineMs: 500 })).inspection).toEqual({ server: server.url });
+  expect((await inspect({}, { deadlineMs: 500 })).inspection).toEqual({
+    ...{ server: server.url, identity: 'token' },
+  });
   expect(performance.now() - began).toBeLessThan(3_000);
 });
 
 test('a kubeconfig that cannot be used has no inspection', async () => {
   const report = await inspect({}, { kubeconfig: 'not a kubeconfig' });
-  expect(report).toMatchObject({ served: false, reason: expect.stringContaining('not a kubeconfig') });
+  expect(report).toMatchObject({
+    ...{ served: false, failedAt: 'kubeconfig' },
+    reason: expect.stringContaining('not a kubeconfig'),
+  });
   expect(report).not.toHaveProperty('inspection');
 });
+
+test.each([
+  ['keyless', ['ecr-anywhere', 'get-token', '--cluster', 'a']],
+  ['eks', ['aws', 'eks', 'get-token', '--cluster-name', 'x']],
+])(
+  'what is registered is told where no token can be made for it: %s',
+  async (identity, [command, ...args]) => {
+    const config = JSON.parse(kubeconfigFor(server, ''));
+    const users = [{ name: 'main', user: { exec: { command, args } } }];
+    const report = await inspect({}, { kubeconfig: JSON.stringify({ ...config, users }) });
+    expect(report.served).toBe(false);
+    expect(report.inspection).toEqual({ server: server.url, identity });
+    expect(server.requests).toEqual([]);
+  },
+);
+
+test.each<{ title: string; failedAt: string; answer: (response: Response) => void }>([
+  {
+    title: "a proxy's 403",
+    failedAt: 'reach',
+    answer: (response) => response.writeHead(403).end('<html>forbidden: HTTP 401</html>'),
+  },
+  {
+    title: "the API server's 403",
+    failedAt: 'permissions',
+    answer: (response) => refuse(response, 403, 'no'),
+  },
+  { title: '401', failedAt: 'credential', answer: (response) => response.writeHead(401).end('who?') },
+  { title: '500', failedAt: 'reach', answer: (response) => refuse(response, 500, 'HTTP 403: forbidden') },
+  { title: 'something else', failedAt: 'reach', answer: (response) => json(response, { kind: 'Pod' }) },
+])('where it failed, at $title: $failedAt', async ({ failedAt, answer: own }) => {
+  answers[PATHS.namespaces] = own;
+  const report = await inspect();
+  expect([report.failedAt, summarize(report).failedAt]).toEqual([failedAt, failedAt]);
+});
+
+test('where every namespace refuses its Secrets: permissions; one that does not, and it is served', async () => {
+  const secretsOf = (name: string) => `${PATHS.namespaces}/${name}/secrets`;
+  const denied = (response: Response) => refuse(response, 403, 'secrets is forbidden');
+  answers = { [secretsOf('team-a')]: denied, [secretsOf('team-b')]: denied };
+  expect((await inspect()).failedAt).toBe('permissions');
+  delete answers[secretsOf('team-b')];
+  const report = await inspect();
+  expect(report).toMatchObject({ served: true, failed: true });
+  expect(report).not.toHaveProperty('failedAt');
+});
+
+test('what a terminal would obey reaches nobody, whatever part of its answers it is in', async () => {
+  const HOSTILE = '\u001b]0;owned\u0007\u001b[2Jeasy\r\nlevel=info \u202egnihton\u2028\u009b1m';
+  const unsafe = /[\p{C}\p{Zl}\p{Zp}]/u;
+  answers[PATHS.whoAmI] = (response) =>
+    json(
+      response,
+      { kind: 'SelfSubjectReview', status: { userInfo: { username: HOSTILE, groups: [HOSTILE] } } },
+      201,
+    );
+  answers[PATHS.version] = (response) => json(response, { gitVersion: HOSTILE });
+  answers[PATHS.namespaces] = (response, { query }) =>
+    json(response, page([{ name: query.has('fieldSelector') ? 'kube-system' : HOSTILE, uid: HOSTILE }]));
+  const secrets = `${PATHS.namespaces}/${encodeURIComponent(HEARD)}/secrets`;
+  const annotations = {
+    [ANNOTATION.registries]: `${HOSTILE}=2020-01-01T00:00:00Z`,
+    [ANNOTATION.expiresAt]: HOSTILE,
+  };
+  answers[secrets] = (response) => json(response, page([{ name: HOSTILE, annotations }]));
+  answers[`${secrets}/${encodeURIComponent(HEARD)}`] = (response) => refuse(response, 422, HOSTILE);
+  const report = await inspect();
+  const { inspection, results } = report;
+  expect(inspection).toMatchObject({
+    username: HEARD,
+    groups: [HEARD],
+    clusterUid: HEARD,
+    kubernetesVersion: HEARD,
+  });
+  expect(results).toEqual([
+    {
+      ...{ secret: `${HEARD}/${HEARD}`, due: 'expiry-unreadable', outcome: 'refused' },
+      reason: expect.stringContaining(`HTTP 422: ${HEARD}`),
+    },
+  ]);
+  for (const text of strings([report, summarize(report)])) expect(text).not.toMatch(unsafe);
+
+  answers[PATHS.namespaces] = (response) => refuse(response, 500, HOSTILE);
+  const refusal = await inspect();
+  expect(refusal.reason).toContain(HEARD);
+  for (const text of strings(refusal)) expect(text).not.toMatch(unsafe);
+});
+
+/** What is left of it. */
+const HEARD = '\ufffd]0;owned\ufffd\ufffd[2Jeasy level=info \ufffdgnihton \ufffd1m';
+
+function strings(value: unknown): string[] {
+  if (typeof value === 'string') return [value];
+  return typeof value === 'object' && value !== null ? Object.values(value).flatMap(strings) : [];
+}
 
 describe('a paused cluster', () => {
   const paused = { tags: { [TAG.paused]: 'true' } };

@@ -327,14 +327,19 @@ describe('a run', () => {
 
   test('a kubeconfig that sends the token for B to the server of A', async () => {
     const [report] = await runOn({ b: kubeconfigOf(a.controlPlane, 'b') });
-    expect(report).toMatchObject({ served: false, reason: expect.stringContaining('HTTP 401') });
+    expect(report).toMatchObject({
+      ...{ served: false, failedAt: 'credential' },
+      reason: expect.stringContaining('HTTP 401'),
+    });
   });
 
   test('another stage, or none', async () => {
     const [other] = await runOn({ a: kubeconfigOf(a.controlPlane, 'a', 'Other') });
     expect(other?.reason).toBe('the kubeconfig is for the stage Other, and this one is Test');
+    expect(other?.failedAt).toBe('kubeconfig');
     const [none] = await runOn({ a: kubeconfigOf(a.controlPlane, 'a') }, {}, null);
     expect(none?.reason).toBe('"ecr-anywhere get-token" needs the CDK setting keyless');
+    expect(none?.failedAt).toBe('setting');
   });
 
   test('an STS that is silent costs the turn, and the clusters of another kind nothing', async () => {

@@ -179,6 +179,7 @@ describe('accepted', () => {
           server,
           identity,
           ...(ca !== false && { ca: 'pem' }),
+          ...('eks' in identity && { madeFor: 'eks' }),
         });
       });
     }

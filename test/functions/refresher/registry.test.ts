@@ -100,11 +100,13 @@ test('a value that cannot be had, or used, is the failure of its cluster alone',
   });
   const reports = await runAll(secrets);
   const outcomes = Object.fromEntries(
-    reports.map(({ cluster, served, failed, reason }) => [cluster, { served, failed, reason }]),
+    reports.map(({ cluster, served, failed, failedAt, reason }) => [
+      cluster,
+      { served, failed, failedAt, reason },
+    ]),
   );
-  const failedFor = (reason: string) => ({
-    served: false,
-    failed: true,
+  const failedFor = (reason: string, failedAt = 'kubeconfig') => ({
+    ...{ served: false, failed: true, failedAt },
     reason: expect.stringContaining(reason),
   });
   expect(outcomes).toEqual({
@@ -114,7 +116,7 @@ test('a value that cannot be had, or used, is the failure of its cluster alone',
     binary: failedFor('SecretString'),
     empty: failedFor('SecretString'),
     junk: failedFor('not a kubeconfig'),
-    silent: failedFor("the cluster's time was up"),
+    silent: failedFor("the cluster's time was up", 'reach'),
   });
   expect(JSON.stringify(reports)).not.toContain(CANARY);
 });

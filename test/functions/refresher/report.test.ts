@@ -7,7 +7,13 @@ import {
   paused,
   type SecretResult,
 } from '../../../functions/refresher/cluster.ts';
-import { failureOf, metricsOf, summarize, summarizeNamed } from '../../../functions/refresher/report.ts';
+import {
+  failureOf,
+  metricsOf,
+  summarize,
+  summarizeAll,
+  summarizeNamed,
+} from '../../../functions/refresher/report.ts';
 
 const NOW = Date.parse('2026-11-23T12:00:00Z');
 
@@ -133,6 +139,53 @@ test('a summary stays small where hundreds were refused', () => {
   const { problems, outcomes } = summarize(served('a', { results: results({ refused: 500 }) }));
   expect(problems).toHaveLength(20);
   expect(outcomes).toEqual({ refused: 500 });
+});
+
+describe('an answer of all clusters', () => {
+  const reason = 'ü"'.repeat(200);
+  const failing = (index: number): ClusterReport => ({
+    ...notServed(`arn:aws:eks:eu-central-1:123456789012:cluster/prod-${index}`, reason, 'permissions'),
+    known: { failures: 12, failingSince: NOW, reachedAt: NOW },
+    notRemembered: reason,
+    renewal: { outcome: 'failed', reason },
+    inspection: { server: 'https://x', identity: 'token', forbidden: Array(50).fill('list secrets in team') },
+    results: results({ refused: 20 }).map((result) => ({ ...result, reason })),
+  });
+  const bytesOf = (value: unknown) => Buffer.byteLength(JSON.stringify(value));
+
+  test('has all there is of it, where it can', () => {
+    const reports = [failing(0), served('b', { results: results(ALL) })];
+    expect(summarizeAll(reports)).toEqual(reports.map(summarize));
+  });
+
+  test.each([
+    { title: 'all of them', answerOf: summarizeAll },
+    { title: 'all of them by their names', answerOf: summarizeNamed },
+  ])(
+    'stays below what Lambda answers where ten thousand fail, and says what it leaves out: $title',
+    ({ answerOf }) => {
+      const summaries = answerOf(Array.from({ length: 10_000 }, (_, index) => failing(index)));
+      expect(summaries).toHaveLength(10_000);
+      // Lambda quotas, "Invocation payload".
+      expect(bytesOf({ clusters: summaries })).toBeLessThan(6_000_000);
+      for (const { failedAt, reason: said = '', problems, problemsNotListed = 0, ...rest } of summaries) {
+        expect(failedAt).toBe('permissions');
+        expect(said.length).toBeGreaterThanOrEqual(40);
+        expect(problems.length + problemsNotListed).toBe(20);
+        expect('inspection' in rest || rest.inspectionNotListed).toBe(true);
+      }
+    },
+  );
+
+  test('is shared by those that need it: one that has much takes nothing from the others', () => {
+    const reports = [...Array.from({ length: 200 }, (_, index) => failing(index)), served('well')];
+    const summaries = summarizeAll(reports, 500_000);
+    expect(bytesOf(summaries)).toBeLessThanOrEqual(500_000);
+    expect(bytesOf(summaries)).toBeGreaterThan(350_000);
+    expect(summaries.at(-1)).toEqual(summarize(served('well')));
+    const listed = summaries.slice(0, 200).map(({ problems }) => problems.length);
+    expect(Math.max(...listed) - Math.min(...listed)).toBeLessThanOrEqual(1);
+  });
 });
 
 describe('the Secrets of clusters that are named', () => {

@@ -10,7 +10,8 @@ import { startSecretsManager, type Value } from '../secrets-manager.ts';
 import { BOUND_TO, jwt, startTokenIssuer, type TokenIssuer } from '../token-issuer.ts';
 
 const SECRET_PATH = `/api/v1/namespaces/ecr-anywhere/secrets/${BOUND_TO.name}`;
-const REVOKED = { cluster: 'a', outcome: 'revoked' };
+const SECRET = { namespace: 'ecr-anywhere', name: BOUND_TO.name };
+const REVOKED = { cluster: 'a', outcome: 'revoked', secret: SECRET };
 
 let stack: AsyncDisposableStack;
 let issuer: TokenIssuer;
@@ -88,11 +89,20 @@ test("a paused cluster's, too; and by the context that its tag names", async () 
   expect(await revokeAt({ a: JSON.stringify(config) }, { tags })).toEqual([REVOKED]);
 });
 
-test('one that is refused already is revoked', async () => {
-  issuer.revoke();
+test('one that is refused already says nothing of others: the Secret is named, and who has to delete it', async () => {
+  const renewed = issuer.issue({ lifeSeconds: 3600 });
+  issuer.intercept = ({ headers }, response) => {
+    // Expired; and a thief has renewed it before.
+    if (headers.authorization === `Bearer ${token}`) refuse(response, 401, 'Unauthorized');
+    return headers.authorization === `Bearer ${token}`;
+  };
   expect(await revokeAt({ a: issuer.kubeconfigOf(token) })).toEqual([
-    { ...REVOKED, reason: expect.stringContaining('no longer') },
+    {
+      ...{ cluster: 'a', outcome: 'refused-already', secret: SECRET },
+      reason: expect.stringMatching(`no longer.*administrator must delete ${BOUND_TO.name} in ecr-anywhere`),
+    },
   ]);
+  expect(issuer.isValid(renewed)).toBe(true);
   expect(asked()).toEqual([`DELETE ${SECRET_PATH}`]);
 });
 
@@ -133,8 +143,7 @@ test('where it may not delete it, that is said, and nobody waits', async () => {
   onDelete = () => false;
   expect(await revokeAt({ a: issuer.kubeconfigOf(token) })).toEqual([
     {
-      cluster: 'a',
-      outcome: 'failed',
+      ...{ cluster: 'a', outcome: 'failed', secret: SECRET },
       reason: expect.stringMatching(/DELETE .*HTTP 403: secrets is forbidden/),
     },
   ]);
@@ -210,6 +219,9 @@ test('a server of this machine is not asked, as in every other turn', async () =
     () => {},
   );
   expect(results).toEqual([
-    { cluster: 'a', outcome: 'failed', reason: expect.stringContaining('address of this machine') },
+    {
+      ...{ cluster: 'a', outcome: 'failed', secret: SECRET },
+      reason: expect.stringContaining('address of this machine'),
+    },
   ]);
 });
