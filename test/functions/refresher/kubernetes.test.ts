@@ -150,6 +150,21 @@ describe.each<{ protocol: Protocol }>([{ protocol: 'http/1.1' }, { protocol: 'h2
       expect(warnings).toEqual(['a "quoted" one, with 299 in it', 'token=…']);
     });
 
+    test('no warning has what a terminal would obey', async () => {
+      const { api } = await apiOf(
+        (_, response) => {
+          // What HTTP lets through: a tab, and controls of eight bits.
+          response.setHeader('warning', '299 - "a\tb\u009b2Jc\u0085d"');
+          json(response, object({ name: 'pull' }));
+        },
+        { protocol },
+      );
+      const { warnings } = await api.annotate(SECRET, {}, false);
+      expect(warnings).toHaveLength(1);
+      expect(warnings[0]).toMatch(/^a b.*2Jc.*d$/);
+      expect(warnings[0]).not.toMatch(/[\p{C}\p{Zl}\p{Zp}]/u);
+    });
+
     test('warnings without an end are cut', async () => {
       const { api } = await apiOf(
         (_, response) => {

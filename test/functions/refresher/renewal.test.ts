@@ -448,6 +448,16 @@ describe('what a token says', () => {
       }),
       says: { issuedAt: 1_000_000, expiresAt: 2_000_000 },
     },
+    {
+      what: 'bound to what no Secret is called',
+      claims: claims({
+        'kubernetes.io': {
+          ...{ namespace: 'n', serviceaccount: { name: 's' } },
+          secret: { name: 't; rm -rf ~', uid: 'v' },
+        },
+      }),
+      says: { issuedAt: 1_000_000, expiresAt: 2_000_000 },
+    },
     { what: 'of another issuer', claims: { exp: 2_000, sub: 'alice' }, says: { expiresAt: 2_000_000 } },
   ])('$what: not renewable, and when it expires', ({ claims, says }) => {
     expect(readToken(jwt(claims))).toEqual({ whyNot: expect.any(String), ...says });
