@@ -90,7 +90,10 @@ export class Repairs {
     return written('helm', [...args, ...flags({ kubeconfig, 'kube-context': this.#context })]);
   }
 
-  /** Deploys the stack. */
+  /**
+   * Deploys the stack. CDK takes back every setting that it is not given, which for some is an outage: the command says
+   * so itself, wherever it is shown, as a comment of the shell's.
+   */
   deploy(settings: Readonly<Record<string, string>> = {}): string {
     const { profile, region, stage } = this.#options;
     const context = Object.entries({ ...(stage && { stackName: stage }), ...settings });
@@ -98,7 +101,8 @@ export class Repairs {
       ...['cdk', 'deploy', ...context.flatMap(([key, value]) => ['-c', `${key}=${value}`])],
       ...flags({ profile }),
     ]);
-    return region === undefined ? command : `AWS_REGION=${quoted(region)} ${command}`;
+    const inRegion = region === undefined ? command : `AWS_REGION=${quoted(region)} ${command}`;
+    return `${inRegion} # with the settings that the stack has: -c … or cdk.json`;
   }
 }
 

@@ -1,31 +1,30 @@
 // ecr-anywhere doctor: walks the chain, and names the first link that is broken.
 import type { ClusterSummary } from '../../functions/refresher/report.ts';
 import type { ClusterStatus } from '../../functions/refresher/status.ts';
-import { Aws, type AwsOptions, type Stack } from '../aws.ts';
-import { clusterUidOf, type Found, refresherUsername } from '../chart.ts';
+import type { AwsOptions, Stack } from '../aws.ts';
+import { clusterUidOf, type Found } from '../chart.ts';
 import { CliError, EXIT, type ExitCode } from '../errors.ts';
-import { type Identity, isFenced } from '../identity.ts';
 import { type Io, type IoOptions, paint } from '../io.ts';
 import { type KubeOptions, Kubernetes } from '../kubernetes.ts';
-import { Refresher } from '../refresher.ts';
 import { Repairs } from '../repairs.ts';
-import { table } from '../table.ts';
-import { fromInspection, fromStatus, type Subject } from './from-aws.ts';
+import { fleet } from './fleet.ts';
+import { fromInspection, fromStatus, subjectOf } from './from-aws.ts';
 import { inCluster } from './in-cluster.ts';
-import { broken, type Finding, firstBroken, judge, LINKS, type LinkName, well } from './links.ts';
+import { broken, type Finding, firstBroken, inFull, judge, unknown, well } from './links.ts';
+import { told } from './looking.ts';
+import { type Door, link, toTheFunction } from './to-the-function.ts';
+import { blindnessInWords, firstBrokenInWords, walkInWords } from './words.ts';
 
 type DoctorOptions = AwsOptions & KubeOptions & IoOptions;
 
-/** Of a refresher whose release is not known: some ServiceAccount of the chart's name. */
-const A_REFRESHER = /^system:serviceaccount:[^:]+:[^:]+-refresher$/;
-
-const MARKS = { well: '✔', broken: '✖', unknown: '–' } as const;
-const COLOURS = { well: 'green', broken: 'red', unknown: 'gray' } as const;
+/** Of the clusters that there are, so many are named to whoever has misspelt one. */
+const NAMES_TOLD = 20;
 
 /**
  * Walks the chain of one cluster, or what of all clusters can be seen from AWS.
  *
- * @returns EXIT.unwell where a link is broken
+ * @returns EXIT.unwell unless all is well: what could not be looked at may be broken
+ * @throws CliError where the name is no cluster's
  */
 export async function doctor(
   name: string | undefined,
@@ -33,79 +32,11 @@ export async function doctor(
   io: Io,
 ): Promise<ExitCode | undefined> {
   const findings: Finding[] = [];
-  const door = await upToTheFunction(options, io, findings);
+  const door = await toTheFunction(options, io, findings);
   if (!door) return tell(name, findings, io);
-  return name === undefined ? fleet(door, options, findings, io) : one(name, door, options, findings, io);
-}
-
-/** What has been got hold of in AWS. */
-interface Door {
-  readonly refresher: Refresher;
-  readonly stack: Stack;
-  readonly clusters: readonly ClusterStatus[];
-}
-
-/** AWS session, stack, function. @returns undefined where the chain is broken at one of them */
-async function upToTheFunction(
-  options: DoctorOptions,
-  io: Io,
-  findings: Finding[],
-): Promise<Door | undefined> {
-  const aws = new Aws(options, io.signal);
-  const repairs = new Repairs(options, {});
-  const caller = await link(findings, 'session', repairs, () =>
-    io.step('who you are to AWS', () => aws.caller()),
-  );
-  if (!caller) return undefined;
-  findings.push(well('session', caller.arn));
-  const stack = await link(findings, 'stack', repairs, () =>
-    io.step('the deployed refresher', () => aws.stack()),
-  );
-  if (!stack) return undefined;
-  findings.push(well('stack', stack.functionName));
-  const refresher = new Refresher(aws, stack);
-  const clusters = await link(
-    findings,
-    'function',
-    repairs,
-    () => io.step('what the refresher knows', () => refresher.status()),
-    stack,
-  );
-  if (!clusters) return undefined;
-  findings.push(
-    well('function', `it knows ${clusters.length === 1 ? '1 cluster' : `${clusters.length} clusters`}`),
-  );
-  return { refresher, stack, clusters };
-}
-
-/** Asks something that a link stands or falls with. @returns undefined where it is broken */
-async function link<T>(
-  findings: Finding[],
-  name: LinkName,
-  repairs: Repairs,
-  ask: () => Promise<T>,
-  stack?: Stack,
-): Promise<T | undefined> {
-  try {
-    return await ask();
-  } catch (error) {
-    if (!(error instanceof CliError) || error.exitCode === EXIT.interrupted) throw error;
-    findings.push(broken(name, error.message, commandFor(error, repairs, stack), error.hint));
-    return undefined;
-  }
-}
-
-/** The command that a failure at AWS calls for. @param stack whose function it is that has failed */
-function commandFor({ exitCode, message }: CliError, repairs: Repairs, stack?: Stack): string {
-  if (exitCode === EXIT.signIn) return repairs.aws(['sso', 'login']);
-  if (exitCode === EXIT.usage) return 'export AWS_REGION=REGION';
-  if (exitCode === EXIT.notFound || /does not understand/.test(message)) return repairs.deploy();
-  if (stack === undefined || exitCode !== EXIT.failed) return repairs.aws(['sts', 'get-caller-identity']);
-  const group = repairs.aws([
-    ...['lambda', 'get-function-configuration', '--function-name', stack.functionName],
-    ...['--query', 'LoggingConfig.LogGroup', '--output', 'text'],
-  ]);
-  return `${repairs.aws(['logs', 'tail', '--since', '1h'])} "$(${group})"`;
+  if (name !== undefined) return one(name, door, options, findings, io);
+  const looked = await fleet(door, options, findings, io);
+  return looked ? looked.exitCode : tell(name, findings, io);
 }
 
 async function one(
@@ -115,7 +46,8 @@ async function one(
   findings: Finding[],
   io: Io,
 ): Promise<ExitCode | undefined> {
-  const status = clusters.find((cluster) => cluster.name === name && cluster.source !== 'eks-scope');
+  const status = clusters.find((cluster) => cluster.name === name);
+  if (status?.source === 'eks-scope') throw noCluster(status, new Repairs(options, {}));
   let summary: ClusterSummary | undefined;
   if (status) {
     const answer = await link(
@@ -132,10 +64,14 @@ async function one(
   if (status) {
     const chart = own.findings.find(({ link: of, verdict }) => of === 'chart' && verdict === 'broken');
     const missingChart = own.found.installation ? undefined : chart;
-    const subject = { ...subjectOf(status, own), missingChart };
+    const subject = subjectOf(status, {
+      ...{ missingChart, repairs: own.repairs, ownServer: own.server },
+      installation: own.found.installation,
+    });
     findings.push(...fromStatus(subject, Date.now()), ...(summary ? fromInspection(summary, subject) : []));
     return tell(name, findings, io);
   }
+  const names = clusters.flatMap((one) => (one.source === 'eks-scope' ? [] : [one.name]));
   // A cluster has one name.
   const known = clusters.find(({ clusterUid }) => clusterUid !== undefined && clusterUid === own.uid);
   findings.push(
@@ -147,11 +83,21 @@ async function one(
         )
       : broken(
           'registered',
-          `there is no cluster ${name}; there are: ${clusters.map((cluster) => cluster.name).join(', ') || 'none'}`,
+          `there is no cluster ${name}; there are: ${told(names, NAMES_TOLD) || 'none'}`,
           own.repairs.own(['register', name], true),
         ),
   );
   return tell(name, findings, io);
+}
+
+/** The error for a place where clusters are looked for, which `status` names beside them. */
+function noCluster({ name, reason }: ClusterStatus, repairs: Repairs): CliError {
+  const last = reason === undefined ? '' : `; the last look failed: ${reason}`;
+  return new CliError(
+    EXIT.conflict,
+    `${name} is a place where EKS clusters are looked for, and no cluster${last}`,
+    `${repairs.own(['doctor'])} looks there, and at the clusters; docs/operations.md, "EKS clusters"`,
+  );
 }
 
 /** What the operator's own context yields. */
@@ -176,28 +122,47 @@ async function lookInside(
   }: { status: ClusterStatus | undefined; summary: ClusterSummary | undefined; stack: Stack },
 ): Promise<Inside> {
   const { roleArn } = stack;
-  const nothing = { found: { originals: [] }, repairs: new Repairs(options, { roleArn }) };
+  const seenWith = (context?: string) => ({
+    found: { originals: [] },
+    repairs: new Repairs(options, { context, roleArn }),
+  });
   let context: string | undefined;
   try {
     const kubernetes = Kubernetes.load(options, io.signal);
     context = kubernetes.context;
     const uid = await io.step(`the context ${context}`, () => clusterUidOf(kubernetes));
-    const server = URL.parse((await kubernetes.server()).url)?.origin;
     // By its tag, where the refresher does not get there.
     const wanted = status?.clusterUid ?? summary?.inspection?.clusterUid;
-    if (wanted !== undefined && wanted !== uid)
+    if (wanted !== undefined && wanted !== uid) {
+      const other = seenWith('CONTEXT');
       return {
-        ...nothing,
+        ...other,
         findings: [
           broken(
             'context',
             `the context ${context} is of another cluster than ${name}`,
-            new Repairs(options, { context: 'CONTEXT' }).own(['doctor', name], true),
-            'with one of those that kubectl config get-contexts shows',
+            other.repairs.own(['doctor', name], true),
+            `with one of those that ${kubectlOf(options, ['config', 'get-contexts'])} shows`,
           ),
         ],
       };
-    const says = wanted === undefined ? 'that it is the same cluster is not known' : `of ${name}`;
+    }
+    const isNamed = options.context !== undefined || options.kubeconfig !== undefined;
+    // Whichever is current may be anybody's: what is broken there would be said of another cluster, and mended there.
+    if (wanted === undefined && !isNamed)
+      return {
+        // One that is to be registered yet is the one of the context, or known by it under another name.
+        ...(status ? seenWith('CONTEXT') : seenWith(context)),
+        findings: [
+          unknown(
+            'context',
+            `it is not known whether the context ${context} is of ${name}: name it with --context`,
+          ),
+        ],
+        uid,
+      };
+    const server = URL.parse((await kubernetes.server()).url)?.origin;
+    const says = wanted === undefined ? 'which is not known to be the same cluster' : `of ${name}`;
     const inside = await io.step('looking into the cluster as you', () =>
       inCluster(kubernetes, ({ release }) => new Repairs(options, { context, release, roleArn })),
     );
@@ -211,124 +176,35 @@ async function lookInside(
     const { message, hint = 'then --context', exitCode } = error;
     const repair =
       context !== undefined && exitCode === EXIT.signIn
-        ? new Repairs(options, { context }).kubectl(['auth', 'whoami'])
-        : 'kubectl config get-contexts';
-    return { ...nothing, findings: [broken('context', message, repair, hint)] };
+        ? kubectlOf(options, ['auth', 'whoami'], context)
+        : kubectlOf(options, ['config', 'get-contexts']);
+    return { ...seenWith(), findings: [broken('context', message, repair, hint)] };
   }
 }
 
-function subjectOf(
-  status: ClusterStatus,
-  { found, repairs, server }: Pick<Inside, 'found' | 'repairs' | 'server'>,
-): Subject {
-  const { installation } = found;
-  return {
-    ...{ status, repairs, ownServer: server },
-    isFenced: (identity: Identity) =>
-      isFenced(
-        identity,
-        installation
-          ? refresherUsername(installation)
-          : A_REFRESHER.test(identity.username)
-            ? identity.username
-            : undefined,
-      ),
-  };
-}
-
-/** Every cluster, as far as it can be seen from AWS. */
-async function fleet(
-  { refresher, stack, clusters }: Door,
-  options: DoctorOptions,
-  findings: Finding[],
-  io: Io,
-): Promise<ExitCode | undefined> {
-  const repairs = new Repairs(options, { roleArn: stack.roleArn });
-  const inspected = await link(
-    findings,
-    'function',
-    repairs,
-    () => io.step('looking at all clusters from AWS', () => refresher.inspect([])),
-    stack,
-  );
-  if (!inspected) return tell(undefined, findings, io);
-  const now = Date.now();
-  const summaries = new Map(inspected.clusters.map((summary) => [summary.cluster, summary]));
-  const results = clusters.map((status) => {
-    const subject = subjectOf(status, { found: { originals: [] }, repairs });
-    const summary = summaries.get(status.name);
-    const first = firstBroken([
-      ...fromStatus(subject, now),
-      // Of a paused one nothing was asked.
-      ...(summary && !summary.isPaused ? fromInspection(summary, subject) : []),
-    ]);
-    return { cluster: status.name, ...(first && { firstBroken: inFull(first) }) };
-  });
-  const wrong = results.filter((result) => result.firstBroken !== undefined).length;
-  io.print({ findings: findings.map(inFull), clusters: results }, () =>
-    [
-      ...findings.map(lineOf),
-      '',
-      ...(results.length > 0
-        ? [
-            table(
-              ['CLUSTER', 'FIRST BROKEN LINK', 'SAYS'],
-              results.map(({ cluster, firstBroken: first }) => [
-                cluster,
-                first ? paint('red', first.title) : paint('green', 'none'),
-                first?.says ?? '',
-              ]),
-            ),
-          ]
-        : ['No cluster is registered.']),
-      '',
-      wrong === 0
-        ? paint('green', 'All well, as far as it can be seen from AWS.')
-        : `${wrong} of ${results.length} ${wrong === 1 ? 'has' : 'have'} a broken link.`,
-      '  → ecr-anywhere doctor NAME looks into a cluster, too, and says what repairs it',
-    ].join('\n'),
-  );
-  return wrong > 0 ? EXIT.unwell : undefined;
+function kubectlOf(options: DoctorOptions, args: readonly string[], context?: string): string {
+  return new Repairs(options, { context }).kubectl(args);
 }
 
 function tell(name: string | undefined, findings: readonly Finding[], io: Io): ExitCode | undefined {
   const all = judge(findings);
   const first = firstBroken(findings);
-  const blind = all.filter(({ verdict }) => verdict === 'unknown').length;
+  const allWell = all.every(({ verdict }) => verdict === 'well');
   const result = {
-    cluster: name,
-    allWell: !first && blind === 0,
+    ...{ cluster: name, allWell },
     ...(first && { firstBroken: inFull(first) }),
     findings: all.map(inFull),
   };
   io.print(result, () =>
     [
-      ...all.map(lineOf),
+      walkInWords(all),
       '',
-      ...(first
-        ? [
-            `${paint(['bold', 'red'], `First broken link: ${LINKS[first.link].title}`)} (${first.link})`,
-            `  ${first.says}`,
-            `  ${LINKS[first.link].means}`,
-            `  → ${first.repair}`,
-            ...(first.hint === undefined ? [] : [`    (${first.hint})`]),
-          ]
-        : [
-            blind === 0
-              ? paint(['bold', 'green'], 'All well.')
-              : `No broken link, among those that could be looked at (${blind} could not).`,
-          ]),
+      first
+        ? firstBrokenInWords(first)
+        : allWell
+          ? paint(['bold', 'green'], 'All well.')
+          : blindnessInWords(all),
     ].join('\n'),
   );
-  return first ? EXIT.unwell : undefined;
-}
-
-/** With what is the same for every cluster; `means` where it is broken. */
-function inFull({ link: name, ...finding }: Finding) {
-  const { title, means } = LINKS[name];
-  return { link: name, title, ...finding, ...(finding.verdict === 'broken' && { means }) };
-}
-
-function lineOf({ link: name, verdict, says }: Finding): string {
-  return `${paint(COLOURS[verdict], MARKS[verdict])} ${LINKS[name].title.padEnd(32)} ${verdict === 'broken' ? says : paint('dim', says)}`;
+  return allWell ? undefined : EXIT.unwell;
 }

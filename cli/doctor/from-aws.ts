@@ -1,8 +1,11 @@
 // The links that the refresher itself sees from AWS, read from what it answers. Pure.
 import { REFRESHER_GROUP } from '../../contract/names.ts';
+import { regionOfEndpoint } from '../../functions/refresher/eks.ts';
+import type { Inspection } from '../../functions/refresher/inspect.ts';
 import type { ClusterSummary } from '../../functions/refresher/report.ts';
 import type { ClusterStatus } from '../../functions/refresher/status.ts';
-import type { Identity } from '../identity.ts';
+import { type Installation, refresherUsername } from '../chart.ts';
+import { type Identity, isFenced } from '../identity.ts';
 import { problemsOf } from '../outcomes.ts';
 import type { Repairs } from '../repairs.ts';
 import { isSilent, span } from '../urgency.ts';
@@ -34,11 +37,39 @@ export interface Subject {
   readonly isFenced: (identity: Identity) => boolean;
 }
 
+/** Of a refresher whose release is not known: some ServiceAccount of the chart's name. */
+const A_REFRESHER = /^system:serviceaccount:[^:]+:[^:]+-refresher$/;
+
+/** @param installation as the operator sees it, if so */
+export function subjectOf(
+  status: ClusterStatus,
+  {
+    installation,
+    ...rest
+  }: Pick<Subject, 'repairs' | 'ownServer' | 'missingChart'> & {
+    readonly installation?: Installation | undefined;
+  },
+): Subject {
+  const refresherOf = ({ username }: Identity) => (A_REFRESHER.test(username) ? username : undefined);
+  return {
+    status,
+    ...rest,
+    isFenced: (identity) =>
+      isFenced(identity, installation ? refresherUsername(installation) : refresherOf(identity)),
+  };
+}
+
+const SOURCES = {
+  registered: 'in Secrets Manager',
+  eks: 'by its EKS tag',
+  'eks-scope': 'a place where EKS clusters are looked for',
+} as const;
+
 /** What the refresher last knew of a cluster. @param now milliseconds since the epoch */
 export function fromStatus({ status, repairs }: Subject, now: number): Finding[] {
   const { name, isPaused, pausedSince, lookedAt, source } = status;
   return [
-    well('registered', source === 'registered' ? 'in Secrets Manager' : 'by its EKS tag'),
+    well('registered', SOURCES[source]),
     isPaused
       ? broken(
           'paused',
@@ -58,16 +89,24 @@ function schedule(lookedAt: string | undefined, now: number, repairs: Repairs): 
     'schedule',
     says,
     repairs.deploy({ scheduleEnabled: 'true' }),
-    'with the other settings that you deploy with; where it is switched on, the alarm NotRunning says where to look',
+    'where it is switched on, the alarm NotRunning says where to look',
   );
 }
 
+/** The link that is broken, by where the refresher says that it failed. */
+const LINK_OF = {
+  kubeconfig: 'kubeconfig',
+  setting: 'kubeconfig',
+  reach: 'reachable',
+  credential: 'credential',
+  permissions: 'permissions',
+} as const satisfies Readonly<Record<NonNullable<ClusterSummary['failedAt']>, LinkName>>;
+
 /** What an inspection found. */
 export function fromInspection(summary: ClusterSummary, subject: Subject): Finding[] {
-  const { served, reason = '', inspection } = summary;
-  const isForbidden = /HTTP 403: .*forbidden/.test(reason);
-  if (!served && !isForbidden) {
-    const failure = whyNotServed(reason, summary, subject);
+  const { served, failedAt, inspection } = summary;
+  if (!served && failedAt !== 'permissions') {
+    const failure = whyNotServed(summary, subject);
     const reached = well('reachable', inspection?.server ?? 'it answers');
     return [
       failure,
@@ -92,42 +131,55 @@ export function fromInspection(summary: ClusterSummary, subject: Subject): Findi
 
 const understood = well('kubeconfig', 'the refresher understands it');
 
-function whyNotServed(reason: string, summary: ClusterSummary, subject: Subject): Finding {
-  const again = registerAgain(summary, subject);
-  if (/HTTP 401/.test(reason)) return broken('credential', reason, ...again);
-  if (subject.status.source === 'eks-scope')
+function whyNotServed(summary: ClusterSummary, subject: Subject): Finding {
+  const { reason = '', failedAt, inspection } = summary;
+  const { status, repairs } = subject;
+  if (status.source === 'eks-scope')
     return broken(
       'registered',
       `EKS clusters cannot be looked for: ${reason}`,
-      subject.repairs.deploy({ eksDiscovery: 'REGIONS' }),
-      'docs/operations.md, "EKS clusters"',
+      repairs.deploy(),
+      'or the role that is named there: docs/operations.md, "EKS clusters"',
     );
-  // Requests are named by method and path; all else is said of what is registered.
-  if (/^(GET|POST|PATCH) \//.test(reason) || /no answer|time was up/.test(reason)) {
-    const { status, repairs } = subject;
-    if (status.source !== 'registered') return broken('reachable', reason, ...again);
+  if (failedAt === undefined)
     return broken(
       'reachable',
-      reason,
-      repairs.own(['register', status.name, '--replace', '--server', 'https://ADDRESS'], true),
-      'with the address by which AWS reaches the API server; where the registered one is right, a firewall is in the way',
+      `${reason} (the refresher does not say where it failed)`,
+      repairs.deploy(),
+      'it is of another version than this command line: deploy it from a checkout of the same',
     );
-  }
-  return broken('kubeconfig', reason, ...again);
+  const link = LINK_OF[failedAt];
+  if (failedAt === 'setting')
+    return broken(
+      link,
+      reason,
+      repairs.deploy(inspection?.identity === 'keyless' ? { keyless: 'true' } : { SETTING: 'VALUE' }),
+      'the setting that is named; a list keeps what it has',
+    );
+  // Its access entry mends neither an endpoint nor what EKS says of it.
+  if (status.source === 'eks' && failedAt !== 'credential')
+    return broken(link, reason, ...endpointOfEks(summary, subject));
+  if (failedAt !== 'reach') return broken(link, reason, ...registerAgain(summary, subject));
+  if (inspection?.identity === 'eks') return broken(link, reason, ...endpointOfEks(summary, subject));
+  const [repair, hint] = again(summary, subject, ['--server', 'https://ADDRESS']);
+  return broken(
+    link,
+    reason,
+    repair,
+    `with the address by which AWS reaches the API server; where the registered one is right, a firewall is in the way. ${hint}`,
+  );
 }
 
-/** How the refresher is let in again. @returns a command and, perhaps, a hint */
-function registerAgain(
-  { inspection }: ClusterSummary,
-  { status, repairs, ownServer, missingChart }: Subject,
-): [repair: string, hint?: string] {
+/** How the refresher is let in again. @returns a command and a hint */
+function registerAgain(summary: ClusterSummary, subject: Subject): [repair: string, hint: string] {
+  const { status, repairs, ownServer, missingChart } = subject;
+  const { server, identity: kind = 'token' } = summary.inspection ?? {};
   if (status.source === 'eks') {
-    // arn:aws:eks:REGION:ACCOUNT:cluster/NAME
-    const [, , , region = '', , path = ''] = status.name.split(':');
+    const { region, name } = partsOf(status.name);
     return [
       repairs.aws(
         [
-          ...['eks', 'create-access-entry', '--cluster-name', path.replace(/^cluster\//, '')],
+          ...['eks', 'create-access-entry', '--cluster-name', name],
           ...['--principal-arn', repairs.roleArn, '--kubernetes-groups', REFRESHER_GROUP],
         ],
         region,
@@ -136,15 +188,68 @@ function registerAgain(
     ];
   }
   // Registered under an address of its own, by which the context's would perhaps not be reached from AWS.
-  const server = inspection?.server;
   const address = server !== undefined && server !== ownServer ? ['--server', server] : [];
-  const register = repairs.own(['register', status.name, '--replace', ...address], true);
-  if (missingChart?.repair !== undefined)
+  const [register, hint] = again(summary, subject, address);
+  // Only tokens are of what the chart has made.
+  if (missingChart?.repair !== undefined && kind === 'token')
     return [
       missingChart.repair,
       `the chart is not there, and so not whom the refresher was registered as; afterwards: ${register}`,
     ];
-  return [register, 'with --eks or --keyless, where it was registered so'];
+  return [register, hint];
+}
+
+/** By what is registered: with what it is registered so again, and what to know. */
+const AGAIN: Readonly<
+  Record<Inspection['identity'] | 'unknown', { readonly flags: readonly string[]; readonly hint: string }>
+> = {
+  token: { flags: [], hint: 'With --credential KUBECONFIG, where it was registered so' },
+  certificate: {
+    flags: ['--credential', 'KUBECONFIG'],
+    hint: `KUBECONFIG: of a member of the group ${REFRESHER_GROUP}. Without --credential, a token of the chart’s ServiceAccount is registered in place of the certificate`,
+  },
+  eks: { flags: ['--eks'], hint: 'Its access entry is made, or widened by the group' },
+  keyless: {
+    flags: ['--keyless'],
+    hint: 'It prints what the API server needs; --wait SECONDS until it has read that',
+  },
+  unknown: {
+    flags: [],
+    hint: 'With --eks, --keyless or --credential KUBECONFIG, where it was registered so: without, a token is stored',
+  },
+};
+
+/** Registers a cluster as what it is. @param address as an option, if one is to be given */
+function again(
+  { inspection }: ClusterSummary,
+  { status, repairs }: Subject,
+  address: readonly string[],
+): [repair: string, hint: string] {
+  const { flags, hint } = AGAIN[inspection?.identity ?? 'unknown'];
+  // EKS itself names the endpoint.
+  const given = inspection?.identity === 'eks' ? [] : address;
+  return [repairs.own(['register', status.name, '--replace', ...flags, ...given], true), hint];
+}
+
+/** Who may reach an EKS cluster's API server. @returns a command and a hint */
+function endpointOfEks(
+  { inspection }: ClusterSummary,
+  { status, repairs }: Subject,
+): [repair: string, hint: string] {
+  const { region, name } =
+    status.source === 'eks'
+      ? partsOf(status.name)
+      : { region: inspection && regionOfEndpoint(inspection.server), name: 'NAME' };
+  return [
+    repairs.aws(['eks', 'describe-cluster', '--name', name, '--query', 'cluster.resourcesVpcConfig'], region),
+    'it shows who may reach the endpoint, and whether it is a private one only: docs/operations.md, "EKS clusters"',
+  ];
+}
+
+/** arn:aws:eks:REGION:ACCOUNT:cluster/NAME */
+function partsOf(arn: string): { region: string; name: string } {
+  const [, , , region = '', , path = ''] = arn.split(':');
+  return { region, name: path.replace(/^cluster\//, '') };
 }
 
 /** The registered address may be another cluster's. */
@@ -156,7 +261,7 @@ function leadsElsewhere(summary: ClusterSummary, subject: Subject): Finding | un
   return broken(
     'kubeconfig',
     `it leads to another cluster (${seen}) than the one that was registered as ${name} (${clusterUid})`,
-    subject.repairs.own(['register', name, '--replace'], true),
+    again(summary, subject, [])[0],
     `from a context of ${name}; where the cluster was made anew, unregister it first`,
   );
 }
@@ -172,14 +277,17 @@ function identity(summary: ClusterSummary, subject: Subject): Finding {
   );
 }
 
-function permissions({ served, reason = '', inspection }: ClusterSummary, { repairs }: Subject): Finding {
+function permissions(
+  { served, reason = '', inspection }: ClusterSummary,
+  { repairs, missingChart }: Subject,
+): Finding {
   const forbidden = inspection?.forbidden ?? [];
   const refused = forbidden.length > 0 || served ? forbidden : [reason];
   if (refused.length > 0)
     return broken(
       'permissions',
       `it may not: ${refused.join(', ')}`,
-      repairs.upgrade(),
+      missingChart?.repair ?? repairs.upgrade(),
       'with the chart’s value refresher.namespaces, every enabled namespace must be named there',
     );
   return inspection?.forbidden

@@ -181,7 +181,8 @@ const RANK = { broken: 0, well: 1, unknown: 2 } as const;
 
 /**
  * One finding for each link, in the chain's order. Of several for one, what is broken wins, then what is well. What seems
- * broken, and needs a link that is, may be well once that is mended: it is unknown.
+ * broken, and needs a link that is, may be well once that is mended: it is unknown. What nobody has looked at says what has
+ * stood in the way.
  */
 export function judge(findings: readonly Finding[]): Finding[] {
   const judged = new Map<LinkName, Finding>();
@@ -194,21 +195,44 @@ export function judge(findings: readonly Finding[]): Finding[] {
     return undefined;
   };
   for (const link of Object.keys(LINKS) as LinkName[]) {
-    const [seen = unknown(link, 'not looked at')] = findings
+    const [seen] = findings
       .filter((finding) => finding.link === link)
       .toSorted((a, b) => RANK[a.verdict] - RANK[b.verdict]);
-    const culprit = seen.verdict === 'broken' ? cause(link) : undefined;
-    judged.set(
-      link,
-      culprit
-        ? unknown(link, `perhaps only because “${LINKS[culprit].title}” is broken: ${seen.says}`)
-        : seen,
-    );
+    const culprit = seen === undefined || seen.verdict === 'broken' ? cause(link) : undefined;
+    if (seen && culprit)
+      judged.set(
+        link,
+        unknown(link, `perhaps only because “${LINKS[culprit].title}” is broken: ${seen.says}`),
+      );
+    else judged.set(link, seen ?? unknown(link, whyUnseen(link, culprit, judged)));
   }
   return [...judged.values()];
+}
+
+function whyUnseen(
+  link: LinkName,
+  culprit: LinkName | undefined,
+  judged: ReadonlyMap<LinkName, Finding>,
+): string {
+  if (culprit) return `not looked at, because “${LINKS[culprit].title}” is broken`;
+  const needs: readonly LinkName[] = LINKS[link].needs;
+  const missing = needs.map((need) => judged.get(need)).find((need) => need?.verdict === 'unknown');
+  return missing?.says ?? 'not looked at';
 }
 
 /** The first link that is broken, in the chain's order. */
 export function firstBroken(findings: readonly Finding[]): Finding | undefined {
   return judge(findings).find(({ verdict }) => verdict === 'broken');
+}
+
+/** The first of these that is unknown, in the chain's order. */
+export function firstUnknown(findings: readonly Finding[]): Finding | undefined {
+  const links = new Set(findings.map(({ link }) => link));
+  return judge(findings).find(({ link, verdict }) => verdict === 'unknown' && links.has(link));
+}
+
+/** With what is the same for every cluster; `means` where it is broken. */
+export function inFull({ link, ...finding }: Finding) {
+  const { title, means } = LINKS[link];
+  return { link, title, ...finding, ...(finding.verdict === 'broken' && { means }) };
 }

@@ -37,7 +37,7 @@ export async function looked(links: readonly LinkName[], look: () => Promise<Fin
 }
 
 /** Names, or the first of them. */
-export function told(names: readonly string[]): string {
-  const more = names.length - TOLD;
-  return [...names.slice(0, TOLD), ...(more > 0 ? [`${more} more`] : [])].join(', ');
+export function told(names: readonly string[], most = TOLD): string {
+  const more = names.length - most;
+  return [...names.slice(0, most), ...(more > 0 ? [`${more} more`] : [])].join(', ');
 }

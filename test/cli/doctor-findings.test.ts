@@ -10,9 +10,12 @@ import {
   judge,
   LINKS,
   type LinkName,
+  unknown,
   well,
 } from '../../cli/doctor/links.ts';
 import { Repairs } from '../../cli/repairs.ts';
+import type { FailedAt } from '../../functions/refresher/failure.ts';
+import type { Inspection } from '../../functions/refresher/inspect.ts';
 import type { ClusterSummary } from '../../functions/refresher/report.ts';
 import type { ClusterStatus } from '../../functions/refresher/status.ts';
 
@@ -48,6 +51,16 @@ describe('the first broken link', () => {
     ]);
   });
 
+  test('what nobody has looked at says what has stood in the way', () => {
+    const says = (link: LinkName, ...findings: Finding[]) =>
+      judge(findings).find((finding) => finding.link === link)?.says;
+    expect(says('ecr', broken('webhook', 'no answer', 'x'))).toBe(
+      'not looked at, because “the webhook answers” is broken',
+    );
+    expect(says('ecr', unknown('context', 'whose is it?'))).toBe('whose is it?');
+    expect(says('ecr')).toBe('not looked at');
+  });
+
   test('of several findings for a link, the worst that is certain', () => {
     const findings: Finding[] = [well('ecr', 'in one'), broken('ecr', 'not in another', 'x')];
     expect(firstBroken(findings)?.says).toBe('not in another');
@@ -61,7 +74,7 @@ describe('commands', () => {
 
   /** The arguments that a shell makes of it. */
   const argsOf = (command: string) =>
-    execFileSync('/bin/sh', ['-c', `set -- ${command}; printf '%s\\n' "$@"`], { encoding: 'utf8' })
+    execFileSync('/bin/sh', ['-c', `set -- ${command}\nprintf '%s\\n' "$@"`], { encoding: 'utf8' })
       .trimEnd()
       .split('\n');
 
@@ -77,14 +90,21 @@ describe('commands', () => {
       ...['helm', 'upgrade', 'ecr', 'webhook/chart', '--namespace', 'pulls', '--reset-then-reuse-values'],
       ...['--kubeconfig', '/home/me/a b', '--kube-context', context],
     ]);
-    expect(repairs.deploy()).toBe('AWS_REGION=eu-west-1 npx cdk deploy -c stackName=Blue --profile ops');
+    expect(argsOf(repairs.deploy())).toEqual([
+      ...['AWS_REGION=eu-west-1', 'npx', 'cdk', 'deploy', '-c', 'stackName=Blue', '--profile', 'ops'],
+    ]);
+  });
+
+  test('a deployment says itself that settings which are not given are taken back', () => {
+    for (const command of [repairs.deploy(), repairs.deploy({ keyless: 'true' })])
+      expect(command).toMatch(/ # with the settings that the stack has: -c … or cdk\.json$/);
   });
 });
 
 const status: ClusterStatus = { name: 'alpha', source: 'registered', isPaused: false };
 const summary: ClusterSummary = {
   ...{ cluster: 'alpha', served: false, failed: true, managed: 0, due: 0, outcomes: {}, problems: [] },
-  reason: 'GET /api/v1/namespaces: HTTP 401: Unauthorized',
+  ...{ reason: 'GET /api/v1/namespaces: HTTP 401: Unauthorized', failedAt: 'credential' },
 };
 const subject: Subject = {
   status,
@@ -94,31 +114,66 @@ const subject: Subject = {
 const first = (changes: Partial<ClusterSummary>, of: Partial<Subject> = {}) =>
   firstBroken(fromInspection({ ...summary, ...changes }, { ...subject, ...of }));
 
+const server = 'https://edge.example.com:6443';
+const inspectionOf = (identity: Inspection['identity'], more: Partial<Inspection> = {}) => ({
+  inspection: { server, identity, ...more },
+});
+
 describe('what the refresher says', () => {
-  test('is registered again under the address that it has', () => {
-    const inspection = { server: 'https://edge.example.com:6443' };
-    expect(first({ inspection }, { ownServer: 'https://10.0.0.1:6443' })?.repair).toBe(
-      'ecr-anywhere register alpha --replace --server https://edge.example.com:6443 --context prod',
+  test.each<{ identity: Inspection['identity']; flags: string; ownServer?: string }>([
+    { identity: 'token', flags: ` --server ${server}` },
+    { identity: 'token', flags: '', ownServer: server },
+    { identity: 'certificate', flags: ` --credential KUBECONFIG --server ${server}` },
+    { identity: 'keyless', flags: ' --keyless', ownServer: server },
+    // Which names its endpoint itself.
+    { identity: 'eks', flags: ' --eks' },
+  ])(
+    '$identity is registered as that again, under the address that it has',
+    ({ identity, flags, ...known }) => {
+      expect(first(inspectionOf(identity), { ownServer: 'https://10.0.0.1:6443', ...known })).toMatchObject({
+        link: 'credential',
+        repair: `ecr-anywhere register alpha --replace${flags} --context prod`,
+      });
+    },
+  );
+
+  test('what is not known to be a token is not replaced by one without a word', () => {
+    expect(first({ failedAt: 'kubeconfig' })).toMatchObject({
+      repair: 'ecr-anywhere register alpha --replace --context prod',
+      hint: 'With --eks, --keyless or --credential KUBECONFIG, where it was registered so: without, a token is stored',
+    });
+  });
+
+  test('one that leads elsewhere is registered as what it is, and not under that address', () => {
+    const found = first(
+      { served: true, failed: false, ...inspectionOf('keyless', { clusterUid: 'another' }) },
+      { status: { ...status, clusterUid: 'one' } },
     );
-    expect(first({ inspection }, { ownServer: inspection.server })?.repair).toBe(
-      'ecr-anywhere register alpha --replace --context prod',
-    );
+    expect(found).toMatchObject({
+      link: 'kubeconfig',
+      repair: 'ecr-anywhere register alpha --replace --keyless --context prod',
+    });
+  });
+
+  test('only a token is lost with the chart', () => {
+    const missingChart = broken('chart', 'gone', 'helm install');
+    expect(first(inspectionOf('token'), { missingChart })?.repair).toBe('helm install');
+    expect(first(inspectionOf('eks'), { missingChart })?.repair).toContain('--eks');
+    const forbidden = first({ failedAt: 'permissions', ...inspectionOf('eks') }, { missingChart });
+    expect(forbidden).toMatchObject({ link: 'permissions', repair: 'helm install' });
   });
 
   const arn = 'arn:aws:eks:us-east-1:111122223333:cluster/gpu';
   const tagged = { ...status, name: arn, source: 'eks' } as const;
+  const ENDPOINT = /^aws eks describe-cluster --name (gpu|NAME) .*resourcesVpcConfig --region us-east-1$/;
 
-  test.each([
-    {
-      what: 'it is not let in',
-      changes: {},
-      link: 'credential',
-    },
+  test.each<{ what: string; changes: Partial<ClusterSummary>; link: LinkName }>([
+    { what: 'it is not let in', changes: {}, link: 'credential' },
     {
       what: 'it is somebody else',
       changes: {
         served: true,
-        inspection: { server: 'https://x', username: 'admin', groups: ['system:masters'], forbidden: [] },
+        ...inspectionOf('eks', { username: 'admin', groups: ['system:masters'], forbidden: [] }),
       },
       link: 'identity',
     },
@@ -130,28 +185,49 @@ describe('what the refresher says', () => {
     });
   });
 
+  test.each<{ failedAt: FailedAt; of: ClusterStatus; link: LinkName }>([
+    { failedAt: 'reach', of: tagged, link: 'reachable' },
+    { failedAt: 'kubeconfig', of: tagged, link: 'kubeconfig' },
+    { failedAt: 'reach', of: status, link: 'reachable' },
+  ])('an EKS cluster that fails at $failedAt is not mended by an access entry', ({ failedAt, of, link }) => {
+    const eks = inspectionOf('eks', { server: 'https://ABC.gr7.us-east-1.eks.amazonaws.com' });
+    expect(first({ failedAt, ...eks }, { status: of })).toMatchObject({
+      ...{ link, repair: expect.stringMatching(ENDPOINT) },
+    });
+  });
+
   test('a place where clusters cannot be looked for is no cluster with a wrong kubeconfig', () => {
     const place = { ...status, name: 'EKS in us-east-1', source: 'eks-scope' } as const;
-    expect(first({ reason: 'ListClusters: AccessDeniedException: no' }, { status: place })).toMatchObject({
+    const reason = 'ListClusters: AccessDeniedException: no';
+    expect(first({ reason, failedAt: 'reach' }, { status: place })).toMatchObject({
       link: 'registered',
       says: 'EKS clusters cannot be looked for: ListClusters: AccessDeniedException: no',
     });
   });
 
+  test.each<{ failedAt: FailedAt; link: LinkName }>([
+    { failedAt: 'kubeconfig', link: 'kubeconfig' },
+    { failedAt: 'setting', link: 'kubeconfig' },
+    { failedAt: 'reach', link: 'reachable' },
+    { failedAt: 'credential', link: 'credential' },
+    { failedAt: 'permissions', link: 'permissions' },
+  ])('it failed at $failedAt: $link, whatever its words are', ({ failedAt, link }) => {
+    for (const reason of ['HTTP 401', 'GET /x: HTTP 403: forbidden', 'no answer', 'CDK setting', 'other'])
+      expect(first({ failedAt, reason })).toMatchObject({ link, says: expect.stringContaining(reason) });
+  });
+
   test.each([
-    { reason: "the cluster's time was up before it could be asked", link: 'reachable' },
-    { reason: "GET /api/v1/namespaces: no answer before the cluster's deadline", link: 'reachable' },
-    { reason: 'GET /api/v1/namespaces: HTTP 500: no reason given', link: 'reachable' },
-    // A gate before the API server, whose words are no Status.
-    { reason: 'GET /api/v1/namespaces: HTTP 403: no reason given', link: 'reachable' },
-    {
-      reason: 'GET /api/v1/namespaces: HTTP 403: namespaces is forbidden: User "x" cannot list',
-      link: 'permissions',
-    },
-    { reason: 'AccessDeniedException: kms:Decrypt', link: 'kubeconfig' },
-    { reason: 'users[0].user.exec: kubelogin is none of those that are understood', link: 'kubeconfig' },
-  ])('$reason: $link', ({ reason, link }) => {
-    expect(first({ reason })).toMatchObject({ link });
+    { identity: 'keyless', settings: '-c keyless=true' },
+    { identity: 'eks', settings: '-c SETTING=VALUE' },
+  ] as const)('a setting that $identity needs is deployed', ({ identity, settings }) => {
+    const { repair } = first({ failedAt: 'setting', ...inspectionOf(identity) }) ?? {};
+    expect(repair).toMatch(new RegExp(`^npx cdk deploy ${settings} # with the settings that the stack has`));
+  });
+
+  test('a refresher that does not say where it failed is of another version', () => {
+    const { failedAt: _, ...older } = summary;
+    const found = firstBroken(fromInspection({ ...older, reason: 'x' }, subject));
+    expect(found).toMatchObject({ link: 'reachable', repair: expect.stringContaining('cdk deploy') });
   });
 
   test('a namespace that cannot be listed is a failure, though nothing was due', () => {

@@ -66,7 +66,9 @@ describe('before the function', () => {
       says: /there is no stack Other in eu-central-1/,
       args: ['alpha', '--stage', 'Other'],
     });
-    expect(repair).toBe('npx cdk deploy -c stackName=Other');
+    expect(repair).toBe(
+      'npx cdk deploy -c stackName=Other # with the settings that the stack has: -c … or cdk.json',
+    );
   });
 
   test('function: it does not start', async () => {
@@ -130,7 +132,9 @@ describe('what is registered', () => {
       }),
     );
     const repair = await on.expectBroken('schedule', { says: /^the last run looked 3h 0m ago$/ });
-    expect(repair).toBe('npx cdk deploy -c scheduleEnabled=true');
+    expect(repair).toBe(
+      'npx cdk deploy -c scheduleEnabled=true # with the settings that the stack has: -c … or cdk.json',
+    );
     // What it would bring about.
     await on.bed.deployment.invoke();
     await on.expectWell();
@@ -253,6 +257,22 @@ describe('what is registered', () => {
   });
 });
 
+describe('what is registered is registered as the same again', () => {
+  test('a client certificate', async () => {
+    const file = join(on.cli.home, 'member');
+    const member = await on.controlPlane.kubeconfigFor('member', ['ecr-anywhere:refreshers']);
+    await writeFile(file, member, { mode: 0o600 });
+    await on.bed.deployment.registerCluster('alpha', await on.controlPlane.kubeconfigFor('somebody'));
+    const repair = await on.expectBroken('identity', {
+      ...{ says: /^somebody is neither/, also: ['permissions'] },
+    });
+    expect(repair).toBe('ecr-anywhere register alpha --replace --credential KUBECONFIG --context bed');
+    await on.repair(repair.replace('KUBECONFIG', file));
+    await on.expectWell();
+    await on.repair(REPLACE);
+  });
+});
+
 describe('the operator’s own context', () => {
   /** A kubeconfig with a context for each cluster. */
   const contexts = async (current: string) => {
@@ -292,6 +312,38 @@ describe('the operator’s own context', () => {
     const options = { env: { KUBECONFIG: await contexts('beta') } };
     await on.expectBroken('kubeconfig', { says: /not YAML/, also: ['context'], options });
     await on.repair(REPLACE);
+  });
+
+  test('context: nothing tells whose it is, so nobody looks into it unless it is named', async () => {
+    const kubeconfig = await refresherKubeconfig(on.controlPlane);
+    const away = kubeconfig.replace(/server: .*/, 'server: https://127.0.0.1:1');
+    await on.bed.deployment.registerCluster('by-hand', away);
+    const file = await contexts('beta');
+    const options = { env: { KUBECONFIG: file } };
+    const says = /ECONNREFUSED/;
+    const ofContext = async (args: string[]) => {
+      const { findings } = (await on.doctor(args, options)).report;
+      return ['context', 'chart'].map((name) => findings.find(({ link }) => link === name));
+    };
+
+    // What that context is of would be registered in its place.
+    const repair = await on.expectBroken('reachable', { says, args: ['by-hand'], options });
+    expect(repair).toBe('ecr-anywhere register by-hand --replace --server https://ADDRESS --context CONTEXT');
+    const unknown = {
+      verdict: 'unknown',
+      says: 'it is not known whether the context beta is of by-hand: name it with --context',
+    };
+    expect(await ofContext(['by-hand'])).toMatchObject([unknown, unknown]);
+
+    for (const named of [
+      ['--context', 'beta'],
+      ['--kubeconfig', file],
+    ])
+      expect(await ofContext(['by-hand', ...named])).toMatchObject([
+        { verdict: 'well', says: 'beta, which is not known to be the same cluster' },
+        { verdict: 'well', says: expect.stringMatching(/^release ecr-anywhere in/) },
+      ]);
+    await on.bed.deployment.unregisterCluster('by-hand');
   });
 
   test.each([
@@ -342,7 +394,11 @@ describe('all clusters', () => {
     const { stdout: text } = await on.run(['doctor']);
     expect(text).toMatch(/^alpha +none/m);
     expect(text).toMatch(/^silent +reachable from the Lambda +.*ECONNREFUSED/m);
-    expect(text).toContain('4 of 6 have a broken link.');
+    expect(text).toContain('4 of 6 have a broken link; 2 are well.');
+    const rows = text.split('\n').slice(text.split('\n').findIndex((line) => line.startsWith('CLUSTER')) + 1);
+    expect(rows.slice(0, 6).map((row) => row.split(' ')[0])).toEqual([
+      ...['junk', 'resting', 'revoked', 'silent', 'alpha', 'beta'],
+    ]);
   });
 
   test('all well', async () => {
