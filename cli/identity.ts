@@ -70,9 +70,57 @@ export async function reachOf(kubernetes: Kubernetes, identity: Identity): Promi
   return { secrets: readable.flat(), namespaces: names.length };
 }
 
-/** Whether an identity can do anything at all: take the fence away, too. @throws CliError */
-export async function isAdministrator(kubernetes: Kubernetes, identity: Identity): Promise<boolean> {
-  return may(kubernetes, identity, { group: '*', resource: '*', verb: '*' });
+/** What of the fence somebody could take away, by the kinds of its objects (plural) and their names. */
+export type Fence = Readonly<Record<string, readonly string[]>>;
+
+const ADMISSION = 'admissionregistration.k8s.io';
+const RBAC = 'rbac.authorization.k8s.io';
+
+interface Power {
+  readonly verb: string;
+  readonly resource: string;
+  readonly group?: string;
+  readonly subresource?: string;
+}
+
+/** Rights that lead to an identity which no fence holds (Kubernetes, "RBAC Good Practices", privilege escalation). */
+const ESCALATIONS: readonly Power[] = [
+  ...['bind', 'escalate'].map((verb) => ({ verb, group: RBAC, resource: 'clusterroles' })),
+  ...['create', 'update', 'patch'].map((verb) => ({ verb, group: RBAC, resource: 'clusterrolebindings' })),
+  ...['users', 'groups', 'serviceaccounts'].map((resource) => ({ verb: 'impersonate', resource })),
+  { verb: 'create', resource: 'serviceaccounts', subresource: 'token' },
+  { verb: 'create', resource: 'pods' },
+];
+
+/**
+ * By which rights an identity gets out of the fence or takes it away, by the API server's own word (SubjectAccessReview,
+ * as the operator). Phrases, such as `impersonate users`; none where the fence holds it.
+ *
+ * @throws CliError
+ */
+export async function powersOf(
+  kubernetes: Kubernetes,
+  identity: Identity,
+  fence: Fence,
+): Promise<readonly string[]> {
+  if (await may(kubernetes, identity, { group: '*', resource: '*', verb: '*' })) return ['do anything'];
+  // By the name, too: a role may be for these very objects.
+  const ofFence = Object.entries(fence).flatMap(([resource, names]) => [
+    ...['delete', 'patch', 'update'].flatMap((verb) =>
+      names.map((name) => ({ verb, group: ADMISSION, resource, name })),
+    ),
+    { verb: 'deletecollection', group: ADMISSION, resource },
+  ]);
+  const powers = await pMap(
+    [...ofFence, ...ESCALATIONS],
+    async (power) => ((await may(kubernetes, identity, { ...power })) ? [inWords(power)] : []),
+    { concurrency: ASKED_AT_ONCE },
+  );
+  return [...new Set(powers.flat())];
+}
+
+function inWords({ verb, resource, subresource }: Power): string {
+  return `${verb} ${subresource === undefined ? resource : `${resource}/${subresource}`}`;
 }
 
 async function may(

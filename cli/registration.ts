@@ -17,6 +17,7 @@ import { CLUSTERS_PREFIX } from '../functions/refresher/settings.ts';
 import type { Aws } from './aws.ts';
 import { CliError, EXIT } from './errors.ts';
 import { Repairs } from './repairs.ts';
+import { Attempt, type Begun } from './undo.ts';
 
 const CURRENT = 'AWSCURRENT';
 const PREVIOUS = 'AWSPREVIOUS';
@@ -24,12 +25,11 @@ const PREVIOUS = 'AWSPREVIOUS';
 const NAME_FREE_WITHIN_MS = 30_000;
 const NAME_FREE_EVERY_MS = 2_000;
 
-/** What takes back something that was done. */
-export interface Undo {
-  /** As far as it was done; idempotent. @param aws of somebody who waits for it. @throws CliError */
-  run(aws: Aws): Promise<void>;
-  /** The command for it, where that fails. */
-  readonly byHand: string;
+/** What is registered. */
+export interface Registration {
+  readonly name: string;
+  readonly kubeconfig: string;
+  readonly clusterUid: string;
 }
 
 /** What a registered secret may be called (Secrets Manager API reference, CreateSecret, Name). */
@@ -42,36 +42,34 @@ export function checkName(name: string): void {
     );
 }
 
-/**
- * Registers a cluster.
- *
- * @param onAttempt is given what undoes it, before anything is done: who knows whether an answer that is lost was a yes
- * @throws CliError where the name is taken
- */
+/** A version of a registered secret, while AWS is given it. */
+class Version {
+  /** Ours is told by it from somebody else's: the request's token becomes it (Secrets Manager API reference, CreateSecret). */
+  id: string = randomUUID();
+  readonly attempt = new Attempt();
+
+  /** @param send requests it, with the token */
+  async put(send: (token: string) => Promise<{ readonly VersionId?: string | undefined }>): Promise<void> {
+    const { VersionId = this.id } = await this.attempt.make(() => send(this.id));
+    this.id = VersionId;
+  }
+}
+
+/** Registers a cluster. @throws CliError where the name is taken */
 export async function createRegistration(
   aws: Aws,
-  name: string,
-  kubeconfig: string,
-  clusterUid: string,
-  onAttempt: (undo: Undo) => void,
+  { name, kubeconfig, clusterUid }: Registration,
+  begun: Begun,
 ): Promise<void> {
   const id = secretId(name);
-  // Becomes the version's id (Secrets Manager API reference, CreateSecret), by which ours is told from somebody else's.
-  let version: string = randomUUID();
-  const create = new CreateSecretCommand({
-    Name: id,
-    ClientRequestToken: version,
-    SecretString: kubeconfig,
-    Description: 'ECR Anywhere: a registered cluster',
-    Tags: [{ Key: TAG.clusterUid, Value: clusterUid }],
-  });
-  let isRefused = false;
-  onAttempt({
-    byHand: new Repairs(aws.options, {}).own(['unregister', name, '--keep-token']),
+  const version = new Version();
+  const repairs = new Repairs(aws.options, {});
+  begun.note({
+    byHand: repairs.own(['unregister', name, '--keep-token']),
     async run(operator) {
-      if (isRefused) return;
+      if (!version.attempt.mayBeMade) return;
       const { versions } = await describe(operator, id);
-      if (versions.has(version)) await deleteRegistration(operator, name);
+      if (versions.has(version.id)) await deleteRegistration(operator, name);
     },
   });
   const client = aws.secrets();
@@ -79,12 +77,15 @@ export async function createRegistration(
   await aws.change(`registering ${name}`, async (abortSignal) => {
     for (;;) {
       try {
-        const { VersionId = version } = await client.send(create, { abortSignal });
-        version = VersionId;
-        isRefused = false;
-        return;
+        return await version.put((ClientRequestToken) => {
+          const create = new CreateSecretCommand({
+            ...{ Name: id, ClientRequestToken, SecretString: kubeconfig },
+            Description: 'ECR Anywhere: a registered cluster',
+            Tags: [{ Key: TAG.clusterUid, Value: clusterUid }],
+          });
+          return client.send(create, { abortSignal });
+        });
       } catch (error) {
-        isRefused = wasRefused(error);
         const { name: type, message } = error as Error;
         const isBeingDeleted = /scheduled for deletion|currently marked deleted/i.test(message);
         if (isBeingDeleted && Date.now() < until) {
@@ -95,57 +96,44 @@ export async function createRegistration(
           throw new CliError(
             EXIT.conflict,
             `${name} was deleted and can be recovered still, so its name is taken`,
-            `aws secretsmanager restore-secret --secret-id ${id}, or take another name`,
+            `${repairs.aws(['secretsmanager', 'restore-secret', '--secret-id', id])}, or take another name`,
             error,
           );
-        if (type === 'ResourceExistsException') throw alreadyRegistered(name, error);
+        if (type === 'ResourceExistsException') throw alreadyRegistered(name, repairs, error);
         throw error;
       }
     }
   });
 }
 
-/** Gives a registered cluster another kubeconfig. @param onAttempt as above */
+/** Gives a registered cluster another kubeconfig. @throws CliError */
 export async function replaceRegistration(
   aws: Aws,
-  name: string,
-  kubeconfig: string,
-  clusterUid: string,
-  onAttempt: (undo: Undo) => void,
+  { name, kubeconfig, clusterUid }: Registration,
+  begun: Begun,
 ): Promise<void> {
   const id = secretId(name);
-  let version: string = randomUUID();
+  const version = new Version();
   const before = await describe(aws, id);
-  const client = aws.secrets();
-  let isRefused = false;
-  onAttempt({
+  begun.note({
     get byHand() {
       return new Repairs(aws.options, {}).aws([
         ...['secretsmanager', 'update-secret-version-stage', '--secret-id', id, '--version-stage', CURRENT],
-        ...['--remove-from-version-id', version, '--move-to-version-id', before.current ?? ''],
+        ...['--remove-from-version-id', version.id, '--move-to-version-id', before.current ?? ''],
       ]);
     },
     async run(operator) {
-      if (!isRefused) await putBack(operator, id, version, before);
+      if (version.attempt.mayBeMade) await putBack(operator, id, version.id, before);
     },
   });
-  const put = { SecretId: id, SecretString: kubeconfig, ClientRequestToken: version };
-  await aws.change(`registering ${name}`, async (abortSignal) => {
-    const { VersionId = version } = await client
-      .send(new PutSecretValueCommand(put), { abortSignal })
-      .catch((error: unknown) => {
-        isRefused = wasRefused(error);
-        throw error;
-      });
-    version = VersionId;
-  });
+  const client = aws.secrets();
+  await aws.change(`registering ${name}`, (abortSignal) =>
+    version.put((ClientRequestToken) => {
+      const put = new PutSecretValueCommand({ SecretId: id, SecretString: kubeconfig, ClientRequestToken });
+      return client.send(put, { abortSignal });
+    }),
+  );
   if (before.tags.get(TAG.clusterUid) !== clusterUid) await tag(aws, client, id, TAG.clusterUid, clusterUid);
-}
-
-/** Whether AWS has said no, and so has done nothing: there is nothing to take back, and perhaps no right to. */
-export function wasRefused(error: unknown): boolean {
-  const { httpStatusCode = 0 } = (error as { $metadata?: { httpStatusCode?: number } }).$metadata ?? {};
-  return httpStatusCode >= 400 && httpStatusCode < 500;
 }
 
 /** Makes the version current again that was before, and leaves the one that was put without a label: AWS drops it then. */
@@ -186,11 +174,11 @@ export async function tagPaused(aws: Aws, name: string, isPaused: boolean): Prom
   await untag(aws, secretId(name), TAG.paused);
 }
 
-export function alreadyRegistered(name: string, cause?: unknown): CliError {
+export function alreadyRegistered(name: string, repairs: Repairs, cause?: unknown): CliError {
   return new CliError(
     EXIT.conflict,
     `${name} is registered already`,
-    `--replace gives it another credential; ecr-anywhere doctor ${name} says how it is`,
+    `--replace gives it another credential; ${repairs.own(['doctor', name], true)} says how it is`,
     cause,
   );
 }

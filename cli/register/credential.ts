@@ -1,5 +1,5 @@
-// Where the identity comes from that is registered: a token of the chart's ServiceAccount, a kubeconfig of the operator's
-// choice, or the account's issuer. eks-entry.ts has that of EKS.
+// The identities that are registered without EKS (eks-entry.ts): a token of the chart's ServiceAccount (token.ts makes
+// it), that of a kubeconfig of the operator's choice, or one of the account's issuer.
 import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { STSClient } from '@aws-sdk/client-sts';
@@ -10,28 +10,12 @@ import { readToken } from '../../functions/refresher/service-account-token.ts';
 import { webIdentityToken } from '../../functions/refresher/web-identity.ts';
 import { authenticationConfigOf } from '../authentication-config.ts';
 import { type Aws, clientConfig, type Stack } from '../aws.ts';
-import { type Installation, refresherUsername, TOKEN_MAX_SECONDS } from '../chart.ts';
+import { type Installation, refresherUsername } from '../chart.ts';
 import { CliError, EXIT } from '../errors.ts';
 import type { Identity } from '../identity.ts';
-import { ApiError, type Kubernetes } from '../kubernetes.ts';
+import { ApiError } from '../kubernetes.ts';
 import type { Repairs } from '../repairs.ts';
 import type { RegisteredUser } from './kubeconfig.ts';
-
-/** A week, unless the chart allows less. */
-const TOKEN_SECONDS = 604_800;
-/** Kubernetes makes none that live shorter (TokenRequestSpec.expirationSeconds). */
-const MIN_TOKEN_SECONDS = 600;
-
-const ServiceAccount = z.object({
-  metadata: z.object({
-    labels: z.record(z.string(), z.string()).optional(),
-    annotations: z.record(z.string(), z.string()).optional(),
-  }),
-});
-const Created = z.object({ metadata: z.object({ uid: z.string() }) });
-const TokenRequest = z.object({
-  status: z.object({ token: z.string(), expirationTimestamp: z.string() }),
-});
 
 /** What is registered, and how long it is good for. */
 export interface Credential {
@@ -49,100 +33,6 @@ export function serviceAccountIdentity(installation: Installation): Identity {
     username: refresherUsername(installation),
     groups: ['system:serviceaccounts', `system:serviceaccounts:${namespace}`, 'system:authenticated'],
   };
-}
-
-/** A token that is to be asked for. */
-export interface TokenPlan {
-  readonly installation: Installation;
-  readonly seconds: number;
-  /** Of the ServiceAccount, as the chart has set them. */
-  readonly labels: Readonly<Record<string, string>>;
-}
-
-/**
- * Whether a token of the chart's ServiceAccount can be had. Changes nothing.
- *
- * @param seconds that it is to live; default: a week, or as long as the chart allows
- * @throws CliError where it cannot
- */
-export async function planToken(
-  kubernetes: Kubernetes,
-  installation: Installation,
-  seconds: number | undefined,
-  repairs: Repairs,
-): Promise<TokenPlan> {
-  const { namespace, refresher } = installation;
-  const account = await kubernetes.find(`/api/v1/namespaces/${namespace}/serviceaccounts/${refresher}`);
-  if (!account)
-    throw new CliError(
-      EXIT.notFound,
-      `there is no ServiceAccount ${namespace}/${refresher}`,
-      repairs.upgrade(),
-    );
-  const { labels = {}, annotations = {} } = ServiceAccount.parse(account).metadata;
-  const allowed = Number(annotations[TOKEN_MAX_SECONDS] ?? TOKEN_SECONDS);
-  const wanted = Math.round(seconds ?? Math.min(allowed, TOKEN_SECONDS));
-  if (wanted > allowed)
-    throw new CliError(
-      EXIT.usage,
-      `a token of ${wanted / 3600} h could not be renewed: the chart allows ${allowed / 3600} h`,
-      `--duration ${allowed / 3600}; or ${repairs.upgrade(['--set', `refresher.token.maxSeconds=${wanted}`])}`,
-    );
-  if (wanted < MIN_TOKEN_SECONDS)
-    throw new CliError(
-      EXIT.usage,
-      'Kubernetes makes no token that lives less than ten minutes',
-      '--duration 1',
-    );
-  return { installation, seconds: wanted, labels };
-}
-
-/**
- * A token of the chart's ServiceAccount, bound to the release's Secret, which is made again if an earlier registration
- * was ended by deleting it.
- *
- * @throws CliError
- */
-export async function mintToken(
-  kubernetes: Kubernetes,
-  { installation, seconds, labels }: TokenPlan,
-): Promise<Credential> {
-  const { namespace, release, refresher, tokenSecret } = installation;
-  const base = `/api/v1/namespaces/${namespace}`;
-  const secret =
-    (await kubernetes.find(`${base}/secrets/${tokenSecret}`)) ??
-    (
-      await kubernetes.post(`${base}/secrets`, {
-        body: {
-          apiVersion: 'v1',
-          kind: 'Secret',
-          type: 'Opaque',
-          immutable: true,
-          // Helm takes it for its own again.
-          metadata: {
-            name: tokenSecret,
-            labels,
-            annotations: {
-              'meta.helm.sh/release-name': release,
-              'meta.helm.sh/release-namespace': namespace,
-            },
-          },
-        },
-      })
-    ).body;
-  const { uid } = Created.parse(secret).metadata;
-  const { body } = await kubernetes.post(`${base}/serviceaccounts/${refresher}/token`, {
-    body: {
-      apiVersion: 'authentication.k8s.io/v1',
-      kind: 'TokenRequest',
-      spec: {
-        expirationSeconds: seconds,
-        boundObjectRef: { kind: 'Secret', apiVersion: 'v1', name: tokenSecret, uid },
-      },
-    },
-  });
-  const { token, expirationTimestamp } = TokenRequest.parse(body).status;
-  return { user: { token }, expiresAt: expirationTimestamp, isRenewed: true };
 }
 
 /** The identity of a kubeconfig, whose server is of no matter. @throws CliError where it cannot be registered */
@@ -207,8 +97,9 @@ export async function keyless(
   cluster: string,
   issuer: string | undefined,
   kubernetesMinor: number,
+  repairs: Repairs,
 ): Promise<Keyless> {
-  const url = await issuerOf(aws, stage, cluster, issuer);
+  const url = await issuerOf(aws, stage, cluster, issuer, repairs);
   const apiVersion = kubernetesMinor >= 34 ? 'v1' : 'v1beta1';
   const of = ['--cluster', cluster, '--stage', stage, '--issuer', url, '--role-arn', roleArn];
   return {
@@ -228,6 +119,7 @@ async function issuerOf(
   stage: string,
   cluster: string,
   given: string | undefined,
+  repairs: Repairs,
 ): Promise<string> {
   const sts = new STSClient(clientConfig(aws.options));
   let issuer: string;
@@ -243,7 +135,7 @@ async function issuerOf(
     throw new CliError(
       EXIT.usage,
       `the account's issuer is not known: ${(error as Error).message}`,
-      'give it as --issuer: aws iam get-outbound-web-identity-federation-info names it',
+      `give it as --issuer: ${repairs.aws(['iam', 'get-outbound-web-identity-federation-info'])} names it`,
       error,
     );
   }

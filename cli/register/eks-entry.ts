@@ -7,14 +7,15 @@ import {
   DescribeAccessEntryCommand,
   DescribeClusterCommand,
   EKSClient,
+  paginateListAssociatedAccessPolicies,
   UpdateAccessEntryCommand,
 } from '@aws-sdk/client-eks';
 import { REFRESHER_GROUP } from '../../contract/names.ts';
 import { type Aws, clientConfig } from '../aws.ts';
 import { CliError, EXIT } from '../errors.ts';
 import type { Server } from '../kubernetes.ts';
-import { type Undo, wasRefused } from '../registration.ts';
 import type { Repairs } from '../repairs.ts';
+import { Attempt, type Begun } from '../undo.ts';
 import type { RegisteredUser } from './kubeconfig.ts';
 
 export interface EksTarget {
@@ -37,7 +38,6 @@ export interface EksRegistration {
  * Lets the refresher's role into an EKS cluster.
  *
  * @param dryRun nothing is changed
- * @param onAttempt is given what undoes it, before anything is done
  * @throws CliError
  */
 export async function admitToEks(
@@ -45,7 +45,7 @@ export async function admitToEks(
   { name, region, proxyUrl }: EksTarget,
   principalArn: string,
   dryRun: boolean,
-  onAttempt: (undo: Undo) => void,
+  begun: Begun,
   repairs: Repairs,
 ): Promise<EksRegistration> {
   const command = (...args: string[]) => repairs.aws(['eks', ...args], region);
@@ -96,53 +96,71 @@ export async function admitToEks(
         throw error;
       });
   });
+  const ofEntry = ['--cluster-name', name, '--principal-arn', principalArn];
+  if (present) {
+    const policies = await policiesOf(aws, eks, entry);
+    // What they give is no role of the cluster: no question of ours to the API server would show it.
+    if (policies.length > 0)
+      throw new CliError(
+        EXIT.denied,
+        `the access entry in ${name} has access policies, and nothing would hold whoever steals a token: ${policies.join(', ')}`,
+        policies
+          .map((arn) => command('disassociate-access-policy', ...ofEntry, '--policy-arn', arn))
+          .join(' && '),
+      );
+  }
   const groups = present?.kubernetesGroups ?? [];
   if (groups.includes(REFRESHER_GROUP)) return { ...registration, entry: 'unchanged', groups };
   const kubernetesGroups = [...groups, REFRESHER_GROUP];
-  const ofEntry = ['--cluster-name', name, '--principal-arn', principalArn];
   // Also where somebody else has made an entry meanwhile: that one is theirs. A request of ours that is repeated is known
   // by its token, and no conflict.
-  let isRefused = false;
-  const noteRefusal = (error: unknown) => {
-    isRefused = wasRefused(error);
-    throw error;
-  };
+  const attempt = new Attempt();
   if (present) {
     if (!dryRun) {
-      onAttempt({
+      begun.note({
         byHand: command(
           ...['update-access-entry', ...ofEntry],
           ...['--kubernetes-groups', ...(groups.length > 0 ? groups : ['[]'])],
         ),
         async run(operator) {
-          if (!isRefused) await takeGroupAway(operator, eksOf(operator), entry);
+          if (attempt.mayBeMade) await takeGroupAway(operator, eksOf(operator), entry);
         },
       });
       await aws.change(`adding the group to the access entry in ${name}`, (abortSignal) =>
-        eks
-          .send(new UpdateAccessEntryCommand({ ...entry, kubernetesGroups }), { abortSignal })
-          .catch(noteRefusal),
+        attempt.make(() =>
+          eks.send(new UpdateAccessEntryCommand({ ...entry, kubernetesGroups }), { abortSignal }),
+        ),
       );
     }
     return { ...registration, entry: 'group-added', groups: kubernetesGroups };
   }
   if (!dryRun) {
-    onAttempt({
+    begun.note({
       byHand: command('delete-access-entry', ...ofEntry),
       async run(operator) {
-        if (!isRefused) await deleteEntry(operator, eksOf(operator), entry);
+        if (attempt.mayBeMade) await deleteEntry(operator, eksOf(operator), entry);
       },
     });
     await aws.change(`creating the access entry in ${name}`, (abortSignal) =>
-      eks
-        .send(new CreateAccessEntryCommand({ ...entry, kubernetesGroups }), { abortSignal })
-        .catch(noteRefusal),
+      attempt.make(() =>
+        eks.send(new CreateAccessEntryCommand({ ...entry, kubernetesGroups }), { abortSignal }),
+      ),
     );
   }
   return { ...registration, entry: 'created', groups: kubernetesGroups };
 }
 
 type EntryId = Readonly<{ clusterName: string; principalArn: string }>;
+
+/** ARNs of the access policies of an entry. @throws CliError */
+async function policiesOf(aws: Aws, client: EKSClient, entry: EntryId): Promise<string[]> {
+  return aws.ask(`looking for access policies in ${entry.clusterName}`, async (abortSignal) => {
+    const arns: string[] = [];
+    for await (const page of paginateListAssociatedAccessPolicies({ client }, entry, { abortSignal }))
+      arns.push(...(page.associatedAccessPolicies ?? []).flatMap(({ policyArn }) => policyArn ?? []));
+    return arns;
+  });
+}
 
 /** As it is now, without our group: somebody may have changed it meanwhile. */
 async function takeGroupAway(aws: Aws, eks: EKSClient, entry: EntryId): Promise<void> {

@@ -72,6 +72,7 @@ beforeEach(() => {
 afterEach(async () => {
   for (const name of await stored()) await bed.deployment.unregisterCluster(name);
   eks.entries.clear();
+  eks.policies.clear();
   eks.changes.length = 0;
   eks.isAllowed = () => true;
   authenticator.lag = 0;
@@ -298,7 +299,7 @@ describe('fails, and the entry is as it was', () => {
     await expectFailure(
       register([], await updateKubeconfig(ELSEWHERE)),
       1,
-      /the refresher cannot use it, so eks-prod is not registered: EKS cluster prod in us-east-1: .*CDK setting eksRegions\n {2}→ deploy it with that setting, beside those that it has: npx cdk deploy -c eksRegions=us-east-1\n$/,
+      /the refresher cannot use it, so eks-prod is not registered: EKS cluster prod in us-east-1: .*CDK setting eksRegions\n {2}→ deploy it with that setting, beside those that it has: npx cdk deploy -c eksRegions=us-east-1 [^\n]*\n$/,
     );
     expect(eks.changes).toEqual(['CreateAccessEntry', 'DeleteAccessEntry']);
   });
@@ -314,6 +315,19 @@ describe('fails, and the entry is as it was', () => {
     await expectFailure(register(), 1, /AccessDeniedException/, { [entry]: ['viewers', 'auditors'] });
     expect(eks.changes).toEqual(['UpdateAccessEntry', 'UpdateAccessEntry']);
   });
+
+  test('an entry whose answer was lost, and then AWS had too much to do: it is deleted all the same', async () => {
+    eks.isAllowed = async ({ action }) => {
+      if (action !== 'CreateAccessEntry') return true;
+      eks.isAllowed = () => true;
+      // Made, and nobody hears of it.
+      eks.entries.set(entry, [GROUP]);
+      eks.throttle(3);
+      await new Promise((resolve) => setTimeout(resolve, 12_000));
+      return true;
+    };
+    await expectFailure(register(), 10, /creating the access entry in prod: AWS has too much to do/);
+  }, 60_000);
 
   test('an entry that somebody makes at the same time is theirs', async () => {
     eks.isAllowed = ({ action }) => {
@@ -332,15 +346,41 @@ describe('fails, and the entry is as it was', () => {
       ...['create', 'clusterrolebinding', 'platform', '--clusterrole=cluster-admin', '--group=platform'],
     ]);
     try {
-      const says = /assumed-role.* is outside the fence, and an administrator/;
+      const says = /assumed-role.* is outside the fence, and may do anything:/;
       await expectFailure(register(), 4, says, { [entry]: ['platform'] });
-      await expectFailure(register(['--dry-run']), 4, /is outside the fence, and an administrator/, {
+      await expectFailure(register(['--dry-run']), 4, /is outside the fence, and may do anything:/, {
         [entry]: ['platform'],
       });
     } finally {
       await prod.kubectl(['delete', 'clusterrolebinding', 'platform']);
     }
   });
+
+  test.each([['--dry-run'], ['--quiet']])(
+    'an entry with access policies, which no question to the API server shows %s',
+    async (...args) => {
+      const all = [
+        'AmazonEKSClusterAdminPolicy',
+        'AmazonEKSViewPolicy',
+        'AmazonEKSEditPolicy',
+        'AmazonEKSAdminPolicy',
+      ];
+      const arns = all.map((policy) => `arn:aws:eks::aws:cluster-access-policy/${policy}`);
+      eks.entries.set(entry, [GROUP]);
+      eks.policies.set(entry, arns);
+      const { stderr } = await register(args);
+      await expectFailure(
+        register(args),
+        4,
+        /^ecr-anywhere: the access entry in prod has access policies, and nothing would hold whoever steals a token: \S+AmazonEKSClusterAdminPolicy, /,
+        { [entry]: [GROUP] },
+      );
+      expect(eks.changes).toEqual([]);
+      const command = (arn: string) =>
+        `aws eks disassociate-access-policy --cluster-name prod --principal-arn ${role} --policy-arn ${arn} --region ${REGION}`;
+      expect(stderr).toContain(`\n  → ${arns.map(command).join(' && ')}\n`);
+    },
+  );
 
   test('Ctrl-C while the entry is being made: its answer is waited for, and it is deleted', async () => {
     let process: ChildProcess | undefined;

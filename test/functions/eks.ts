@@ -38,6 +38,8 @@ export interface EksDouble extends AsyncDisposable {
   readonly calls: readonly EksCall[];
   /** Groups of Kubernetes by `CLUSTER PRINCIPAL`: the access entries. */
   readonly entries: Map<string, readonly string[]>;
+  /** ARNs of the access policies of these. */
+  readonly policies: Map<string, readonly string[]>;
   /** Names of the actions that have changed an access entry. */
   readonly changes: string[];
   /** So many of the next calls are throttled. */
@@ -55,7 +57,7 @@ export interface EksDouble extends AsyncDisposable {
 }
 
 const ACCOUNT = '123456789012';
-/** Clusters on a page. */
+/** Clusters, or access policies, on a page. */
 const PAGE = 3;
 
 /** Starts it on a free loopback port. */
@@ -63,6 +65,7 @@ export async function startEks(): Promise<EksDouble> {
   const clusters = new Map<string, EksCluster>();
   const calls: EksCall[] = [];
   const entries: EksDouble['entries'] = new Map();
+  const policies: EksDouble['policies'] = new Map();
   const changes: string[] = [];
   let throttled = 0;
   const server = createServer(async (request, response) => {
@@ -71,6 +74,8 @@ export async function startEks(): Promise<EksDouble> {
     const [, accessKeyId = '', region = ''] =
       /Credential=([^/]+)\/\d+\/([^/]+)\/eks\//.exec(request.headers.authorization ?? '') ?? [];
     calls.push({ cluster, accessKeyId, region });
+    // Before whoever has sent it may be gone.
+    const { principalArn = principal, kubernetesGroups } = await bodyOf(request);
     const answer = (body: object) =>
       response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(body));
     const fail = (status: number, code: string, message: string) =>
@@ -90,12 +95,8 @@ export async function startEks(): Promise<EksDouble> {
       (one.region ?? region) === region && (one.account ?? account) === account;
     if (action === 'ListClusters') {
       const names = [...clusters].flatMap(([name, one]) => (isTheirs(one) ? [name] : []));
-      const start = Number(searchParams.get('nextToken') ?? 0);
-      const end = start + PAGE;
-      return answer({
-        clusters: names.slice(start, end),
-        ...(end < names.length && { nextToken: String(end) }),
-      });
+      const { page, next } = pageOf(names, searchParams);
+      return answer({ clusters: page, ...next });
     }
     const found = clusters.get(cluster);
     if (!found || !isTheirs(found) || double.gone.has(cluster))
@@ -109,13 +110,19 @@ export async function startEks(): Promise<EksDouble> {
           'InvalidRequestException',
           "The cluster's authentication mode must be set to one of [API, API_AND_CONFIG_MAP] to perform this operation.",
         );
-      const { principalArn = principal, kubernetesGroups } = await bodyOf(request);
       const key = `${cluster} ${principalArn}`;
       const groups = entries.get(key);
       if (action === 'CreateAccessEntry' && groups)
         return fail(409, 'ResourceInUseException', 'The specified access entry resource is already in use.');
       if (action !== 'CreateAccessEntry' && !groups)
         return fail(404, 'ResourceNotFoundException', 'The specified principalArn could not be found.');
+      if (action === 'ListAssociatedAccessPolicies') {
+        const { page, next } = pageOf(policies.get(key) ?? [], searchParams);
+        const associatedAccessPolicies = page.map((policyArn) => ({
+          ...{ policyArn, accessScope: { type: 'cluster' } },
+        }));
+        return answer({ ...{ clusterName: cluster, principalArn, associatedAccessPolicies }, ...next });
+      }
       if (action !== 'DescribeAccessEntry') changes.push(action);
       if (action === 'DeleteAccessEntry') {
         entries.delete(key);
@@ -147,6 +154,7 @@ export async function startEks(): Promise<EksDouble> {
     clusters,
     calls,
     entries,
+    policies,
     changes,
     throttle(count) {
       throttled = count;
@@ -164,14 +172,22 @@ export async function startEks(): Promise<EksDouble> {
   return double;
 }
 
+/** The page that is asked for, and what names the next one. */
+function pageOf(all: readonly string[], query: URLSearchParams) {
+  const start = Number(query.get('nextToken') ?? 0);
+  const end = start + PAGE;
+  return { page: all.slice(start, end), next: end < all.length ? { nextToken: String(end) } : {} };
+}
+
 /** What is asked for, and of what (EKS API reference). */
 function actionOf(method = '', pathname: string): { action: string; cluster: string; principal: string } {
-  const [, name = '', entries, arn] =
-    /^\/clusters\/([^/]+)(?:\/(access-entries)(?:\/([^/]+))?)?$/.exec(pathname) ?? [];
+  const [, name = '', entries, arn, policies] =
+    /^\/clusters\/([^/]+)(?:\/(access-entries)(?:\/([^/]+)(?:\/(access-policies))?)?)?$/.exec(pathname) ?? [];
   const cluster = decodeURIComponent(name);
   const principal = decodeURIComponent(arn ?? '');
   if (cluster === '') return { action: 'ListClusters', cluster, principal };
   if (entries === undefined) return { action: 'DescribeCluster', cluster, principal };
+  if (policies !== undefined) return { action: 'ListAssociatedAccessPolicies', cluster, principal };
   const verbs: Record<string, string> = {
     GET: 'Describe',
     DELETE: 'Delete',
