@@ -129,11 +129,11 @@ describe('what RBAC refuses', () => {
 
   test('a stranger: all of it, and who that is', async () => {
     const report = await inspect(await cluster.controlPlane.kubeconfigFor('stranger'));
-    expect(report).toMatchObject({ served: false, failed: true });
+    expect(report).toMatchObject({ served: false, failed: true, failedAt: 'permissions' });
     expect(report.inspection).toEqual({
       ...{ server: expect.any(String), username: 'stranger', groups: ['system:authenticated'] },
       ...{ kubernetesVersion: expect.stringMatching(/^v1\./), clockSkewSeconds: 0 },
-      forbidden: ['list namespaces'],
+      ...{ identity: 'certificate', forbidden: ['list namespaces'] },
     });
   });
 
