@@ -79,13 +79,13 @@ export class Aws {
   }
 
   /** Who the operator is. @throws CliError */
-  async caller(): Promise<{ arn: string; account: string }> {
+  async caller(): Promise<{ arn: string }> {
     const sts = new STSClient(clientConfig(this.options));
     await this.region();
-    const { Arn = '', Account = '' } = await this.ask('asking AWS who you are', (abortSignal) =>
+    const { Arn = '' } = await this.ask('asking AWS who you are', (abortSignal) =>
       sts.send(new GetCallerIdentityCommand({}), { abortSignal }),
     );
-    return { arn: Arn, account: Account };
+    return { arn: Arn };
   }
 
   /** The deployed refresher. @throws CliError where there is none */

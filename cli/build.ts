@@ -9,7 +9,7 @@ export async function buildCli(outfile: string): Promise<void> {
     outfile,
     bundle: true,
     platform: 'node',
-    target: 'node22',
+    target: 'node24',
     format: 'esm',
     minify: true,
     legalComments: 'none',

@@ -1,4 +1,5 @@
 // Why a command could not do what it was asked: a sentence, the way out, and an exit code that scripts can tell apart.
+import { printable } from './printable.ts';
 import { withoutCredentials } from './redaction.ts';
 
 /** Exit codes. 0: done, and all is well. */
@@ -34,9 +35,9 @@ export class CliError extends Error {
 
   constructor(exitCode: ExitCode, message: string, hint?: string, cause?: unknown) {
     // The one door to people's eyes, logs and terminals' histories.
-    super(withoutCredentials(message), { cause });
+    super(printable(withoutCredentials(message)), { cause });
     this.exitCode = exitCode;
-    this.hint = hint === undefined ? undefined : withoutCredentials(hint);
+    this.hint = hint === undefined ? undefined : printable(withoutCredentials(hint));
   }
 }
 
@@ -98,7 +99,7 @@ const AWS_ERRORS: readonly (readonly [RegExp, Meaning])[] = [
 
 const NETWORK_HINT = 'is there a network, a VPN, a proxy (HTTPS_PROXY)?';
 const NETWORK_CODES =
-  /^(E(CONN|HOST|NET|AI_|NOTFOUND|TIMEDOUT|PIPE|PROTO)|ERR_(TLS|SSL|SOCKET)|CERT_|UNABLE_TO_|DEPTH_ZERO|SELF_SIGNED|UND_ERR)/;
+  /^(E(CONN|HOST|NET|AI_|NOTFOUND|TIMEDOUT|PIPE|PROTO)|ERR_(TLS|SSL|SOCKET|PROXY)|CERT_|UNABLE_TO_|DEPTH_ZERO|SELF_SIGNED|UND_ERR)/;
 const MAX_MESSAGE_LENGTH = 600;
 
 /**
@@ -141,7 +142,7 @@ export function explain(error: unknown, what?: string): CliError {
   return fail(
     EXIT.failed,
     said,
-    chain(error).some((one) => '$metadata' in one)
+    chain(error).some(hasAnswered)
       ? 'AWS says so: try again, and look at health.aws.amazon.com if it stays'
       : 'that was not foreseen: please report it, with the command',
   );
@@ -155,6 +156,12 @@ function chain(error: unknown): Error[] {
     if (one instanceof Error) all.push(one);
   }
   return all;
+}
+
+/** Whether a failure is AWS' own word: the SDK notes its attempts at what never got there, too. */
+function hasAnswered(error: Error): boolean {
+  const { $metadata } = error as { $metadata?: { httpStatusCode?: number } };
+  return $metadata?.httpStatusCode !== undefined;
 }
 
 /** The network's word for a failure, be it the failure's own or its cause's. */

@@ -2,6 +2,7 @@
 // looks at a terminal, and neither where the output goes into a file or a pipe.
 import { styleText } from 'node:util';
 import ora from 'ora';
+import { printable } from './printable.ts';
 import { withoutCredentials } from './redaction.ts';
 
 export type Format = 'text' | 'json';
@@ -48,10 +49,11 @@ export function createIo(signal: AbortSignal, { output = 'text', quiet = false }
       if (!quiet) this.warn(text);
     },
     warn(text) {
-      process.stderr.write(`${withoutCredentials(text)}\n`);
+      process.stderr.write(`${withoutCredentials(text).split('\n').map(printable).join('\n')}\n`);
     },
-    async step(title, work) {
+    async step(name, work) {
       if (!isWatched) return work(() => {});
+      const title = printable(name);
       // Ctrl-C is for main.ts, which lets the work undo what is half done.
       const spinner = ora({
         ...{ text: title, discardStdin: false, stream: process.stderr },
@@ -65,7 +67,7 @@ export function createIo(signal: AbortSignal, { output = 'text', quiet = false }
       }, 1_000);
       try {
         const result = await work((text) => {
-          said = `${title}: ${text}`;
+          said = `${title}: ${printable(text)}`;
           spinner.text = said;
         });
         spinner.stopAndPersist({ symbol: paintNote('green', '✔'), text: title });

@@ -11,7 +11,9 @@ import { z } from 'zod';
 import { readExec } from '../functions/refresher/exec.ts';
 import { unlessAborted } from '../functions/refresher/signals.ts';
 import { CliError, EXIT, explain, line } from './errors.ts';
+import { parsePrintable, printable } from './printable.ts';
 import { keepSecret } from './redaction.ts';
+import { Repairs } from './repairs.ts';
 
 export interface KubeOptions {
   readonly kubeconfig?: string;
@@ -28,33 +30,23 @@ export interface Server {
   readonly isInsecure?: true;
 }
 
-const HINTS: Readonly<Partial<Record<number, string>>> = {
-  [EXIT.signIn]: 'sign in to the cluster again: kubectl auth whoami tells whether it takes you',
-  [EXIT.denied]:
-    'you need to be allowed that, too, in the cluster: docs/command-line.md; or name another --context',
-  [EXIT.failed]: 'is it the API server of a cluster? kubectl version asks the same one',
-};
-
 /** What the API server refused. */
 export class ApiError extends CliError {
   readonly status: number;
   /** Its own words. */
   readonly said: string;
 
-  constructor(what: string, status: number, said: string) {
+  constructor(what: string, status: number, said: string, repairs: Repairs) {
     const exitCode = status === 401 ? EXIT.signIn : status === 403 ? EXIT.denied : EXIT.failed;
-    super(exitCode, `${what}: HTTP ${status}: ${said}`, HINTS[exitCode]);
+    super(exitCode, `${what}: HTTP ${status}: ${said}`, hintFor(exitCode, repairs));
     this.status = status;
     this.said = said;
   }
 }
 
 export interface Answer<Body> {
+  /** Every string in it is printable. */
   readonly body: Body;
-  /** Of the API server's clock, milliseconds since the epoch, and how far it is ahead of ours. */
-  readonly clock: { readonly now: number; readonly aheadMs: number } | undefined;
-  /** What admission said about it. */
-  readonly warnings: readonly string[];
 }
 
 export interface Request {
@@ -75,12 +67,16 @@ const Page = z.object({
 /** Requests to one API server as one identity. They reject with a CliError. */
 export class Kubernetes {
   readonly #config: KubeConfig;
+  readonly #repairs: Repairs;
   /** Ends every request. */
   readonly signal: AbortSignal;
 
-  private constructor(config: KubeConfig, signal: AbortSignal) {
+  /** @param kubeconfig as the operator has named it, if at all */
+  private constructor(config: KubeConfig, signal: AbortSignal, kubeconfig?: string) {
     this.#config = config;
     this.signal = signal;
+    const context = printable(config.getCurrentContext());
+    this.#repairs = new Repairs({ ...(kubeconfig !== undefined && { kubeconfig }) }, { context });
   }
 
   /**
@@ -116,12 +112,12 @@ export class Kubernetes {
       );
     }
     keepSecrets(config);
-    return new Kubernetes(config, signal);
+    return new Kubernetes(config, signal, kubeconfig);
   }
 
-  /** The name of the kubeconfig's context. */
+  /** The name of the kubeconfig's context, printable. */
   get context(): string {
-    return this.#config.getCurrentContext();
+    return printable(this.#config.getCurrentContext());
   }
 
   /** Where the API server is, as the kubeconfig says. @throws CliError where a file that it names cannot be read */
@@ -201,7 +197,7 @@ export class Kubernetes {
       throw new CliError(
         EXIT.signIn,
         `${line(command ?? 'the exec plugin')}, which the kubeconfig names for the user ${line(user.name)}: ${says}`,
-        'kubectl auth whoami runs the same: sign in as it says',
+        `${this.#repairs.kubectl(['auth', 'whoami'])} runs the same: sign in as it says`,
         error,
       );
     });
@@ -229,21 +225,11 @@ export class Kubernetes {
         'user-agent': 'ecr-anywhere',
         ...(body && { 'content-type': 'application/json' }),
       };
-      const sentAt = Date.now();
       const response = await send(url, options, body && JSON.stringify(body));
-      const receivedAt = Date.now();
       const answered = await text(response);
-      const { statusCode = 0, headers } = response;
-      if (statusCode >= 300) throw new ApiError(what, statusCode, wordsOf(answered));
-      const date = Date.parse(headers.date ?? '');
-      return {
-        body: parsed(what, answered) as Body,
-        // The header has whole seconds: on average it is half of one late.
-        clock: Number.isNaN(date)
-          ? undefined
-          : { now: date, aheadMs: date + 500 - (sentAt + receivedAt) / 2 },
-        warnings: warningsOf(headers.warning),
-      };
+      const { statusCode = 0 } = response;
+      if (statusCode >= 300) throw new ApiError(what, statusCode, wordsOf(answered), this.#repairs);
+      return { body: parsed(what, answered, this.#repairs) as Body };
     } catch (error) {
       this.signal.throwIfAborted();
       if (signal.aborted)
@@ -278,12 +264,24 @@ function keepSecrets(config: KubeConfig): void {
     if (URL.canParse(url)) keepSecret(decodeURIComponent(new URL(url).password));
 }
 
-/** @throws CliError where it is not JSON: something else answers, and its words may be anything */
-function parsed(what: string, answered: string): unknown {
+function hintFor(exitCode: ApiError['exitCode'], repairs: Repairs): string {
+  if (exitCode === EXIT.signIn)
+    return `sign in to the cluster again: ${repairs.kubectl(['auth', 'whoami'])} tells whether it takes you`;
+  if (exitCode === EXIT.denied)
+    return 'you need to be allowed that, too, in the cluster: docs/command-line.md; or name another --context';
+  return `is it the API server of a cluster? ${repairs.kubectl(['version'])} asks the same one`;
+}
+
+/**
+ * Whoever may make objects in the cluster has named and annotated what is in an answer: here it is cleaned, once.
+ *
+ * @throws CliError where it is not JSON: something else answers, and its words may be anything
+ */
+function parsed(what: string, answered: string, repairs: Repairs): unknown {
   try {
-    return JSON.parse(answered);
+    return parsePrintable(answered);
   } catch {
-    throw new CliError(EXIT.network, `${what}: what answers is no API server`, HINTS[EXIT.failed]);
+    throw new CliError(EXIT.network, `${what}: what answers is no API server`, hintFor(EXIT.failed, repairs));
   }
 }
 
@@ -295,12 +293,4 @@ function wordsOf(answered: string): string {
     // A proxy's page, perhaps with the request in it.
   }
   return 'no reason given';
-}
-
-/** The texts of Warning headers, as Kubernetes sends them: 299 - "text". */
-function warningsOf(header: string | string[] | undefined): string[] {
-  const values = [header ?? []].flat().join(', ');
-  return [...values.matchAll(/\b299 \S+ "((?:[^"\\]|\\.)*)"/g)].map(([, words = '']) =>
-    line(words.replaceAll(/\\(.)/g, '$1')),
-  );
 }

@@ -2,6 +2,7 @@
 import { Aws, type AwsOptions } from './aws.ts';
 import type { Io, IoOptions } from './io.ts';
 import { Refresher } from './refresher.ts';
+import { Repairs } from './repairs.ts';
 import { table } from './table.ts';
 
 const SOURCES = { registered: 'registered', eks: 'EKS tag', 'eks-scope': 'EKS search' } as const;
@@ -13,7 +14,7 @@ export async function list(options: AwsOptions & IoOptions, io: Io): Promise<und
   const clusters = await io.step('the clusters', () => refresher.status());
   io.print({ clusters }, () =>
     clusters.length === 0
-      ? 'No cluster is registered.\n  → ecr-anywhere register NAME'
+      ? `No cluster is registered.\n  → ${new Repairs(options, {}).own(['register', 'NAME'])}`
       : table(
           ['CLUSTER', 'SOURCE', 'PAUSED', 'TOKEN EXPIRES', 'CONTEXT'],
           clusters.map(({ name, source, isPaused, tokenExpiresAt = '', context = '' }) => [

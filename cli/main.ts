@@ -4,8 +4,8 @@ import { CommanderError } from 'commander';
 import { EXIT, explain, Interrupted } from './errors.ts';
 import { createProgram } from './program.ts';
 
-/** Of Node.js: iterators' and sets' own methods, promises from outside. */
-const MIN_NODE = 22;
+/** Of Node.js, as it is tested: earlier ones know no proxies, and colour what goes into pipes. */
+const MIN_NODE = 24;
 if (Number.parseInt(process.versions.node, 10) < MIN_NODE) {
   process.stderr.write(
     `ecr-anywhere needs Node.js ${MIN_NODE} or later, and this is ${process.versions.node}.\n`,
@@ -13,20 +13,38 @@ if (Number.parseInt(process.versions.node, 10) < MIN_NODE) {
   process.exit(EXIT.usage);
 }
 
+/** A press of Ctrl-C comes twice where npx hands on what the terminal has sent already. */
+const ONE_PRESS_MS = 300;
+
 const interruption = new AbortController();
-for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+let interruptedAt = 0;
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(signal, () => {
-    // Whoever asks twice does not want to wait until what is half done is undone.
-    if (interruption.signal.aborted) process.exit(EXIT.interrupted);
-    interruption.abort(new Interrupted());
+    if (!interruption.signal.aborted) {
+      interruptedAt = performance.now();
+      interruption.abort(new Interrupted());
+      return;
+    }
+    // Whoever asks twice does not want to wait until what is half done is undone. Of a terminal that is closed both the
+    // system and the shell tell, and nobody has asked for anything.
+    if (signal !== 'SIGHUP' && performance.now() - interruptedAt > ONE_PRESS_MS)
+      process.exit(EXIT.interrupted);
   });
 }
 
-// Whoever reads the output has seen enough, as `| head` has.
-for (const stream of [process.stdout, process.stderr]) stream.on('error', () => process.exit());
+let isChanging = false;
+for (const stream of [process.stdout, process.stderr])
+  stream.on('error', () => {
+    // Whoever reads the output has seen enough, as `| head` has.
+    if (!isChanging) process.exit();
+    // What is half done is undone, if the command is not over: nobody is there to hear of it, and writing on does no harm.
+    interruption.abort(new Interrupted());
+  });
 
 try {
-  await createProgram(interruption.signal).parseAsync();
+  await createProgram(interruption.signal, () => {
+    isChanging = true;
+  }).parseAsync();
 } catch (error) {
   if (error instanceof CommanderError) {
     // It has said so itself.

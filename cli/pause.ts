@@ -4,8 +4,9 @@ import { TAG } from '../contract/names.ts';
 import { Aws, type AwsOptions, clientConfig } from './aws.ts';
 import { CliError, EXIT } from './errors.ts';
 import type { Io, IoOptions } from './io.ts';
-import { notRegistered, Refresher } from './refresher.ts';
+import { Refresher } from './refresher.ts';
 import { tagPaused } from './registration.ts';
+import { Repairs } from './repairs.ts';
 
 /** Pauses a cluster, or resumes it. Idempotent. @throws CliError */
 export async function setPaused(
@@ -15,19 +16,24 @@ export async function setPaused(
   io: Io,
 ): Promise<undefined> {
   const aws = new Aws(options, io.signal);
+  const repairs = new Repairs(options, {});
   const refresher = new Refresher(aws, await io.step('the deployed refresher', () => aws.stack()));
   const clusters = await io.step('the clusters', () => refresher.status());
   const cluster = clusters.find((one) => one.name === name);
-  if (!cluster) throw notRegistered({ names: [name], registered: clusters.map((one) => one.name) });
+  if (!cluster) throw refresher.notRegistered({ names: [name], registered: clusters.map((one) => one.name) });
   if (cluster.source === 'eks-scope')
-    throw new CliError(EXIT.conflict, `${name} is a place where clusters are looked for, and no cluster`);
+    throw new CliError(
+      EXIT.conflict,
+      `${name} is a place where clusters are looked for, and no cluster`,
+      `${repairs.own(['list'])} has their names`,
+    );
   await io.step(isPaused ? 'pausing' : 'resuming', () =>
     cluster.source === 'eks' ? tagEks(aws, name, isPaused) : tagPaused(aws, name, isPaused),
   );
   io.print({ cluster: name, isPaused }, () =>
     isPaused
-      ? `${name} is paused: its Secrets are not refreshed, and expire. Only its token is renewed.\n  → ecr-anywhere resume ${name}`
-      : `${name} is refreshed again, from the next run on.\n  → ecr-anywhere refresh ${name} does so now`,
+      ? `${name} is paused: its Secrets are not refreshed, and expire. Only its token is renewed.\n  → ${repairs.own(['resume', name])}`
+      : `${name} is refreshed again, from the next run on.\n  → ${repairs.own(['refresh', name])} does so now`,
   );
 }
 

@@ -13,6 +13,8 @@ import type { KubeOptions } from './kubernetes.ts';
 import type { RegisterOptions } from './register/register.ts';
 import type { StatusOptions } from './status.ts';
 
+const DAY_SECONDS = 86_400;
+
 type Common = AwsOptions & IoOptions;
 
 const withOutput = (command: Command) =>
@@ -36,8 +38,13 @@ const withKube = (command: Command) =>
     .option('--kubeconfig <file>', 'kubeconfig of yours (default: KUBECONFIG, or ~/.kube/config)')
     .option('--context <name>', 'its context (default: the current one)');
 
-/** The program. @param signal ends what a command does */
-export function createProgram(signal: AbortSignal): Command {
+/**
+ * The program.
+ *
+ * @param signal ends what a command does
+ * @param onChanging is called before a command begins that changes something
+ */
+export function createProgram(signal: AbortSignal, onChanging = () => {}): Command {
   const program = new Command('ecr-anywhere')
     .description(
       'Private ECR images from any Kubernetes cluster: registers clusters, and shows how they are.',
@@ -58,6 +65,10 @@ A cluster's registered kubeconfig is read by the deployed function and nowhere e
 
   const run = async (options: object, work: (io: Io) => Promise<ExitCode | undefined>) => {
     process.exitCode = (await work(createIo(signal, options as IoOptions))) ?? 0;
+  };
+  const change: typeof run = (options, work) => {
+    onChanging();
+    return run(options, work);
   };
 
   withKube(withOutput(withAws(program.command('register'))))
@@ -99,7 +110,7 @@ A cluster's registered kubeconfig is read by the deployed function and nowhere e
     .option('--replace', 'the cluster is registered already: give it another credential')
     .option('--dry-run', 'check everything, and store nothing')
     .action((name, options: RegisterOptions) =>
-      run(options, async (io) => (await import('./register/register.ts')).register(name, options, io)),
+      change(options, async (io) => (await import('./register/register.ts')).register(name, options, io)),
     );
 
   withOutput(withAws(program.command('unregister')))
@@ -110,7 +121,7 @@ A cluster's registered kubeconfig is read by the deployed function and nowhere e
     )
     .option('--keep-token', 'forget the cluster even if its token cannot be ended')
     .action((name, options: Common) =>
-      run(options, async (io) => (await import('./unregister.ts')).unregister(name, options, io)),
+      change(options, async (io) => (await import('./unregister.ts')).unregister(name, options, io)),
     );
 
   withOutput(withAws(program.command('list')))
@@ -125,7 +136,7 @@ A cluster's registered kubeconfig is read by the deployed function and nowhere e
       .argument('<name>', 'a cluster')
       .summary(summary)
       .action((cluster, options: Common) =>
-        run(options, async (io) =>
+        change(options, async (io) =>
           (await import('./pause.ts')).setPaused(cluster, name === 'pause', options, io),
         ),
       );
@@ -139,7 +150,7 @@ A cluster's registered kubeconfig is read by the deployed function and nowhere e
     .option('--force', 'what is not due, too, and past the token cache: after a role change or a leak')
     .option('--dry-run', 'API server and webhook answer as they would, and nothing is stored')
     .action((name, options: Common) =>
-      run(options, async (io) => (await import('./refresh.ts')).refresh(name, options, io)),
+      change(options, async (io) => (await import('./refresh.ts')).refresh(name, options, io)),
     );
 
   withOutput(withAws(program.command('status')))
@@ -147,7 +158,7 @@ A cluster's registered kubeconfig is read by the deployed function and nowhere e
     .description('A table of all clusters, from what the refresher last knew.')
     .option('--live', 'ask the clusters themselves, by a dry run')
     .option('--watch', 'again and again, until Ctrl-C')
-    .addOption(new Option('--interval <seconds>', 'with --watch').argParser(seconds).default(10))
+    .addOption(new Option('--interval <seconds>', 'with --watch').argParser(interval).default(10))
     .action((options: StatusOptions) =>
       run(options, async (io) => (await import('./status.ts')).status(options, io)),
     );
@@ -233,6 +244,14 @@ function hours(text: string): number {
 
 function seconds(text: string): number {
   return positive(text, 'seconds');
+}
+
+/** Each look is an invocation; and longer than days no timer waits. */
+function interval(text: string): number {
+  const value = seconds(text);
+  if (value < 1 || value > DAY_SECONDS)
+    throw new CliError(EXIT.usage, `--interval must be from 1 to ${DAY_SECONDS} seconds`);
+  return value;
 }
 
 function positive(text: string, unit: string): number {

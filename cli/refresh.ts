@@ -1,9 +1,11 @@
 // ecr-anywhere refresh: a run limited to one cluster, now, and what came of each Secret.
+import { NAMESPACE_LABEL } from '../contract/names.ts';
 import { Aws, type AwsOptions } from './aws.ts';
 import { EXIT, type ExitCode, Interrupted } from './errors.ts';
 import { type Io, type IoOptions, paint } from './io.ts';
 import { outcomeInWords } from './outcomes.ts';
 import { Refresher } from './refresher.ts';
+import { Repairs } from './repairs.ts';
 import { table } from './table.ts';
 
 export interface RefreshOptions extends AwsOptions, IoOptions {
@@ -18,6 +20,7 @@ const WELL: ReadonlySet<string> = new Set(['refreshed', 'gone']);
 export async function refresh(name: string, options: RefreshOptions, io: Io): Promise<ExitCode | undefined> {
   const { namespace: namespaces, force = false, dryRun = false } = options;
   const aws = new Aws(options, io.signal);
+  const repairs = new Repairs(options, {});
   const refresher = new Refresher(aws, await io.step('the deployed refresher', () => aws.stack()));
   const answer = await io.step(dryRun ? `asking ${name} what would be` : `refreshing ${name}`, () =>
     refresher
@@ -26,15 +29,13 @@ export async function refresh(name: string, options: RefreshOptions, io: Io): Pr
         if (!io.signal.aborted || dryRun) throw error;
         throw new Interrupted(
           `interrupted: the refresh of ${name} goes on in AWS`,
-          'ecr-anywhere status tells what came of it',
+          `${repairs.own(['status'])} tells what came of it`,
         );
       }),
   );
   const [summary] = answer.clusters;
   for (const namespace of answer.namespacesNotEnabled ?? [])
-    io.note(
-      `The namespace ${namespace} is not enabled there:\n  → kubectl label namespace ${namespace} ecr-anywhere.centml.ai/namespace=enabled`,
-    );
+    io.note(`The namespace ${namespace} is not enabled there:\n  → ${labelling(namespace)}`);
   if (!summary) return EXIT.unwell;
   const { secrets = [], secretsNotListed = 0, reason } = summary;
   io.print(answer, () =>
@@ -57,10 +58,21 @@ export async function refresh(name: string, options: RefreshOptions, io: Io): Pr
       ...(secretsNotListed > 0 ? [`${secretsNotListed} more; the function's log has them all.`] : []),
       ...(reason === undefined || summary.isPaused ? [] : [paint('red', `${name}: ${reason}`)]),
       `${name}: ${outcomeInWords(summary)}${dryRun ? ' (dry run: nothing was stored)' : ''}`,
-      ...(summary.isPaused ? [`  → ecr-anywhere resume ${name}`] : []),
+      ...(summary.isPaused ? [`  → ${repairs.own(['resume', name])}`] : []),
     ].join('\n'),
   );
   return summary.failed || (answer.namespacesNotEnabled?.length ?? 0) > 0 || summary.isPaused
     ? EXIT.unwell
     : undefined;
+}
+
+/** Which context of the operator's is the cluster's, nobody has said. */
+function labelling(namespace: string): string {
+  const { key, value } = NAMESPACE_LABEL;
+  return new Repairs({}, { context: 'CONTEXT' }).kubectl([
+    'label',
+    'namespace',
+    namespace,
+    `${key}=${value}`,
+  ]);
 }

@@ -7,6 +7,8 @@ import type { RevokeResult } from '../functions/refresher/revoke.ts';
 import type { ClusterStatus } from '../functions/refresher/status.ts';
 import { type Aws, clientConfig, type Stack } from './aws.ts';
 import { CliError, EXIT, line } from './errors.ts';
+import { parsePrintable } from './printable.ts';
+import { Repairs } from './repairs.ts';
 
 /** A little more than AWS lets a function run. */
 const INVOKE_MS = 920_000;
@@ -29,6 +31,7 @@ const NotRegistered = z.object({
     failures: z.array(z.string()).optional(),
   }),
 });
+type NamedInVain = z.infer<typeof NotRegistered>['notRegistered'];
 /** As much of an answer as is relied on; another version's may have more. */
 const Clusters = z.looseObject({
   clusters: z.array(z.looseObject({ cluster: z.string(), served: z.boolean() })),
@@ -40,10 +43,12 @@ const Revoked = z.object({ revoked: z.array(z.looseObject({ cluster: z.string(),
 export class Refresher {
   readonly #aws: Aws;
   readonly #stack: Stack;
+  readonly #repairs: Repairs;
 
   constructor(aws: Aws, stack: Stack) {
     this.#aws = aws;
     this.#stack = stack;
+    this.#repairs = new Repairs(aws.options, {});
   }
 
   /** Refreshes what is due, or says what would be. */
@@ -67,7 +72,7 @@ export class Refresher {
   async revoke(cluster: string): Promise<RevokeResult> {
     const event = { action: 'revoke', clusters: [cluster] };
     const { revoked } = await this.#ask('revoking', event, Revoked);
-    if (!revoked[0]) throw otherVersion(`the refresher says nothing of ${cluster}`);
+    if (!revoked[0]) throw this.#otherVersion(`the refresher says nothing of ${cluster}`);
     return revoked[0] as unknown as RevokeResult;
   }
 
@@ -86,57 +91,61 @@ export class Refresher {
     );
     // The SDK's word for an empty body is no array of bytes.
     const answer: unknown = Payload?.length ? parsed(new TextDecoder().decode(Payload)) : undefined;
-    if (FunctionError !== undefined) throw failureOf(functionName, Failure.safeParse(answer).data ?? {});
+    if (FunctionError !== undefined) throw this.#failureOf(Failure.safeParse(answer).data ?? {});
     const unknown = NotRegistered.safeParse(answer);
-    if (unknown.success) throw notRegistered(unknown.data.notRegistered);
+    if (unknown.success) throw this.notRegistered(unknown.data.notRegistered);
     const known = schema.safeParse(answer);
     if (known.success) return known.data;
-    throw otherVersion(`the function ${functionName} answers what this command line does not understand`);
+    throw this.#otherVersion(
+      `the function ${functionName} answers what this command line does not understand`,
+    );
+  }
+
+  /** The error for clusters that are not registered. */
+  notRegistered({ names, registered, failures = [] }: NamedInVain): CliError {
+    const more = registered.length - NAMES_TOLD;
+    const known = [...registered.slice(0, NAMES_TOLD), ...(more > 0 ? [`and ${more} more`] : [])].join(', ');
+    const looked = failures.length > 0 ? ` (${failures.join('; ')})` : '';
+    return new CliError(
+      EXIT.notFound,
+      `not registered: ${names.join(', ')}; registered are: ${known || 'none'}${looked}`,
+      this.#repairs.own(['register', names[0] ?? 'NAME']),
+    );
+  }
+
+  #failureOf(failure: z.infer<typeof Failure>): CliError {
+    const { functionName } = this.#stack;
+    const errorMessage = line(failure.errorMessage ?? failure.errorType ?? '');
+    if (errorMessage.includes('is not one that the refresher knows'))
+      return this.#otherVersion(
+        `the function ${functionName} does not understand what this command line asks: ${errorMessage}`,
+      );
+    if (/Task timed out/.test(errorMessage))
+      return new CliError(
+        EXIT.failed,
+        `the function ${functionName} ran out of time: ${errorMessage}`,
+        'name fewer clusters; docs/operations.md says how long runs take',
+      );
+    return new CliError(
+      EXIT.failed,
+      `the function ${functionName} failed: ${errorMessage || 'it gave no reason'}`,
+      'its log says more: the stack’s output TailLog',
+    );
+  }
+
+  #otherVersion(message: string): CliError {
+    return new CliError(
+      EXIT.failed,
+      message,
+      `deploy the version of this command line: ${this.#repairs.deploy()}`,
+    );
   }
 }
 
-function failureOf(functionName: string, failure: z.infer<typeof Failure>): CliError {
-  const errorMessage = line(failure.errorMessage ?? failure.errorType ?? '');
-  if (errorMessage.includes('is not one that the refresher knows'))
-    return otherVersion(
-      `the function ${functionName} does not understand what this command line asks: ${errorMessage}`,
-    );
-  if (/Task timed out/.test(errorMessage))
-    return new CliError(
-      EXIT.failed,
-      `the function ${functionName} ran out of time: ${errorMessage}`,
-      'name fewer clusters; docs/operations.md says how long runs take',
-    );
-  return new CliError(
-    EXIT.failed,
-    `the function ${functionName} failed: ${errorMessage || 'it gave no reason'}`,
-    'its log says more: the stack’s output TailLog',
-  );
-}
-
-function otherVersion(message: string): CliError {
-  return new CliError(EXIT.failed, message, 'deploy the version of this command line: npx cdk deploy');
-}
-
-/** The error for clusters that are not registered. */
-export function notRegistered({
-  names,
-  registered,
-  failures = [],
-}: z.infer<typeof NotRegistered>['notRegistered']): CliError {
-  const more = registered.length - NAMES_TOLD;
-  const known = [...registered.slice(0, NAMES_TOLD), ...(more > 0 ? [`and ${more} more`] : [])].join(', ');
-  const looked = failures.length > 0 ? ` (${failures.join('; ')})` : '';
-  return new CliError(
-    EXIT.notFound,
-    `not registered: ${names.join(', ')}; registered are: ${known || 'none'}${looked}`,
-    `ecr-anywhere register ${names[0]}`,
-  );
-}
-
+/** Clusters name and word what is in an answer: here it is cleaned, once. */
 function parsed(text: string): unknown {
   try {
-    return JSON.parse(text);
+    return parsePrintable(text);
   } catch {
     return undefined;
   }

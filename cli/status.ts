@@ -1,13 +1,13 @@
-// ecr-anywhere status: one table of all clusters, who needs you first.
+// ecr-anywhere status: one table of all clusters, who needs you first; once, or for as long as somebody watches.
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ClusterSummary } from '../functions/refresher/report.ts';
 import type { ClusterStatus } from '../functions/refresher/status.ts';
 import { Aws, type AwsOptions } from './aws.ts';
-import { EXIT, type ExitCode } from './errors.ts';
-import { type Io, type IoOptions, paint } from './io.ts';
+import { CliError, EXIT, type ExitCode } from './errors.ts';
+import type { Io, IoOptions } from './io.ts';
+import { isNeedy, type Missed, overview, rowsOf, type Screen } from './overview.ts';
 import { Refresher } from './refresher.ts';
-import { table } from './table.ts';
-import { byUrgency, NEEDY, type State, span, stateOf } from './urgency.ts';
+import { Repairs } from './repairs.ts';
 
 export interface StatusOptions extends AwsOptions, IoOptions {
   readonly live?: true;
@@ -16,41 +16,63 @@ export interface StatusOptions extends AwsOptions, IoOptions {
   readonly interval: number;
 }
 
-const COLOURS: Readonly<Record<State, Parameters<typeof paint>[0]>> = {
-  expired: ['bold', 'red'],
-  expiring: 'red',
-  failing: 'yellow',
-  silent: 'yellow',
-  new: 'cyan',
-  paused: 'gray',
-  well: 'green',
-};
-const CLEAR_SCREEN = '\u001b[H\u001b[2J\u001b[3J';
+/** What was there before stays in the terminal's history. */
+const CLEAR_SCREEN = '\u001b[H\u001b[2J';
 
 /** Shows it. @returns EXIT.unwell where a cluster needs somebody. @throws CliError */
 export async function status(options: StatusOptions, io: Io): Promise<ExitCode | undefined> {
   const aws = new Aws(options, io.signal);
+  const repairs = new Repairs(options, {});
   const refresher = new Refresher(aws, await io.step('the deployed refresher', () => aws.stack()));
+  const look = () => (options.live ? lookLive(refresher) : refresher.status());
+  if (options.watch) return watch(look, options, repairs, io);
+  const title = options.live ? 'asking the clusters' : 'asking the refresher what it knows';
+  const all = await io.step(title, look);
+  const now = Date.now();
+  const clusters = rowsOf(all, now);
+  io.print({ clusters }, () => overview(clusters, now, repairs));
+  return clusters.some(isNeedy) ? EXIT.unwell : undefined;
+}
+
+/** Looks again and again. @throws CliError where there is nothing to be shown yet; Interrupted */
+async function watch(
+  look: () => Promise<readonly ClusterStatus[]>,
+  { interval }: StatusOptions,
+  repairs: Repairs,
+  io: Io,
+): Promise<never> {
+  let known: { readonly all: readonly ClusterStatus[]; readonly at: number } | undefined;
   for (;;) {
-    const look = () => (options.live ? lookLive(refresher) : refresher.status());
-    const title = options.live ? 'asking the clusters' : 'asking the refresher what it knows';
-    // A table that is replaced shows itself that it is alive.
-    const clusters = options.watch ? await look() : await io.step(title, look);
+    let missed: Missed | undefined;
+    try {
+      // No progress: a table that is replaced shows itself that it is alive.
+      known = { all: await look(), at: Date.now() };
+    } catch (error) {
+      io.signal.throwIfAborted();
+      if (!known || !(error instanceof CliError)) throw error;
+      missed = { error, knownAt: known.at };
+    }
     const now = Date.now();
-    const sorted = clusters
-      .toSorted(byUrgency(now))
-      .map((cluster) => ({ state: stateOf(cluster, now), ...cluster }));
-    const needy = sorted.filter(({ state }) => NEEDY.has(state)).length;
-    if (options.watch && io.isTerminal && io.format === 'text') process.stdout.write(CLEAR_SCREEN);
-    io.print({ clusters: sorted }, () => inWords(sorted, needy, now));
-    if (!options.watch) return needy > 0 ? EXIT.unwell : undefined;
-    await sleep(options.interval * 1000, undefined, { signal: io.signal });
+    const clusters = rowsOf(known.all, now);
+    const screen = screenOf(io);
+    if (screen) process.stdout.write(CLEAR_SCREEN);
+    if (screen || !missed) io.print({ clusters }, () => overview(clusters, now, repairs, { screen, missed }));
+    else io.warn(`ecr-anywhere: the last look failed: ${missed.error.message}`);
+    await sleep(interval * 1000, undefined, { signal: io.signal });
   }
+}
+
+/** Where a table is replaced by the next one; undefined: they follow one another. */
+function screenOf({ isTerminal, format }: Io): Screen | undefined {
+  const { rows, columns } = process.stdout;
+  return isTerminal && format === 'text' && rows > 0 && columns > 0 ? { rows, columns } : undefined;
 }
 
 /** What is known, with what a dry run has seen just now in its place. */
 async function lookLive(refresher: Refresher): Promise<ClusterStatus[]> {
-  const [known, { clusters }] = await Promise.all([refresher.status(), refresher.refresh({ dryRun: true })]);
+  // One after the other: the function may be allowed one execution at a time.
+  const known = await refresher.status();
+  const { clusters } = await refresher.refresh({ dryRun: true });
   const seen = new Map(clusters.map((summary) => [summary.cluster, summary]));
   const lookedAt = new Date().toISOString();
   return known.map((cluster) => {
@@ -71,36 +93,4 @@ function figuresOf(summary: ClusterSummary, known: ClusterStatus, lookedAt: stri
     failures: failed ? Math.max(known.failures ?? 0, 1) : 0,
     ...(failed && why !== undefined && { reason: why }),
   };
-}
-
-type Row = ClusterStatus & { readonly state: State };
-
-function inWords(clusters: readonly Row[], needy: number, now: number): string {
-  if (clusters.length === 0) return 'No cluster is registered.\n  → ecr-anywhere register NAME';
-  const ago = (time: string | undefined) =>
-    time === undefined ? '-' : `${span(now - Date.parse(time))} ago`;
-  const rows = clusters.map((cluster) => {
-    const { name, state, managed, due, soonestExpiry, failures = 0, reachedAt, reason = '' } = cluster;
-    return [
-      name,
-      paint(COLOURS[state], state),
-      ago(reachedAt),
-      managed === undefined ? '-' : String(managed),
-      due === undefined ? '-' : String(due),
-      soonestExpiry === undefined ? '-' : span(Date.parse(soonestExpiry) - now),
-      failures === 0 ? '-' : paint('yellow', String(failures)),
-      failures === 0 ? '' : reason,
-    ];
-  });
-  const count = `${clusters.length} ${clusters.length === 1 ? 'cluster' : 'clusters'}`;
-  const worst = clusters[0]?.name ?? '';
-  return [
-    table(['CLUSTER', 'STATE', 'REACHED', 'SECRETS', 'DUE', 'EXPIRES IN', 'FAILURES', 'REASON'], rows, {
-      lines: 2,
-    }),
-    '',
-    needy === 0
-      ? paint('green', `${count}, none needs you.`)
-      : `${count}, ${paint(['bold', 'red'], `${needy} ${needy === 1 ? 'needs' : 'need'} you`)}.\n  → ecr-anywhere doctor ${worst}`,
-  ].join('\n');
 }

@@ -66,6 +66,11 @@ export function elided(text: string, max: number): string {
   return `${text.slice(0, head).trimEnd()}${ELLIPSIS}${text.slice(text.length - (kept - head)).trimStart()}`;
 }
 
+/** How many lines of a terminal a text takes. @param columns of the terminal, in which longer lines are broken */
+export function heightOf(text: string, columns: number): number {
+  return text.split('\n').reduce((sum, line) => sum + Math.max(1, Math.ceil(widthOf(line) / columns)), 0);
+}
+
 /** As a terminal shows it, without colours. */
 function widthOf(text: string): number {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: colours begin with one

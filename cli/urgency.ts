@@ -1,7 +1,6 @@
 // Which cluster needs somebody, and how soon. Pure: `now` is an argument.
-import { freshness, parseTime, REFRESH_WINDOW_MS } from '../contract/freshness.ts';
+import { freshness, MAX_INTERVAL_MS, parseTime, REFRESH_WINDOW_MS } from '../contract/freshness.ts';
 import type { ClusterStatus } from '../functions/refresher/status.ts';
-import { INTERVAL } from '../infra/limits.ts';
 
 /** From what needs somebody first to what needs nobody. */
 export const STATES = ['expired', 'expiring', 'failing', 'silent', 'new', 'paused', 'well'] as const;
@@ -9,7 +8,7 @@ export type State = (typeof STATES)[number];
 
 const MINUTE_MS = 60_000;
 /** No schedule lets a cluster be without a look for longer: the longest interval, and a sixth of it to begin at random. */
-const SILENT_AFTER_MS = ((INTERVAL.max * 7) / 6) * MINUTE_MS;
+const SILENT_AFTER_MS = (MAX_INTERVAL_MS * 7) / 6;
 
 /** What these need: somebody. */
 export const NEEDY: ReadonlySet<State> = new Set(['expired', 'expiring', 'failing', 'silent']);

@@ -8,6 +8,12 @@ export const TOKEN_LIFETIME_MS = 12 * HOUR_MS;
 /** A Secret whose credentials expire within this time is due. */
 export const REFRESH_WINDOW_MS = TOKEN_LIFETIME_MS / 2;
 
+/**
+ * The longest time between two runs of the refresher. A due Secret has the refresh window left: at a third of it two runs
+ * in a row may be lost, the alarms still come before the credentials end, and another run does too.
+ */
+export const MAX_INTERVAL_MS = REFRESH_WINDOW_MS / 3;
+
 /** How far ECR's clock and a reader's may lie apart before an expiry counts as implausible. */
 export const CLOCK_TOLERANCE_MS = HOUR_MS;
 

@@ -1,14 +1,11 @@
 // What the settings of a deployment may be, derived from how long credentials live.
-import { REFRESH_WINDOW_MS } from '../contract/freshness.ts';
+import { MAX_INTERVAL_MS } from '../contract/freshness.ts';
 import { REPORTING_SECONDS } from '../functions/refresher/settings.ts';
 
 const MINUTE_MS = 60_000;
 
-/**
- * Minutes between two runs. A due Secret has the refresh window left: at a third of it two runs in a row may be
- * lost, the alarms still come before the credentials end, and another run does too.
- */
-export const INTERVAL = { min: 1, max: REFRESH_WINDOW_MS / 3 / MINUTE_MS, default: 60 } as const;
+/** Minutes between two runs. */
+export const INTERVAL = { min: 1, max: MAX_INTERVAL_MS / MINUTE_MS, default: 60 } as const;
 
 /** Seconds that AWS lets a function run. */
 export const FUNCTION_TIMEOUT_SECONDS = 900;

@@ -122,7 +122,9 @@ describe('refresh', () => {
     expect(one.clusters[0]?.secrets?.map(({ secret }) => secret)).toEqual(['team-b/other']);
     const { code, stderr } = await cli.run(['refresh', 'alpha', '--namespace', 'team-b', 'quiet']);
     expect(code).toBe(1);
-    expect(stderr).toContain('kubectl label namespace quiet ecr-anywhere.centml.ai/namespace=enabled');
+    expect(stderr).toContain(
+      'kubectl --context CONTEXT label namespace quiet ecr-anywhere.centml.ai/namespace=enabled',
+    );
   });
 
   test('what was not refreshed is told, in the webhook’s words, with its exit code', async () => {

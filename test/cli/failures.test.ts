@@ -1,14 +1,15 @@
 // What goes wrong: each time one sentence, the way out, an exit code of cli/errors.ts, nothing on standard output, and
 // nothing that was written. AWS' errors are worded as its services word them on the wire.
 import { writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { createServer as createHttpServer } from 'node:http';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { EXIT } from '../../cli/errors.ts';
 import { freePorts } from '../bed/process.ts';
 import type { Ended, RunOptions } from './command-line.ts';
 import { type Operator, startOperator } from './operator.ts';
-import { awsError, functionAnswer, notAuthorized, type Reply } from './wire.ts';
+import { awsError, functionAnswer, notAuthorized, type Reply, type Treatment } from './wire.ts';
 
 let operator: Operator;
 let closedPort = 0;
@@ -305,6 +306,106 @@ describe('the other side is not what it was', () => {
     },
     90_000,
   );
+});
+
+describe('unregister, when the token has ended', () => {
+  const DELETE = 'secretsmanager:DeleteSecret';
+  const REVOKE = INVOKE('revoke');
+  const secret = { namespace: 'pulls', name: 'ecr-refresher-token' };
+  const OPTIONS = '--stage EcrAnywhere --region eu-central-1';
+  const REST = `ecr-anywhere unregister alpha --region eu-central-1 --stage EcrAnywhere does the rest; ecr-anywhere register alpha --replace --region eu-central-1 --stage EcrAnywhere gives it another token`;
+  const DELETION =
+    'kubectl --context CONTEXT --namespace pulls delete secret ecr-refresher-token --ignore-not-found';
+
+  function answers(revoked: object, deletion: Treatment): void {
+    operator.aws.treat = ({ name }) => {
+      if (name === REVOKE) return { reply: functionAnswer({ revoked: [{ cluster: 'alpha', ...revoked }] }) };
+      return name === DELETE ? deletion : undefined;
+    };
+  }
+  const DELETED: Treatment = {
+    reply: { status: 200, headers: { 'content-type': 'application/x-amz-json-1.1' }, body: '{}' },
+  };
+
+  test.each<[string, Treatment, number, RegExp]>([
+    [
+      'may not delete the registration',
+      { reply: notAuthorized(DELETE) },
+      EXIT.denied,
+      /the token of alpha has ended, and it is registered still: .*AWS does not allow it: .*DeleteSecret/,
+    ],
+    [
+      'session expires',
+      { reply: awsError(DELETE, 'ExpiredToken', 'The security token included in the request is expired') },
+      EXIT.signIn,
+      /the token of alpha has ended, and it is registered still: .*the AWS session has expired/,
+    ],
+    [
+      'network is lost',
+      { before: () => Promise.reject(new Error('cut')) },
+      EXIT.network,
+      /the token of alpha has ended, and it may be registered still: .*no answer: /,
+    ],
+  ])('and the operator’s %s', async (_, deletion, code, says) => {
+    for (const outcome of ['revoked', 'refused-already']) {
+      answers({ outcome }, deletion);
+      const ended = await run(`unregister alpha ${OPTIONS}`);
+      expectSentence(ended, code, says);
+      expect(ended.stderr).toMatch(new RegExp(`; then ${REST}\n$`));
+    }
+  });
+
+  test('nothing has ended: nothing is said of it', async () => {
+    answers({ outcome: 'nothing-to-revoke', reason: 'a certificate' }, { reply: notAuthorized(DELETE) });
+    const ended = await run('unregister alpha');
+    expectSentence(ended, EXIT.denied, /^ecr-anywhere: deleting the registration of alpha: AWS does not/);
+  });
+
+  test('which the API server refused already: what else may be bound to its Secret is said, with the command', async () => {
+    answers({ outcome: 'refused-already', reason: 'why', secret }, DELETED);
+    const { code, stdout, stderr } = await run('unregister alpha');
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    expect(stdout).toMatch(
+      /^alpha is not registered any more\.\n {2}Its API server refused the token already/,
+    );
+    expect(stdout).toContain(`\n    → ${DELETION}\n`);
+    expect(await operator.cli.json(['unregister', 'alpha'])).toEqual({
+      ...{ cluster: 'alpha', isRegistered: false, token: 'refused-already', reason: 'why', secret },
+    });
+    answers({ outcome: 'refused-already' }, DELETED);
+    expect((await run('unregister alpha')).stdout).toContain('lives on while that Secret does.\n');
+  });
+
+  test('or has not: the command is of the Secret that it is bound to', async () => {
+    answers({ outcome: 'failed', reason: 'no route', secret }, DELETED);
+    const ended = await run(`unregister alpha ${OPTIONS}`);
+    expectSentence(ended, EXIT.unwell, 'could not be ended, so it stays registered: no route');
+    expect(ended.stderr).toContain(
+      `→ end it yourself: ${DELETION}; then ecr-anywhere unregister alpha --keep-token --region eu-central-1 --stage EcrAnywhere\n`,
+    );
+    expect(operator.aws.calls.map(({ name }) => name)).not.toContain(DELETE);
+  });
+});
+
+describe('a proxy that lets nobody through is not AWS', () => {
+  test.each(['403 Forbidden', '407 Proxy Authentication Required', '502 Bad Gateway'])('%s', async (says) => {
+    await using stack = new AsyncDisposableStack();
+    const proxy = createHttpServer().on('connect', (_, socket) => {
+      socket.end(`HTTP/1.1 ${says}\r\ncontent-length: 0\r\n\r\n`);
+    });
+    stack.defer(() => void proxy.close());
+    await new Promise<void>((resolve) => void proxy.listen(0, '127.0.0.1', resolve));
+    const { port } = proxy.address() as AddressInfo;
+    const env = {
+      AWS_ENDPOINT_URL: 'https://aws.invalid',
+      HTTPS_PROXY: `http://me:a-password-of-4711@127.0.0.1:${port}`,
+    };
+    const ended = await run('list', { env });
+    expectSentence(ended, EXIT.network, `HTTP/1.1 ${says}`);
+    expect(ended.stderr).toContain('a proxy (HTTPS_PROXY)?');
+    expect(ended.stderr).not.toContain('4711');
+    expect(ended.stderr).not.toContain('AWS says so');
+  });
 });
 
 const NOBODY = { AWS_ACCESS_KEY_ID: undefined, AWS_SECRET_ACCESS_KEY: undefined };

@@ -17,6 +17,8 @@ afterEach(() => operator.calm());
 
 interface Interruption {
   readonly signal?: NodeJS.Signals;
+  /** How often it is sent, at once. */
+  readonly times?: number;
   /** How long after the signal the request goes on. */
   readonly heldMs?: number;
   /** Whether it is held in front of the other side, or when that has done it. */
@@ -28,7 +30,7 @@ interface Interruption {
 async function interruptAt(
   name: string,
   args: string,
-  { signal = 'SIGINT', heldMs = 500, where = 'before', wire = operator.aws }: Interruption = {},
+  { signal = 'SIGINT', times = 1, heldMs = 500, where = 'before', wire = operator.aws }: Interruption = {},
 ): Promise<Ended & { readonly ms: number }> {
   let child: ChildProcess | undefined;
   let sentAt = 0;
@@ -41,7 +43,10 @@ async function interruptAt(
       // Of the signal the process is to hear while it waits.
       await sleep(100);
       sentAt = performance.now();
-      child?.kill(signal);
+      for (let sent = 0; sent < times; sent++) {
+        child?.kill(signal);
+        await sleep(50);
+      }
       await sleep(heldMs);
       held.resolve();
     };
@@ -101,6 +106,9 @@ describe('register', () => {
     [CREATE, {}],
     [CREATE, { heldMs: 3_000 }],
     [CREATE, { where: 'after' }],
+    // Of a terminal that is closed the system tells, and then its shell; npx hands on what the terminal has sent.
+    [CREATE, { where: 'after', signal: 'SIGHUP', times: 2 }],
+    [CREATE, { where: 'after', signal: 'SIGINT', times: 2 }],
     [CREATE, { where: 'after', heldMs: 3_000, signal: 'SIGTERM' }],
     [INSPECT, {}],
     [INSPECT, { where: 'after' }],

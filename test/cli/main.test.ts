@@ -35,14 +35,14 @@ test('the build writes the file that package.json links as ecr-anywhere', () => 
 });
 
 test('an older Node.js is told which one it takes', () => {
-  const older = "data:text/javascript,Object.defineProperty(process.versions,'node',{value:'20.19.0'})";
+  const older = "data:text/javascript,Object.defineProperty(process.versions,'node',{value:'22.23.0'})";
   const { status, stdout, stderr } = spawnSync(process.execPath, ['--import', older, bundle, 'list'], {
     encoding: 'utf8',
   });
   expect({ status, stdout, stderr }).toEqual({
     status: 2,
     stdout: '',
-    stderr: 'ecr-anywhere needs Node.js 22 or later, and this is 20.19.0.\n',
+    stderr: 'ecr-anywhere needs Node.js 24 or later, and this is 22.23.0.\n',
   });
 });
 
@@ -83,6 +83,8 @@ test.each([
   { args: [...CONFIG, ROLE, '--cluster', 'a:b'], says: '"a:b" is no name of a registered cluster' },
   { args: [...CONFIG, ROLE, '--stage', 'a:b'], says: '"a:b" is no name of a stack' },
   { args: ['status', '--output', 'xml'], says: 'Allowed choices are text, json' },
+  { args: ['status', '--watch', '--interval', '0.5'], says: '--interval must be from 1 to 86400 seconds' },
+  { args: ['status', '--watch', '--interval', '1e9'], says: '--interval must be from 1 to 86400 seconds' },
   { args: ['register'], says: "missing required argument 'name'" },
   { args: ['register', 'a b'], says: '"a b" is no name for a cluster' },
   { args: ['register', 'a', '--server', 'http://x'], says: '--server must be an https URL' },

@@ -1,30 +1,32 @@
 // Colours, progress and completion are for whoever sits at a terminal, a real one here; a file, a pipe, NO_COLOR and
 // --quiet get none. AWS is answered for by the test.
-import { execFile } from 'node:child_process';
+import { type ChildProcess, execFile } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { Command } from 'commander';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { createProgram } from '../../cli/program.ts';
 import { tools } from '../bed/toolchain.ts';
 import { type CommandLine, startCommandLine } from './command-line.ts';
-import { DEPLOYED, functionAnswer, startAwsWire, type Wire } from './wire.ts';
+import { awsError, DEPLOYED, functionAnswer, type Reply, startAwsWire, type Wire } from './wire.ts';
 
 let aws: Wire;
 let cli: CommandLine;
+let calm: Wire['treat'];
 beforeAll(async () => {
   aws = await startAwsWire();
   const clusters = [
     { name: 'alpha', source: 'registered', isPaused: false, failures: 3, reason: 'connect ETIMEDOUT' },
     { name: 'beta', source: 'registered', isPaused: true },
   ];
-  aws.treat = ({ name }) => {
+  calm = ({ name }) => {
     if (name === 'cloudformation:DescribeStacks') return { reply: DEPLOYED };
     // Long enough to be seen.
     const before = () => new Promise((resolve) => setTimeout(resolve, 400));
     return { before, reply: functionAnswer({ clusters }) };
   };
+  aws.treat = calm;
   cli = await startCommandLine({
     AWS_ENDPOINT_URL: aws.url,
     AWS_REGION: 'eu-central-1',
@@ -33,25 +35,41 @@ beforeAll(async () => {
     TERM: 'xterm-256color',
   });
 });
+afterEach(() => {
+  aws.treat = calm;
+  aws.calls.length = 0;
+});
 afterAll(async () => {
   await cli?.[Symbol.asyncDispose]();
   await aws?.[Symbol.asyncDispose]();
 });
 
-/** Runs a program at a pseudo-terminal of its own, on which both streams are. Prints what it showed, returns its exit code. */
+/**
+ * Runs a program at a pseudo-terminal of its own, on which both streams are. Prints what it showed, returns its exit code.
+ * On standard input: what is typed; its end hangs up. In the background it hears nothing of that but by its writing.
+ */
 const PTY = `
-import fcntl, os, pty, struct, sys, termios
-columns, sees_stdout = int(sys.argv[1]), sys.argv[2] == 'both'
+import fcntl, os, pty, select, signal, struct, subprocess, sys, termios
+columns, rows, kind = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 pid, terminal = pty.fork()
 if pid == 0:
-    fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack('HHHH', 40 if columns else 0, columns, 0, 0))
-    if not sees_stdout: os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.execvp(sys.argv[3], sys.argv[3:])
-while True:
-    try: shown = os.read(terminal, 65536)
-    except OSError: break
-    if not shown: break
-    os.write(1, shown)
+    fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack('HHHH', rows if columns else 0, columns, 0, 0))
+    if kind == 'background':
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        os._exit(subprocess.Popen(sys.argv[4:], process_group=0).wait())
+    if kind == 'stderr': os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.execvp(sys.argv[4], sys.argv[4:])
+open_files = [terminal, 0]
+while terminal in open_files:
+    for ready in select.select(open_files, [], [])[0]:
+        try: data = os.read(ready, 65536)
+        except OSError: data = b''
+        if ready == 0:
+            if data: os.write(terminal, data)
+            else: open_files.clear()
+        elif data: os.write(1, data)
+        else: open_files.remove(terminal)
+os.close(terminal)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 `;
 
@@ -72,20 +90,35 @@ os.write(1, shown(b'nothing that is ever shown', 4))
 os.kill(pid, 9)
 `;
 
+interface Terminal {
+  type(text: string): void;
+  /** Closes it, as whoever closes its window does. */
+  hangUp(): void;
+}
+
+interface TerminalOptions {
+  readonly columns?: number;
+  readonly rows?: number;
+  readonly env?: Record<string, string>;
+  readonly kind?: 'both' | 'stderr' | 'background';
+  /** Is given the terminal as soon as there is one. */
+  readonly onStart?: (terminal: Terminal) => void;
+}
+
 async function atTerminal(
   args: readonly string[],
-  {
-    columns = 100,
-    env = {},
-    sees = 'both',
-  }: { columns?: number; env?: Record<string, string>; sees?: 'both' | 'stderr' } = {},
+  { columns = 100, rows = 40, env = {}, kind = 'both', onStart }: TerminalOptions = {},
 ): Promise<{ code: number; shown: string }> {
   const python = tools().python;
   return new Promise((resolve) => {
-    const command = ['-c', PTY, String(columns), sees, cli.bundle, ...args];
-    execFile(python, command, { env: { ...cli.env, ...env }, timeout: 30_000 }, (error, stdout) =>
-      resolve({ code: error === null ? 0 : Number(error.code ?? -1), shown: stdout }),
+    const command = ['-c', PTY, String(columns), String(rows), kind, cli.bundle, ...args];
+    const child = execFile(
+      python,
+      command,
+      { env: { ...cli.env, ...env }, timeout: 30_000 },
+      (error, stdout) => resolve({ code: error === null ? 0 : Number(error.code ?? -1), shown: stdout }),
     );
+    onStart?.({ type: (text) => child.stdin?.write(text), hangUp: () => child.stdin?.end() });
   });
 }
 
@@ -123,7 +156,7 @@ describe('at a terminal', () => {
   });
 
   test('progress is on standard error: the result may go elsewhere', async () => {
-    const { shown } = await atTerminal(['list'], { sees: 'stderr' });
+    const { shown } = await atTerminal(['list'], { kind: 'stderr' });
     expect(shown).toContain('✔');
     expect(shown).not.toContain('CLUSTER');
   });
@@ -140,6 +173,160 @@ describe('at a terminal', () => {
     expect(code).toBe(2);
     expect(shown).toContain('✖');
     expect(shown).toContain('ecr-anywhere: no AWS region\r\n  → give --region');
+  });
+});
+
+describe('status --watch', () => {
+  const STATUS = 'lambda:InvokeFunction status';
+  /** The frames of a terminal, one after the other. */
+  const framesOf = (shown: string) => shown.split(`${ESCAPE}[H${ESCAPE}[2J`).slice(1);
+
+  /** Watches until so many looks are over, each answered by the test. */
+  async function watched(looks: readonly Reply[], options: Omit<TerminalOptions, 'onStart'> = {}) {
+    let terminal: Terminal | undefined;
+    let count = 0;
+    aws.treat = ({ name }) => {
+      if (name !== STATUS) return calm({ name, headers: {}, body: '' });
+      const reply = looks[count++];
+      if (reply) return { reply };
+      terminal?.type('\u0003');
+      return { isSilent: true };
+    };
+    const ended = await atTerminal(['status', '--watch', '--interval', '1'], {
+      ...options,
+      onStart: (started) => {
+        terminal = started;
+      },
+    });
+    return { ...ended, frames: framesOf(ended.shown) };
+  }
+
+  const many = (count: number) =>
+    functionAnswer({
+      clusters: Array.from({ length: count }, (_, index) => ({
+        name: `cluster-${String(index).padStart(2, '0')}`,
+        ...{ source: 'registered', isPaused: false, failures: 1, reason: 'connect ETIMEDOUT '.repeat(9) },
+      })),
+    });
+
+  test('a look that fails ends nothing: the table stays, with the reason, until the next one', async () => {
+    const failing = awsError('lambda:', 'Service', 'Service Unavailable', 503);
+    const { code, frames } = await watched([many(2), failing, many(3)]);
+    expect(code).toBe(130);
+    expect(frames.length).toBe(3);
+    expect(frames[0]).toContain('2 clusters');
+    expect(frames[1]).toContain('cluster-01');
+    expect(frames[1]).toMatch(/The last look failed: .*Service Unavailable/);
+    expect(frames[2]).toContain('3 clusters');
+    expect(frames[2]).not.toContain('failed:');
+  });
+
+  test('a terminal shows as much as it has room for, and keeps what was there before', async () => {
+    const [columns, rows] = [100, 12];
+    const { frames, shown } = await watched([many(50)], { columns, rows });
+    const lines = (frames[0] ?? '').split('\r\n').slice(0, 12);
+    // The twelfth is the cursor's.
+    expect(lines.length).toBe(12);
+    expect(lines[0]).toMatch(/^CLUSTER /);
+    expect(lines[1]).toMatch(/^cluster-00 /);
+    expect(lines.join('\n')).toMatch(/\nand 4\d more\n\n50 clusters, .*50 need you/);
+    expect(lines.at(-2)).toContain('ecr-anywhere doctor cluster-00');
+    expect(shown).not.toContain(`${ESCAPE}[3J`);
+  });
+
+  test('a first look that fails is the end: there is nothing to be kept', async () => {
+    aws.treat = (call) =>
+      call.name === STATUS ? { reply: awsError('lambda:', 'AccessDenied', 'no') } : calm(call);
+    const { code, shown } = await atTerminal(['status', '--watch']);
+    expect(code, shown).toBe(4);
+  });
+
+  test('in a pipe, too, a look that fails ends nothing', async () => {
+    let [child, count]: [ChildProcess | undefined, number] = [undefined, 0];
+    aws.treat = (call) => {
+      if (call.name !== STATUS) return calm(call);
+      if (++count === 2) return { reply: awsError('lambda:', 'Service', 'Service Unavailable', 503) };
+      if (count < 4) return { reply: many(1) };
+      child?.kill('SIGINT');
+      return { isSilent: true };
+    };
+    const { code, stdout, stderr } = await cli.run(['status', '--watch', '--interval', '1'], {
+      onStart: (started) => {
+        child = started;
+      },
+    });
+    expect(code).toBe(130);
+    expect(stdout.match(/^cluster-00 /gm)?.length).toBe(2);
+    expect(stderr).toMatch(
+      /^ecr-anywhere: the last look failed: .*Service Unavailable\necr-anywhere: interrupted\n$/,
+    );
+  });
+
+  test('--live asks twice, and never at the same time', async () => {
+    let [running, atOnce] = [0, 0];
+    aws.treat = (call) => {
+      if (!call.name.startsWith('lambda:')) return calm(call);
+      atOnce = Math.max(atOnce, ++running);
+      return {
+        reply: functionAnswer({ clusters: [] }),
+        before: () => new Promise((resolve) => setTimeout(resolve, 300)),
+        after: async () => {
+          running--;
+        },
+      };
+    };
+    expect(await cli.run(['status', '--live'])).toMatchObject({ code: 0 });
+    expect(aws.calls.filter(({ name }) => name.startsWith('lambda:')).length).toBe(2);
+    expect(atOnce).toBe(1);
+  });
+});
+
+describe('a terminal that is closed', () => {
+  const REVOKE = 'lambda:InvokeFunction revoke';
+
+  /** Hangs up while a request of that name is held. */
+  async function hungUpAt(held: string, args: readonly string[], kind: 'both' | 'background') {
+    let terminal: Terminal | undefined;
+    let at = 0;
+    aws.treat = (call) => {
+      if (call.name !== held)
+        return call.name.startsWith('secretsmanager:')
+          ? { reply: awsError(call.name, 'Nope', 'no') }
+          : calm(call);
+      return {
+        reply: functionAnswer({ clusters: [], revoked: [{ cluster: 'alpha', outcome: 'revoked' }] }),
+        async before() {
+          at = performance.now();
+          terminal?.hangUp();
+          await new Promise((resolve) => setTimeout(resolve, 1_000));
+        },
+      };
+    };
+    const { code, shown } = await atTerminal(args, {
+      kind,
+      onStart: (started) => {
+        terminal = started;
+      },
+    });
+    expect(at, shown).toBeGreaterThan(0);
+    return { code, ms: performance.now() - at, calls: aws.calls.map(({ name }) => name) };
+  }
+
+  test.each(['both', 'background'] as const)(
+    'ends no change half-way: the cluster stays registered (%s)',
+    async (kind) => {
+      const { code, calls } = await hungUpAt(REVOKE, ['unregister', 'alpha'], kind);
+      expect({ code, last: calls.at(-1) }).toEqual({ code: 130, last: REVOKE });
+    },
+  );
+
+  test.each([
+    ['both', 130],
+    ['background', 0],
+  ] as const)('ends what only reads at once (%s)', async (kind, expected) => {
+    const { code, ms } = await hungUpAt('lambda:InvokeFunction status', ['list'], kind);
+    expect(code).toBe(expected);
+    expect(ms).toBeLessThan(900);
   });
 });
 
