@@ -81,13 +81,18 @@ interface Power {
   readonly resource: string;
   readonly group?: string;
   readonly subresource?: string;
+  /** A role may be for this one alone. */
+  readonly name?: string;
 }
 
 /** Rights that lead to an identity which no fence holds (Kubernetes, "RBAC Good Practices", privilege escalation). */
 const ESCALATIONS: readonly Power[] = [
-  ...['bind', 'escalate'].map((verb) => ({ verb, group: RBAC, resource: 'clusterroles' })),
+  ...['bind', 'escalate'].map((verb) => ({
+    ...{ verb, group: RBAC, resource: 'clusterroles', name: 'cluster-admin' },
+  })),
   ...['create', 'update', 'patch'].map((verb) => ({ verb, group: RBAC, resource: 'clusterrolebindings' })),
-  ...['users', 'groups', 'serviceaccounts'].map((resource) => ({ verb: 'impersonate', resource })),
+  ...['users', 'serviceaccounts'].map((resource) => ({ verb: 'impersonate', resource })),
+  { verb: 'impersonate', resource: 'groups', name: MASTERS },
   { verb: 'create', resource: 'serviceaccounts', subresource: 'token' },
   { verb: 'create', resource: 'pods' },
 ];

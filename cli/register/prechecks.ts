@@ -3,15 +3,13 @@
 import { REFRESHER_GROUP, TAG } from '../../contract/names.ts';
 import type { ClusterStatus } from '../../functions/refresher/status.ts';
 import { brokenFence, findInstallation, type Installation, policiesOf, refresherUsername } from '../chart.ts';
+import { told } from '../doctor/looking.ts';
 import { CliError, EXIT } from '../errors.ts';
 import { type Identity, isFenced, powersOf, type Reach, reachOf } from '../identity.ts';
 import type { Kubernetes } from '../kubernetes.ts';
 import { alreadyRegistered } from '../registration.ts';
 import { Repairs } from '../repairs.ts';
 import type { RegisterOptions } from './options.ts';
-
-/** Of rights that take the fence away, so many are told. */
-const POWERS_TOLD = 5;
 
 /**
  * Whether the name is to be given another credential.
@@ -112,12 +110,7 @@ export async function checkFenced(
     validatingadmissionpolicybindings: policies,
     mutatingwebhookconfigurations: [installation.name],
   });
-  const more = powers.length - POWERS_TOLD;
-  if (powers.length > 0)
-    throw unfenced(
-      who,
-      `, and may ${[...powers.slice(0, POWERS_TOLD), ...(more > 0 ? [`${more} more`] : [])].join(', ')}`,
-    );
+  if (powers.length > 0) throw unfenced(who, `, and may ${told(powers)}`);
   return reachOf(kubernetes, who);
 }
 

@@ -74,7 +74,7 @@ function wayOut(failedAt: ClusterSummary['failedAt'], { target, obtained, repair
   const { whenUnknown, server, more: { authenticationConfig } = {} } = obtained;
   const isKeyless = authenticationConfig !== undefined;
   if (failedAt === 'setting')
-    return `deploy it with that setting, beside those that it has: ${repairs.deploy(
+    return `deploy it with that setting: ${repairs.deploy(
       isKeyless ? { keyless: 'true' } : { eksRegions: target?.region ?? 'REGIONS' },
     )}`;
   if (failedAt === 'credential') return whenUnknown;

@@ -1,5 +1,6 @@
 // Which cluster each known one is, also those whose registration does not say it: registered by hand, or found by tag.
 import type { ClusterStatus } from '../../functions/refresher/status.ts';
+import { told } from '../doctor/looking.ts';
 import { CliError, EXIT } from '../errors.ts';
 import type { Refresher } from '../refresher.ts';
 
@@ -34,9 +35,9 @@ export async function learnUids(
     const clusterUid = cluster.clusterUid ?? uids.get(cluster.name);
     return clusterUid === undefined ? cluster : { ...cluster, clusterUid };
   });
-  const silent = untold.filter(({ name }) => !uids.has(name)).length;
-  if (silent === 0) return { clusters };
-  const note = `${silent === 1 ? '1 registered cluster does' : `${silent} registered clusters do`} not say which cluster it is, so that it is not known whether one of them is this one.`;
+  const silent = untold.filter(({ name }) => !uids.has(name)).map(({ name }) => name);
+  if (silent.length === 0) return { clusters };
+  const note = `It is not known whether this cluster is one of these: ${told(silent)}.`;
   return { clusters, note };
 }
 

@@ -1,6 +1,6 @@
 // Registering as an operator does it, with a deployed stack, real API servers and the chart: what is stored, who is
 // refused, and that a registration that cannot be proved leaves nothing behind.
-import { mkdtemp, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, writeFile } from 'node:fs/promises';
 import { createServer as createHttpServer } from 'node:http';
 import { connect, createServer, type Socket } from 'node:net';
 import { dirname, join } from 'node:path';
@@ -20,6 +20,7 @@ import { tools } from '../bed/toolchain.ts';
 import { Bed } from '../bed/up.ts';
 import { refresherToken } from '../bed/webhook.ts';
 import { type CommandLine, type Ended, startCommandLine } from './command-line.ts';
+import { awsError, startAwsWire, startClusterWire } from './wire.ts';
 
 const WEEK_S = 604_800;
 const GROUP = 'ecr-anywhere:refreshers';
@@ -346,6 +347,43 @@ describe('--credential', () => {
     }
   });
 
+  const ADMISSION = 'admissionregistration.k8s.io';
+  const RBAC = 'rbac.authorization.k8s.io';
+  test.each([
+    ['delete', `validatingadmissionpolicies.${ADMISSION}`, undefined],
+    ['deletecollection', `validatingadmissionpolicybindings.${ADMISSION}`, undefined],
+    ['update', `validatingadmissionpolicybindings.${ADMISSION}`, 'ecr-anywhere-refresher-token'],
+    ['patch', `mutatingwebhookconfigurations.${ADMISSION}`, 'ecr-anywhere'],
+    ['create', `clusterrolebindings.${RBAC}`, undefined],
+    ['bind', `clusterroles.${RBAC}`, 'cluster-admin'],
+    ['escalate', `clusterroles.${RBAC}`, undefined],
+    ['impersonate', 'users', undefined],
+    ['impersonate', 'groups', 'system:masters'],
+    ['create', 'serviceaccounts/token', undefined],
+    ['create', 'pods', undefined],
+  ])('a member of the group who may %s %s %s is refused', async (verb, resource, name) => {
+    const of = name === undefined ? [] : [`--resource-name=${name}`];
+    await alpha.kubectl([
+      'create',
+      'clusterrole',
+      'way-out',
+      `--verb=${verb}`,
+      `--resource=${resource}`,
+      ...of,
+    ]);
+    await alpha.kubectl(['create', 'clusterrolebinding', 'way-out', '--clusterrole=way-out', '--user=quiet']);
+    try {
+      const [kind = ''] = resource.split('.');
+      await expectRefusal(
+        register('alpha', alpha, '--credential', await fileOf(await alpha.kubeconfigFor('quiet', [GROUP]))),
+        4,
+        new RegExp(`quiet \\(.*\\) is outside the fence, and may ${verb} ${kind}: nothing would hold`),
+      );
+    } finally {
+      await alpha.kubectl(['delete', 'clusterrole,clusterrolebinding', 'way-out']);
+    }
+  });
+
   test('another ServiceAccount is refused', async () => {
     await alpha.kubectl(['create', 'serviceaccount', 'other', '--namespace', 'team-a']);
     const { stdout } = await alpha.kubectl(['create', 'token', 'other', '--namespace', 'team-a']);
@@ -544,6 +582,90 @@ async function freePort(): Promise<number> {
   return typeof address === 'object' && address ? address.port : 0;
 }
 
+describe('what a registration that fails has made in the cluster', () => {
+  const inNamespace = ['--namespace', 'ecr-anywhere'];
+  const failing = async (...args: string[]) =>
+    register('beta', beta, '--server', `https://127.0.0.1:${await freePort()}`, ...args);
+
+  test('the Secret goes, and with it the token, without a right of the operator’s to delete it', async () => {
+    await using wire = await startClusterWire(beta);
+    let token = '';
+    wire.treat = ({ name, headers }) => {
+      if (name.startsWith('DELETE ')) token = String(headers.authorization).replace('Bearer ', '');
+      return undefined;
+    };
+    const kubeconfig = await fileOf(wire.through(await readFile(beta.adminKubeconfigPath, 'utf8')));
+    await beta.kubectl(['delete', 'secret', TOKEN_SECRET, ...inNamespace]);
+    const before = await versionsOf(beta);
+    const ended = cli.run([
+      ...['register', 'beta', '--kubeconfig', kubeconfig],
+      ...['--server', `https://127.0.0.1:${await freePort()}`],
+    ]);
+    await expectRefusal(
+      ended,
+      1,
+      /beta is not registered: .*\n {2}→ --server \S+ names (?:(?!lives until).)*\n$/,
+    );
+    expect(await versionsOf(beta)).toBe(before);
+    expect(claimsOf(token)).toMatchObject({ sub: USERNAME });
+    const asked = { kubeconfig: await fileOf(beta.kubeconfigForToken(token)), mayFail: true };
+    await expect
+      .poll(async () => (await beta.kubectl(['get', 'namespaces'], asked)).stderr, { timeout: 20_000 })
+      .toMatch(/logged in|Unauthorized/);
+  });
+
+  test('the Secret goes, too, where no token was given for it at first', async () => {
+    await using wire = await startClusterWire(beta);
+    let isRefused = false;
+    wire.treat = ({ name }) => {
+      if (!name.endsWith('/token') || isRefused) return undefined;
+      isRefused = true;
+      return { reply: { status: 500, body: 'x' } };
+    };
+    const kubeconfig = await fileOf(wire.through(await readFile(beta.adminKubeconfigPath, 'utf8')));
+    const before = await versionsOf(beta);
+    await expectRefusal(cli.run(['register', 'beta', '--kubeconfig', kubeconfig]), 10, /HTTP 500/);
+    expect({ isRefused, after: await versionsOf(beta) }).toEqual({ isRefused: true, after: before });
+  });
+
+  test('the Secret was there: until when the token lives, and how to end it', async () => {
+    await bed.cluster('beta').webhook.upgrade({});
+    const uid = await uidOf(beta, 'secret', TOKEN_SECRET, ...inNamespace);
+    const { stderr } = await failing('--duration', '2');
+    const [, until = '', command = ''] =
+      /; the token that was made lives until (\S+), and nobody has kept it: (kubectl .*) ends it, and every other of this cluster’s\n$/.exec(
+        stderr,
+      ) ?? [];
+    expect(Date.parse(until) - Date.now()).toBeGreaterThan(1.9 * 3_600_000);
+    expect(await uidOf(beta, 'secret', TOKEN_SECRET, ...inNamespace)).toBe(uid);
+    const env = { PATH: `${dirname(tools().kubectl)}:/usr/bin:/bin`, HOME: beta.dir };
+    expect(await runCommand('sh', ['-c', command], env)).toMatchObject({ code: 0 });
+    await registered('beta', beta);
+  });
+
+  test('an answer of Secrets Manager that was lost, and then it had too much to do: what was stored goes', async () => {
+    await using wire = await startAwsWire(bed.deployment.emulator);
+    const CREATE = 'secretsmanager:CreateSecret';
+    let made = 0;
+    wire.treat = ({ name }) => {
+      if (name !== CREATE) return undefined;
+      made += 1;
+      if (made > 1) return { reply: awsError(CREATE, 'Throttling', 'Rate exceeded', 400) };
+      return {
+        async after() {
+          throw new Error('lost');
+        },
+      };
+    };
+    const ended = cli.run(['register', 'beta', '--kubeconfig', beta.adminKubeconfigPath], {
+      env: { AWS_ENDPOINT_URL: wire.url },
+    });
+    await expectRefusal(ended, 10, /registering beta: AWS has too much to do: Rate exceeded/);
+    expect(made).toBeGreaterThan(1);
+    expect(wire.calls.map(({ name }) => name)).toContain('secretsmanager:DeleteSecret');
+  });
+});
+
 describe('a name, and a cluster, that are registered already', () => {
   test('the name; and the cluster, under another', async () => {
     await registered('alpha', alpha);
@@ -618,6 +740,40 @@ describe('a name, and a cluster, that are registered already', () => {
       { Key: TAG.clusterUid, Value: await uidOf(alpha, 'namespace', 'kube-system') },
     ]);
   });
+
+  test('the cluster, under another name, registered by hand', async () => {
+    const kubeconfig = alpha.kubeconfigForToken(await refresherToken(alpha, '24h'));
+    await bed.deployment.registerCluster('hand', kubeconfig);
+    await expectRefusal(
+      register('alpha', alpha),
+      6,
+      /this cluster is registered already, as hand\n {2}→ ecr-anywhere unregister hand, then register it as alpha/,
+      ['hand'],
+    );
+    await expectRefusal(
+      register('hand', beta, '--replace'),
+      6,
+      /hand is another cluster than the one of this context/,
+      ['hand'],
+    );
+    // Nothing is asked of it.
+    expect(await cli.run(['pause', 'hand'])).toMatchObject({ code: 0 });
+    expect(await register('alpha', alpha)).toMatchObject({ code: 0, stderr: '' });
+  });
+
+  test('by hand, and many: those that do not say which cluster they are, and those that are not asked, are told of', async () => {
+    const nowhere = beta
+      .kubeconfigForToken('x')
+      .replace(beta.server, `https://127.0.0.1:${await freePort()}`);
+    const names = Array.from({ length: 51 }, (_, index) => `hand-${100 + index}`);
+    for (const name of names) await bed.deployment.registerCluster(name, nowhere);
+    const { code, stderr } = await register('alpha', alpha);
+    expect({ code, stderr }).toEqual({
+      code: 0,
+      stderr:
+        'It is not known whether this cluster is one of these: hand-100, hand-101, hand-102, hand-103, hand-104, 46 more.\n',
+    });
+  }, 120_000);
 
   test('and where a version before it was, which Secrets Manager drops meanwhile', async () => {
     const kubeconfig = alpha.kubeconfigForToken(await refresherToken(alpha, '24h'));
@@ -706,6 +862,22 @@ describe('a context of the operator’s own', () => {
       2,
       /the context bed does not look at the API server's certificate \(insecure-skip-tls-verify\), and the refresher does\n {2}→ kubectl --kubeconfig \S+ --context bed config set-cluster CLUSTER /,
     );
+  });
+
+  test('that names no authority: no other address is shown a token', async () => {
+    await using wire = await startAwsWire(bed.deployment.emulator);
+    const kubeconfig = await contextWith((cluster) => {
+      delete cluster['certificate-authority-data'];
+    });
+    const trusted = { env: { NODE_EXTRA_CA_CERTS: join(alpha.dir, 'ca.crt'), AWS_ENDPOINT_URL: wire.url } };
+    const ended = (server: string) =>
+      cli.run(['register', 'alpha', '--kubeconfig', kubeconfig, '--server', server, '--dry-run'], trusted);
+    await expectRefusal(
+      ended('https://k8s.example:6443'),
+      2,
+      /--server: the context bed names no certificate authority, so anybody with a public certificate for k8s\.example would be shown the credential\n {2}→ a context whose server is that address; or .*kubectl .* config set-cluster CLUSTER --certificate-authority=FILE --embed-certs\n$/,
+    );
+    expect(await ended(alpha.server)).toMatchObject({ code: 0 });
   });
 
   test('whose authority is not that of the address', async () => {

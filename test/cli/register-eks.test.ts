@@ -46,7 +46,12 @@ beforeAll(async () => {
   bed = stack.use(
     await Bed.create({
       clusters: ['prod'],
-      context: { scheduleEnabled: false, clusterDeadlineSeconds: 20, eksRegions: REGION },
+      context: {
+        scheduleEnabled: false,
+        clusterDeadlineSeconds: 20,
+        eksRegions: REGION,
+        eksDiscovery: REGION,
+      },
       registersClusters: false,
       functionEnv: { AWS_ENDPOINT_URL_EKS: eks.url },
       controlPlanes: { prod: { tokenWebhook: authenticator.kubeconfigFor('prod') } },
@@ -299,7 +304,7 @@ describe('fails, and the entry is as it was', () => {
     await expectFailure(
       register([], await updateKubeconfig(ELSEWHERE)),
       1,
-      /the refresher cannot use it, so eks-prod is not registered: EKS cluster prod in us-east-1: .*CDK setting eksRegions\n {2}→ deploy it with that setting, beside those that it has: npx cdk deploy -c eksRegions=us-east-1 [^\n]*\n$/,
+      /the refresher cannot use it, so eks-prod is not registered: EKS cluster prod in us-east-1: .*CDK setting eksRegions\n {2}→ deploy it with that setting: npx cdk deploy -c eksRegions=us-east-1 [^\n]*\n$/,
     );
     expect(eks.changes).toEqual(['CreateAccessEntry', 'DeleteAccessEntry']);
   });
@@ -424,6 +429,29 @@ describe('fails, and the entry is as it was', () => {
       ),
     );
     expect(await stored()).toEqual([]);
+  });
+});
+
+test('a cluster that is refreshed already, found by its tag', async () => {
+  eks.clusters.set('prod', {
+    ...{ endpoint: prod.server, ca: prod.caPem, region: REGION },
+    tags: { 'ecr-anywhere.centml.ai/managed': 'true' },
+  });
+  eks.entries.set(entry, [GROUP]);
+  expect((await bed.deployment.invoke({})).payload).toMatchObject({ clusters: [{ served: true }] });
+  const arn = `arn:aws:eks:${REGION}:123456789012:cluster/prod`;
+  const says = new RegExp(
+    `this cluster is refreshed already: the refresher finds it by its tag, as ${arn}\n  → ecr-anywhere doctor ${arn} .* says how it is; .*: aws eks untag-resource --resource-arn ${arn} --tag-keys ecr-anywhere\\.centml\\.ai/managed --region ${REGION}\n$`,
+  );
+  await expectFailure(register(), 6, says, { [entry]: [GROUP] });
+  await expectFailure(cli.run(['register', 'prod', '--kubeconfig', prod.adminKubeconfigPath]), 6, says, {
+    [entry]: [GROUP],
+  });
+  // Its tag went since the last look.
+  eks.clusters.set('prod', { endpoint: prod.server, ca: prod.caPem, region: REGION });
+  expect(await register()).toMatchObject({
+    code: 0,
+    stderr: expect.stringContaining(`It is not known whether this cluster is one of these: ${arn}.\n`),
   });
 });
 
