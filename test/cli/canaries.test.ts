@@ -274,6 +274,17 @@ describe('what an API server or a proxy repeats', () => {
     }
   });
 
+  test('a proxy with a password, on the way to AWS', async () => {
+    const address = proxy.address();
+    const port = typeof address === 'object' ? address?.port : 0;
+    for (const at of [`127.0.0.1:${port}`, '127.0.0.1:1', 'proxy.invalid:3128', '[::1:3128']) {
+      const HTTPS_PROXY = `http://me:${PLANTED.proxyPassword}@${at}`;
+      const env = { HTTPS_PROXY, AWS_ENDPOINT_URL: 'https://aws.invalid' };
+      for (const command of ['list', 'doctor beta'])
+        expect((await both(command, { env })).code, at).toBeGreaterThan(0);
+    }
+  });
+
   test('a server with a password', async () => {
     const path = kubeconfigWith('server', (text) =>
       text.replace('https://', `https://me:${PLANTED.serverPassword}@`),

@@ -209,4 +209,20 @@ describe('without one action', () => {
     );
     await run('unregister beta --keep-token', root);
   });
+
+  test('secretsmanager:DeleteSecret: a token that has ended is said, and the command for the rest does it', async () => {
+    expect((await run(`register beta --kubeconfig ${kubeconfigs.beta}`, root)).code).toBe(0);
+    await allow('secretsmanager:DeleteSecret');
+    const { code, stderr } = await run('unregister beta');
+    expect(code).toBe(EXIT.denied);
+    expect(stderr).toMatch(
+      /the token of beta has ended, and it is registered still: .*secretsmanager:DeleteSecret/,
+    );
+    expect(stderr).toContain('; then ecr-anywhere unregister beta does the rest;');
+    expect((await run('refresh beta', root)).stdout).toContain('HTTP 401');
+    await allow();
+    const again = await run('unregister beta');
+    expect(again, again.stderr).toMatchObject({ code: 0 });
+    expect((await run('list', root)).stdout).not.toContain('beta');
+  });
 });
