@@ -14,7 +14,7 @@ import { type Installation, refresherUsername } from '../chart.ts';
 import { CliError, EXIT } from '../errors.ts';
 import type { Identity } from '../identity.ts';
 import { ApiError } from '../kubernetes.ts';
-import type { Repairs } from '../repairs.ts';
+import { Repairs } from '../repairs.ts';
 import type { RegisteredUser } from './kubeconfig.ts';
 
 /** What is registered, and how long it is good for. */
@@ -105,7 +105,8 @@ export async function keyless(
   return {
     user: { exec: { command: 'ecr-anywhere', args: ['get-token', '--cluster', cluster, '--stage', stage] } },
     authenticationConfig: authenticationConfigOf({ cluster, issuer: url, roleArn, stage, apiVersion }),
-    command: ['ecr-anywhere', 'authentication-config', ...of, '--api-version', apiVersion].join(' '),
+    // It asks nobody, and takes no option that says whom.
+    command: new Repairs({}, {}).own(['authentication-config', ...of, '--api-version', apiVersion]),
     identity: {
       username: `ecr-anywhere:${roleArn}`,
       groups: [REFRESHER_GROUP, 'system:authenticated'],

@@ -1,5 +1,6 @@
 // Registering as an operator does it, with a deployed stack, real API servers and the chart: what is stored, who is
 // refused, and that a registration that cannot be proved leaves nothing behind.
+import type { ChildProcess } from 'node:child_process';
 import { mkdtemp, readFile, writeFile } from 'node:fs/promises';
 import { createServer as createHttpServer } from 'node:http';
 import { connect, createServer, type Socket } from 'node:net';
@@ -626,6 +627,32 @@ describe('what a registration that fails has made in the cluster', () => {
     const before = await versionsOf(beta);
     await expectRefusal(cli.run(['register', 'beta', '--kubeconfig', kubeconfig]), 10, /HTTP 500/);
     expect({ isRefused, after: await versionsOf(beta) }).toEqual({ isRefused: true, after: before });
+  });
+
+  test('the Secret goes, too, after Ctrl-C while its token is being made', async () => {
+    await using wire = await startClusterWire(beta);
+    let child: ChildProcess | undefined;
+    wire.treat = ({ name }) =>
+      name.endsWith('/token')
+        ? {
+            async before() {
+              child?.kill('SIGINT');
+              await new Promise((resolve) => setTimeout(resolve, 500));
+            },
+          }
+        : undefined;
+    const kubeconfig = await fileOf(wire.through(await readFile(beta.adminKubeconfigPath, 'utf8')));
+    const before = await versionsOf(beta);
+    const ended = cli.run(['register', 'beta', '--kubeconfig', kubeconfig], {
+      onStart(started) {
+        child = started;
+      },
+    });
+    await expectRefusal(ended, 130, /^ecr-anywhere: interrupted\n$/);
+    expect(wire.calls.map(({ name }) => name)).toContain(
+      `DELETE /api/v1/namespaces/ecr-anywhere/secrets/${TOKEN_SECRET}`,
+    );
+    expect(await versionsOf(beta)).toBe(before);
   });
 
   test('the Secret was there: until when the token lives, and how to end it', async () => {
