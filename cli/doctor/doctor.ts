@@ -7,11 +7,11 @@ import { CliError, EXIT, type ExitCode } from '../errors.ts';
 import { type Io, type IoOptions, paint } from '../io.ts';
 import { type KubeOptions, Kubernetes } from '../kubernetes.ts';
 import { Repairs } from '../repairs.ts';
+import { told } from '../told.ts';
 import { fleet } from './fleet.ts';
 import { fromInspection, fromStatus, subjectOf } from './from-aws.ts';
 import { inCluster } from './in-cluster.ts';
 import { broken, type Finding, firstBroken, inFull, judge, unknown, well } from './links.ts';
-import { told } from './looking.ts';
 import { type Door, link, toTheFunction } from './to-the-function.ts';
 import { blindnessInWords, firstBrokenInWords, walkInWords } from './words.ts';
 

@@ -2,8 +2,9 @@
 // be, ours. Of Secrets only metadata is asked for.
 import { EXCLUDED_NAMESPACES, NAMESPACE_LABEL, SECRET_LABEL, SECRET_TYPE } from '../../contract/names.ts';
 import type { Repairs } from '../repairs.ts';
+import { told } from '../told.ts';
 import { broken, type Finding, well } from './links.ts';
-import { type Cluster, Metadata, told } from './looking.ts';
+import { type Cluster, Metadata } from './looking.ts';
 
 /** What somebody writes who does not want a namespace served. */
 const MEANT_OFF = /^(disabled|false|no|off|)$/i;

@@ -6,9 +6,6 @@ import type { Kubernetes } from '../kubernetes.ts';
 import type { Repairs } from '../repairs.ts';
 import { type Finding, type LinkName, unknown } from './links.ts';
 
-/** Of what is wrong in many places, so many are told. */
-const TOLD = 5;
-
 export const Metadata = z.object({
   metadata: z.object({
     name: z.string(),
@@ -34,10 +31,4 @@ export async function looked(links: readonly LinkName[], look: () => Promise<Fin
     if (error instanceof CliError && error.exitCode === EXIT.interrupted) throw error;
     return links.map((link) => unknown(link, (error as Error).message));
   }
-}
-
-/** Names, or the first of them. */
-export function told(names: readonly string[], most = TOLD): string {
-  const more = names.length - most;
-  return [...names.slice(0, most), ...(more > 0 ? [`${more} more`] : [])].join(', ');
 }

@@ -6,9 +6,10 @@ import { ANNOTATION, SECRET_KEY, SECRET_LABEL, SECRET_TYPE, WEBHOOK_NAME } from 
 import { CONTRACT_VERSION, writerOf } from '../../contract/version.ts';
 import { strangers } from '../chart.ts';
 import { ApiError, type Kubernetes } from '../kubernetes.ts';
+import { told } from '../told.ts';
 import { newCertificate, trustAgain } from './certificates.ts';
 import { broken, type Finding, unknown, well } from './links.ts';
-import { type Cluster, Metadata, told } from './looking.ts';
+import { type Cluster, Metadata } from './looking.ts';
 
 /** A Secret is tried in so many of the enabled namespaces. */
 const NAMESPACES_TRIED = 20;

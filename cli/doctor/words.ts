@@ -2,8 +2,8 @@
 // again below the marks; in a file or a pipe a finding is one line.
 import { paint } from '../io.ts';
 import { table } from '../table.ts';
+import { told } from '../told.ts';
 import { type Finding, LINKS } from './links.ts';
-import { told } from './looking.ts';
 
 const MARKS = { well: '✔', broken: '✖', unknown: '–' } as const;
 const COLOURS = { well: 'green', broken: 'red', unknown: 'gray' } as const;

@@ -3,12 +3,12 @@
 import { REFRESHER_GROUP, TAG } from '../../contract/names.ts';
 import type { ClusterStatus } from '../../functions/refresher/status.ts';
 import { brokenFence, findInstallation, type Installation, policiesOf, refresherUsername } from '../chart.ts';
-import { told } from '../doctor/looking.ts';
 import { CliError, EXIT } from '../errors.ts';
 import { type Identity, isFenced, powersOf, type Reach, reachOf } from '../identity.ts';
 import type { Kubernetes } from '../kubernetes.ts';
 import { alreadyRegistered } from '../registration.ts';
 import { Repairs } from '../repairs.ts';
+import { told } from '../told.ts';
 import type { RegisterOptions } from './options.ts';
 
 /**

@@ -1,8 +1,8 @@
 // Which cluster each known one is, also those whose registration does not say it: registered by hand, or found by tag.
 import type { ClusterStatus } from '../../functions/refresher/status.ts';
-import { told } from '../doctor/looking.ts';
 import { CliError, EXIT } from '../errors.ts';
 import type { Refresher } from '../refresher.ts';
+import { told } from '../told.ts';
 
 /** So many are asked at once: more would keep the operator waiting. */
 const ASKED = 50;

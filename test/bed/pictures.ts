@@ -1,8 +1,8 @@
 // `npm run pictures`: the pictures of the command line in the README, drawn from what it shows on the bed: clusters that
 // are well, that fail, that are silent and that are paused.
 import { execFile } from 'node:child_process';
-import { mkdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import type { ListrTask } from 'listr2';
@@ -43,8 +43,10 @@ const steps: ListrTask[] = [
   {
     title: 'ecr-anywhere register',
     task: async () => {
-      command.line = stack.use(await startCommandLine(bed.operatorEnv));
-      for (const name of ['prod', 'edge']) await ecrAnywhere('register', name, ...contextOf(name));
+      command.line = stack.use(
+        await startCommandLine({ ...bed.operatorEnv, KUBECONFIG: await kubeconfigs(['prod', 'edge']) }),
+      );
+      for (const name of ['prod', 'edge']) await ecrAnywhere('register', name, '--context', name);
       // Further clusters, as far as the refresher can tell: one that is switched off, and one that is paused.
       const kubeconfig = await bed
         .cluster('prod')
@@ -77,8 +79,7 @@ const steps: ListrTask[] = [
     task: async () => {
       await mkdir(IMAGES, { recursive: true });
       await draw('status', ['status']);
-      await draw('doctor', ['doctor', 'edge'], contextOf('edge'));
-      await draw('doctor-well', ['doctor', 'prod'], contextOf('prod'));
+      await draw('doctor', ['doctor', 'edge', '--context', 'edge']);
     },
   },
 ];
@@ -90,8 +91,15 @@ try {
 }
 process.exit(0);
 
-function contextOf(name: string): string[] {
-  return ['--kubeconfig', bed.cluster(name).controlPlane.adminKubeconfigPath];
+/** A KUBECONFIG with a context for each, of its own name. */
+async function kubeconfigs(names: readonly string[]): Promise<string> {
+  const paths = names.map(async (name) => {
+    const path = join(bed.dir, `${name}.kubeconfig`);
+    const kubeconfig = await readFile(bed.cluster(name).controlPlane.adminKubeconfigPath, 'utf8');
+    await writeFile(path, kubeconfig.replaceAll(/: bed$/gm, `: ${name}`), { mode: 0o600 });
+    return path;
+  });
+  return (await Promise.all(paths)).join(delimiter);
 }
 
 /** Makes an enabled namespace and a managed Secret in it. */
@@ -118,13 +126,11 @@ async function ecrAnywhere(...args: string[]): Promise<void> {
   if (code !== 0) throw new Error(`ecr-anywhere ${args.join(' ')}: ${stderr}`);
 }
 
-/** @param hidden options that only the bed needs */
-async function draw(name: string, args: readonly string[], hidden: readonly string[] = []): Promise<void> {
+/** Draws what a command shows. */
+async function draw(name: string, args: readonly string[]): Promise<void> {
   const file = join(IMAGES, `${name}.svg`);
   const title = `ecr-anywhere ${args.join(' ')}`;
-  await promisify(execFile)(
-    tools().python,
-    [DRAW, file, title, String(COLUMNS), line().bundle, ...args, ...hidden],
-    { env: { ...line().env, TERM: 'xterm-256color' } },
-  );
+  await promisify(execFile)(tools().python, [DRAW, file, title, String(COLUMNS), line().bundle, ...args], {
+    env: { ...line().env, TERM: 'xterm-256color' },
+  });
 }

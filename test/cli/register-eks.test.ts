@@ -3,6 +3,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { chmod, mkdtemp, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
   GetSecretValueCommand,
   ListSecretsCommand,
@@ -70,7 +71,9 @@ beforeAll(async () => {
 }, 300_000);
 afterAll(() => stack.disposeAsync());
 
-beforeEach(() => {
+beforeEach(async () => {
+  // A token is the same for a second, and the API server remembers whose it was.
+  await sleep(1_100);
   eks.clusters.clear();
   eks.clusters.set('prod', { endpoint: prod.server, ca: prod.caPem, region: REGION });
 });
