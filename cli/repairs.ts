@@ -1,5 +1,5 @@
-// The commands that doctor names: written out so that they meet the account, the stack, the cluster and the release that
-// were looked at, wherever they are pasted. Pure.
+// The commands that hints and doctor name: written out so that they meet the account, the stack, the cluster and the
+// release that were looked at, wherever they are pasted. Pure.
 import type { AwsOptions } from './aws.ts';
 import type { Release } from './chart.ts';
 import type { KubeOptions } from './kubernetes.ts';
