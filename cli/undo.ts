@@ -1,6 +1,6 @@
 // What a command has begun is taken back where it cannot be ended: each change is noted here before it is made.
 import { Aws, type AwsOptions } from './aws.ts';
-import { CliError, EXIT } from './errors.ts';
+import { CliError, EXIT, Interrupted } from './errors.ts';
 
 /** What takes back something that was done. */
 export interface Undo {
@@ -37,11 +37,11 @@ export class Begun {
         );
       });
     }
-    // Whoever presses Ctrl-C is told nothing but that.
-    if (this.#left.length === 0 || !(failure instanceof CliError) || failure.exitCode === EXIT.interrupted)
-      return failure;
+    if (this.#left.length === 0 || !(failure instanceof CliError)) return failure;
     const { exitCode, message, hint } = failure;
-    return new CliError(exitCode, message, [...(hint ? [hint] : []), ...this.#left].join('; '), failure);
+    const all = [...(hint ? [hint] : []), ...this.#left].join('; ');
+    if (exitCode === EXIT.interrupted) return new Interrupted(message, all);
+    return new CliError(exitCode, message, all, failure);
   }
 }
 

@@ -72,7 +72,10 @@ async function interruptAt(
 
 function expectInterrupted(
   { code, stdout, stderr }: Ended,
-  says: RegExp | string = /^ecr-anywhere: interrupted\n$/,
+  // Once there is a token, what becomes of it.
+  says:
+    | RegExp
+    | string = /^ecr-anywhere: interrupted\n( {2}→ the token that was made lives until [^\n]+\n)?$/,
 ): void {
   expect({ code, stdout }, stderr).toEqual({ code: EXIT.interrupted, stdout: '' });
   if (typeof says === 'string') expect(stderr).toContain(says);
@@ -120,6 +123,8 @@ describe('register', () => {
     const wire = ofCluster ? operator.clusters.beta : operator.aws;
     const ended = await interruptAt(name, 'register beta', { ...interruption, wire });
     expectInterrupted(ended);
+    // From then on there is a token, which nothing takes back.
+    if ([CREATE, INSPECT, REFRESH].includes(name)) expect(ended.stderr).toContain('nobody has kept it');
     expect(ended.ms).toBeLessThan(8_000);
     expect(await operator.state()).toEqual(before);
     expect(await registered()).toEqual([]);

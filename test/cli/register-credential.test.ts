@@ -966,7 +966,11 @@ test('Ctrl-C while it is tried takes it back', async () => {
         },
       },
     );
-    await expectRefusal(ended, 130, /^ecr-anywhere: interrupted\n$/);
+    await expectRefusal(
+      ended,
+      130,
+      /^ecr-anywhere: interrupted\n {2}→ the token that was made lives until .*: kubectl .*\n$/,
+    );
   } finally {
     silent.close();
   }
