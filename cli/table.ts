@@ -1,4 +1,5 @@
 // Tables as kubectl prints them: columns, no lines.
+import { stripVTControlCharacters } from 'node:util';
 import Table from 'cli-table3';
 
 const GAP = '   ';
@@ -73,6 +74,5 @@ export function heightOf(text: string, columns: number): number {
 
 /** As a terminal shows it, without colours. */
 function widthOf(text: string): number {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: colours begin with one
-  return text.replaceAll(/\u001b\[[\d;]*m/g, '').length;
+  return stripVTControlCharacters(text).length;
 }
