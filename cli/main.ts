@@ -1,7 +1,7 @@
 // The command line: failures become a sentence and an exit code here. Results go to standard output, everything else to
 // standard error.
 import { CommanderError } from 'commander';
-import { EXIT, explain, Interrupted } from './errors.ts';
+import { EXIT, explain, Interrupted } from './output/errors.ts';
 import { createProgram } from './program.ts';
 
 /** Of Node.js, as it is tested: earlier ones know no proxies, and colour what goes into pipes. */

@@ -1,17 +1,17 @@
 // The commands, their options and their help. What each does is a file of its own, loaded when it is called: kubectl
 // runs get-token for each of its own commands.
+
 import tab from '@bomb.sh/tab/commander';
 import { Command, Option } from 'commander';
 import { DEFAULT_STAGE } from '../contract/keyless.ts';
 import manifest from '../package.json' with { type: 'json' };
-import type { AuthenticationOptions } from './authentication-config.ts';
-import type { AwsOptions } from './aws.ts';
-import { CliError, EXIT, type ExitCode } from './errors.ts';
-import type { GetTokenOptions } from './get-token.ts';
-import { createIo, type Format, type Io, type IoOptions } from './io.ts';
-import type { KubeOptions } from './kubernetes.ts';
-import type { RegisterOptions } from './register/register.ts';
-import type { StatusOptions } from './status.ts';
+import type { AuthenticationOptions } from './commands/authentication-config.ts';
+import type { GetTokenOptions } from './commands/get-token.ts';
+import type { RegisterOptions } from './commands/register/register.ts';
+import type { StatusOptions } from './commands/status/status.ts';
+import { CliError, EXIT, type ExitCode } from './output/errors.ts';
+import { createIo, type Format, type Io, type IoOptions } from './output/io.ts';
+import type { AwsOptions, KubeOptions } from './output/options.ts';
 
 const DAY_SECONDS = 86_400;
 
@@ -110,7 +110,9 @@ A cluster's registered kubeconfig is read by the deployed function and nowhere e
     .option('--replace', 'the cluster is registered already: give it another credential')
     .option('--dry-run', 'check everything, and store nothing')
     .action((name, options: RegisterOptions) =>
-      change(options, async (io) => (await import('./register/register.ts')).register(name, options, io)),
+      change(options, async (io) =>
+        (await import('./commands/register/register.ts')).register(name, options, io),
+      ),
     );
 
   withOutput(withAws(program.command('unregister')))
@@ -121,12 +123,14 @@ A cluster's registered kubeconfig is read by the deployed function and nowhere e
     )
     .option('--keep-token', 'forget the cluster even if its token cannot be ended')
     .action((name, options: Common) =>
-      change(options, async (io) => (await import('./unregister.ts')).unregister(name, options, io)),
+      change(options, async (io) => (await import('./commands/unregister.ts')).unregister(name, options, io)),
     );
 
   withOutput(withAws(program.command('list')))
     .summary('the clusters that there are')
-    .action((options: Common) => run(options, async (io) => (await import('./list.ts')).list(options, io)));
+    .action((options: Common) =>
+      run(options, async (io) => (await import('./commands/list.ts')).list(options, io)),
+    );
 
   for (const [name, summary] of [
     ['pause', 'have a cluster left alone'],
@@ -137,7 +141,7 @@ A cluster's registered kubeconfig is read by the deployed function and nowhere e
       .summary(summary)
       .action((cluster, options: Common) =>
         change(options, async (io) =>
-          (await import('./pause.ts')).setPaused(cluster, name === 'pause', options, io),
+          (await import('./commands/pause.ts')).setPaused(cluster, name === 'pause', options, io),
         ),
       );
   }
@@ -150,7 +154,7 @@ A cluster's registered kubeconfig is read by the deployed function and nowhere e
     .option('--force', 'what is not due, too, and past the token cache: after a role change or a leak')
     .option('--dry-run', 'API server and webhook answer as they would, and nothing is stored')
     .action((name, options: Common) =>
-      change(options, async (io) => (await import('./refresh.ts')).refresh(name, options, io)),
+      change(options, async (io) => (await import('./commands/refresh.ts')).refresh(name, options, io)),
     );
 
   withOutput(withAws(program.command('status')))
@@ -160,7 +164,7 @@ A cluster's registered kubeconfig is read by the deployed function and nowhere e
     .option('--watch', 'again and again, until Ctrl-C')
     .addOption(new Option('--interval <seconds>', 'with --watch').argParser(interval).default(10))
     .action((options: StatusOptions) =>
-      run(options, async (io) => (await import('./status.ts')).status(options, io)),
+      run(options, async (io) => (await import('./commands/status/status.ts')).status(options, io)),
     );
 
   withKube(withOutput(withAws(program.command('doctor'))))
@@ -170,7 +174,7 @@ A cluster's registered kubeconfig is read by the deployed function and nowhere e
       'Walks the chain from your AWS session to the credentials in a Secret, names the first broken link, what that means, and what repairs it. Looks into the cluster as you; changes nothing.',
     )
     .action((name: string | undefined, options: Common & KubeOptions) =>
-      run(options, async (io) => (await import('./doctor/doctor.ts')).doctor(name, options, io)),
+      run(options, async (io) => (await import('./commands/doctor/doctor.ts')).doctor(name, options, io)),
     );
 
   program
@@ -195,7 +199,7 @@ In a kubeconfig:
         args: [get-token, --cluster, NAME]`,
     )
     .action((options: GetTokenOptions) =>
-      run(options, async (io) => (await import('./get-token.ts')).getToken(options, io)),
+      run(options, async (io) => (await import('./commands/get-token.ts')).getToken(options, io)),
     );
 
   program
@@ -215,7 +219,7 @@ In a kubeconfig:
     )
     .action((options: AuthenticationOptions) =>
       run(options, async (io) =>
-        (await import('./authentication-config.ts')).authenticationConfig(options, io),
+        (await import('./commands/authentication-config.ts')).authenticationConfig(options, io),
       ),
     );
 

@@ -64,3 +64,6 @@ export const REFRESHER_GROUP = 'ecr-anywhere:refreshers';
 export const WEBHOOK_NAME = `sync.${DOMAIN}`;
 export const WEBHOOK_PATH = '/sync';
 export const WEBHOOK_PORT = 8443;
+
+/** Every secret in Secrets Manager whose name begins so is a registered cluster; its value is a kubeconfig. */
+export const CLUSTERS_PREFIX = 'ecr-anywhere/clusters/';

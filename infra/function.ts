@@ -1,4 +1,5 @@
 // The Lambda function: its bundle, its log group, and a role that can do what a run needs and nothing else.
+
 import { ArnFormat, Duration, RemovalPolicy, Stack } from 'aws-cdk-lib';
 import { AttributeType, BillingMode, Table } from 'aws-cdk-lib/aws-dynamodb';
 import { PolicyDocument, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
@@ -7,7 +8,8 @@ import { LogLevel, NodejsFunction, OutputFormat } from 'aws-cdk-lib/aws-lambda-n
 import { LogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
 import { Construct } from 'constructs';
 import { audiencesOf, SIGNING_ALGORITHM, TOKEN_SECONDS } from '../contract/keyless.ts';
-import { CLUSTERS_PREFIX, ENVIRONMENT, MEMORY } from '../functions/refresher/settings.ts';
+import { CLUSTERS_PREFIX } from '../contract/names.ts';
+import { ENVIRONMENT, MEMORY } from '../functions/refresher/settings.ts';
 import { deadLetters } from './dead-letters.ts';
 
 export interface RefresherFunctionProps {

@@ -1,7 +1,7 @@
 // The webhook's settings: read from the environment once, every problem reported together, readonly from then on.
 import { z } from 'zod';
 import { WEBHOOK_NAME, WEBHOOK_PORT } from '../contract/names.ts';
-import { ExternalId, LOG_LEVELS, RoleArn } from './policy.ts';
+import { ExternalId, LOG_LEVELS, RoleArn } from './admission/policy.ts';
 
 /** The environment variables that are read here; the chart sets the same ones. PORT, CERT_FILE and KEY_FILE are the original's. */
 export const ENVIRONMENT = {

@@ -1,20 +1,20 @@
 // The in-cluster webhook: wiring only.
 import { readFile } from 'node:fs/promises';
 import { pino } from 'pino';
-import { admission } from './admission.ts';
+import { admission } from './admission/admission.ts';
+import { ownRegistry, type Policy, readPolicy } from './admission/policy.ts';
+import { fetchFromEcr } from './aws/ecr.ts';
+import { EcrTokens } from './aws/ecr-tokens.ts';
 import { readConfig } from './config.ts';
-import { fetchFromEcr } from './ecr.ts';
-import { EcrTokens } from './ecr-tokens.ts';
 import { serveMetrics, webhookMetrics } from './metrics.ts';
-import { ownRegistry, type Policy, readPolicy } from './policy.ts';
 import { readiness } from './readiness.ts';
 import { type WebhookServer, webhookServer } from './server.ts';
 import { tlsOfFiles } from './tls/files.ts';
 import { OwnObjects } from './tls/objects.ts';
-import { selfTls } from './tls/self.ts';
+import { selfTls } from './tls/self-signed.ts';
 import type { KeyPair } from './tls/tls.ts';
 import { expiryOf } from './tls/x509.ts';
-import { watch } from './watch.ts';
+import { watch } from './watch-file.ts';
 
 const LOG = { base: null, timestamp: pino.stdTimeFunctions.isoTime };
 

@@ -2,11 +2,11 @@
 // a port of its own, so that nobody who scrapes has to reach the port that the API server calls.
 import Fastify from 'fastify';
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
-import type { Answered } from './admission.ts';
-import type { EcrResult } from './ecr.ts';
-import type { EcrTokens } from './ecr-tokens.ts';
-import type { Policy } from './policy.ts';
-import type { TokenSource } from './registries.ts';
+import type { Answered } from './admission/admission.ts';
+import type { Policy } from './admission/policy.ts';
+import type { EcrResult } from './aws/ecr.ts';
+import type { EcrTokens } from './aws/ecr-tokens.ts';
+import type { TokenSource } from './aws/registries.ts';
 import { listen } from './server.ts';
 import type { Tls } from './tls/tls.ts';
 import { expiryOf } from './tls/x509.ts';

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import Fastify, { type FastifyInstance } from 'fastify';
 import type { Logger } from 'pino';
 import { WEBHOOK_PATH } from '../contract/names.ts';
-import type { Answer } from './admission.ts';
+import type { Answer } from './admission/admission.ts';
 import type { KeyPair } from './tls/tls.ts';
 
 /** The API server takes request bodies of up to 3 MiB; a review carries an object twice, and a little around it. */

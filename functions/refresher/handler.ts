@@ -1,23 +1,29 @@
 // The refresher's Lambda function: wiring only. Invoked by EventBridge Scheduler with an empty event, and by people
 // with one that says what to do (event.ts). Logs every outcome; writes metrics after a run over all clusters.
+
 import { Logger } from '@aws-lambda-powertools/logger';
 import { Metrics, MetricUnit } from '@aws-lambda-powertools/metrics';
 import { DynamoDBClient } from '@aws-sdk/client-dynamodb';
 import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import type { Context } from 'aws-lambda';
-import type { Answer, NotRegisteredAnswer, RefreshAnswer } from './answer.ts';
-import type { ClusterReport } from './cluster.ts';
-import { NotRegisteredError } from './clusters.ts';
+import type {
+  Answer,
+  NotRegisteredAnswer,
+  RefreshAnswer,
+  RevokeResult,
+} from '../../contract/refresher-api.ts';
+import { eksAccess } from './access/eks.ts';
+import { keylessTokens } from './access/keyless.ts';
+import { revoke } from './actions/revoke.ts';
+import { statusOf } from './actions/status.ts';
+import { memoryIn } from './clusters/cluster-state.ts';
+import { NotRegisteredError } from './clusters/clusters.ts';
 import { readConfig } from './config.ts';
-import { eksAccess } from './eks.ts';
 import { isWholeRun, type RefreshEvent, readEvent } from './event.ts';
-import { keylessTokens } from './keyless.ts';
-import { memoryIn } from './memory.ts';
-import { failureOf, metricsOf, summarize, summarizeAll, summarizeNamed } from './report.ts';
-import { type RevokeResult, revoke } from './revoke.ts';
-import { run } from './run.ts';
+import type { ClusterReport } from './run/cluster.ts';
+import { failureOf, metricsOf, summarize, summarizeAll, summarizeNamed } from './run/report.ts';
+import { run } from './run/run.ts';
 import { METRIC, METRICS_NAMESPACE, REPORTING_SECONDS } from './settings.ts';
-import { statusOf } from './status.ts';
 
 const config = readConfig(process.env);
 const services = {

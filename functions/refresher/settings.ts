@@ -1,9 +1,6 @@
 // What the CDK app sets and the refresher reads: environment variables, metric names, the registry's prefix.
 // Declared once, so that neither side can misspell the other's.
 
-/** Every secret in Secrets Manager whose name begins so is a registered cluster; its value is a kubeconfig. */
-export const CLUSTERS_PREFIX = 'ecr-anywhere/clusters/';
-
 /** Seconds of the function's time that are kept back, to report what there was no time for. */
 export const REPORTING_SECONDS = 10;
 

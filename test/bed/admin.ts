@@ -1,7 +1,7 @@
 // The administrator's requests to a control plane, over connections that stay open: for what kubectl is too slow for.
 import { readFile } from 'node:fs/promises';
 import { Agent } from 'undici';
-import { readKubeconfig } from '../../functions/refresher/kubeconfig.ts';
+import { readKubeconfig } from '../../lib/kubernetes/kubeconfig.ts';
 import type { ControlPlane } from './control-plane.ts';
 
 /** Asks the API server; a PATCH is a merge patch. @throws Error with what it said */

@@ -1,5 +1,6 @@
 // A deployed stack, to work with: invoke it, register clusters, read its log, queues and alarms, start and stop its
 // schedule. Everything through AWS's own interfaces, as the account's root.
+
 import { CloudFormationClient, DescribeStackResourcesCommand } from '@aws-sdk/client-cloudformation';
 import { CloudWatchClient, DescribeAlarmsCommand } from '@aws-sdk/client-cloudwatch';
 import { CloudWatchLogsClient, paginateFilterLogEvents } from '@aws-sdk/client-cloudwatch-logs';
@@ -18,7 +19,7 @@ import {
   SecretsManagerClient,
 } from '@aws-sdk/client-secrets-manager';
 import { ReceiveMessageCommand, SQSClient } from '@aws-sdk/client-sqs';
-import { CLUSTERS_PREFIX } from '../../functions/refresher/settings.ts';
+import { CLUSTERS_PREFIX } from '../../contract/names.ts';
 import type { AlarmState } from './cloudwatch-alarms.ts';
 import type { Emulator } from './emulator.ts';
 import { keepEvidence } from './evidence.ts';

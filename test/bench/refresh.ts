@@ -3,9 +3,13 @@
 import pMap from 'p-map';
 import { Pool } from 'undici';
 import { SECRET_LABEL, SECRET_TYPE } from '../../contract/names.ts';
-import { type ClusterReport, PATCHES_AT_ONCE, refreshCluster } from '../../functions/refresher/cluster.ts';
-import { type ClusterAccess, readKubeconfig } from '../../functions/refresher/kubeconfig.ts';
-import { KubernetesApi } from '../../functions/refresher/kubernetes.ts';
+import { KubernetesApi } from '../../functions/refresher/kubernetes/client.ts';
+import {
+  type ClusterReport,
+  PATCHES_AT_ONCE,
+  refreshCluster,
+} from '../../functions/refresher/run/cluster.ts';
+import { type ClusterAccess, readKubeconfig } from '../../lib/kubernetes/kubeconfig.ts';
 import { startAwsEndpoint } from '../bed/aws-endpoint.ts';
 import { startControlPlane } from '../bed/control-plane.ts';
 import { installWebhook, refresherKubeconfig } from '../bed/webhook.ts';

@@ -6,10 +6,10 @@ import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSyn
 import { createServer, type Server } from 'node:http';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { explain } from '../../cli/errors.ts';
+import { explain } from '../../cli/output/errors.ts';
+import { withoutCredentials } from '../../cli/output/redact.ts';
 import { createProgram } from '../../cli/program.ts';
-import { withoutCredentials } from '../../cli/redaction.ts';
-import { readKubeconfig } from '../../functions/refresher/kubeconfig.ts';
+import { readKubeconfig } from '../../lib/kubernetes/kubeconfig.ts';
 import type { Ended, RunOptions } from './command-line.ts';
 import { type Operator, startOperator } from './operator.ts';
 import { awsError, DEPLOYED, functionAnswer } from './wire.ts';

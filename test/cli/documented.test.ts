@@ -1,8 +1,8 @@
 // docs/command-line.md names what there is: commands, options that it speaks of, exit codes, and doctor's links in order.
 import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
-import { LINKS } from '../../cli/doctor/links.ts';
-import { EXIT } from '../../cli/errors.ts';
+import { LINKS } from '../../cli/commands/doctor/checks.ts';
+import { EXIT } from '../../cli/output/errors.ts';
 import { createProgram } from '../../cli/program.ts';
 
 const page = readFileSync(new URL('../../docs/command-line.md', import.meta.url), 'utf8');

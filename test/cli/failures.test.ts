@@ -5,7 +5,7 @@ import { createServer as createHttpServer } from 'node:http';
 import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { EXIT } from '../../cli/errors.ts';
+import { EXIT } from '../../cli/output/errors.ts';
 import { freePorts } from '../bed/process.ts';
 import type { Ended, RunOptions } from './command-line.ts';
 import { type Operator, startOperator } from './operator.ts';

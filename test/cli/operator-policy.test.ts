@@ -15,7 +15,7 @@ import {
   SecretsManagerClient,
 } from '@aws-sdk/client-secrets-manager';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { EXIT } from '../../cli/errors.ts';
+import { EXIT } from '../../cli/output/errors.ts';
 import { Bed } from '../bed/up.ts';
 import { type CommandLine, startCommandLine } from './command-line.ts';
 

@@ -8,7 +8,7 @@ import {
   type Writer,
   writerOf,
 } from '../../contract/version.ts';
-import { fingerprint } from '../../webhook/docker-config.ts';
+import { fingerprint } from '../../webhook/admission/docker-config.ts';
 
 const HASH = 'I1Wiy_umWnTukRJ-';
 const UPDATED = { [ANNOTATION.updatedAt]: '2026-03-01T12:00:00Z' };

@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import type { RefreshAnswer } from '../../functions/refresher/answer.ts';
+import type { RefreshAnswer } from '../../contract/refresher-api.ts';
 import { ENVIRONMENT } from '../../functions/refresher/settings.ts';
 import { keepEvidence } from '../bed/evidence.ts';
 import { synthWithBundle } from '../infra/synth.ts';

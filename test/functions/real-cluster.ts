@@ -1,17 +1,24 @@
 // A real control plane with the chart and the webhook, and what the refresher's tests do to it: make Secrets of all
 // kinds and ages fast, take the webhook away and bring it back, and run the refresher on it.
+
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pMap from 'p-map';
 import { formatTime } from '../../contract/freshness.ts';
-import { ANNOTATION, NAMESPACE_LABEL, SECRET_KEY, SECRET_LABEL, SECRET_TYPE } from '../../contract/names.ts';
-import type { ClusterReport } from '../../functions/refresher/cluster.ts';
-import type { Eks } from '../../functions/refresher/eks.ts';
+import {
+  ANNOTATION,
+  CLUSTERS_PREFIX,
+  NAMESPACE_LABEL,
+  SECRET_KEY,
+  SECRET_LABEL,
+  SECRET_TYPE,
+} from '../../contract/names.ts';
+import type { Eks } from '../../functions/refresher/access/eks.ts';
+import { type Keyless, keylessTokens } from '../../functions/refresher/access/keyless.ts';
 import { readEvent } from '../../functions/refresher/event.ts';
-import { type Keyless, keylessTokens } from '../../functions/refresher/keyless.ts';
-import { run } from '../../functions/refresher/run.ts';
-import { CLUSTERS_PREFIX } from '../../functions/refresher/settings.ts';
+import type { ClusterReport } from '../../functions/refresher/run/cluster.ts';
+import { run } from '../../functions/refresher/run/run.ts';
 import { type Admin, connectAdmin } from '../bed/admin.ts';
 import { type AwsEndpoint, startAwsEndpoint } from '../bed/aws-endpoint.ts';
 import { type ControlPlane, startControlPlane } from '../bed/control-plane.ts';

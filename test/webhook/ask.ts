@@ -1,7 +1,7 @@
 // Reviews sent to a running webhook, and its answers.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { WEBHOOK_PATH } from '../../contract/names.ts';
-import type { ReviewAnswer } from '../../webhook/review.ts';
+import type { ReviewAnswer } from '../../webhook/admission/review.ts';
 import type { RunningWebhook } from './running-webhook.ts';
 import { applied, type Change, type Manifest, reviewOf } from './support.ts';
 

@@ -3,7 +3,7 @@
 import { randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { ANNOTATION, SECRET_KEY, WEBHOOK_PATH } from '../../contract/names.ts';
-import type { ReviewAnswer } from '../../webhook/review.ts';
+import type { ReviewAnswer } from '../../webhook/admission/review.ts';
 import { type RunningWebhook, runWebhook } from './running-webhook.ts';
 import { annotated, applied, type Change, decode, encode, holding, manifest, reviewOf } from './support.ts';
 

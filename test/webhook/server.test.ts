@@ -7,7 +7,7 @@ import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { ANNOTATION, SECRET_KEY, SECRET_LABEL, SECRET_TYPE, WEBHOOK_PATH } from '../../contract/names.ts';
-import type { ReviewAnswer } from '../../webhook/review.ts';
+import type { ReviewAnswer } from '../../webhook/admission/review.ts';
 import {
   ended,
   type Layout,

@@ -1,5 +1,6 @@
 // What the tests of the decision share: Secrets as an API server sends them, reviews about them that are really read,
 // and the answer's patch really applied, so that a test looks at the Secret that would be stored.
+
 import { formatTime } from '../../contract/freshness.ts';
 import { ANNOTATION, SECRET_KEY, SECRET_LABEL, SECRET_TYPE } from '../../contract/names.ts';
 import {
@@ -9,17 +10,16 @@ import {
   type Entitlement,
   type Injection,
   settle,
-  type Token,
-  type TokenOutcome,
-} from '../../webhook/decision.ts';
-import type { Registry } from '../../webhook/registries.ts';
+} from '../../webhook/admission/decision.ts';
 import {
   type AdmissionRequest,
   allowed,
   type PatchOperation,
   type Reading,
   readReview,
-} from '../../webhook/review.ts';
+} from '../../webhook/admission/review.ts';
+import type { Token, TokenOutcome } from '../../webhook/aws/ecr-tokens.ts';
+import type { Registry } from '../../webhook/aws/registries.ts';
 
 export const SECOND = 1_000;
 export const HOUR = 3_600_000;

@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { createSecureContext } from 'node:tls';
 import type { Logger } from 'pino';
-import { watch } from '../watch.ts';
+import { watch } from '../watch-file.ts';
 import type { KeyPair, Tls } from './tls.ts';
 
 /**

@@ -1,0 +1,161 @@
+// The operator's own AWS identity, and what it is used for: finding the stack, invoking the refresher, and writing,
+// tagging and deleting registered secrets. Never for reading one.
+
+import { Agent } from 'node:https';
+import { CloudFormationClient, DescribeStacksCommand } from '@aws-sdk/client-cloudformation';
+import { GetFunctionConfigurationCommand, LambdaClient } from '@aws-sdk/client-lambda';
+import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
+import { GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts';
+import { NodeHttpHandler } from '@smithy/node-http-handler';
+import { DEFAULT_STAGE } from '../../contract/keyless.ts';
+import { CliError, EXIT, explain, Interrupted } from '../output/errors.ts';
+import type { AwsOptions } from '../output/options.ts';
+import { keepSecret } from '../output/redact.ts';
+
+/** The deployed refresher. */
+export interface Stack {
+  readonly functionName: string;
+  /** ARN of the function's role. */
+  readonly roleArn: string;
+  readonly stage: string;
+}
+
+const CONNECT_MS = 5_000;
+const REQUEST_MS = 10_000;
+/** After Ctrl-C, for the answer to a change that is on its way. */
+const GRACE_MS = 10_000;
+
+/** Settings that every client of the AWS SDK takes. @param requestMs milliseconds that an answer may take */
+export function clientConfig({ profile, region }: AwsOptions, requestMs = REQUEST_MS) {
+  return {
+    ...(profile !== undefined && { profile }),
+    ...(region !== undefined && { region }),
+    requestHandler: new DiscreetHandler({
+      connectionTimeout: CONNECT_MS,
+      requestTimeout: requestMs,
+      throwOnRequestTimeout: true,
+      // Without it the SDK pays no heed to HTTPS_PROXY.
+      httpsAgent: new Agent({ keepAlive: true, proxyEnv: process.env }),
+    }),
+  };
+}
+
+/** AWS' errors may quote what was sent: the session's token, wherever the SDK has it from, is never shown. */
+class DiscreetHandler extends NodeHttpHandler {
+  override handle(...[request, options]: Parameters<NodeHttpHandler['handle']>) {
+    keepSecret(request.headers['x-amz-security-token']);
+    return super.handle(request, options);
+  }
+}
+
+/** AWS, as the operator. */
+export class Aws {
+  readonly options: AwsOptions;
+  /** Ends what is asked. */
+  readonly signal: AbortSignal;
+
+  constructor(options: AwsOptions, signal: AbortSignal) {
+    this.options = options;
+    this.signal = signal;
+    for (const name of ['AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN']) keepSecret(process.env[name]);
+  }
+
+  secrets(): SecretsManagerClient {
+    return new SecretsManagerClient(clientConfig(this.options));
+  }
+
+  /** @throws CliError where no region is named anywhere */
+  async region(): Promise<string> {
+    return new STSClient(clientConfig(this.options)).config.region().catch((error: unknown) => {
+      throw new CliError(EXIT.usage, 'no AWS region', 'give --region, or set AWS_REGION', error);
+    });
+  }
+
+  /** Who the operator is. @throws CliError */
+  async caller(): Promise<{ arn: string }> {
+    const sts = new STSClient(clientConfig(this.options));
+    await this.region();
+    const { Arn = '' } = await this.ask('asking AWS who you are', (abortSignal) =>
+      sts.send(new GetCallerIdentityCommand({}), { abortSignal }),
+    );
+    return { arn: Arn };
+  }
+
+  /** The deployed refresher. @throws CliError where there is none */
+  async stack(): Promise<Stack> {
+    const { stage = DEFAULT_STAGE, function: name } = this.options;
+    const region = await this.region();
+    if (name !== undefined) return { functionName: name, stage, roleArn: await this.#roleOf(name) };
+    const client = new CloudFormationClient(clientConfig(this.options));
+    const missing = (why: string) =>
+      new CliError(
+        EXIT.notFound,
+        `${why} in ${region}`,
+        'deploy it (npx cdk deploy), or name it: --stage, --region, --profile; --function where it is part of a stack of yours',
+      );
+    const { Stacks = [] } = await this.ask(`looking for the stack ${stage}`, (abortSignal) =>
+      client.send(new DescribeStacksCommand({ StackName: stage }), { abortSignal }).catch((error: Error) => {
+        if (error.name === 'ValidationError') throw missing(`there is no stack ${stage}`);
+        throw error;
+      }),
+    );
+    const outputs = Object.fromEntries(
+      (Stacks[0]?.Outputs ?? []).map(({ OutputKey = '', OutputValue = '' }) => [OutputKey, OutputValue]),
+    );
+    const { FunctionName, RoleArn } = outputs;
+    if (!FunctionName || !RoleArn) throw missing(`the stack ${stage} is no refresher's`);
+    return { functionName: FunctionName, roleArn: RoleArn, stage };
+  }
+
+  async #roleOf(functionName: string): Promise<string> {
+    const client = new LambdaClient(clientConfig(this.options));
+    const { Role = '' } = await this.ask(`looking for the function ${functionName}`, (abortSignal) =>
+      client
+        .send(new GetFunctionConfigurationCommand({ FunctionName: functionName }), { abortSignal })
+        .catch((error: Error) => {
+          if (error.name === 'ResourceNotFoundException')
+            throw new CliError(EXIT.notFound, `there is no function ${functionName}`, '--function, --region');
+          throw error;
+        }),
+    );
+    return Role;
+  }
+
+  /** Asks AWS something. @throws CliError; Interrupted where the operator has had enough */
+  async ask<T>(what: string, request: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    try {
+      return await request(this.signal);
+    } catch (error) {
+      this.signal.throwIfAborted();
+      throw explain(error, this.#asWhom(what));
+    }
+  }
+
+  /**
+   * Has AWS change something. Ctrl-C waits for the answer: what may or may not have been done cannot be undone.
+   *
+   * @throws CliError; Interrupted where there was none in time
+   */
+  async change<T>(what: string, request: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    this.signal.throwIfAborted();
+    const patience = new AbortController();
+    const interrupt = () => {
+      setTimeout(() => patience.abort(new Interrupted()), GRACE_MS).unref();
+    };
+    this.signal.addEventListener('abort', interrupt, { once: true });
+    try {
+      return await request(patience.signal);
+    } catch (error) {
+      this.signal.throwIfAborted();
+      throw explain(error, this.#asWhom(what));
+    } finally {
+      this.signal.removeEventListener('abort', interrupt);
+    }
+  }
+
+  /** A profile that is not there is told from nobody being signed in by its name. */
+  #asWhom(what: string): string {
+    const { profile } = this.options;
+    return profile === undefined ? what : `${what} (profile ${profile})`;
+  }
+}

@@ -1,0 +1,59 @@
+// The API server's side of a keyless cluster: whom it takes for the refresher.
+import { stringify } from 'yaml';
+import { REFRESHER_GROUP } from '../../contract/names.ts';
+import { CliError, EXIT } from '../output/errors.ts';
+import type { Io } from '../output/io.ts';
+import { checkedAudience } from './audience.ts';
+
+export interface AuthenticationOptions {
+  readonly cluster: string;
+  /** The account's. */
+  readonly issuer: string;
+  readonly roleArn: string;
+  readonly stage: string;
+  readonly apiVersion: 'v1beta1' | 'v1';
+}
+
+/** Prints it. @throws CliError that names what is wrong */
+export async function authenticationConfig(options: AuthenticationOptions, io: Io): Promise<undefined> {
+  const document = authenticationConfigOf(options);
+  io.print(document, () => document);
+}
+
+/** An AuthenticationConfiguration (YAML) for one role and one audience. @throws CliError that names what is wrong */
+export function authenticationConfigOf(options: AuthenticationOptions): string {
+  const { cluster, issuer, roleArn, stage, apiVersion } = options;
+  if (!/^https:\/\/[^\s/?#]+(\/[^\s?#]*)?$/.test(issuer))
+    throw new CliError(EXIT.usage, '--issuer must be an https URL');
+  if (!/^arn:aws[a-z-]*:iam::\d{12}:role\/[\w+=,.@/-]+$/.test(roleArn))
+    throw new CliError(EXIT.usage, '--role-arn must be such as arn:aws:iam::123456789012:role/refresher');
+  const audience = checkedAudience(stage, cluster);
+  const literal = (text: string) => JSON.stringify(text);
+  return stringify(
+    {
+      apiVersion: `apiserver.config.k8s.io/${apiVersion}`,
+      kind: 'AuthenticationConfiguration',
+      jwt: [
+        {
+          issuer: { url: issuer, audiences: [audience] },
+          claimValidationRules: [
+            {
+              expression: `claims.sub == ${literal(roleArn)}`,
+              message: 'the token is not of the role of the refresher',
+            },
+            {
+              // A token for several clusters could be shown by one to another.
+              expression: `claims.aud == ${literal(audience)} || claims.aud == [${literal(audience)}]`,
+              message: 'the token is for others, too',
+            },
+          ],
+          claimMappings: {
+            username: { expression: "'ecr-anywhere:' + claims.sub" },
+            groups: { expression: `['${REFRESHER_GROUP}']` },
+          },
+        },
+      ],
+    },
+    { lineWidth: 0 },
+  ).trimEnd();
+}

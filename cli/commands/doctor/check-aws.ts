@@ -1,0 +1,81 @@
+// The links up to the refresher's function, which every other one that is seen from AWS is asked of: session, stack,
+// function.
+
+import type { ClusterStatus } from '../../../contract/refresher-api.ts';
+import { Aws, type Stack } from '../../aws/aws.ts';
+import { Refresher } from '../../aws/refresher.ts';
+import { CliError, EXIT } from '../../output/errors.ts';
+import type { Io } from '../../output/io.ts';
+import type { AwsOptions, KubeOptions } from '../../output/options.ts';
+import { Repairs } from '../../output/shell-commands.ts';
+import { broken, type Finding, type LinkName, well } from './checks.ts';
+
+/** What has been got hold of in AWS. */
+export interface Door {
+  readonly refresher: Refresher;
+  readonly stack: Stack;
+  readonly clusters: readonly ClusterStatus[];
+}
+
+/** @returns undefined where the chain is broken at one of them, as is then among the findings */
+export async function toTheFunction(
+  options: AwsOptions & KubeOptions,
+  io: Io,
+  findings: Finding[],
+): Promise<Door | undefined> {
+  const aws = new Aws(options, io.signal);
+  const repairs = new Repairs(options, {});
+  const caller = await link(findings, 'session', repairs, () =>
+    io.step('who you are to AWS', () => aws.caller()),
+  );
+  if (!caller) return undefined;
+  findings.push(well('session', caller.arn));
+  const stack = await link(findings, 'stack', repairs, () =>
+    io.step('the deployed refresher', () => aws.stack()),
+  );
+  if (!stack) return undefined;
+  findings.push(well('stack', stack.functionName));
+  const refresher = new Refresher(aws, stack);
+  const clusters = await link(
+    findings,
+    'function',
+    repairs,
+    () => io.step('what the refresher knows', () => refresher.status()),
+    stack,
+  );
+  if (!clusters) return undefined;
+  findings.push(
+    well('function', `it knows ${clusters.length === 1 ? '1 cluster' : `${clusters.length} clusters`}`),
+  );
+  return { refresher, stack, clusters };
+}
+
+/** Asks something that a link stands or falls with. @returns undefined where it is broken */
+export async function link<T>(
+  findings: Finding[],
+  name: LinkName,
+  repairs: Repairs,
+  ask: () => Promise<T>,
+  stack?: Stack,
+): Promise<T | undefined> {
+  try {
+    return await ask();
+  } catch (error) {
+    if (!(error instanceof CliError) || error.exitCode === EXIT.interrupted) throw error;
+    findings.push(broken(name, error.message, commandFor(error, repairs, stack), error.hint));
+    return undefined;
+  }
+}
+
+/** The command that a failure at AWS calls for. @param stack whose function it is that has failed */
+function commandFor({ exitCode, message }: CliError, repairs: Repairs, stack?: Stack): string {
+  if (exitCode === EXIT.signIn) return repairs.aws(['sso', 'login']);
+  if (exitCode === EXIT.usage) return 'export AWS_REGION=REGION';
+  if (exitCode === EXIT.notFound || /does not understand/.test(message)) return repairs.deploy();
+  if (stack === undefined || exitCode !== EXIT.failed) return repairs.aws(['sts', 'get-caller-identity']);
+  const group = repairs.aws([
+    ...['lambda', 'get-function-configuration', '--function-name', stack.functionName],
+    ...['--query', 'LoggingConfig.LogGroup', '--output', 'text'],
+  ]);
+  return `${repairs.aws(['logs', 'tail', '--since', '1h'])} "$(${group})"`;
+}

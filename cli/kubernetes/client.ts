@@ -1,0 +1,297 @@
+// An API server, as the operator or as a credential that is to be registered: whatever kubeconfig kubectl would take,
+// exec plugins too, since this is the operator's own machine.
+
+import { existsSync } from 'node:fs';
+import { type IncomingMessage, request as requestHttp } from 'node:http';
+import { type RequestOptions, request as requestHttps } from 'node:https';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { KubeConfig } from '@kubernetes/client-node';
+import { z } from 'zod';
+import { unlessAborted } from '../../lib/abort.ts';
+import { readExec } from '../../lib/kubernetes/exec-plugin.ts';
+import { CliError, EXIT, explain, line } from '../output/errors.ts';
+import type { KubeOptions } from '../output/options.ts';
+import { keepSecret } from '../output/redact.ts';
+import { parsePrintable, printable } from '../output/sanitize.ts';
+import { Repairs } from '../output/shell-commands.ts';
+
+/** Where an API server is. Certificates are PEM. */
+export interface Server {
+  readonly url: string;
+  readonly ca?: string;
+  readonly serverName?: string;
+  readonly proxyUrl?: string;
+  /** Its certificate is not looked at. */
+  readonly isInsecure?: true;
+}
+
+/** What the API server refused. */
+export class ApiError extends CliError {
+  readonly status: number;
+  /** Its own words. */
+  readonly said: string;
+
+  constructor(what: string, status: number, said: string, repairs: Repairs) {
+    const exitCode = status === 401 ? EXIT.signIn : status === 403 ? EXIT.denied : EXIT.failed;
+    super(exitCode, `${what}: HTTP ${status}: ${said}`, hintFor(exitCode, repairs));
+    this.status = status;
+    this.said = said;
+  }
+}
+
+export interface Answer<Body> {
+  /** Every string in it is printable. */
+  readonly body: Body;
+}
+
+export interface Request {
+  readonly query?: Readonly<Record<string, string>>;
+  readonly body?: object;
+  /** Only the metadata of what is asked for: of a Secret, never its data. */
+  readonly metadataOnly?: 'PartialObjectMetadata' | 'PartialObjectMetadataList';
+}
+
+const REQUEST_MS = 30_000;
+const PAGE_SIZE = '500';
+const Status = z.object({ kind: z.literal('Status'), message: z.string() });
+const Page = z.object({
+  metadata: z.object({ continue: z.string().optional() }).optional(),
+  items: z.array(z.unknown()).nullish(),
+});
+
+/** Requests to one API server as one identity. They reject with a CliError. */
+export class Kubernetes {
+  readonly #config: KubeConfig;
+  readonly #repairs: Repairs;
+  /** Ends every request. */
+  readonly signal: AbortSignal;
+
+  /** @param kubeconfig as the operator has named it, if at all */
+  private constructor(config: KubeConfig, signal: AbortSignal, kubeconfig?: string) {
+    this.#config = config;
+    this.signal = signal;
+    const context = printable(config.getCurrentContext());
+    this.#repairs = new Repairs({ ...(kubeconfig !== undefined && { kubeconfig }) }, { context });
+  }
+
+  /**
+   * As kubectl finds it: --kubeconfig, KUBECONFIG, ~/.kube/config; --context, or the current one.
+   *
+   * @throws CliError where there is none, or it has no such context
+   */
+  static load({ kubeconfig, context }: KubeOptions, signal: AbortSignal): Kubernetes {
+    const config = new KubeConfig();
+    const fallback = join(homedir(), '.kube', 'config');
+    const where = kubeconfig ?? (process.env.KUBECONFIG || fallback);
+    if (kubeconfig === undefined && !process.env.KUBECONFIG && !existsSync(fallback))
+      throw new CliError(EXIT.notFound, 'there is no kubeconfig', 'give --kubeconfig, or set KUBECONFIG');
+    try {
+      if (kubeconfig === undefined) config.loadFromDefault();
+      else config.loadFromFile(kubeconfig);
+    } catch (error) {
+      // The parser's message quotes what it found, which may be a token.
+      const { code } = error as NodeJS.ErrnoException;
+      const why = code === undefined ? 'it is not a kubeconfig' : code;
+      throw new CliError(EXIT.usage, `the kubeconfig ${where} cannot be read: ${why}`, '--kubeconfig', error);
+    }
+    if (context !== undefined) config.setCurrentContext(context);
+    const name = config.getCurrentContext();
+    if (!name)
+      throw new CliError(EXIT.notFound, `the kubeconfig ${where} has no current context`, 'give --context');
+    if (!config.getContextObject(name) || !config.getCurrentCluster() || !config.getCurrentUser()) {
+      const names = config.getContexts().map((one) => one.name);
+      throw new CliError(
+        EXIT.notFound,
+        `there is no context ${line(name)}, or it names no cluster and user, in ${where}`,
+        `contexts: ${names.map(line).join(', ') || 'none'}`,
+      );
+    }
+    keepSecrets(config);
+    return new Kubernetes(config, signal, kubeconfig);
+  }
+
+  /** The name of the kubeconfig's context, printable. */
+  get context(): string {
+    return printable(this.#config.getCurrentContext());
+  }
+
+  /** Where the API server is, as the kubeconfig says. @throws CliError where a file that it names cannot be read */
+  async server(): Promise<Server> {
+    const cluster = this.#config.getCurrentCluster();
+    const options: RequestOptions = {};
+    await this.#config.applyToHTTPSOptions(options).catch((error: unknown) => {
+      throw explain(error, `the kubeconfig’s user ${line(this.#config.getCurrentUser()?.name ?? '')}`);
+    });
+    return {
+      url: cluster?.server ?? '',
+      ...(options.ca !== undefined && { ca: String(options.ca) }),
+      ...(cluster?.tlsServerName !== undefined && { serverName: cluster.tlsServerName }),
+      ...(cluster?.proxyUrl !== undefined && { proxyUrl: cluster.proxyUrl }),
+      ...(cluster?.skipTLSVerify && { isInsecure: true }),
+    };
+  }
+
+  /** The EKS cluster whose tokens the context's exec plugin gives; undefined where it gives others, or there is none. */
+  eks(): { readonly cluster: string; readonly region?: string } | undefined {
+    try {
+      const identity = readExec(this.#config.getCurrentUser()?.exec);
+      return 'eks' in identity ? identity.eks : undefined;
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** A server and an identity of which nothing is in any file. @param kubeconfig YAML or JSON */
+  static of(kubeconfig: string, signal: AbortSignal): Kubernetes {
+    const config = new KubeConfig();
+    config.loadFromString(kubeconfig);
+    keepSecrets(config);
+    return new Kubernetes(config, signal);
+  }
+
+  get<Body>(path: string, request: Request = {}): Promise<Answer<Body>> {
+    return this.#request('GET', path, request);
+  }
+
+  post<Body>(path: string, request: Request): Promise<Answer<Body>> {
+    return this.#request('POST', path, request);
+  }
+
+  delete<Body>(path: string, request: Request): Promise<Answer<Body>> {
+    return this.#request('DELETE', path, request);
+  }
+
+  /** An object; undefined where there is none. */
+  async find<Body>(path: string): Promise<Body | undefined> {
+    try {
+      return (await this.get<Body>(path)).body;
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 404) return undefined;
+      throw error;
+    }
+  }
+
+  /** All items of a list, page by page. */
+  async list<Item>(path: string, request: Request = {}): Promise<Item[]> {
+    const items: Item[] = [];
+    let next: string | undefined;
+    do {
+      const query = { ...request.query, limit: PAGE_SIZE, ...(next && { continue: next }) };
+      const { body } = await this.get(path, { ...request, query });
+      const page = Page.parse(body);
+      items.push(...((page.items ?? []) as Item[]));
+      next = page.metadata?.continue;
+    } while (next);
+    return items;
+  }
+
+  /** @throws CliError that says what became of the plugin, and nothing of what it printed */
+  async #authenticate(options: RequestOptions): Promise<void> {
+    const user = this.#config.getCurrentUser();
+    await this.#config.applyToHTTPSOptions(options).catch((error: NodeJS.ErrnoException) => {
+      if (user?.exec === undefined) throw error;
+      const { command } = user.exec as { command?: string };
+      const says =
+        error instanceof SyntaxError ? 'it prints no ExecCredential' : line(error.message) || 'it failed';
+      throw new CliError(
+        EXIT.signIn,
+        `${line(command ?? 'the exec plugin')}, which the kubeconfig names for the user ${line(user.name)}: ${says}`,
+        `${this.#repairs.kubectl(['auth', 'whoami'])} runs the same: sign in as it says`,
+        error,
+      );
+    });
+    keepSecret(
+      /^Bearer (.+)$/.exec(String((options.headers as { Authorization?: string })?.Authorization))?.[1],
+    );
+  }
+
+  async #request<Body>(
+    method: 'GET' | 'POST' | 'DELETE',
+    path: string,
+    { query = {}, body, metadataOnly }: Request,
+  ): Promise<Answer<Body>> {
+    const what = `${method} ${path}`;
+    const signal = AbortSignal.any([this.signal, AbortSignal.timeout(REQUEST_MS)]);
+    try {
+      const base = (this.#config.getCurrentCluster()?.server ?? '').replace(/\/+$/, '');
+      const url = new URL(`${base}${path}?${new URLSearchParams(query)}`);
+      const options: RequestOptions = { method, signal };
+      // An exec plugin knows no signal.
+      await unlessAborted(this.#authenticate(options), signal);
+      options.headers = {
+        ...options.headers,
+        accept: `application/json${metadataOnly === undefined ? '' : `;as=${metadataOnly};g=meta.k8s.io;v=v1`}`,
+        'user-agent': 'ecr-anywhere',
+        ...(body && { 'content-type': 'application/json' }),
+      };
+      const response = await send(url, options, body && JSON.stringify(body));
+      const answered = await text(response);
+      const { statusCode = 0 } = response;
+      if (statusCode >= 300) throw new ApiError(what, statusCode, wordsOf(answered), this.#repairs);
+      return { body: parsed(what, answered, this.#repairs) as Body };
+    } catch (error) {
+      this.signal.throwIfAborted();
+      if (signal.aborted)
+        throw new CliError(
+          EXIT.network,
+          `${what}: no answer within ${REQUEST_MS / 1000} s`,
+          'is the context’s API server reachable from here?',
+          error,
+        );
+      throw explain(error, what);
+    }
+  }
+}
+
+function send(url: URL, options: RequestOptions, body: string | undefined): Promise<IncomingMessage> {
+  return new Promise((resolve, reject) => {
+    const request = url.protocol === 'http:' ? requestHttp : requestHttps;
+    const asked = request(url, options, resolve);
+    asked.on('error', reject);
+    asked.end(body);
+  });
+}
+
+/** Has what a kubeconfig holds never be shown, whoever repeats it. */
+function keepSecrets(config: KubeConfig): void {
+  const user = config.getCurrentUser();
+  keepSecret(user?.token);
+  keepSecret(user?.password);
+  keepSecret(user?.keyData);
+  const { server = '', proxyUrl = '' } = config.getCurrentCluster() ?? {};
+  for (const url of [server, proxyUrl])
+    if (URL.canParse(url)) keepSecret(decodeURIComponent(new URL(url).password));
+}
+
+function hintFor(exitCode: ApiError['exitCode'], repairs: Repairs): string {
+  if (exitCode === EXIT.signIn)
+    return `sign in to the cluster again: ${repairs.kubectl(['auth', 'whoami'])} tells whether it takes you`;
+  if (exitCode === EXIT.denied)
+    return 'you need to be allowed that, too, in the cluster: docs/command-line.md; or name another --context';
+  return `is it the API server of a cluster? ${repairs.kubectl(['version'])} asks the same one`;
+}
+
+/**
+ * Whoever may make objects in the cluster has named and annotated what is in an answer: here it is cleaned, once.
+ *
+ * @throws CliError where it is not JSON: something else answers, and its words may be anything
+ */
+function parsed(what: string, answered: string, repairs: Repairs): unknown {
+  try {
+    return parsePrintable(answered);
+  } catch {
+    throw new CliError(EXIT.network, `${what}: what answers is no API server`, hintFor(EXIT.failed, repairs));
+  }
+}
+
+function wordsOf(answered: string): string {
+  try {
+    const status = Status.safeParse(JSON.parse(answered));
+    if (status.success) return line(status.data.message);
+  } catch {
+    // A proxy's page, perhaps with the request in it.
+  }
+  return 'no reason given';
+}

@@ -1,0 +1,138 @@
+// The registered clusters: secrets under one prefix in AWS Secrets Manager, the value of each a kubeconfig. Tags of a
+// secret say what is no secret about its cluster.
+
+import {
+  BatchGetSecretValueCommand,
+  GetSecretValueCommand,
+  paginateListSecrets,
+  type SecretsManagerClient,
+} from '@aws-sdk/client-secrets-manager';
+import { CLUSTERS_PREFIX, TAG } from '../../../contract/names.ts';
+import { unlessAborted } from '../../../lib/abort.ts';
+
+/** The most that BatchGetSecretValue takes (Secrets Manager API reference). */
+const BATCH = 20;
+
+export interface RegisteredCluster {
+  readonly name: string;
+  /** Nothing is asked of it until the tag is gone. */
+  readonly isPaused: boolean;
+  /** The kubeconfig's context to use, where it is not the current one. */
+  readonly context?: string;
+  /** By its tag; the refresher takes no notice of it. */
+  readonly clusterUid?: string;
+}
+
+/** A registered secret's value. */
+export interface Registration {
+  readonly kubeconfig: string;
+  /** Which version of the secret it is. */
+  readonly versionId: string;
+}
+
+/** The registered clusters, sorted by name. */
+export async function listClusters(
+  client: SecretsManagerClient,
+  signal: AbortSignal,
+): Promise<RegisteredCluster[]> {
+  const clusters: RegisteredCluster[] = [];
+  const pages = paginateListSecrets(
+    { client, pageSize: 100 },
+    { Filters: [{ Key: 'name', Values: [CLUSTERS_PREFIX] }] },
+    { abortSignal: signal },
+  );
+  for await (const { SecretList } of pages) {
+    for (const { Name, Tags } of SecretList ?? []) {
+      // The filter ignores case; IAM does not.
+      if (!Name?.startsWith(CLUSTERS_PREFIX) || Name === CLUSTERS_PREFIX) continue;
+      const tags = Object.fromEntries((Tags ?? []).map(({ Key, Value }) => [Key, Value]));
+      const { [TAG.context]: context, [TAG.clusterUid]: clusterUid } = tags;
+      clusters.push({
+        name: Name.slice(CLUSTERS_PREFIX.length),
+        isPaused: tags[TAG.paused] === 'true',
+        // A tag may be empty.
+        ...(context && { context }),
+        ...(clusterUid && { clusterUid }),
+      });
+    }
+  }
+  return clusters.sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+/**
+ * The values of registered secrets: read in batches as their clusters' turns come, so that a run over thousands of
+ * clusters holds a few batches of them at a time.
+ */
+export class Registrations {
+  readonly #client: SecretsManagerClient;
+  readonly #names: readonly string[];
+  readonly #signal: AbortSignal;
+  readonly #batches = new Map<number, { values: Promise<Batch>; left: number }>();
+
+  /**
+   * @param names of the clusters, in the order of their turns
+   * @param signal ends all requests
+   */
+  constructor(client: SecretsManagerClient, names: readonly string[], signal: AbortSignal) {
+    this.#client = client;
+    this.#names = names;
+    this.#signal = signal;
+  }
+
+  /**
+   * One cluster's value; to be taken once.
+   *
+   * @param index the cluster's, among the names
+   * @param signal ends the waiting, for this cluster
+   * @throws Error without a word of the value
+   */
+  async take(index: number, signal: AbortSignal): Promise<Registration> {
+    const name = this.#names[index] ?? '';
+    const batch = await unlessAborted(this.#batchOf(index), signal);
+    // What a batch neither has nor refuses is asked for alone.
+    const value = batch.get(`${CLUSTERS_PREFIX}${name}`) ?? (await this.#readAlone(name, signal));
+    if (value instanceof Error) throw value;
+    return value;
+  }
+
+  #batchOf(index: number): Promise<Batch> {
+    const start = index - (index % BATCH);
+    const names = this.#names.slice(start, start + BATCH);
+    const batch = this.#batches.get(start) ?? { values: this.#readBatch(names), left: names.length };
+    batch.left -= 1;
+    if (batch.left > 0) this.#batches.set(start, batch);
+    else this.#batches.delete(start);
+    return batch.values;
+  }
+
+  async #readBatch(names: readonly string[]): Promise<Batch> {
+    const { SecretValues = [], Errors = [] } = await this.#client.send(
+      new BatchGetSecretValueCommand({ SecretIdList: names.map((name) => `${CLUSTERS_PREFIX}${name}`) }),
+      { abortSignal: this.#signal },
+    );
+    return new Map([
+      ...SecretValues.map((value) => [value.Name, registration(value)] as const),
+      ...Errors.map(
+        ({ SecretId, ErrorCode, Message }) => [SecretId, new Error(`${ErrorCode}: ${Message}`)] as const,
+      ),
+    ]);
+  }
+
+  async #readAlone(name: string, signal: AbortSignal): Promise<Registration | Error> {
+    const SecretId = `${CLUSTERS_PREFIX}${name}`;
+    return registration(
+      await this.#client.send(new GetSecretValueCommand({ SecretId }), { abortSignal: signal }),
+    );
+  }
+}
+
+/** By full names. */
+type Batch = ReadonlyMap<string | undefined, Registration | Error>;
+
+function registration(value: {
+  SecretString?: string | undefined;
+  VersionId?: string | undefined;
+}): Registration | Error {
+  if (value.SecretString) return { kubeconfig: value.SecretString, versionId: value.VersionId ?? '' };
+  return new Error('the registered secret has no text: store the kubeconfig as its SecretString');
+}

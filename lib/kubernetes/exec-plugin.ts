@@ -1,0 +1,182 @@
+// What an exec entry of a kubeconfig would run, where it is a command that is understood. Nothing is ever run: the
+// refresher makes the same token itself. Pure.
+
+import { isDeepStrictEqual, parseArgs } from 'node:util';
+import { z } from 'zod';
+import { shown } from '../text.ts';
+
+/** A token for an EKS cluster, signed as the refresher, or as a role that it may assume. */
+export interface EksIdentity {
+  readonly eks: {
+    readonly cluster: string;
+    /** Absent: told by the server's name. */
+    readonly region?: string;
+    readonly roleArn?: string;
+    readonly externalId?: string;
+  };
+}
+
+/** A token of the account's issuer, for one cluster. */
+export interface KeylessIdentity {
+  readonly keyless: {
+    /** The registered name. */
+    readonly cluster: string;
+    /** Absent: whichever it is that reads this. */
+    readonly stage?: string;
+  };
+}
+
+const Exec = z.object({
+  command: z.string(),
+  args: z.array(z.string()).nullish(),
+  env: z.array(z.object({ name: z.string(), value: z.string() })).nullish(),
+});
+
+/** Where the operator's own machine takes its AWS identity from; the refresher has its own. */
+const OF_THE_OPERATOR: ReadonlySet<string> = new Set(['AWS_PROFILE', 'AWS_STS_REGIONAL_ENDPOINTS']);
+const REGION: readonly string[] = ['AWS_REGION', 'AWS_DEFAULT_REGION'];
+
+interface Understood {
+  readonly options: NonNullable<Parameters<typeof parseArgs>[0]>['options'];
+  readonly positionals: readonly string[];
+  /** What the options say; those that it does not look at say nothing of who asks. */
+  readonly identity: (
+    values: Readonly<Partial<Record<string, string>>>,
+    region: string | undefined,
+  ) => EksIdentity | KeylessIdentity;
+}
+
+const text = (short?: string) => ({ type: 'string', ...(short !== undefined && { short }) }) as const;
+const flag = { type: 'boolean' } as const;
+
+/** By the command's last path segment. */
+const COMMANDS: Readonly<Record<string, Understood>> = {
+  aws: {
+    options: {
+      'cluster-name': text(),
+      region: text(),
+      'role-arn': text(),
+      // What update-kubeconfig writes: the CLI takes options by their beginnings.
+      role: text(),
+      output: text(),
+      profile: text(),
+      'no-cli-pager': flag,
+    },
+    positionals: ['eks', 'get-token'],
+    identity: ({ role, 'role-arn': roleArn = role, ...values }, region) => {
+      if (role !== undefined && role !== roleArn) throw new Error('has the option --role-arn twice');
+      const named = { ...values, ...(roleArn !== undefined && { 'role-arn': roleArn }) };
+      return eksIdentity({ cluster: 'cluster-name', role: 'role-arn' }, named, region);
+    },
+  },
+  'aws-iam-authenticator': {
+    options: {
+      'cluster-id': text('i'),
+      region: text(),
+      role: text('r'),
+      'external-id': text('e'),
+      'session-name': text('s'),
+      'forward-session-name': flag,
+      cache: flag,
+    },
+    positionals: ['token'],
+    identity: (values, region) => eksIdentity({ cluster: 'cluster-id', role: 'role' }, values, region),
+  },
+  'ecr-anywhere': {
+    options: { cluster: text(), stage: text(), region: text() },
+    positionals: ['get-token'],
+    identity: ({ cluster, stage }) => {
+      if (!cluster) throw new Error('does not name the cluster: --cluster');
+      return { keyless: { cluster, ...(stage !== undefined && { stage }) } };
+    },
+  },
+};
+
+/** A path of up to 512 characters, and a name of up to 64 (IAM quotas). */
+const ROLE_ARN = /^arn:aws[a-z-]*:iam::\d{12}:role\/[\w+=,.@/-]{1,576}$/;
+
+/**
+ * Reads an exec entry.
+ *
+ * @throws Error that names what is not understood, never a value
+ */
+export function readExec(entry: unknown): EksIdentity | KeylessIdentity {
+  const exec = Exec.safeParse(entry);
+  if (!exec.success) throw new Error('is no exec entry: it needs a command');
+  const { command, args, env } = exec.data;
+  const name = command
+    .slice(Math.max(command.lastIndexOf('/'), command.lastIndexOf('\\')) + 1)
+    .replace(/\.exe$/, '');
+  const understood = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+  if (!understood) {
+    throw new Error(
+      'would run a command: register a token or a client certificate. Only "aws eks get-token", "aws-iam-authenticator token" and "ecr-anywhere get-token" are understood, and signed without running them',
+    );
+  }
+  const values = optionsOf(name, understood, args ?? []);
+  let { region } = values;
+  for (const { name: variable, value } of env ?? []) {
+    if (REGION.includes(variable)) region ??= value;
+    else if (!OF_THE_OPERATOR.has(variable))
+      throw new Error(
+        `sets the environment variable ${shown(variable)}, which is not understood: leave it out`,
+      );
+  }
+  if (region !== undefined && !/^[a-z]{2,4}(-[a-z]+)+-\d+$/.test(region))
+    throw new Error('--region is no AWS region');
+  return understood.identity(values, region);
+}
+
+/** @param names of the options for the cluster and the role */
+function eksIdentity(
+  names: Readonly<Record<'cluster' | 'role', string>>,
+  values: Readonly<Partial<Record<string, string>>>,
+  region: string | undefined,
+): EksIdentity {
+  const cluster = values[names.cluster];
+  if (!cluster) throw new Error(`does not name the cluster: --${names.cluster}`);
+  const roleArn = values[names.role];
+  if (roleArn !== undefined && !ROLE_ARN.test(roleArn))
+    throw new Error(`--${names.role} is no ARN of a role, such as arn:aws:iam::123456789012:role/refresher`);
+  if (!/^[0-9A-Za-z][A-Za-z0-9_-]{0,99}$/.test(cluster))
+    throw new Error(`--${names.cluster} is no name of an EKS cluster`);
+  const externalId = values['external-id'];
+  return {
+    eks: {
+      cluster,
+      ...(region !== undefined && { region }),
+      ...(roleArn !== undefined && { roleArn }),
+      ...(externalId !== undefined && { externalId }),
+    },
+  };
+}
+
+function optionsOf(
+  name: string,
+  { options, positionals }: Understood,
+  args: readonly string[],
+): Record<string, string | undefined> {
+  const { tokens } = parseArgs({
+    args: [...args],
+    options,
+    allowPositionals: true,
+    strict: false,
+    tokens: true,
+  });
+  const given: string[] = [];
+  const values: Record<string, string> = {};
+  for (const token of tokens) {
+    if (token.kind === 'positional') given.push(token.value);
+    if (token.kind !== 'option') continue;
+    const option = Object.hasOwn(options ?? {}, token.name) ? options?.[token.name] : undefined;
+    if (!option)
+      throw new Error(`has the option ${shown(token.rawName)}, which is not understood: leave it out`);
+    if (token.name in values) throw new Error(`has the option ${shown(token.rawName)} twice`);
+    if (option.type === 'string' && !token.value)
+      throw new Error(`has the option ${shown(token.rawName)} without a value`);
+    values[token.name] = token.value ?? '';
+  }
+  if (!isDeepStrictEqual(given, positionals))
+    throw new Error(`is not "${name} ${positionals.join(' ')}": nothing else of it is understood`);
+  return values;
+}

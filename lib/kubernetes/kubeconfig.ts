@@ -1,0 +1,279 @@
+// From a kubeconfig to a server and an identity. Nothing in it is executed and no file it names is read: what would need
+// that is refused by name, but for the exec entries that exec.ts understands.
+
+import { isDeepStrictEqual } from 'node:util';
+import { isScalar, parseDocument, visit } from 'yaml';
+import { z } from 'zod';
+import { PlacedError } from '../cluster-error.ts';
+import { shown } from '../text.ts';
+import { type EksIdentity, type KeylessIdentity, readExec } from './exec-plugin.ts';
+
+/** What an API server is shown. Certificates and keys are PEM. */
+export type Credential = { readonly token: string } | { readonly cert: string; readonly key: string };
+
+/** How to reach an API server, and as whom. */
+export interface ClusterAccess<Identity = Credential> {
+  readonly server: string;
+  readonly ca?: string;
+  readonly serverName?: string;
+  /** An HTTP proxy, with a user and a password in it if it wants them. */
+  readonly proxyUrl?: string;
+  readonly identity: Identity;
+}
+
+/** What a kubeconfig says: an identity of AWS has to become a token yet. */
+export type RegisteredAccess = ClusterAccess<Credential | EksIdentity | KeylessIdentity>;
+
+/** A kubeconfig that cannot be used. The message quotes names of fields and entries, never a value. */
+export class KubeconfigError extends PlacedError {
+  override readonly name = 'KubeconfigError';
+
+  constructor(message: string) {
+    super('kubeconfig', message);
+  }
+}
+
+const Kubeconfig = z.object({
+  'current-context': z.string().optional(),
+  contexts: z.array(
+    z.object({ name: z.string(), context: z.object({ cluster: z.string(), user: z.string() }) }),
+  ),
+  clusters: z.array(z.object({ name: z.string(), cluster: z.record(z.string(), z.unknown()) })),
+  users: z.array(z.object({ name: z.string(), user: z.record(z.string(), z.unknown()).nullable() })),
+});
+
+const HIDDEN = 'is what kubectl shows instead of the value: add --raw to "kubectl config view"';
+
+/** PEM in base64, which may be in several lines. */
+const Embedded = z
+  .string()
+  .transform((text) => text.replaceAll(/\s/g, ''))
+  .refine((text) => text !== 'DATA+OMITTED', { error: HIDDEN, abort: true })
+  .pipe(z.base64())
+  .transform((text) => Buffer.from(text, 'base64').toString())
+  .refine((text) => text === '' || text.includes('-----BEGIN '), 'is not PEM');
+
+const Server = z.object({
+  server: z
+    .url({ protocol: /^https$/, error: 'must be an https URL' })
+    // Not by its spelling: "https:/me:pw@host" is the same URL.
+    .refine((url) => !URL.canParse(url) || !holdsUser(new URL(url)), 'must not hold a user or a password'),
+  'certificate-authority-data': Embedded.optional(),
+  // It is in what TLS says of a certificate with another name.
+  'tls-server-name': z
+    .string()
+    .regex(/^[\w.:-]{0,253}$/, 'is no name of a host')
+    .optional(),
+  'proxy-url': z
+    .union([
+      z.literal(''),
+      z
+        .url({ protocol: /^https?$/, error: 'must be an http or https URL: SOCKS is not supported' })
+        .refine(
+          (url) => !URL.canParse(url) || isOnlyAHost(new URL(url)),
+          'must not hold more than a user, a password, a host and a port',
+        ),
+    ])
+    .optional(),
+});
+
+const Identity = z.object({
+  token: z
+    .string()
+    .trim()
+    .regex(/^[\x21-\x7e]*$/, 'holds characters that no token has')
+    .refine((text) => text !== 'REDACTED', HIDDEN)
+    .optional(),
+  'client-certificate-data': Embedded.optional(),
+  'client-key-data': Embedded.optional(),
+});
+
+function holdsUser({ username, password }: URL): boolean {
+  return username !== '' || password !== '';
+}
+
+/** Whether it is what an HTTP client takes for a proxy. */
+function isOnlyAHost({ pathname, search, hash, username, password }: URL): boolean {
+  try {
+    decodeURIComponent(`${username}:${password}`);
+  } catch {
+    return false;
+  }
+  return /^\/?$/.test(pathname) && search === '' && hash === '';
+}
+
+/** What is refused, and the way out. */
+const REFUSED_OF_SERVER: Readonly<Record<string, string>> = {
+  'certificate-authority':
+    'names a file: embed it as certificate-authority-data (kubectl config view --flatten --minify --raw)',
+  'insecure-skip-tls-verify': 'would hand the credentials to anyone: give certificate-authority-data instead',
+};
+const REFUSED_OF_USER: Readonly<Record<string, string>> = {
+  'auth-provider': 'would run a plugin: register a token or a client certificate',
+  tokenFile: 'names a file: give token',
+  'client-certificate':
+    'names a file: embed it as client-certificate-data (kubectl config view --flatten --minify --raw)',
+  'client-key': 'names a file: embed it as client-key-data (kubectl config view --flatten --minify --raw)',
+  username:
+    'is basic authentication, which Kubernetes no longer has: register a token or a client certificate',
+  password:
+    'is basic authentication, which Kubernetes no longer has: register a token or a client certificate',
+  as: 'impersonates: register the identity itself',
+};
+
+/**
+ * Reads a context of a kubeconfig.
+ *
+ * @param contextName where it is not the current one
+ * @throws KubeconfigError that names what is missing or refused, and the way out
+ */
+export function readKubeconfig(text: string, contextName?: string): RegisteredAccess {
+  const config = check(Kubeconfig, load(text), 'it is not a kubeconfig');
+  const current = contextName ?? config['current-context'];
+  if (!current) throw new KubeconfigError('it is not a kubeconfig: current-context: is missing');
+  const { context } = find(config.contexts, current, 'context');
+  const { cluster } = find(config.clusters, context.cluster, 'cluster');
+  const { user } = find(config.users, context.user, 'user');
+  refuse(cluster, REFUSED_OF_SERVER, `cluster "${shown(context.cluster)}"`);
+  refuse(user ?? {}, REFUSED_OF_USER, `user "${shown(context.user)}"`);
+  const server = check(Server, cluster, `cluster "${shown(context.cluster)}"`);
+  const identity = check(Identity, user ?? {}, `user "${shown(context.user)}"`);
+  return {
+    // Tried only where the slashes begin: from each of them, very many would take seconds.
+    server: server.server.replace(/(?<!\/)\/+$/, ''),
+    ...(server['certificate-authority-data'] && { ca: server['certificate-authority-data'] }),
+    ...(server['tls-server-name'] && { serverName: server['tls-server-name'] }),
+    ...(server['proxy-url'] && { proxyUrl: server['proxy-url'] }),
+    identity: user?.exec
+      ? execIdentity(user.exec, identity, context.user)
+      : identityOf(identity, context.user),
+  };
+}
+
+/**
+ * The same kubeconfig with another token for the context's user. All the rest stays as it is, to the byte.
+ *
+ * @param token without characters that YAML or JSON would have escaped
+ * @throws KubeconfigError where the token cannot be replaced in place
+ */
+export function withToken(text: string, token: string, contextName?: string): string {
+  const before = readKubeconfig(text, contextName);
+  const config = check(Kubeconfig, load(text), 'it is not a kubeconfig');
+  const current = contextName ?? config['current-context'] ?? '';
+  const { user } = find(config.contexts, current, 'context').context;
+  const index = config.users.findIndex(({ name }) => name === user);
+  const node = parsed(text).getIn(['users', index, 'user', 'token'], true);
+  const [start, end] = (isScalar(node) && node.range) || [];
+  if (start === undefined || end === undefined)
+    throw new KubeconfigError(
+      `user "${shown(user)}": "token" is not written out: register it without YAML aliases`,
+    );
+  // A block scalar's range ends after its line.
+  const after = text.slice(start, end).endsWith('\n') ? '\n' : '';
+  const replaced = `${text.slice(0, start)}"${token}"${after}${text.slice(end)}`;
+  if (!isDeepStrictEqual(readKubeconfig(replaced, contextName), { ...before, identity: { token } }))
+    throw new KubeconfigError(
+      `user "${shown(user)}": "token" cannot be replaced: register it in a plainer form`,
+    );
+  return replaced;
+}
+
+function execIdentity(
+  exec: unknown,
+  user: z.infer<typeof Identity>,
+  name: string,
+): EksIdentity | KeylessIdentity {
+  if (Object.values(user).some(Boolean))
+    throw new KubeconfigError(
+      `user "${shown(name)}": "exec" stands beside another credential: leave one of them out`,
+    );
+  try {
+    return readExec(exec);
+  } catch (error) {
+    throw new KubeconfigError(`user "${shown(name)}": "exec" ${(error as Error).message}`);
+  }
+}
+
+function identityOf(user: z.infer<typeof Identity>, name: string): Credential {
+  const cert = user['client-certificate-data'];
+  const key = user['client-key-data'];
+  // One identity is enough; with both (AKS), the token is the one that can be revoked.
+  if (user.token) return { token: user.token };
+  if (cert && key) return { cert, key };
+  throw new KubeconfigError(
+    `user "${shown(name)}" has neither a token nor client-certificate-data with client-key-data`,
+  );
+}
+
+/** A list of what is no entry would have one problem, or two, for each. */
+const PROBLEMS_NAMED = 5;
+/** What a secret of Secrets Manager can hold (Secrets Manager quotas). */
+const MAX_BYTES = 65_536;
+/** The parser looks for what an alias stands for in the whole document, for each of them. No tool writes any. */
+const MAX_ALIASES = 100;
+
+function load(text: string): unknown {
+  if (text.length > MAX_BYTES) throw new KubeconfigError(`it is larger than ${MAX_BYTES} bytes`);
+  try {
+    const document = parsed(text);
+    // Not the best that can be made of a document with errors, such as one that was cut off.
+    if (document.errors.length === 0 && isSound(document)) return document.toJS();
+  } catch {
+    // Nested deeper than can be followed, or aliases without end.
+  }
+  // The parser's message quotes the line, which may hold a token.
+  throw new KubeconfigError('it is not YAML');
+}
+
+/**
+ * Without the parser's own check of keys: it compares each with each other, which takes seconds for 64 KiB of them.
+ * Nor are errors made pretty, which takes the whole line for each of them: they are not shown.
+ */
+function parsed(text: string) {
+  return parseDocument(text, { logLevel: 'error', uniqueKeys: false, prettyErrors: false });
+}
+
+/** Whether no key is there twice, and aliases are few. */
+function isSound(document: ReturnType<typeof parsed>): boolean {
+  let aliases = 0;
+  let found = false;
+  const unless = (isFlawed: boolean) => {
+    found ||= isFlawed;
+    return isFlawed ? visit.BREAK : undefined;
+  };
+  visit(document, {
+    Alias: () => unless(++aliases > MAX_ALIASES),
+    Map: (_, { items }) =>
+      unless(new Set(items.map(({ key }) => (isScalar(key) ? key.value : key))).size < items.length),
+  });
+  return !found;
+}
+
+function check<Schema extends z.ZodType>(schema: Schema, value: unknown, what: string): z.infer<Schema> {
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const { issues } = parsed.error;
+  const problems = issues
+    .slice(0, PROBLEMS_NAMED)
+    .map(({ path, message }) => `${path.map(String).join('.') || 'document'}: ${message}`);
+  if (issues.length > PROBLEMS_NAMED) problems.push(`and ${issues.length - PROBLEMS_NAMED} more`);
+  throw new KubeconfigError(`${what}: ${problems.join('; ')}`);
+}
+
+function find<Item extends { name: string }>(items: readonly Item[], name: string, what: string): Item {
+  const [item, another] = items.filter((candidate) => candidate.name === name);
+  if (another) throw new KubeconfigError(`there is more than one ${what} named "${shown(name)}"`);
+  if (!item) throw new KubeconfigError(`there is no ${what} named "${shown(name)}"`);
+  return item;
+}
+
+function refuse(
+  fields: Readonly<Record<string, unknown>>,
+  refused: Readonly<Record<string, string>>,
+  where: string,
+): void {
+  const reasons = Object.entries(refused).filter(([field]) => fields[field]);
+  if (reasons.length > 0) {
+    throw new KubeconfigError(`${where}: ${reasons.map(([field, why]) => `"${field}" ${why}`).join('; ')}`);
+  }
+}

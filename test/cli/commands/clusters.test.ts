@@ -1,0 +1,240 @@
+// list, status, refresh, pause and resume on the bed: one cluster that is well, one that cannot be reached, one whose
+// registration is junk, one that nobody has looked at yet.
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { NAMESPACE_LABEL, SECRET_LABEL, SECRET_TYPE } from '../../../contract/names.ts';
+import type { ClusterStatus, RefreshAnswer } from '../../../contract/refresher-api.ts';
+import { Bed } from '../../bed/up.ts';
+import { type CommandLine, startCommandLine } from '../command-line.ts';
+
+let bed: Bed;
+let cli: CommandLine;
+
+beforeAll(async () => {
+  bed = await Bed.create({
+    clusters: ['alpha'],
+    context: { scheduleEnabled: false, clusterDeadlineSeconds: 5 },
+  });
+  await bed.start();
+  cli = await startCommandLine(bed.operatorEnv);
+});
+afterAll(async () => {
+  await cli?.[Symbol.asyncDispose]();
+  await bed?.[Symbol.asyncDispose]();
+});
+
+const UNREACHABLE = `apiVersion: v1
+kind: Config
+current-context: c
+contexts: [{name: c, context: {cluster: c, user: u}}]
+clusters: [{name: c, cluster: {server: "https://127.0.0.1:1"}}]
+users: [{name: u, user: {token: not-a-token}}]
+`;
+
+type Row = ClusterStatus & { readonly state: string };
+
+const rows = async (...args: string[]) => (await cli.json<{ clusters: Row[] }>(['status', ...args])).clusters;
+const row = async (name: string, ...args: string[]) => {
+  const found = (await rows(...args)).find((one) => one.name === name);
+  if (!found) throw new Error(`no row of ${name}`);
+  return found;
+};
+
+async function createSecret(namespace: string, name: string, changes: object = {}): Promise<void> {
+  const { controlPlane } = bed.cluster('alpha');
+  const secret = {
+    apiVersion: 'v1',
+    kind: 'Secret',
+    type: SECRET_TYPE,
+    metadata: { name, namespace, labels: { [SECRET_LABEL.key]: SECRET_LABEL.value } },
+    ...changes,
+  };
+  await controlPlane.kubectl(['create', '-f', '-'], { input: JSON.stringify(secret) });
+}
+
+async function createNamespace(name: string, isEnabled = true): Promise<void> {
+  const labels = isEnabled ? { [NAMESPACE_LABEL.key]: NAMESPACE_LABEL.value } : {};
+  const namespace = { apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels } };
+  await bed
+    .cluster('alpha')
+    .controlPlane.kubectl(['create', '-f', '-'], { input: JSON.stringify(namespace) });
+}
+
+test('a cluster that nobody has looked at yet is new, and needs nobody', async () => {
+  const { code, stdout } = await cli.run(['status']);
+  expect(stdout).toMatch(/^alpha +new +- +- +- +- +-$/m);
+  expect({ code, last: stdout.trimEnd().split('\n').at(-1) }).toEqual({
+    code: 0,
+    last: '1 cluster, none needs you.',
+  });
+});
+
+describe('refresh', () => {
+  test('says what came of each Secret', async () => {
+    await createNamespace('team-a');
+    // A webhook that has just started has no token to reuse, and this one is due at once.
+    bed.ecr.settings.nextLifetimesSeconds = [300];
+    await createSecret('team-a', 'due');
+    await createSecret('team-a', 'fresh');
+    const { code, stdout, stderr } = await cli.run(['refresh', 'alpha']);
+    expect(stdout).toMatch(/^SECRET +DUE +OUTCOME +EXPIRES +REASON$/m);
+    expect(stdout).toMatch(/^team-a\/due +expiring +refreshed +\d{4}-\d\d-\d\dT[\d:]+Z$/m);
+    expect(stdout).toContain('alpha: 2 managed Secrets, 1 asked for: 1 refreshed.');
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  });
+
+  test('nothing is due: nothing is asked for; forced, everything is, past the token cache', async () => {
+    const calls = bed.ecr.calls.length;
+    expect(await cli.run(['refresh', 'alpha'])).toEqual({
+      code: 0,
+      stdout: 'alpha: 2 managed Secrets, none due.\n',
+      stderr: '',
+    });
+    expect(bed.ecr.calls.length).toBe(calls);
+    const { clusters } = await cli.json<RefreshAnswer>(['refresh', 'alpha', '--force']);
+    expect(clusters[0]?.secrets?.map(({ secret, due, outcome }) => ({ secret, due, outcome }))).toEqual([
+      { secret: 'team-a/due', due: 'forced', outcome: 'refreshed' },
+      { secret: 'team-a/fresh', due: 'forced', outcome: 'refreshed' },
+    ]);
+    expect(bed.ecr.calls.length).toBe(calls + 1);
+  });
+
+  test('a dry run stores nothing, and says so', async () => {
+    const read = async () =>
+      (await bed.cluster('alpha').controlPlane.kubectl(['get', 'secret', '-n', 'team-a', '-o', 'json']))
+        .stdout;
+    const before = await read();
+    const { code, stdout } = await cli.run(['refresh', 'alpha', '--force', '--dry-run']);
+    expect({ code, stdout }).toMatchObject({
+      code: 0,
+      stdout: expect.stringContaining('(dry run: nothing was stored)'),
+    });
+    expect(await read()).toBe(before);
+  });
+
+  test('only these namespaces; one that is not enabled is named, with the way out', async () => {
+    await createNamespace('team-b');
+    await createSecret('team-b', 'other');
+    await createNamespace('quiet', false);
+    const one = await cli.json<RefreshAnswer>(['refresh', 'alpha', '--force', '-n', 'team-b']);
+    expect(one.clusters[0]?.secrets?.map(({ secret }) => secret)).toEqual(['team-b/other']);
+    const { code, stderr } = await cli.run(['refresh', 'alpha', '--namespace', 'team-b', 'quiet']);
+    expect(code).toBe(1);
+    expect(stderr).toContain(
+      'kubectl --context CONTEXT label namespace quiet ecr-anywhere.centml.ai/namespace=enabled',
+    );
+  });
+
+  test('what was not refreshed is told, in the webhook’s words, with its exit code', async () => {
+    bed.ecr.settings.mode = 'denied';
+    const { code, stdout } = await cli.run(['refresh', 'alpha', '--force', '--namespace', 'team-b']);
+    bed.ecr.settings.mode = 'ok';
+    expect(stdout).toMatch(/^team-b\/other +forced +refused .*AccessDeniedException/m);
+    expect(stdout).toContain('alpha: 1 managed Secret, 1 asked for: 1 refused.');
+    expect(code).toBe(1);
+  });
+});
+
+describe('several clusters', () => {
+  beforeAll(async () => {
+    await bed.deployment.registerCluster('dead', UNREACHABLE);
+    await bed.deployment.registerCluster('junk', 'registered by mistake');
+    await bed.deployment.invoke();
+    await bed.deployment.invoke();
+    await bed.deployment.registerCluster('later', UNREACHABLE);
+  });
+
+  test('who needs somebody comes first, with the reason; the exit code tells scripts', async () => {
+    const { code, stdout } = await cli.run(['status']);
+    const names = stdout.split('\n').flatMap((line) => /^(alpha|dead|junk|later) /.exec(line)?.[1] ?? []);
+    expect(names).toEqual(['dead', 'junk', 'later', 'alpha']);
+    expect(stdout).toMatch(/^dead +failing +- +- +- +- +2 +GET \/api\/v1\/namespaces: .*ECONNREFUSED/m);
+    expect(stdout).toMatch(/^junk +failing .* it is not a kubeconfig/m);
+    expect(stdout).toMatch(/^later +new /m);
+    expect(stdout).toMatch(/^alpha +well +0m ago +3 +0 +1[12]h \d+m +-$/m);
+    expect(stdout).toContain('4 clusters, 2 need you.\n  → ecr-anywhere doctor dead');
+    expect(code).toBe(1);
+  });
+
+  test('as JSON: everything that is known, and the state', async () => {
+    expect(await row('alpha')).toMatchObject({
+      source: 'registered',
+      state: 'well',
+      isPaused: false,
+      managed: 3,
+      due: 0,
+      failures: 0,
+      tokenExpiresAt: expect.stringMatching(/^\d{4}-/),
+    });
+    expect(await row('dead')).toMatchObject({
+      state: 'failing',
+      failures: 2,
+      failingSince: expect.any(String),
+    });
+  });
+
+  test('live asks the clusters themselves, and counts nothing', async () => {
+    await createSecret('team-a', 'third');
+    expect((await row('alpha')).managed).toBe(3);
+    expect((await row('alpha', '--live')).managed).toBe(4);
+    expect(await row('later', '--live')).toMatchObject({
+      state: 'failing',
+      reason: expect.stringContaining('ECONNREFUSED'),
+    });
+    // It was a dry run: nothing is remembered of it.
+    expect(await row('later')).toMatchObject({ state: 'new' });
+    expect((await row('dead')).failures).toBe(2);
+  });
+
+  test('list names them all, and where they are from', async () => {
+    const { code, stdout } = await cli.run(['list']);
+    expect(code).toBe(0);
+    expect(stdout.split('\n').map((line) => line.split(/ {3,}/)[0])).toEqual([
+      ...['CLUSTER', 'alpha', 'dead', 'junk', 'later', ''],
+    ]);
+    expect(stdout).toMatch(/^alpha +registered +\d{4}-\d\d-\d\dT[\d:]+Z$/m);
+  });
+
+  test('watch goes on until Ctrl-C', { timeout: 30_000 }, async () => {
+    const child = spawn(cli.bundle, ['status', '--watch', '--interval', '1', '--output', 'json'], {
+      env: cli.env,
+    });
+    let shown = '';
+    const looks = new Promise<void>((resolve) => {
+      child.stdout.setEncoding('utf8').on('data', (text: string) => {
+        shown += text;
+        if ((shown.match(/"clusters"/g) ?? []).length >= 3) resolve();
+      });
+    });
+    await looks;
+    child.kill('SIGINT');
+    const [code] = await once(child, 'exit');
+    expect(code).toBe(130);
+  });
+});
+
+describe('pause and resume', () => {
+  test('are idempotent, show in status and list, and the cluster is left alone meanwhile', async () => {
+    for (const _ of [1, 2]) {
+      const { code, stdout } = await cli.run(['pause', 'dead']);
+      expect({ code, stdout }).toMatchObject({ code: 0, stdout: expect.stringContaining('dead is paused') });
+    }
+    await bed.deployment.invoke();
+    expect(await row('dead')).toMatchObject({
+      state: 'paused',
+      isPaused: true,
+      pausedSince: expect.any(String),
+    });
+    expect((await cli.run(['list'])).stdout).toMatch(/^dead +registered +yes/m);
+    const refused = await cli.run(['refresh', 'dead']);
+    expect(refused).toMatchObject({
+      code: 1,
+      stdout: expect.stringContaining('It is paused: nothing was asked of it.\n  → ecr-anywhere resume dead'),
+    });
+    for (const _ of [1, 2]) expect(await cli.run(['resume', 'dead'])).toMatchObject({ code: 0 });
+    await bed.deployment.invoke();
+    expect(await row('dead')).toMatchObject({ state: 'failing', isPaused: false });
+  });
+});

@@ -1,0 +1,93 @@
+// The table of status: a place where clusters are looked for is none of them, and a terminal is given what it has room for.
+
+import { expect, test } from 'vitest';
+import { overview, rowsOf } from '../../../../cli/commands/status/overview.ts';
+import { CliError, EXIT } from '../../../../cli/output/errors.ts';
+import { Repairs } from '../../../../cli/output/shell-commands.ts';
+import { heightOf } from '../../../../cli/output/table.ts';
+import type { ClusterStatus } from '../../../../contract/refresher-api.ts';
+
+const NOW = Date.parse('2026-11-25T12:00:00Z');
+const lookedAt = new Date(NOW - 60_000).toISOString();
+const well = (name: string): ClusterStatus => ({
+  ...{ name, source: 'registered', isPaused: false, failures: 0, lookedAt, reachedAt: lookedAt },
+});
+const failing = (name: string): ClusterStatus => ({
+  ...well(name),
+  failures: 2,
+  reason: 'connect ETIMEDOUT '.repeat(12),
+});
+const place = (one: ClusterStatus): ClusterStatus => ({ ...one, source: 'eks-scope' });
+
+const OPTIONS = { stage: 'Pulls', region: 'eu-central-1', profile: 'work' };
+const FLAGS = '--profile work --region eu-central-1 --stage Pulls';
+const shown = (all: readonly ClusterStatus[], more?: Parameters<typeof overview>[3]) =>
+  overview(rowsOf(all, NOW), NOW, new Repairs(OPTIONS, {}), more);
+/** Below the table. */
+const footOf = (text: string) => text.split('\n\n').at(-1);
+
+test.each<[string, readonly ClusterStatus[], string]>([
+  ['nothing', [], `No cluster is registered.\n  → ecr-anywhere register NAME ${FLAGS}`],
+  ['one', [well('a')], '1 cluster, none needs you.'],
+  [
+    'the worst is named',
+    [well('a'), failing('b c')],
+    `2 clusters, 1 needs you.\n  → ecr-anywhere doctor 'b c' ${FLAGS}`,
+  ],
+  ['a place is no cluster', [well('a'), place(well('EKS in eu-central-1'))], '1 cluster, none needs you.'],
+  [
+    'nor is it one that doctor could be asked about',
+    [well('a'), place(failing('EKS in eu-central-1'))],
+    `1 cluster, none needs you.\nWhere clusters are looked for, something is wrong: EKS in eu-central-1.\n  → ecr-anywhere doctor ${FLAGS}`,
+  ],
+  [
+    'both',
+    [failing('z'), place(failing('EKS in eu-central-1'))],
+    `1 cluster, 1 needs you.\nWhere clusters are looked for, something is wrong: EKS in eu-central-1.\n  → ecr-anywhere doctor ${FLAGS}`,
+  ],
+])('%s', (_, all, foot) => {
+  expect(footOf(shown(all))).toBe(foot);
+});
+
+const fleet = Array.from({ length: 40 }, (_, index) =>
+  index % 2 === 0 ? failing(`cluster-${index}`) : well(`cluster-${index}`),
+);
+
+test('without a screen nothing is cut', () => {
+  expect(shown(fleet).match(/^cluster-\d+ /gm)?.length).toBe(40);
+});
+
+test.each([
+  { rows: 8, columns: 80 },
+  { rows: 24, columns: 80 },
+  { rows: 24, columns: 200 },
+  { rows: 50, columns: 100 },
+  { rows: 24, columns: 30 },
+])('a screen of $rows rows and $columns columns is filled, and not more', (screen) => {
+  const text = shown(fleet, { screen });
+  expect(heightOf(text, screen.columns)).toBeLessThan(screen.rows);
+  const [, more = '0'] = /^and (\d+) more$/m.exec(text) ?? [];
+  const names = [...text.matchAll(/^(cluster-\d+) /gm)].map(([, name]) => name);
+  expect(names.length + Number(more)).toBe(40);
+  expect(names).toEqual(
+    rowsOf(fleet, NOW)
+      .slice(0, names.length)
+      .map(({ name }) => name),
+  );
+  if (screen.columns >= 80 && screen.rows > 8) expect(names.length).toBeGreaterThan(screen.rows / 4);
+});
+
+test('all that fits is there, and none is said to be missing', () => {
+  const text = shown(fleet.slice(0, 3), { screen: { rows: 24, columns: 100 } });
+  expect(text).not.toMatch(/^and \d/m);
+});
+
+test('a look that failed is told below, with its way out, in as many lines as there are', () => {
+  const error = new CliError(EXIT.signIn, `the session ${'has expired '.repeat(40)}`, 'sign in');
+  const missed = { error, knownAt: NOW - 180_000 };
+  const text = shown(fleet, { screen: { rows: 24, columns: 80 }, missed });
+  expect(text).toContain('\nThis is from 3m ago. The last look failed: the session has');
+  expect(text).toMatch(/\n {2}→ sign in$/);
+  expect(heightOf(text, 80)).toBeLessThan(24);
+  expect(shown(fleet, { missed })).toContain(error.message);
+});

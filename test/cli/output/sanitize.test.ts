@@ -1,0 +1,240 @@
+// What others have named and worded is shown, and never obeyed: a hostile function answer and a hostile API server at the
+// wire, and every command that repeats what they say, as text and as JSON.
+import { writeFile } from 'node:fs/promises';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { parsePrintable, printable } from '../../../cli/output/sanitize.ts';
+import { NAMESPACE_LABEL, SECRET_LABEL, WEBHOOK_NAME } from '../../../contract/names.ts';
+import { type CommandLine, startCommandLine } from '../command-line.ts';
+import { awsError, DEPLOYED, functionAnswer, startAwsWire, type Wire } from '../wire.ts';
+
+/** Writes to the clipboard, begins a row, colours, turns the text around, and hides. */
+const EVIL =
+  '\u001b]52;c;ZXZpbA==\u0007\nfake-row   well\r\u2028fake-row\u2029\u202eevil\u009b31m\u0000\u200b\u00ad\u007f\ud800';
+const evil = (name: string) => `${name}${EVIL}`;
+
+/** All but the ends of the command line's own lines. */
+const UNPRINTABLE = /(?!\n)[\p{C}\p{Zl}\p{Zp}]/u;
+
+test('every kind goes, and what is left can be read', () => {
+  expect(printable(evil('a'))).toBe('a ]52;c;ZXZpbA== fake-row   well fake-row evil 31m ');
+  expect(printable('Grüße, 東京, naïve ✔ → …')).toBe('Grüße, 東京, naïve ✔ → …');
+});
+
+test('in JSON: in values, in lists, in names', () => {
+  const hostile = { [evil('a')]: [{ b: evil('b') }, 1, null, true], c: {} };
+  const [name, value] = ['a', 'b'].map((one) => printable(evil(one)));
+  expect(parsePrintable(JSON.stringify(hostile))).toEqual({
+    [name ?? '']: [{ b: value }, 1, null, true],
+    c: {},
+  });
+});
+
+let aws: Wire;
+let api: Server;
+let cli: CommandLine;
+beforeAll(async () => {
+  aws = await startAwsWire();
+  api = createServer((request, response) => {
+    const { status = 200, body } = hostileCluster(
+      `${request.method} ${new URL(request.url ?? '', 'http://x').pathname}`,
+    );
+    response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body));
+  });
+  api.listen(0, '127.0.0.1');
+  await new Promise((resolve) => api.once('listening', resolve));
+  cli = await startCommandLine({
+    AWS_ENDPOINT_URL: aws.url,
+    AWS_REGION: 'eu-central-1',
+    AWS_ACCESS_KEY_ID: 'AKIAEXAMPLE',
+    AWS_SECRET_ACCESS_KEY: 'secret',
+  });
+  const KUBECONFIG = join(cli.home, '.kubeconfig');
+  const { port } = api.address() as AddressInfo;
+  const named = JSON.stringify(evil('context'));
+  await writeFile(
+    KUBECONFIG,
+    `current-context: ${named}
+contexts: [{name: ${named}, context: {cluster: c, user: u}}]
+clusters: [{name: c, cluster: {server: "http://127.0.0.1:${port}", insecure-skip-tls-verify: true}}]
+users: [{name: u, user: {token: a-token-of-nobody}}]
+`,
+  );
+  Object.assign(cli.env, { KUBECONFIG });
+});
+afterAll(async () => {
+  api?.close();
+  await cli?.[Symbol.asyncDispose]();
+  await aws?.[Symbol.asyncDispose]();
+});
+
+/** Runs a command, as text and as JSON, and finds nothing in what it shows that a terminal would obey. */
+async function expectPrintable(args: string, code: number): Promise<string> {
+  const all: string[] = [];
+  for (const more of [[], ['--output', 'json']]) {
+    const ended = await cli.run([...args.split(' '), ...more]);
+    const text = `${ended.stdout}${ended.stderr}`;
+    expect(ended.code, text).toBe(code);
+    expect(text).not.toMatch(UNPRINTABLE);
+    // Nor as an escape of JSON, for whoever takes it from there.
+    expect(text).not.toMatch(/\\u|\\n|\\r/);
+    expect(text).not.toMatch(/^fake-row/m);
+    all.push(text);
+  }
+  // It was there to be shown.
+  expect(all.join('\n')).toContain('ZXZpbA==');
+  return all.join('\n');
+}
+
+const secret = { secret: evil('team/one'), due: 'expired', outcome: 'refused', reason: evil('no') };
+const summary = {
+  cluster: evil('alpha'),
+  ...{ served: false, failed: true, managed: 1, due: 1, outcomes: { [evil('refused')]: 1 } },
+  ...{ reason: evil('down'), problems: [secret], secrets: [secret] },
+  inspection: { server: evil('https://x'), username: evil('root'), groups: [evil('g')], identity: 'token' },
+};
+
+describe('a function', () => {
+  const name = 'alpha';
+  const known = [
+    { name, source: 'registered', isPaused: false, context: evil('c'), failures: 2, reason: evil('down') },
+    { name: evil('beta'), source: 'eks', isPaused: false, failures: 1, reason: evil('down') },
+  ];
+  const answers = (answer: object, action?: string) => {
+    aws.treat = (call) => {
+      if (call.name.startsWith('cloudformation:')) return { reply: DEPLOYED };
+      if (call.name.startsWith('secretsmanager:'))
+        return {
+          reply: { status: 200, headers: { 'content-type': 'application/x-amz-json-1.1' }, body: '{}' },
+        };
+      const isOther = action !== undefined && !call.name.endsWith(` ${action}`);
+      return { reply: functionAnswer(isOther ? { clusters: known } : answer) };
+    };
+  };
+
+  test.each<[string, number, object, string?]>([
+    ['list', 0, { clusters: known }],
+    ['status', 1, { clusters: known }],
+    ['status --live', 1, { clusters: [{ ...summary, cluster: name }] }, 'refresh'],
+    ['refresh alpha', 1, { clusters: [summary], namespacesNotEnabled: [evil('ns')] }],
+    ['refresh alpha', 5, { clusters: [], notRegistered: { names: [evil('a')], registered: [evil('b')] } }],
+    [
+      'unregister alpha',
+      1,
+      { revoked: [{ cluster: name, outcome: 'failed', reason: evil('no') }] },
+      'revoke',
+    ],
+    [
+      'unregister alpha',
+      0,
+      {
+        revoked: [
+          { cluster: name, outcome: 'refused-already', secret: { namespace: evil('n'), name: evil('s') } },
+        ],
+      },
+      'revoke',
+    ],
+    [
+      'unregister alpha',
+      0,
+      { revoked: [{ cluster: name, outcome: 'nothing-to-revoke', reason: evil('none') }] },
+      'revoke',
+    ],
+  ])('%s, exit code %i', async (args, code, answer, action) => {
+    answers(answer, action);
+    await expectPrintable(args, code);
+  });
+
+  test('that throws', async () => {
+    aws.treat = (call) => ({
+      reply: call.name.startsWith('cloudformation:')
+        ? DEPLOYED
+        : functionAnswer({ errorMessage: evil('boom') }, 'Unhandled'),
+    });
+    await expectPrintable('list', 10);
+  });
+});
+
+test('AWS itself', async () => {
+  aws.treat = (call) => ({
+    reply: call.name.startsWith('lambda:') ? awsError('lambda:', 'AccessDenied', evil('no')) : DEPLOYED,
+  });
+  await expectPrintable('list', 4);
+});
+
+/** What an API server answers whose owner would like to have the operator's terminal. */
+let refuses = false;
+function hostileCluster(name: string): { readonly status?: number; readonly body: object } {
+  const metadata = {
+    name: evil('name'),
+    namespace: evil('namespace'),
+    uid: 'the-uid',
+    labels: {
+      [evil('label')]: evil('value'),
+      [NAMESPACE_LABEL.key]: evil('on'),
+      [SECRET_LABEL.key]: evil('yes'),
+    },
+    annotations: { 'meta.helm.sh/release-name': evil('r'), 'meta.helm.sh/release-namespace': evil('n') },
+  };
+  const items = (...all: object[]) => ({ body: { metadata: {}, items: all } });
+  if (!refuses && name.endsWith('/namespaces/kube-system')) return { body: { metadata: { uid: 'the-uid' } } };
+  if (name.endsWith('/version'))
+    return { body: { major: '1', minor: evil('34'), gitVersion: evil('v1.34.0') } };
+  if (name.endsWith('/mutatingwebhookconfigurations'))
+    return items({
+      metadata,
+      webhooks: [
+        {
+          name: WEBHOOK_NAME,
+          clientConfig: { caBundle: evil('ca'), service: { name: evil('s'), namespace: evil('n') } },
+          failurePolicy: evil('Fail'),
+          matchConditions: [{ name: evil('condition'), expression: evil('true') }],
+        },
+      ],
+    });
+  if (/\/validatingadmissionpolicies$/.test(name))
+    return items({ metadata, spec: { failurePolicy: evil('Ignore') } });
+  if (/\/validatingadmissionpolicybindings$/.test(name))
+    return items({ metadata, spec: { policyName: evil('p') } });
+  if (name === 'GET /api/v1/namespaces' || name === 'GET /api/v1/secrets') return items({ metadata });
+  return { status: 403, body: { kind: 'Status', message: evil('forbidden') } };
+}
+
+describe('an API server', () => {
+  beforeAll(() => {
+    const lookedAt = new Date().toISOString();
+    const status = { name: 'alpha', source: 'registered', isPaused: false, clusterUid: 'the-uid', lookedAt };
+    aws.treat = (call) => ({
+      reply: call.name.startsWith('cloudformation:')
+        ? DEPLOYED
+        : call.name.startsWith('sts:')
+          ? CALLER
+          : functionAnswer({
+              clusters: [call.name.endsWith('status') ? status : { ...summary, cluster: 'alpha' }],
+            }),
+    });
+  });
+  const CALLER = {
+    status: 200,
+    headers: { 'content-type': 'text/xml' },
+    body: '<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult><Arn>arn:aws:iam::111122223333:user/me</Arn><UserId>me</UserId><Account>111122223333</Account></GetCallerIdentityResult></GetCallerIdentityResponse>',
+  };
+
+  test('doctor: whatever it lists', async () => {
+    const shown = await expectPrintable('doctor alpha', 1);
+    for (const name of ['context', 'namespace', 'name', 'on', 'Fail', 'down'])
+      expect(shown).toContain(`${name} ]52;c;`);
+  });
+
+  test('refuses', async () => {
+    refuses = true;
+    expect(await expectPrintable('register alpha --replace', 4)).toContain('HTTP 403: forbidden ]52;c;');
+    refuses = false;
+  });
+
+  test('register', async () => {
+    await expectPrintable('register alpha --replace', 6);
+  });
+});

@@ -1,0 +1,286 @@
+// Tokens for EKS before the verifier that EKS runs, aws-iam-authenticator's own, which asks an STS at the wire who
+// signed: what it takes, and that it would not take less.
+import { spawn } from 'node:child_process';
+import { text } from 'node:stream/consumers';
+import { STSClient } from '@aws-sdk/client-sts';
+import { SignatureV4 } from '@smithy/signature-v4';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { eksAccess, tokenFor } from '../../../../functions/refresher/access/eks.ts';
+import { type AwsEndpoint, startAwsEndpoint } from '../../../bed/aws-endpoint.ts';
+import { tools } from '../../../bed/toolchain.ts';
+import { type EksDouble, startEks } from '../../eks.ts';
+
+const OWN = {
+  accessKeyId: 'AKIAIOSFODNN7EXAMPLE',
+  secretAccessKey: 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY',
+};
+
+let stack: AsyncDisposableStack;
+let aws: AwsEndpoint;
+let eks: EksDouble;
+
+beforeAll(async () => {
+  stack = new AsyncDisposableStack();
+  [aws, eks] = await Promise.all([startAwsEndpoint(), startEks()]);
+  stack.use(aws);
+  stack.use(eks);
+  aws.settings.principals[OWN.accessKeyId] = {
+    secretAccessKey: OWN.secretAccessKey,
+    arn: 'arn:aws:sts::123456789012:assumed-role/refresher/run',
+    account: '123456789012',
+    userId: 'AROAEXAMPLE:run',
+  };
+  for (const [name, value] of Object.entries({
+    ...aws.env,
+    AWS_ENDPOINT_URL_EKS: eks.url,
+    AWS_ACCESS_KEY_ID: OWN.accessKeyId,
+    AWS_SECRET_ACCESS_KEY: OWN.secretAccessKey,
+  }))
+    vi.stubEnv(name, value);
+  eks.clusters.set('prod', { endpoint: 'https://prod.example', ca: 'a certificate' });
+});
+afterAll(async () => {
+  vi.unstubAllEnvs();
+  await stack.disposeAsync();
+});
+
+interface Verdict {
+  readonly error?: string;
+  readonly [field: string]: unknown;
+}
+
+/** What the verifier of a cluster says of a token. */
+async function verify(token: string, { cluster = 'prod', partition = 'aws', region = 'eu-central-1' } = {}) {
+  const verifier = spawn(tools().eksTokenVerifier, { env: { STS_URL: aws.url } });
+  verifier.stdin.end(JSON.stringify({ cluster, partition, region, token }));
+  const [out, err] = await Promise.all([text(verifier.stdout), text(verifier.stderr)]);
+  if (err) throw new Error(err);
+  return JSON.parse(out) as Verdict;
+}
+
+/** Signs as the refresher does, but for what a test says; the signature covers it. */
+async function sign({
+  host = 'sts.eu-central-1.amazonaws.com',
+  region = 'eu-central-1',
+  query = {},
+  clusterHeader = { 'x-k8s-aws-id': 'prod' } as Record<string, string>,
+  expiresIn = 60,
+  signingDate = new Date(),
+} = {}): Promise<URL> {
+  const { sha256 } = new STSClient({ region, credentials: OWN }).config;
+  const signer = new SignatureV4({ service: 'sts', region, credentials: OWN, sha256 });
+  const { query: signed = {} } = await signer.presign(
+    {
+      method: 'GET',
+      protocol: 'https:',
+      hostname: host,
+      path: '/',
+      query: { Action: 'GetCallerIdentity', Version: '2011-06-15', ...query },
+      headers: { host, ...clusterHeader },
+    },
+    { expiresIn, signingDate },
+  );
+  return new URL(`https://${host}/?${new URLSearchParams(signed as Record<string, string>)}`);
+}
+
+const encode = (url: URL | string) => `k8s-aws-v1.${Buffer.from(String(url)).toString('base64url')}`;
+const signal = () => AbortSignal.timeout(20_000);
+
+describe('is accepted', () => {
+  test.each([
+    { region: 'eu-central-1', partition: 'aws', host: 'sts.eu-central-1.amazonaws.com' },
+    { region: 'us-east-1', partition: 'aws', host: 'sts.us-east-1.amazonaws.com' },
+    { region: 'cn-north-1', partition: 'aws-cn', host: 'sts.cn-north-1.amazonaws.com.cn' },
+    { region: 'us-gov-west-1', partition: 'aws-us-gov', host: 'sts.us-gov-west-1.amazonaws.com' },
+    { region: 'eusc-de-east-1', partition: 'aws-eusc', host: 'sts.eusc-de-east-1.amazonaws.eu' },
+    { region: 'us-iso-east-1', partition: 'aws-iso', host: 'sts.us-iso-east-1.c2s.ic.gov' },
+    { region: 'us-isob-east-1', partition: 'aws-iso-b', host: 'sts.us-isob-east-1.sc2s.sgov.gov' },
+  ])('a token of the refresher itself, in $region', async ({ region, partition, host }) => {
+    const token = await tokenFor('prod', new STSClient({ region }));
+    expect(await verify(token, { partition, region })).toEqual({
+      arn: 'arn:aws:sts::123456789012:assumed-role/refresher/run',
+      canonicalARN: 'arn:aws:iam::123456789012:role/refresher',
+      accountID: '123456789012',
+      userID: 'AROAEXAMPLE',
+      sessionName: 'run',
+      accessKeyID: OWN.accessKeyId,
+      stsEndpoint: host,
+    });
+  });
+
+  test.each([
+    {
+      role: 'arn:aws:iam::210987654321:role/path/to/clusters',
+      region: 'eu-central-1',
+      domain: 'amazonaws.com',
+    },
+    {
+      role: 'arn:aws-cn:iam::210987654321:role/clusters',
+      region: 'cn-northwest-1',
+      domain: 'amazonaws.com.cn',
+    },
+    {
+      role: 'arn:aws-us-gov:iam::210987654321:role/clusters',
+      region: 'us-gov-east-1',
+      domain: 'amazonaws.com',
+    },
+  ])('a token as $role, which is who the cluster sees', async ({ role, region, domain }) => {
+    const access = eksAccess({ region, assumableRoles: [role] });
+    const { token } = await access.access({ cluster: 'prod', roleArn: role }, region, signal());
+    const partition = role.split(':')[1] ?? '';
+    expect(await verify(token, { partition, region })).toEqual({
+      arn: `arn:${partition}:sts::210987654321:assumed-role/clusters/ecr-anywhere-refresher`,
+      // STS does not tell the path.
+      canonicalARN: `arn:${partition}:iam::210987654321:role/clusters`,
+      accountID: '210987654321',
+      userID: 'AROAEXAMPLECLUSTERS',
+      sessionName: 'ecr-anywhere-refresher',
+      accessKeyID: expect.stringMatching(/^ASIA/),
+      stsEndpoint: `sts.${region}.${domain}`,
+    });
+  });
+
+  test('the global host, where it is signed for: that ours is the region’s is our own choice', async () => {
+    const url = await sign({ host: 'sts.amazonaws.com', region: 'us-east-1' });
+    expect(await verify(encode(url))).toMatchObject({ stsEndpoint: 'sts.amazonaws.com' });
+  });
+
+  test('what this test signs, so that what follows is refused for what is wrong with it', async () => {
+    expect(await verify(encode(await sign()))).toMatchObject({ accountID: '123456789012' });
+  });
+});
+
+describe('is refused', () => {
+  const refusal = async (url: URL | string, where?: Parameters<typeof verify>[1]) => {
+    const { error, ...identity } = await verify(encode(url), where);
+    expect(identity).toEqual({});
+    return error;
+  };
+
+  test('a query parameter more, signed', async () => {
+    const url = await sign({ query: { DurationSeconds: '900' } });
+    expect(await refusal(url)).toContain('non-whitelisted query parameter "DurationSeconds"');
+  });
+
+  test('a cluster that the signature does not cover', async () => {
+    expect(await refusal(await sign({ clusterHeader: {} }))).toContain(
+      'client did not sign the x-k8s-aws-id header',
+    );
+  });
+
+  test('the token of another cluster', async () => {
+    expect(await refusal(await sign(), { cluster: 'staging' })).toContain('SignatureDoesNotMatch');
+  });
+
+  test('more than 15 minutes, and 15 are not', async () => {
+    expect(await refusal(await sign({ expiresIn: 901 }))).toContain('invalid X-Amz-Expires parameter');
+    expect(await verify(encode(await sign({ expiresIn: 900 })))).toMatchObject({ accountID: '123456789012' });
+  });
+
+  test('an old signature, by the verifier; one of the future, by STS', async () => {
+    const signedIn = (minutes: number) => sign({ signingDate: new Date(Date.now() + minutes * 60_000) });
+    expect(await refusal(await signedIn(-16))).toContain('X-Amz-Date parameter is expired');
+    expect(await refusal(await signedIn(16))).toContain('SignatureDoesNotMatch');
+  });
+
+  test('what is no token: without its prefix, with padding, twice the same parameter, too large', async () => {
+    const url = await sign();
+    const errorOf = async (token: string) => (await verify(token)).error;
+    expect(await errorOf(encode(url).replace('k8s-aws-v1.', ''))).toContain('token is missing expected');
+    expect(await errorOf(`${encode(url)}=`)).toContain('illegal base64');
+    expect(await refusal(`${url}&Action=GetCallerIdentity`)).toContain(
+      'query parameter with multiple values',
+    );
+    expect(await refusal(`${url}&X-Amz-Security-Token=${'x'.repeat(4_096)}`)).toContain('token is too large');
+  });
+
+  test('the same parameter in another case; no date, one that is none; no length of time', async () => {
+    const changed = async (change: (query: URLSearchParams) => void) => {
+      const url = await sign();
+      change(url.searchParams);
+      return refusal(url);
+    };
+    // It names one of the two, by chance.
+    expect(await changed((query) => query.set('x-amz-expires', '60'))).toMatch(
+      /duplicate query parameter found: "x-amz-expires"/i,
+    );
+    expect(await changed((query) => query.delete('X-Amz-Date'))).toContain('X-Amz-Date parameter must be');
+    expect(await changed((query) => query.set('X-Amz-Date', 'today'))).toContain('parsing X-Amz-Date');
+    expect(await changed((query) => query.delete('X-Amz-Expires'))).toContain('invalid X-Amz-Expires');
+  });
+
+  test('another query parameter, which the signature does not cover', async () => {
+    expect(await refusal(`${await sign()}&x=1`)).toContain('non-whitelisted query parameter "x"');
+  });
+
+  test('a secret key that is not the access key’s', async () => {
+    const { secretAccessKey } = OWN;
+    vi.stubEnv('AWS_SECRET_ACCESS_KEY', `${secretAccessKey}x`);
+    const token = await tokenFor('prod', new STSClient({ region: 'eu-central-1' }));
+    vi.stubEnv('AWS_SECRET_ACCESS_KEY', secretAccessKey);
+    expect((await verify(token)).error).toContain('SignatureDoesNotMatch');
+  });
+
+  test('a key that nobody has; a session’s without its token, with another’s, and after its end', async () => {
+    const url = await sign();
+    url.searchParams.set(
+      'X-Amz-Credential',
+      `AKIANOBODY${url.searchParams.get('X-Amz-Credential')?.slice(20)}`,
+    );
+    expect(await refusal(url)).toContain('InvalidClientTokenId');
+
+    const role = 'arn:aws:iam::210987654321:role/clusters';
+    const sessionUrl = async () => {
+      const { token } = await eksAccess({ region: 'eu-central-1', assumableRoles: [role] }).access(
+        { cluster: 'prod', roleArn: role },
+        'eu-central-1',
+        signal(),
+      );
+      return new URL(Buffer.from(token.slice('k8s-aws-v1.'.length), 'base64url').toString());
+    };
+    const [one, another] = [await sessionUrl(), await sessionUrl()];
+    expect(await verify(encode(one))).toMatchObject({ accountID: '210987654321' });
+    another.searchParams.set('X-Amz-Security-Token', one.searchParams.get('X-Amz-Security-Token') ?? '');
+    expect(await refusal(another)).toContain('InvalidClientTokenId');
+    one.searchParams.delete('X-Amz-Security-Token');
+    expect(await refusal(one)).toContain('InvalidClientTokenId');
+
+    const { sessionSeconds } = aws.settings;
+    aws.settings.sessionSeconds = 0;
+    const ended = await sessionUrl();
+    aws.settings.sessionSeconds = sessionSeconds;
+    expect(await refusal(ended)).toContain('ExpiredToken');
+  });
+
+  test('another partition’s host, and a host that is none of STS’', async () => {
+    const china = await sign({ host: 'sts.cn-north-1.amazonaws.com.cn', region: 'cn-north-1' });
+    expect(await refusal(china)).toContain(
+      'partition {aws} does not support hostname sts.cn-north-1.amazonaws.com.cn',
+    );
+    expect(await refusal(await sign({ host: 'sts.eu-central-1.example.com' }))).toContain(
+      'unexpected hostname "sts.eu-central-1.example.com"',
+    );
+  });
+
+  test('the global host: by the verifier outside of the aws partition, and in it by STS', async () => {
+    const url = await sign({ host: 'sts.amazonaws.com' });
+    expect(await refusal(url, { partition: 'aws-cn', region: 'cn-north-1' })).toContain('global endpoint');
+    expect(await refusal(url)).toContain('Credential should be scoped to a valid region');
+  });
+
+  test('another action, another path, plain http', async () => {
+    expect(await refusal(await sign({ query: { Action: 'GetSessionToken' } }))).toContain(
+      'unexpected action',
+    );
+    const url = await sign();
+    expect(await refusal(String(url).replace('.com/?', '.com/x?'))).toContain('unexpected path');
+    expect(await refusal(String(url).replace('https:', 'http:'))).toContain('unexpected scheme');
+  });
+
+  test('a signature that was changed', async () => {
+    const url = await sign();
+    const signature = url.searchParams.get('X-Amz-Signature') ?? '';
+    url.searchParams.set('X-Amz-Signature', `${signature.startsWith('0') ? '1' : '0'}${signature.slice(1)}`);
+    expect(await refusal(url)).toContain('SignatureDoesNotMatch');
+  });
+});

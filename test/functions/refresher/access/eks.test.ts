@@ -1,0 +1,471 @@
+// Kubeconfigs of EKS: the token that is signed, and that it goes to nobody but the cluster that it names.
+
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
+import { ANNOTATION, CLUSTERS_PREFIX, TAG } from '../../../../contract/names.ts';
+import { usableAccess } from '../../../../functions/refresher/access/access.ts';
+import { type EksScope, eksAccess } from '../../../../functions/refresher/access/eks.ts';
+import { revoke } from '../../../../functions/refresher/actions/revoke.ts';
+import { statusOf } from '../../../../functions/refresher/actions/status.ts';
+import { type Memory, memoryIn } from '../../../../functions/refresher/clusters/cluster-state.ts';
+import { readEvent } from '../../../../functions/refresher/event.ts';
+import type { ClusterReport } from '../../../../functions/refresher/run/cluster.ts';
+import { metricsOf } from '../../../../functions/refresher/run/report.ts';
+import { run } from '../../../../functions/refresher/run/run.ts';
+import { regionOfEndpoint } from '../../../../lib/aws/eks-endpoint.ts';
+import { type AwsEndpoint, startAwsEndpoint } from '../../../bed/aws-endpoint.ts';
+import { type ApiServer, json, page, startApiServer } from '../../api-server.ts';
+import { type EksDouble, startEks } from '../../eks.ts';
+import { startMemoryTable } from '../../memory-table.ts';
+import { HOUR, NO_KEYLESS } from '../../real-cluster.ts';
+import { startSecretsManager } from '../../secrets-manager.ts';
+
+const REGION = 'eu-central-1';
+const ROLE = 'arn:aws:iam::210987654321:role/clusters';
+const OWN_KEY = 'AKIAIOSFODNN7EXAMPLE';
+
+let stack: AsyncDisposableStack;
+let eks: EksDouble;
+let aws: AwsEndpoint;
+let cluster: ApiServer;
+
+beforeAll(async () => {
+  stack = new AsyncDisposableStack();
+  [eks, aws] = await Promise.all([startEks(), startAwsEndpoint()]);
+  stack.use(eks);
+  stack.use(aws);
+  for (const [name, value] of Object.entries({
+    ...aws.env,
+    AWS_ENDPOINT_URL_EKS: eks.url,
+    AWS_ACCESS_KEY_ID: OWN_KEY,
+    AWS_SECRET_ACCESS_KEY: 'secret',
+    AWS_REGION: REGION,
+  }))
+    vi.stubEnv(name, value);
+  aws.settings.roles[ROLE] = { externalId: 'x-1' };
+});
+afterAll(async () => {
+  vi.unstubAllEnvs();
+  await stack.disposeAsync();
+});
+
+let each: AsyncDisposableStack;
+beforeEach(async () => {
+  each = new AsyncDisposableStack();
+  cluster = each.use(await startApiServer((_, response) => json(response, page([]))));
+  eks.clusters.clear();
+  eks.clusters.set('prod', { endpoint: cluster.url, ca: cluster.caPem });
+  eks.isDenied = false;
+});
+afterEach(() => each.disposeAsync());
+
+const kubeconfig = (args: readonly string[] = [], server = cluster.url) =>
+  JSON.stringify({
+    'current-context': 'main',
+    contexts: [{ name: 'main', context: { cluster: 'main', user: 'main' } }],
+    clusters: [{ name: 'main', cluster: { server } }],
+    users: [
+      {
+        name: 'main',
+        user: { exec: { command: 'aws', args: ['eks', 'get-token', '--cluster-name', 'prod', ...args] } },
+      },
+    ],
+  });
+
+const SETTINGS = {
+  clusterDeadlineMs: 20_000,
+  clusterConcurrency: 1,
+  region: REGION,
+  allowLocalServers: true,
+  eksDiscovery: [],
+};
+
+/** A run over one cluster, as the function has it. */
+async function runOn(
+  text: string,
+  assumableRoles: readonly string[] = [],
+  allowLocalServers = true,
+  clusterDeadlineMs = SETTINGS.clusterDeadlineMs,
+) {
+  await using registry = await startSecretsManager({ [`${CLUSTERS_PREFIX}a`]: text });
+  const [report] = await run(
+    { secrets: registry.client, eks: eksAccess({ region: REGION, assumableRoles }), keyless: NO_KEYLESS },
+    readEvent({}),
+    { ...SETTINGS, allowLocalServers, clusterDeadlineMs },
+    Date.now,
+    AbortSignal.timeout(30_000),
+    () => {},
+  );
+  if (!report) throw new Error('no report');
+  return report;
+}
+
+/** What the cluster was shown, taken apart. */
+function token(): { url: URL; key: string | undefined; region: string | undefined } {
+  const [, encoded = ''] =
+    /^Bearer k8s-aws-v1\.([\w-]+)$/.exec(cluster.requests.at(-1)?.headers.authorization ?? '') ?? [];
+  const url = new URL(Buffer.from(encoded, 'base64url').toString());
+  const [key, , region] = url.searchParams.get('X-Amz-Credential')?.split('/') ?? [];
+  return { url, key, region };
+}
+
+describe('the token', () => {
+  test('is a signed GetCallerIdentity at the region’s STS, for this cluster, with nothing else in it', async () => {
+    expect(await runOn(kubeconfig())).toMatchObject({ served: true });
+    const { url, key, region } = token();
+    expect(url.origin + url.pathname).toBe('https://sts.eu-central-1.amazonaws.com/');
+    // What the verifier lets pass: an unknown parameter would be refused.
+    expect([...url.searchParams.keys()].sort()).toEqual([
+      ...['Action', 'Version', 'X-Amz-Algorithm', 'X-Amz-Credential', 'X-Amz-Date'],
+      ...['X-Amz-Expires', 'X-Amz-Signature', 'X-Amz-SignedHeaders'],
+    ]);
+    expect(url.searchParams.get('Action')).toBe('GetCallerIdentity');
+    expect(url.searchParams.get('X-Amz-SignedHeaders')).toBe('host;x-k8s-aws-id');
+    expect(Number(url.searchParams.get('X-Amz-Expires'))).toBeLessThanOrEqual(900);
+    expect([key, region]).toEqual([OWN_KEY, REGION]);
+    expect(eks.calls.at(-1)).toEqual({ cluster: 'prod', accessKeyId: OWN_KEY, region: REGION });
+  });
+
+  test.each([
+    { region: 'cn-north-1', host: 'sts.cn-north-1.amazonaws.com.cn' },
+    { region: 'us-gov-west-1', host: 'sts.us-gov-west-1.amazonaws.com' },
+    { region: 'us-east-1', host: 'sts.us-east-1.amazonaws.com' },
+    { region: 'eu-west-3', host: 'sts.eu-west-3.amazonaws.com' },
+  ])('in $region', async ({ region, host }) => {
+    expect(await runOn(kubeconfig(['--region', region]))).toMatchObject({ served: true });
+    expect([token().url.hostname, token().region]).toEqual([host, region]);
+    expect(eks.calls.at(-1)?.region).toBe(region);
+  });
+
+  test('as a role: assumed with its external id, and all that follows is done as the role', async () => {
+    const text = kubeconfig().replace(
+      '{"command":"aws","args":["eks","get-token","--cluster-name","prod"]}',
+      JSON.stringify({
+        command: 'aws-iam-authenticator',
+        args: ['token', '-i', 'prod', '-r', ROLE, '-e', 'x-1'],
+      }),
+    );
+    expect(await runOn(text, [ROLE])).toMatchObject({ served: true });
+    expect(aws.stsCalls.at(-1)).toMatchObject({
+      action: 'AssumeRole',
+      role: ROLE,
+      externalId: 'x-1',
+      ok: true,
+    });
+    expect(eks.calls.at(-1)?.accessKeyId).not.toBe(OWN_KEY);
+    expect(token().key).toBe(eks.calls.at(-1)?.accessKeyId);
+    expect(token().url.searchParams.has('X-Amz-Security-Token')).toBe(true);
+  });
+});
+
+describe('is refused, and nobody is shown a token', () => {
+  const isNotServed = async (
+    running: ReturnType<typeof runOn>,
+    says: RegExp,
+    at: ClusterReport['failedAt'] = 'kubeconfig',
+  ) => {
+    const { served, reason, failedAt } = await running;
+    expect({ served, failedAt }).toEqual({ served: false, failedAt: at });
+    expect(reason).toMatch(says);
+    expect(cluster.requests).toHaveLength(0);
+  };
+
+  test('a role that is not on the list: not even assumed', async () => {
+    const before = aws.stsCalls.length;
+    await isNotServed(
+      runOn(kubeconfig(['--role-arn', ROLE]), []),
+      /none of the roles .* CDK setting assumableRoles/,
+      'setting',
+    );
+    expect(aws.stsCalls).toHaveLength(before);
+  });
+
+  test('a role that does not let itself be assumed', async () => {
+    await isNotServed(runOn(kubeconfig(['--role-arn', ROLE]), [ROLE]), /AccessDenied/);
+  });
+
+  test('another server than EKS names', async () => {
+    const other = each.use(await startApiServer((_, response) => json(response, page([]))));
+    await isNotServed(
+      runOn(kubeconfig([], other.url)),
+      /not the endpoint that EKS names for the cluster prod.*register it again/,
+    );
+    expect(other.requests).toHaveLength(0);
+  });
+
+  test('a role that STS says nothing of: the turn ends in its time', async () => {
+    const silent = 'arn:aws:iam::210987654321:role/silent';
+    aws.settings.roles[silent] = { silent: true };
+    await isNotServed(
+      runOn(kubeconfig(['--role-arn', silent]), [silent], true, 500),
+      /the cluster's time was up before it could be asked/,
+      'reach',
+    );
+  });
+
+  test('an EKS that is asked too often', async () => {
+    eks.throttle(5);
+    await isNotServed(runOn(kubeconfig()), /TooManyRequestsException/, 'reach');
+  }, 60_000);
+
+  test('a cluster that EKS does not know', async () => {
+    eks.clusters.clear();
+    await isNotServed(
+      runOn(kubeconfig()),
+      /EKS cluster prod in eu-central-1: ResourceNotFoundException: No cluster/,
+    );
+  });
+
+  test('a cluster that is being created', async () => {
+    eks.clusters.set('prod', { status: 'CREATING' });
+    await isNotServed(runOn(kubeconfig()), /has no endpoint: it is CREATING/, 'reach');
+  });
+
+  test('an account that does not allow it: with the way out', async () => {
+    eks.isDenied = true;
+    await isNotServed(
+      runOn(kubeconfig()),
+      /AccessDeniedException.*name the region in the CDK setting eksRegions/,
+      'setting',
+    );
+  });
+
+  test('a server on this machine, outside of tests', async () => {
+    await isNotServed(runOn(kubeconfig(), [], false), /server: 127\.0\.0\.1 is an address of this machine/);
+    expect(eks.calls.filter(({ cluster: name }) => name === 'x')).toEqual([]);
+  });
+});
+
+describe('clusters that are tagged', () => {
+  const OTHER_ROLE = 'arn:aws:iam::321098765432:role/discovery';
+  const managed = { [TAG.managed]: 'true' };
+  const arnOf = (name: string, region = REGION, account = '123456789012') =>
+    `arn:aws:eks:${region}:${account}:cluster/${name}`;
+
+  async function discover(
+    eksDiscovery: readonly EksScope[],
+    event: object = {},
+    clusterDeadlineMs = SETTINGS.clusterDeadlineMs,
+    registered: Readonly<Record<string, string>> = {},
+    memory?: Memory,
+  ) {
+    const secrets = Object.entries(registered).map(([name, value]) => [`${CLUSTERS_PREFIX}${name}`, value]);
+    await using registry = await startSecretsManager(Object.fromEntries(secrets));
+    const services = {
+      secrets: registry.client,
+      eks: eksAccess({ region: REGION, assumableRoles: [] }),
+      keyless: NO_KEYLESS,
+      ...(memory && { memory }),
+    };
+    const settings = { ...SETTINGS, eksDiscovery, clusterDeadlineMs };
+    const signal = AbortSignal.timeout(30_000);
+    return await run(services, readEvent(event), settings, Date.now, signal, () => {});
+  }
+  const outcomes = async (running: ReturnType<typeof discover>) =>
+    Object.fromEntries(
+      (await running).map(({ cluster: name, served, isPaused, reason }) => [
+        name,
+        served ? 'served' : isPaused ? 'paused' : reason,
+      ]),
+    );
+
+  beforeEach(() => {
+    const here = { endpoint: cluster.url, ca: cluster.caPem, region: REGION, account: '123456789012' };
+    eks.clusters.clear();
+    for (const [name, more] of Object.entries({
+      tagged: { tags: managed },
+      untagged: {},
+      'tagged otherwise': { tags: { [TAG.managed]: 'yes' } },
+      creating: { tags: managed, status: 'CREATING', endpoint: undefined, ca: undefined },
+      deleting: { tags: managed, status: 'DELETING' },
+      updating: { tags: managed, status: 'UPDATING' },
+      private: { tags: managed, isPrivate: true },
+      paused: { tags: { ...managed, [TAG.paused]: 'true' } },
+      elsewhere: { tags: managed, region: 'us-east-1' },
+      theirs: { tags: managed, account: '321098765432' },
+    })) {
+      const { endpoint, ca, ...rest } = { ...here, ...more };
+      eks.clusters.set(name, { ...rest, ...(endpoint && ca && { endpoint, ca }) });
+    }
+    eks.accountOf = (key) => (key === OWN_KEY ? '123456789012' : '321098765432');
+  });
+
+  test('are refreshed without being registered, under their ARNs, over as many pages as there are', async () => {
+    expect(await outcomes(discover([{ region: REGION }]))).toEqual({
+      [arnOf('tagged')]: 'served',
+      [arnOf('updating')]: 'served',
+      [arnOf('paused')]: 'paused',
+      [arnOf('private')]: expect.stringMatching(/private endpoint only.*proxy-url/),
+    });
+    expect(token()).toMatchObject({ key: OWN_KEY, region: REGION });
+    // One for the tags, the endpoint and the authority.
+    expect(eks.calls.filter(({ cluster: name }) => name === 'updating')).toHaveLength(1);
+  });
+
+  test('in another region, and in another account through a role that no kubeconfig may name', async () => {
+    const scopes = [{ region: 'us-east-1' }, { region: REGION, roleArn: OTHER_ROLE }];
+    expect(await outcomes(discover(scopes))).toEqual({
+      [arnOf('elsewhere', 'us-east-1')]: 'served',
+      [arnOf('theirs', REGION, '321098765432')]: 'served',
+    });
+    expect(aws.stsCalls.at(-1)).toMatchObject({ action: 'AssumeRole', role: OTHER_ROLE, ok: true });
+  });
+
+  test('an event names one by its ARN, and no other is asked', async () => {
+    const name = arnOf('updating');
+    expect(await outcomes(discover([{ region: REGION }], { clusters: [name] }))).toEqual({
+      [name]: 'served',
+    });
+    expect(cluster.requests).toHaveLength(1);
+    await expect(discover([{ region: REGION }], { clusters: ['typo'] })).rejects.toThrow(
+      /Not registered: typo\. Registered are: .*updating/,
+    );
+  });
+
+  test('of an event that names registered clusters only, EKS is asked nothing', async () => {
+    const before = eks.calls.length;
+    await expect(
+      discover([{ region: REGION }], { clusters: ['a'] }, undefined, { a: 'junk' }),
+    ).resolves.toEqual([expect.objectContaining({ cluster: 'a', served: false })]);
+    expect(eks.calls).toHaveLength(before);
+  });
+
+  test('one that is deleted while it is looked at is none', async () => {
+    eks.gone.add('tagged');
+    const found = await outcomes(discover([{ region: REGION }]));
+    eks.gone.clear();
+    expect(Object.keys(found).sort()).toEqual(['paused', 'private', 'updating'].map((name) => arnOf(name)));
+  });
+
+  test('found no more, what is known of them goes on ageing', async () => {
+    const expiresAt = Date.now() + 10 * HOUR;
+    const secret = {
+      ...{ name: 'pull', namespace: 'team' },
+      annotations: { [ANNOTATION.expiresAt]: new Date(expiresAt).toISOString() },
+    };
+    const holder = each.use(
+      await startApiServer(({ path }, response) =>
+        json(response, page(path === '/api/v1/namespaces' ? [{ name: 'team' }] : [secret])),
+      ),
+    );
+    eks.clusters.clear();
+    eks.clusters.set('one', { endpoint: holder.url, ca: holder.caPem, tags: managed });
+    const dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
+    each.defer(() => rm(dir, { recursive: true, force: true }));
+    const table = each.use(await startMemoryTable(dir));
+    const memory = memoryIn(table.client, table.name);
+    const look = () => discover([{ region: REGION }], {}, undefined, {}, memory);
+    expect((await look()).map(({ cluster: name, served }) => [name, served])).toEqual([[arnOf('one'), true]]);
+    eks.isDenied = true;
+    const reports = await look();
+    expect(reports.map(({ cluster: name, served }) => [name, served])).toEqual([[`EKS in ${REGION}`, false]]);
+    const later = Date.now() + 3 * HOUR;
+    expect(metricsOf(reports, later).SoonestExpiry).toBe(Math.round((expiresAt - later) / 1000));
+
+    // People are shown both: where EKS does not answer, nothing is known to be gone.
+    await using registry = await startSecretsManager({});
+    const status = () =>
+      statusOf(
+        { secrets: registry.client, memory },
+        { eksDiscovery: [{ region: REGION }] },
+        15 * 60_000,
+        AbortSignal.timeout(10_000),
+      );
+    const soonestExpiry = new Date(expiresAt).toISOString();
+    expect(await status()).toEqual([
+      expect.objectContaining({ name: arnOf('one'), source: 'eks', managed: 1, failures: 0, soonestExpiry }),
+      expect.objectContaining({ name: `EKS in ${REGION}`, source: 'eks-scope', failures: 1, soonestExpiry }),
+    ]);
+  });
+
+  test('have no token that could be revoked, and none is signed to say so', async () => {
+    await using registry = await startSecretsManager({});
+    const calls = aws.stsCalls.length;
+    const results = await revoke(
+      {
+        secrets: registry.client,
+        eks: eksAccess({ region: REGION, assumableRoles: [] }),
+        keyless: NO_KEYLESS,
+      },
+      [arnOf('tagged')],
+      { ...SETTINGS, eksDiscovery: [{ region: REGION }] },
+      AbortSignal.timeout(30_000),
+      () => {},
+    );
+    expect(results).toEqual([
+      {
+        ...{ cluster: arnOf('tagged'), outcome: 'nothing-to-revoke' },
+        reason: expect.stringContaining('access entry'),
+      },
+    ]);
+    expect(cluster.requests).toEqual([]);
+    expect(aws.stsCalls).toHaveLength(calls);
+  });
+
+  test('throttled, EKS is asked again', async () => {
+    eks.throttle(3);
+    expect(Object.keys(await outcomes(discover([{ region: REGION }])))).toHaveLength(4);
+  });
+
+  test('where they cannot be looked for fails beside those that can', async () => {
+    const denied = 'arn:aws:iam::321098765432:role/denied';
+    aws.settings.roles[denied] = { denied: true };
+    const found = await outcomes(discover([{ region: 'us-east-1' }, { region: REGION, roleArn: denied }]));
+    expect(found).toEqual({
+      [arnOf('elsewhere', 'us-east-1')]: 'served',
+      [`EKS in ${REGION} as ${denied}`]: expect.stringMatching(/ListClusters: AccessDenied/),
+    });
+  });
+
+  test('where nobody answers costs the others no more than a turn', async () => {
+    const silent = 'arn:aws:iam::321098765432:role/silent';
+    aws.settings.roles[silent] = { silent: true };
+    const found = await outcomes(
+      discover([{ region: 'us-east-1' }, { region: REGION, roleArn: silent }], {}, 2_000),
+    );
+    expect(found).toEqual({
+      [arnOf('elsewhere', 'us-east-1')]: 'served',
+      [`EKS in ${REGION} as ${silent}`]: 'no answer in time',
+    });
+  });
+
+  test('one that cannot be described is told, and costs the others nothing', async () => {
+    eks.undescribed.add('untagged');
+    const found = await outcomes(discover([{ region: REGION }]));
+    eks.undescribed.clear();
+    expect(found[`EKS in ${REGION}`]).toMatch(/untagged: AccessDeniedException/);
+    expect(found[arnOf('tagged')]).toBe('served');
+  });
+});
+
+test('the region is the one in the name of the endpoint, where the kubeconfig does not say', async () => {
+  const server = 'https://0A1B.gr7.us-east-1.eks.amazonaws.com';
+  eks.clusters.set('prod', { endpoint: server, ca: 'a certificate' });
+  const access = await usableAccess(
+    'a',
+    { server, identity: { eks: { cluster: 'prod' } } },
+    { eks: eksAccess({ region: REGION, assumableRoles: [] }), keyless: NO_KEYLESS },
+    { region: REGION, allowLocalServers: false },
+    AbortSignal.timeout(10_000),
+  );
+  expect(access).toMatchObject({ server, ca: 'a certificate', allowLocal: false });
+  expect(eks.calls.at(-1)).toMatchObject({ cluster: 'prod', region: 'us-east-1' });
+});
+
+test('throttled, it is asked again', async () => {
+  eks.throttle(2);
+  expect(await runOn(kubeconfig())).toMatchObject({ served: true });
+});
+
+test.each([
+  { server: 'https://0A1B.gr7.eu-central-1.eks.amazonaws.com', region: 'eu-central-1' },
+  { server: 'https://0A1B.yl4.cn-north-1.eks.amazonaws.com.cn', region: 'cn-north-1' },
+  { server: 'https://0A1B.gr7.us-gov-east-1.eks.amazonaws.com', region: 'us-gov-east-1' },
+  { server: 'https://0A1B.gr7.eu-west-1.api.aws', region: 'eu-west-1' },
+  { server: 'https://eu-west-1.example.com', region: undefined },
+  { server: 'https://10.0.0.1:6443', region: undefined },
+])('$server is in $region', ({ server, region }) => {
+  expect(regionOfEndpoint(server)).toBe(region);
+});

@@ -1,0 +1,377 @@
+// Clusters with no credential registered: two real API servers that trust the issuer of an AWS account, the refresher's
+// run, kubectl with the command line, and everybody else's tokens.
+
+import { execFile } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import { tmpdir } from 'node:os';
+import { delimiter, dirname, join } from 'node:path';
+import { promisify } from 'node:util';
+import { GetWebIdentityTokenCommand, STSClient } from '@aws-sdk/client-sts';
+import { Agent, request } from 'undici';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { parse, stringify } from 'yaml';
+import { buildCli } from '../../../../cli/build.ts';
+import { audienceOf, SIGNING_ALGORITHM, TOKEN_SECONDS } from '../../../../contract/keyless.ts';
+import { CLUSTERS_PREFIX } from '../../../../contract/names.ts';
+import { keylessTokens } from '../../../../functions/refresher/access/keyless.ts';
+import { readEvent } from '../../../../functions/refresher/event.ts';
+import { run } from '../../../../functions/refresher/run/run.ts';
+import { ENVIRONMENT } from '../../../../functions/refresher/settings.ts';
+import { type AwsEndpoint, startAwsEndpoint } from '../../../bed/aws-endpoint.ts';
+import { type ControlPlane, startControlPlane } from '../../../bed/control-plane.ts';
+import { tools } from '../../../bed/toolchain.ts';
+import { type Conditions, type Issuer, startIssuer } from '../../../bed/web-identity.ts';
+import { resources, synth } from '../../../infra/synth.ts';
+import { startEks } from '../../eks.ts';
+import { bundleIn } from '../../invoke-bundle.ts';
+import { startMemoryTable } from '../../memory-table.ts';
+import { NO_EKS, type RealCluster, startRealCluster } from '../../real-cluster.ts';
+import { startSecretsManager } from '../../secrets-manager.ts';
+
+const STAGE = 'Test';
+const KEY = 'AKIAIOSFODNN7EXAMPLE';
+const ROLE = 'arn:aws:iam::123456789012:role/refresher';
+
+const PRINCIPAL = {
+  secretAccessKey: 'secret',
+  arn: 'arn:aws:sts::123456789012:assumed-role/refresher/run',
+  account: '123456789012',
+  userId: 'AROAEXAMPLE:run',
+};
+
+let stack: AsyncDisposableStack;
+let dir: string;
+let env: Record<string, string>;
+let issuer: Issuer;
+let aws: AwsEndpoint;
+let a: RealCluster;
+let b: ControlPlane;
+
+beforeAll(async () => {
+  stack = new AsyncDisposableStack();
+  dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
+  stack.defer(() => rm(dir, { recursive: true, force: true }));
+  await mkdir(join(dir, 'bin'));
+  await buildCli(join(dir, 'bin', 'ecr-anywhere'));
+  [issuer, aws] = await Promise.all([startIssuer(), startAwsEndpoint()]);
+  stack.use(issuer);
+  stack.use(aws);
+  aws.settings.issuer = issuer;
+  aws.settings.webIdentityConditions = grantOf(STAGE);
+  aws.settings.principals[KEY] = PRINCIPAL;
+  env = {
+    ...aws.env,
+    AWS_ACCESS_KEY_ID: KEY,
+    AWS_SECRET_ACCESS_KEY: 'secret',
+    AWS_REGION: 'eu-central-1',
+    PATH: [join(dir, 'bin'), dirname(process.execPath), '/usr/bin', '/bin'].join(delimiter),
+    HOME: dir,
+  };
+  for (const [name, value] of Object.entries(env)) if (name.startsWith('AWS_')) vi.stubEnv(name, value);
+  [a, b] = await Promise.all([
+    startRealCluster({ authentication: await authenticationOf('a', 'v1beta1') }),
+    startControlPlane({ name: 'b', dir: join(dir, 'b'), authentication: await authenticationOf('b', 'v1') }),
+  ]);
+  stack.use(a);
+  stack.use(b);
+  await a.createNamespace('team');
+  await a.createSecrets([{ namespace: 'team', name: 'pull' }]);
+});
+afterAll(async () => {
+  vi.unstubAllEnvs();
+  await stack.disposeAsync();
+});
+
+/** What the CDK app lets the role of a stage ask STS for. */
+function grantOf(stage: string): Conditions {
+  const roles = Object.values(resources(synth({ keyless: true, stackName: stage }), 'AWS::IAM::Role'));
+  const policies = roles.flatMap(
+    ({ Properties }) =>
+      Properties.Policies as {
+        PolicyDocument: { Statement: { Action: unknown; Condition?: Conditions }[] };
+      }[],
+  );
+  const statement = policies
+    .flatMap(({ PolicyDocument }) => PolicyDocument.Statement)
+    .find(({ Action }) => Action === 'sts:GetWebIdentityToken');
+  if (!statement?.Condition) throw new Error('there is no grant');
+  return statement.Condition;
+}
+
+const cli = (...args: string[]) => promisify(execFile)(join(dir, 'bin', 'ecr-anywhere'), args, { env });
+
+/** What the command line prints, with the authority of the test's issuer. */
+async function authenticationOf(cluster: string, apiVersion: string): Promise<string> {
+  const { stdout } = await cli(
+    ...['authentication-config', '--cluster', cluster, '--stage', STAGE, '--api-version', apiVersion],
+    ...['--issuer', issuer.url, '--role-arn', ROLE],
+  );
+  const config = parse(stdout);
+  config.jwt[0].issuer.certificateAuthority = issuer.caPem;
+  return stringify(config);
+}
+
+/** A kubeconfig without a secret in it. */
+function kubeconfigOf({ server, caPem }: ControlPlane, cluster: string, stage = STAGE): string {
+  const exec = {
+    apiVersion: 'client.authentication.k8s.io/v1',
+    interactiveMode: 'Never',
+    command: 'ecr-anywhere',
+    args: ['get-token', '--cluster', cluster, '--stage', stage],
+  };
+  return stringify({
+    apiVersion: 'v1',
+    kind: 'Config',
+    'current-context': cluster,
+    contexts: [{ name: cluster, context: { cluster, user: 'refresher' } }],
+    clusters: [
+      {
+        name: cluster,
+        cluster: { server, 'certificate-authority-data': Buffer.from(caPem).toString('base64') },
+      },
+    ],
+    users: [{ name: 'refresher', user: { exec } }],
+  });
+}
+
+/** A run over clusters by their registered names. */
+async function runOn(
+  clusters: Readonly<Record<string, string>>,
+  event: object = {},
+  stage?: string | null,
+  clusterDeadlineMs = 20_000,
+) {
+  const secrets = Object.entries(clusters).map(([name, text]) => [`${CLUSTERS_PREFIX}${name}`, text]);
+  await using registry = await startSecretsManager(Object.fromEntries(secrets));
+  const keyless = keylessTokens({
+    region: 'eu-central-1',
+    stage: stage === null ? undefined : (stage ?? STAGE),
+  });
+  return await run(
+    { secrets: registry.client, eks: NO_EKS, keyless },
+    readEvent(event),
+    {
+      clusterDeadlineMs,
+      clusterConcurrency: 5,
+      region: 'eu-central-1',
+      allowLocalServers: true,
+      eksDiscovery: [],
+    },
+    Date.now,
+    AbortSignal.timeout(30_000),
+    () => {},
+  );
+}
+
+test('the function itself, as it is bundled, does so too; and on an EKS cluster', async () => {
+  const table = stack.use(await startMemoryTable(join(dir, 'aws')));
+  // The key that the table's AWS knows is the refresher's here, too.
+  const { accessKeyId, secretAccessKey } = table.emulator.clientConfig.credentials;
+  aws.settings.principals[accessKeyId] = { ...PRINCIPAL, secretAccessKey };
+  const eks = stack.use(await startEks());
+  eks.clusters.set('prod', { endpoint: a.controlPlane.server, ca: a.controlPlane.caPem });
+  const ofEks = parse(kubeconfigOf(a.controlPlane, 'a'));
+  ofEks.users[0].user.exec = { command: 'aws', args: ['eks', 'get-token', '--cluster-name', 'prod'] };
+  const registry = stack.use(
+    await startSecretsManager({
+      [`${CLUSTERS_PREFIX}a`]: kubeconfigOf(a.controlPlane, 'a'),
+      [`${CLUSTERS_PREFIX}eks`]: stringify(ofEks),
+    }),
+  );
+  const invoke = bundleIn(join(dir, 'bundle'));
+  const { answer } = await invoke({
+    event: { force: true },
+    env: {
+      ...env,
+      ...table.emulator.env,
+      AWS_ENDPOINT_URL_SECRETS_MANAGER: registry.url,
+      AWS_ENDPOINT_URL_EKS: eks.url,
+      [ENVIRONMENT.memoryTable]: table.name,
+      [ENVIRONMENT.keylessStage]: STAGE,
+    },
+  });
+  expect(answer.clusters).toEqual([
+    expect.objectContaining({ cluster: 'a', served: true, failed: false, outcomes: { refreshed: 1 } }),
+    // This API server does not ask STS about a token: that it comes to be refused by it is all that can be had here.
+    expect.objectContaining({ cluster: 'eks', served: false, reason: expect.stringContaining('HTTP 401') }),
+  ]);
+});
+
+test('the refresher’s run succeeds with a kubeconfig that holds no secret', async () => {
+  const kubeconfig = kubeconfigOf(a.controlPlane, 'a');
+  const [report] = await runOn({ a: kubeconfig }, { force: true });
+  expect(report).toMatchObject({ served: true, failed: false, managed: 1 });
+  expect(report?.results).toEqual([expect.objectContaining({ secret: 'team/pull', outcome: 'refreshed' })]);
+  expect(aws.stsCalls.at(-1)).toMatchObject({ action: 'GetWebIdentityToken', role: 'ecr-anywhere:Test:a' });
+});
+
+test('kubectl works with the same kubeconfig, as the same member of the group', async () => {
+  const file = join(dir, 'kubeconfig');
+  await writeFile(file, kubeconfigOf(a.controlPlane, 'a'));
+  const kubectl = (...args: string[]) =>
+    promisify(execFile)(tools().kubectl, ['--kubeconfig', file, ...args], { env });
+  expect((await kubectl('get', 'namespaces', '-o', 'name')).stdout).toContain('namespace/team');
+  const whoami = JSON.parse((await kubectl('auth', 'whoami', '-o', 'json')).stdout);
+  expect(whoami.status.userInfo).toMatchObject({
+    username: `ecr-anywhere:${ROLE}`,
+    groups: expect.arrayContaining(['ecr-anywhere:refreshers']),
+  });
+  await expect(kubectl('--namespace', 'team', 'delete', 'secret', 'pull')).rejects.toThrow(
+    /Forbidden|forbidden/,
+  );
+});
+
+describe('the refresher’s role may ask for', () => {
+  const request = {
+    Audience: [audienceOf(STAGE, 'a')],
+    DurationSeconds: TOKEN_SECONDS,
+    SigningAlgorithm: SIGNING_ALGORITHM,
+  };
+  const ask = (changes: object) =>
+    new STSClient({ region: 'eu-central-1' }).send(
+      new GetWebIdentityTokenCommand({ ...request, ...changes }),
+    );
+
+  test('a token for any clusters of its stage', async () => {
+    const names = ['a', 'team/b', 'c_d+e=f.g@h-i'].map((name) => audienceOf(STAGE, name));
+    for (const Audience of [...names.map((name) => [name]), names])
+      expect((await ask({ Audience })).WebIdentityToken).toMatch(/^eyJ/);
+  });
+
+  test.each([
+    { title: 'another stage', changes: { Audience: [audienceOf('Other', 'a')] } },
+    { title: 'a stage that begins alike', changes: { Audience: [audienceOf(`${STAGE}2`, 'a')] } },
+    { title: 'somebody else', changes: { Audience: ['sts.amazonaws.com'] } },
+    { title: 'a cluster and somebody else', changes: { Audience: [...request.Audience, 'vault'] } },
+    { title: 'a longer life', changes: { DurationSeconds: 3_600 } },
+    { title: 'a life that is not said', changes: { DurationSeconds: undefined } },
+    { title: 'another algorithm', changes: { SigningAlgorithm: 'RS256' } },
+  ])('and not for $title', async ({ changes }) => {
+    await expect(ask(changes)).rejects.toMatchObject({ name: 'AccessDenied' });
+  });
+});
+
+describe('the API server', () => {
+  /** HTTP's status of a request with a token. */
+  async function statusOf({ server, caPem }: ControlPlane, token: string): Promise<number> {
+    const dispatcher = new Agent({ connect: { ca: caPem } });
+    try {
+      const { statusCode, body } = await request(`${server}/api/v1/namespaces`, {
+        dispatcher,
+        headers: { authorization: `Bearer ${token}` },
+      });
+      await body.dump();
+      return statusCode;
+    } finally {
+      await dispatcher.close();
+    }
+  }
+  const claims = { sub: ROLE, aud: audienceOf(STAGE, 'a'), expiresIn: 900 };
+
+  test('takes a token of the role for this cluster; and so would refuse the next ones for what is wrong in them', async () => {
+    expect(await statusOf(a.controlPlane, issuer.sign(claims))).toBe(200);
+    expect(await statusOf(a.controlPlane, issuer.sign({ ...claims, aud: [claims.aud] }))).toBe(200);
+  });
+
+  test('of a cluster A refuses the token of a cluster B, and the other way round', async () => {
+    const forB = issuer.sign({ ...claims, aud: audienceOf(STAGE, 'b') });
+    expect(await statusOf(b, issuer.sign(claims))).toBe(401);
+    expect(await statusOf(a.controlPlane, forB)).toBe(401);
+    // B knows it: no right, but no stranger either.
+    expect(await statusOf(b, forB)).toBe(403);
+  });
+
+  test.each([
+    { title: 'another audience', wrong: { aud: 'sts.amazonaws.com' } },
+    { title: 'the same cluster of another stage', wrong: { aud: audienceOf('Other', 'a') } },
+    { title: 'an audience that begins alike', wrong: { aud: `${claims.aud}a` } },
+    { title: 'both audiences in one token', wrong: { aud: [claims.aud, audienceOf(STAGE, 'b')] } },
+    { title: 'an expired token', wrong: { expiresIn: -60 } },
+    { title: 'another role', wrong: { sub: 'arn:aws:iam::123456789012:role/somebody' } },
+    { title: 'a role whose name begins alike', wrong: { sub: `${ROLE}2` } },
+    {
+      title: 'the same role in another account',
+      wrong: { sub: ROLE.replace('123456789012', '210987654321') },
+    },
+    { title: 'the account itself', wrong: { sub: 'arn:aws:iam::123456789012:root' } },
+  ])('refuses $title', async ({ wrong }) => {
+    expect(await statusOf(a.controlPlane, issuer.sign({ ...claims, ...wrong }))).toBe(401);
+  });
+
+  test('refuses another issuer, also where it claims to be this one', async () => {
+    await using other = await startIssuer();
+    expect(await statusOf(a.controlPlane, other.sign(claims))).toBe(401);
+    const [, payload] = issuer.sign(claims).split('.');
+    const [header, , signature] = other.sign(claims).split('.');
+    expect(await statusOf(a.controlPlane, [header, payload, signature].join('.'))).toBe(401);
+  });
+
+  test('refuses a token without a signature', async () => {
+    const [, payload] = issuer.sign(claims).split('.');
+    const none = Buffer.from('{"alg":"none","typ":"JWT"}').toString('base64url');
+    expect(await statusOf(a.controlPlane, `${none}.${payload}.`)).toBe(401);
+  });
+});
+
+describe('a run', () => {
+  test('a kubeconfig that is registered under another name: not even asked for', async () => {
+    const before = aws.stsCalls.length;
+    const [report] = await runOn({ b: kubeconfigOf(a.controlPlane, 'a') });
+    expect(report).toMatchObject({
+      served: false,
+      reason:
+        'the kubeconfig is for the cluster a and registered as b: register it under its name, or write it anew',
+    });
+    expect(aws.stsCalls).toHaveLength(before);
+  });
+
+  test('a kubeconfig that sends the token for B to the server of A', async () => {
+    const [report] = await runOn({ b: kubeconfigOf(a.controlPlane, 'b') });
+    expect(report).toMatchObject({
+      ...{ served: false, failedAt: 'credential' },
+      reason: expect.stringContaining('HTTP 401'),
+    });
+  });
+
+  test('another stage, or none', async () => {
+    const [other] = await runOn({ a: kubeconfigOf(a.controlPlane, 'a', 'Other') });
+    expect(other?.reason).toBe('the kubeconfig is for the stage Other, and this one is Test');
+    expect(other?.failedAt).toBe('kubeconfig');
+    const [none] = await runOn({ a: kubeconfigOf(a.controlPlane, 'a') }, {}, null);
+    expect(none?.reason).toBe('"ecr-anywhere get-token" needs the CDK setting keyless');
+    expect(none?.failedAt).toBe('setting');
+  });
+
+  test('an STS that is silent costs the turn, and the clusters of another kind nothing', async () => {
+    const silent = createServer(() => {}).listen(0, '127.0.0.1');
+    await once(silent, 'listening');
+    const address = silent.address();
+    const port = typeof address === 'object' ? address?.port : undefined;
+    vi.stubEnv('AWS_ENDPOINT_URL_STS', `http://127.0.0.1:${port}`);
+    try {
+      const [keyless, other] = await runOn(
+        { a: kubeconfigOf(a.controlPlane, 'a'), other: a.kubeconfig },
+        {},
+        STAGE,
+        3_000,
+      );
+      expect(keyless?.reason).toBe("the cluster's time was up before it could be asked");
+      expect(other).toMatchObject({ served: true, failed: false });
+    } finally {
+      vi.stubEnv('AWS_ENDPOINT_URL_STS', aws.url);
+      silent.closeAllConnections();
+      silent.close();
+    }
+  });
+
+  test('an account that has not switched it on: with the way out', async () => {
+    aws.settings.issuer = undefined;
+    const [report] = await runOn({ a: kubeconfigOf(a.controlPlane, 'a') });
+    aws.settings.issuer = issuer;
+    expect(report?.reason).toMatch(
+      /OutboundWebIdentityFederationDisabledException.*aws iam enable-outbound-web-identity-federation/,
+    );
+  });
+});

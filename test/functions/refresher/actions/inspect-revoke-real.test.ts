@@ -1,0 +1,232 @@
+// What people ask of a real API server with the chart: who the refresher is there and what it may not do, with nothing
+// written; and at last the end of its tokens, by its own hand.
+
+import { readFile } from 'node:fs/promises';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { CLUSTERS_PREFIX, REFRESHER_GROUP, TAG } from '../../../../contract/names.ts';
+import type { RevokeResult } from '../../../../contract/refresher-api.ts';
+import { revoke } from '../../../../functions/refresher/actions/revoke.ts';
+import { readEvent } from '../../../../functions/refresher/event.ts';
+import type { ClusterReport } from '../../../../functions/refresher/run/cluster.ts';
+import { summarizeNamed } from '../../../../functions/refresher/run/report.ts';
+import { run } from '../../../../functions/refresher/run/run.ts';
+import { keepEvidence } from '../../../bed/evidence.ts';
+import { NAMESPACE, RELEASE, refresherKubeconfig } from '../../../bed/webhook.ts';
+import { type Call, callerOf } from '../../../webhook/caller.ts';
+import {
+  HOUR,
+  NO_EKS,
+  NO_KEYLESS,
+  outcomesOf,
+  type RealCluster,
+  startRealCluster,
+} from '../../real-cluster.ts';
+import { type RecordingProxy, startRecordingProxy } from '../../recording-proxy.ts';
+import { startSecretsManager } from '../../secrets-manager.ts';
+
+const BOUND_TO = `/api/v1/namespaces/${NAMESPACE}/secrets/${RELEASE}-refresher-token`;
+const BY_RBAC = /cannot \w+ resource/;
+const SETTINGS = {
+  ...{ clusterDeadlineMs: 60_000, clusterConcurrency: 4, region: 'eu-central-1' },
+  ...{ allowLocalServers: true, eksDiscovery: [] },
+};
+
+let cluster: RealCluster;
+let proxy: RecordingProxy;
+let admin: Call;
+let member: string;
+
+beforeAll(async () => {
+  cluster = await startRealCluster();
+  proxy = await startRecordingProxy(cluster.controlPlane);
+  admin = await callerOf(await readFile(cluster.controlPlane.adminKubeconfigPath, 'utf8'));
+  member = await cluster.controlPlane.kubeconfigFor('the-lambda', [REFRESHER_GROUP]);
+  for (const namespace of ['team-a', 'team-b']) await cluster.createNamespace(namespace);
+  await cluster.createSecrets([
+    { namespace: 'team-a', name: 'due' },
+    { namespace: 'team-a', name: 'fresh' },
+  ]);
+  await cluster.age(new Map([['team-a/due', HOUR]]));
+});
+afterAll(async () => {
+  await proxy?.[Symbol.asyncDispose]();
+  await cluster?.[Symbol.asyncDispose]();
+});
+
+async function inspect(kubeconfig: string, tags: Record<string, string> = {}): Promise<ClusterReport> {
+  const name = `${CLUSTERS_PREFIX}a`;
+  await using registry = await startSecretsManager({ [name]: kubeconfig }, { tags: { [name]: tags } });
+  const reports = await run(
+    { secrets: registry.client, eks: NO_EKS, keyless: NO_KEYLESS },
+    readEvent({ action: 'inspect', clusters: ['a'] }),
+    SETTINGS,
+    Date.now,
+    AbortSignal.timeout(60_000),
+    () => {},
+  );
+  keepEvidence('report', 'inspect', JSON.stringify(reports));
+  const [report] = reports;
+  if (!report) throw new Error('no report');
+  return report;
+}
+
+async function revokeAt(kubeconfigs: Readonly<Record<string, string>>): Promise<RevokeResult[]> {
+  const entries = Object.entries(kubeconfigs);
+  const prefixed = entries.map(([name, value]) => [`${CLUSTERS_PREFIX}${name}`, value]);
+  await using registry = await startSecretsManager(Object.fromEntries(prefixed), { pageSize: 100 });
+  const results = await revoke(
+    { secrets: registry.client, eks: NO_EKS, keyless: NO_KEYLESS },
+    entries.map(([name]) => name),
+    SETTINGS,
+    AbortSignal.timeout(60_000),
+    () => {},
+  );
+  keepEvidence('report', 'revoke', JSON.stringify(results));
+  return results;
+}
+
+const textOf = async (path: string) => (await admin('GET', path)).text;
+
+test("the chart's ServiceAccount: all is told, nothing is forbidden, and nothing is written", async () => {
+  const before = JSON.stringify([...(await cluster.secrets())]);
+  const report = await inspect(proxy.through(cluster.kubeconfig));
+  expect(JSON.stringify([...(await cluster.secrets())])).toBe(before);
+
+  const { uid } = JSON.parse(await textOf('/api/v1/namespaces/kube-system')).metadata;
+  const { gitVersion } = JSON.parse(await textOf('/version'));
+  expect(report).toMatchObject({ served: true, failed: false, managed: 2 });
+  expect(outcomesOf(report)).toEqual({ refreshed: 1 });
+  expect(report.inspection).toEqual({
+    server: expect.stringMatching(/^https:\/\/127\.0\.0\.1:\d+$/),
+    identity: 'token',
+    username: `system:serviceaccount:${NAMESPACE}:${RELEASE}-refresher`,
+    groups: ['system:serviceaccounts', `system:serviceaccounts:${NAMESPACE}`, 'system:authenticated'],
+    clusterUid: uid,
+    kubernetesVersion: gitVersion,
+    clockSkewSeconds: 0,
+    forbidden: [],
+    token: { expiresAt: expect.stringMatching(/^\d{4}-\d\d-\d\dT/), renewable: true },
+  });
+  expect(summarizeNamed([report])).toMatchObject([
+    { secrets: [{ secret: 'team-a/due', due: 'expiring', outcome: 'refreshed' }] },
+  ]);
+  // Whatever could be stored was not to be.
+  const writes = proxy.exchanges.filter(
+    ({ method, path }) => method !== 'GET' && !/\/selfsubject/.test(path),
+  );
+  expect(writes.map(({ method, query }) => [method, query.dryRun])).toEqual([['PATCH', 'All']]);
+  expect(proxy.exchanges.map(({ answer }) => answer).join('\n')).not.toContain('.dockerconfigjson":"');
+});
+
+test('a paused cluster, by its name: looked at all the same', async () => {
+  const report = await inspect(cluster.kubeconfig, { [TAG.paused]: 'true' });
+  expect(report).toMatchObject({ served: true, isPaused: true, inspection: { forbidden: [] } });
+});
+
+describe('what RBAC refuses', () => {
+  const rbac = '/apis/rbac.authorization.k8s.io/v1';
+  const role = (name: string, resource: string, verbs: string[]) => ({
+    metadata: { name },
+    rules: [{ apiGroups: [''], resources: [resource], verbs }],
+  });
+  const binding = (name: string, kind: string, user: string) => ({
+    metadata: { name },
+    roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind, name },
+    subjects: [{ kind: 'User', apiGroup: 'rbac.authorization.k8s.io', name: user }],
+  });
+
+  test('a stranger: all of it, and who that is', async () => {
+    const report = await inspect(await cluster.controlPlane.kubeconfigFor('stranger'));
+    expect(report).toMatchObject({ served: false, failed: true, failedAt: 'permissions' });
+    expect(report.inspection).toEqual({
+      ...{ server: expect.any(String), username: 'stranger', groups: ['system:authenticated'] },
+      ...{ kubernetesVersion: expect.stringMatching(/^v1\./), clockSkewSeconds: 0 },
+      ...{ identity: 'certificate', forbidden: ['list namespaces'] },
+    });
+  });
+
+  test('one with roles in some namespaces: what is missing in the others', async () => {
+    const inA = `${rbac}/namespaces/team-a`;
+    const inB = `${rbac}/namespaces/team-b`;
+    await cluster.admin('POST', `${rbac}/clusterroles`, role('lister', 'namespaces', ['list']));
+    await cluster.admin('POST', `${rbac}/clusterrolebindings`, binding('lister', 'ClusterRole', 'narrow'));
+    await cluster.admin('POST', `${inA}/roles`, role('both', 'secrets', ['list', 'patch']));
+    await cluster.admin('POST', `${inA}/rolebindings`, binding('both', 'Role', 'narrow'));
+    await cluster.admin('POST', `${inB}/roles`, role('one', 'secrets', ['list']));
+    await cluster.admin('POST', `${inB}/rolebindings`, binding('one', 'Role', 'narrow'));
+    const kubeconfig = await cluster.controlPlane.kubeconfigFor('narrow');
+    await vi.waitFor(
+      async () =>
+        expect((await inspect(kubeconfig)).inspection?.forbidden?.toSorted()).toEqual([
+          'list secrets in probe',
+          'patch secrets in probe',
+          'patch secrets in team-b',
+        ]),
+      { timeout: 20_000, interval: 200 },
+    );
+  });
+});
+
+test('by its roles alone, the fence aside, it deletes no other Secret, nor all of them, nor does the group any', async () => {
+  const path = BOUND_TO.replace(/\/[^/]+$/, '');
+  await cluster.admin('POST', path, { metadata: { name: 'other' } });
+  const before = await textOf(path);
+  const { uid } = JSON.parse(await textOf(BOUND_TO)).metadata;
+  const byUid = { preconditions: { uid } };
+  const asAccount = await callerOf(cluster.kubeconfig);
+  const asMember = await callerOf(member);
+  const attempts = [
+    () => asAccount('DELETE', `${path}/other`),
+    () => asAccount('DELETE', path),
+    () => asAccount('DELETE', `${path}?fieldSelector=metadata.name=${RELEASE}-refresher-token`, byUid),
+    () => asAccount('DELETE', '/api/v1/namespaces/team-a/secrets/due'),
+    () => asMember('DELETE', BOUND_TO, byUid),
+  ];
+  for (const attempt of attempts)
+    expect(await attempt()).toMatchObject({ status: 403, text: expect.stringMatching(BY_RBAC) });
+  // And by its uid alone the one that it may.
+  expect(await asAccount('DELETE', BOUND_TO)).toMatchObject({
+    status: 403,
+    text: expect.stringContaining('by its uid'),
+  });
+  expect(await textOf(path)).toBe(before);
+});
+
+test('revoking: every token of the cluster ends, whoever had one; nothing else does', async () => {
+  const another = await refresherKubeconfig(cluster.controlPlane, '1h');
+  const { stdout } = await cluster.controlPlane.kubectl([
+    ...['create', 'token', `${RELEASE}-refresher`, '--namespace', NAMESPACE],
+  ]);
+  const unbound = cluster.controlPlane.kubeconfigForToken(stdout.trim());
+  const statusOf = async (kubeconfig: string) =>
+    (await (await callerOf(kubeconfig))('GET', '/api/v1/namespaces?limit=1')).status;
+  const all = [cluster.kubeconfig, another, unbound, member];
+  for (const kubeconfig of all) expect(await statusOf(kubeconfig)).toBe(200);
+  const others = async () =>
+    JSON.stringify([...(await cluster.secrets())]) + (await textOf(BOUND_TO.replace(/[^/]+$/, 'other')));
+  const before = await others();
+
+  expect(await revokeAt({ certificate: member, unbound })).toEqual([
+    { cluster: 'certificate', outcome: 'nothing-to-revoke', reason: expect.any(String) },
+    { cluster: 'unbound', outcome: 'nothing-to-revoke', reason: expect.any(String) },
+  ]);
+  const secret = { namespace: NAMESPACE, name: BOUND_TO.split('/').at(-1) };
+  const began = performance.now();
+  expect(await revokeAt({ a: cluster.kubeconfig })).toEqual([{ cluster: 'a', outcome: 'revoked', secret }]);
+  expect(performance.now() - began).toBeLessThan(25_000);
+  expect((await admin('GET', BOUND_TO)).status).toBe(404);
+  expect(await statusOf(cluster.kubeconfig)).toBe(401);
+  await vi.waitFor(async () => expect(await statusOf(another)).toBe(401), { timeout: 20_000, interval: 500 });
+  expect([await statusOf(unbound), await statusOf(member)]).toEqual([200, 200]);
+  expect(await others()).toBe(before);
+
+  expect(await revokeAt({ a: cluster.kubeconfig, another })).toEqual([
+    { cluster: 'a', outcome: 'refused-already', secret, reason: expect.stringContaining('no longer') },
+    { cluster: 'another', outcome: 'refused-already', secret, reason: expect.stringContaining('no longer') },
+  ]);
+  const report = await inspect(cluster.kubeconfig);
+  expect(report).toMatchObject({
+    ...{ served: false, failed: true, failedAt: 'credential' },
+    reason: expect.stringContaining('HTTP 401'),
+  });
+}, 120_000);

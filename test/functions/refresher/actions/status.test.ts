@@ -1,0 +1,216 @@
+// What people are told of clusters without anybody asking them: what is registered now, and what is remembered in a
+// table of a local AWS.
+
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { ScanCommand } from '@aws-sdk/client-dynamodb';
+import pMap from 'p-map';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { CLUSTERS_PREFIX, TAG } from '../../../../contract/names.ts';
+import type { EksScope } from '../../../../functions/refresher/access/eks.ts';
+import { merged, statusOf } from '../../../../functions/refresher/actions/status.ts';
+import {
+  type Look,
+  type Memory,
+  memoryIn,
+  type Recollection,
+} from '../../../../functions/refresher/clusters/cluster-state.ts';
+import { readEvent } from '../../../../functions/refresher/event.ts';
+import { run } from '../../../../functions/refresher/run/run.ts';
+import { type MemoryTable, startMemoryTable } from '../../memory-table.ts';
+import { HOUR, NO_EKS, NO_KEYLESS } from '../../real-cluster.ts';
+import { startSecretsManager } from '../../secrets-manager.ts';
+import { jwt, startTokenIssuer } from '../../token-issuer.ts';
+
+const NOON = Date.parse('2026-11-24T12:00:00Z');
+const MINUTE = 60_000;
+const TIMEOUT = 15 * MINUTE;
+const REGION = 'eu-central-1';
+const ROLE = 'arn:aws:iam::210987654321:role/clusters';
+const UID = '6d5f3a1e-0000-4000-8000-000000000000';
+
+let dir: string;
+let table: MemoryTable;
+let memory: Memory & Recollection;
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
+  table = await startMemoryTable(dir);
+  memory = memoryIn(table.client, table.name);
+});
+afterAll(async () => {
+  await table?.[Symbol.asyncDispose]();
+  await rm(dir, { recursive: true, force: true });
+});
+
+const signal = () => AbortSignal.timeout(30_000);
+const arnOf = (name: string, region = REGION, account = '123456789012') =>
+  `arn:aws:eks:${region}:${account}:cluster/${name}`;
+
+const remember = (cluster: string, more: Partial<Look> = {}) =>
+  memory.remember(
+    {
+      ...{ cluster, at: NOON, served: true, failed: false, managed: 5, due: 2 },
+      ...{ soonestExpiry: NOON + 10 * HOUR, ...more },
+    },
+    signal(),
+  );
+
+test('registered ones as they are tagged now, with what is remembered; what is no longer registered is left out', async () => {
+  const silent = { served: false, failed: true, soonestExpiry: undefined, managed: 0, due: 0 };
+  await remember('a', { tokenExpiresAt: NOON + 24 * HOUR });
+  await remember('b', { at: NOON - HOUR });
+  await remember('b', { ...silent, reason: 'no answer' });
+  await remember('gone');
+  await remember('paused', { served: false, isPaused: true, soonestExpiry: undefined });
+  const tags = {
+    new: { [TAG.context]: 'second', [TAG.clusterUid]: UID },
+    paused: { [TAG.paused]: 'true' },
+    a: { [TAG.paused]: 'true', [TAG.clusterUid]: '' },
+  };
+  const prefixed = (items: object) =>
+    Object.fromEntries(Object.entries(items).map(([name, item]) => [`${CLUSTERS_PREFIX}${name}`, item]));
+  const names = ['paused', 'b', 'new', 'a'];
+  await using registry = await startSecretsManager(
+    Object.fromEntries(names.map((name) => [`${CLUSTERS_PREFIX}${name}`, 'never'])),
+    { tags: prefixed(tags) },
+  );
+  const services = { secrets: registry.client, memory };
+  const status = await statusOf(services, { eksDiscovery: [] }, TIMEOUT, signal());
+  const time = (at: number) => new Date(at).toISOString();
+  expect(status).toEqual([
+    {
+      ...{ name: 'a', source: 'registered', isPaused: true, managed: 5, due: 2, failures: 0 },
+      ...{ lookedAt: time(NOON), reachedAt: time(NOON), soonestExpiry: time(NOON + 10 * HOUR) },
+      tokenExpiresAt: time(NOON + 24 * HOUR),
+    },
+    {
+      ...{ name: 'b', source: 'registered', isPaused: false, managed: 5, due: 2, failures: 1 },
+      ...{ lookedAt: time(NOON), reachedAt: time(NOON - HOUR), soonestExpiry: time(NOON + 10 * HOUR) },
+      ...{ failingSince: time(NOON), reason: 'no answer' },
+    },
+    { name: 'new', source: 'registered', isPaused: false, context: 'second', clusterUid: UID },
+    {
+      ...{ name: 'paused', source: 'registered', isPaused: true },
+      ...{ lookedAt: time(NOON), pausedSince: time(NOON), failures: 0 },
+    },
+  ]);
+  // No kubeconfig was read, and so no cluster could be asked.
+  expect(registry.calls.every(({ operation }) => operation === 'ListSecrets')).toBe(true);
+});
+
+test('more than a page of what is remembered', async () => {
+  const names = Array.from({ length: 1_000 }, (_, index) => `many-${String(index).padStart(3, '0')}`);
+  // A page of Scan is a megabyte at most.
+  const reason = 'x'.repeat(1_000);
+  await pMap(names, (name) => remember(name, { failed: true, reason }), { concurrency: 50 });
+  const firstPage = await table.client.send(new ScanCommand({ TableName: table.name }));
+  expect(firstPage.LastEvaluatedKey).toBeDefined();
+  const all = await memory.recall(signal());
+  const found = new Set(all.map(({ cluster }) => cluster));
+  expect(names.filter((name) => !found.has(name))).toEqual([]);
+});
+
+test('a table that cannot be read is said', async () => {
+  await using registry = await startSecretsManager({});
+  const services = { secrets: registry.client, memory: memoryIn(table.client, 'no-such-table') };
+  await expect(statusOf(services, { eksDiscovery: [] }, TIMEOUT, signal())).rejects.toThrow('resource');
+});
+
+test('runs remember when the token expires, of a silent cluster too, and forget it with the token', async () => {
+  await using issuer = await startTokenIssuer(() => NOON);
+  const token = issuer.issue({ lifeSeconds: 7 * 86_400 });
+  await using registry = await startSecretsManager({ [`${CLUSTERS_PREFIX}t`]: issuer.kubeconfigOf(token) });
+  const services = { secrets: registry.client, eks: NO_EKS, keyless: NO_KEYLESS, memory };
+  const settings = {
+    ...{ clusterDeadlineMs: 20_000, clusterConcurrency: 5, region: REGION, allowLocalServers: true },
+    eksDiscovery: [],
+  };
+  const runAt = (at: number, event: object = {}) =>
+    run(
+      services,
+      readEvent(event),
+      settings,
+      () => at,
+      signal(),
+      () => {},
+    );
+  const told = async () =>
+    (await statusOf(services, settings, TIMEOUT, signal())).map(({ tokenExpiresAt }) => tokenExpiresAt);
+  await runAt(NOON);
+  expect(await told()).toEqual(['2026-12-01T12:00:00.000Z']);
+  const other = issuer.kubeconfigOf(jwt({ iat: NOON / 1000, exp: NOON / 1000 + 3600 }));
+  registry.register(`${CLUSTERS_PREFIX}t`, other);
+  await runAt(NOON + MINUTE, { dryRun: true });
+  await runAt(NOON + MINUTE, { action: 'inspect' });
+  expect(await told()).toEqual(['2026-12-01T12:00:00.000Z']);
+  // The server refuses this one: silent or not, the token says itself when it expires.
+  expect(await runAt(NOON + 2 * MINUTE)).toEqual([expect.objectContaining({ served: false })]);
+  expect(await told()).toEqual(['2026-11-24T13:00:00.000Z']);
+  registry.register(`${CLUSTERS_PREFIX}t`, issuer.kubeconfigOf('opaque'));
+  await runAt(NOON + 3 * MINUTE);
+  expect(await told()).toEqual([undefined]);
+});
+
+const time = (minutes: number) => new Date(NOON + minutes * MINUTE).toISOString();
+
+test.each<{ title: string; scopes: EksScope[]; shown: string[] }>([
+  { title: 'switched off', scopes: [], shown: [] },
+  {
+    title: 'in one region',
+    scopes: [{ region: REGION }],
+    shown: [arnOf('found'), arnOf('paused'), `EKS in ${REGION}`],
+  },
+  {
+    title: 'as a role of another account',
+    scopes: [{ region: 'us-east-1', roleArn: ROLE }],
+    shown: [arnOf('theirs', 'us-east-1', '210987654321'), `EKS in us-east-1 as ${ROLE}`],
+  },
+  { title: 'where nobody has looked yet', scopes: [{ region: 'eu-west-1' }], shown: [] },
+  {
+    title: 'where the last look failed: what was found before is still shown',
+    scopes: [{ region: 'eu-north-1' }],
+    shown: [arnOf('unseen', 'eu-north-1'), 'EKS in eu-north-1'],
+  },
+])('tagged EKS clusters, $title', ({ scopes, shown }) => {
+  const remembered = [
+    { cluster: `EKS in ${REGION}`, lookedAt: time(0), reachedAt: time(0), failures: 0 },
+    // Its turn began with the run, fifteen minutes before the place was done with.
+    { cluster: arnOf('found'), lookedAt: time(-15) },
+    { cluster: arnOf('paused'), lookedAt: time(-1), pausedSince: time(-100) },
+    { cluster: arnOf('untagged'), lookedAt: time(-16) },
+    { cluster: arnOf('elsewhere', 'us-east-1'), lookedAt: time(0) },
+    { cluster: `EKS in us-east-1 as ${ROLE}`, lookedAt: time(0), reachedAt: time(0) },
+    { cluster: arnOf('theirs', 'us-east-1', '210987654321'), lookedAt: time(0) },
+    { cluster: 'EKS in eu-north-1', lookedAt: time(0), reachedAt: time(-60), failures: 1, reason: 'denied' },
+    { cluster: arnOf('unseen', 'eu-north-1'), lookedAt: time(-61) },
+    { cluster: arnOf('never-asked-there', 'eu-west-1'), lookedAt: time(0) },
+    { cluster: 'registered-once', lookedAt: time(0) },
+  ];
+  const status = merged([], remembered, scopes, TIMEOUT);
+  expect(status.map(({ name }) => name)).toEqual(shown);
+  for (const { name, source, isPaused } of status) {
+    expect(source).toBe(name.startsWith('arn:') ? 'eks' : 'eks-scope');
+    expect(isPaused).toBe(name === arnOf('paused'));
+  }
+});
+
+test('of ten thousand clusters that all fail, the answer is below what Lambda gives; few tell their reasons whole', () => {
+  const reason = 'r'.repeat(1_000);
+  const statusWith = (count: number) => {
+    const names = Array.from({ length: count }, (_, index) => `${'x'.repeat(60)}-${index}`);
+    const time = new Date(NOON).toISOString();
+    const known = { lookedAt: time, reachedAt: time, managed: 100, due: 100, soonestExpiry: time };
+    const failing = { failures: 100, failingSince: time, reason, tokenExpiresAt: time };
+    return merged(
+      names.map((name) => ({ name, isPaused: false, clusterUid: UID })),
+      names.map((cluster) => ({ cluster, ...known, ...failing })),
+      [],
+      TIMEOUT,
+    );
+  };
+  const many = statusWith(10_000);
+  expect(Buffer.byteLength(JSON.stringify({ clusters: many }))).toBeLessThan(6_000_000);
+  expect(many[0]?.reason).toBe('r'.repeat(100));
+  expect(statusWith(3)[0]?.reason).toBe(reason);
+});

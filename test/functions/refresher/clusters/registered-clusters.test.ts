@@ -1,0 +1,251 @@
+// The registered clusters, from Secrets Manager at the wire: what is found, and whom a failure costs what.
+
+import { afterEach, expect, test } from 'vitest';
+import { CLUSTERS_PREFIX, TAG } from '../../../../contract/names.ts';
+import { NotRegisteredError } from '../../../../functions/refresher/clusters/clusters.ts';
+import { listClusters } from '../../../../functions/refresher/clusters/registered-clusters.ts';
+import { readEvent } from '../../../../functions/refresher/event.ts';
+import { run } from '../../../../functions/refresher/run/run.ts';
+import { type ApiServer, json, kubeconfigFor, page, startApiServer } from '../../api-server.ts';
+import { NO_EKS, NO_KEYLESS } from '../../real-cluster.ts';
+import {
+  type SecretsManager,
+  type SecretsManagerOptions,
+  startSecretsManager,
+  type Value,
+} from '../../secrets-manager.ts';
+
+const CANARY = 'canary-token-3f9b';
+const SETTINGS = {
+  clusterDeadlineMs: 1_000,
+  clusterConcurrency: 10,
+  region: 'eu-central-1',
+  allowLocalServers: true,
+  eksDiscovery: [],
+};
+
+let stack = new AsyncDisposableStack();
+afterEach(async () => {
+  await stack.disposeAsync();
+  stack = new AsyncDisposableStack();
+});
+
+async function registryOf(
+  clusters: Readonly<Record<string, Value>>,
+  { tags = {}, ...options }: SecretsManagerOptions = {},
+): Promise<SecretsManager> {
+  const prefixed = <Item>(items: Readonly<Record<string, Item>>) =>
+    Object.fromEntries(Object.entries(items).map(([name, item]) => [`${CLUSTERS_PREFIX}${name}`, item]));
+  return stack.use(await startSecretsManager(prefixed(clusters), { ...options, tags: prefixed(tags) }));
+}
+
+/** An API server without enabled namespaces, and its kubeconfig. */
+async function emptyCluster(): Promise<{ server: ApiServer; kubeconfig: string }> {
+  const server = stack.use(await startApiServer((_, response) => json(response, page([]))));
+  return { server, kubeconfig: kubeconfigFor(server, CANARY) };
+}
+
+function runAll(
+  { client }: SecretsManager,
+  event: object = {},
+  signal = AbortSignal.timeout(30_000),
+  { clusterDeadlineMs } = SETTINGS,
+) {
+  return run(
+    { secrets: client, eks: NO_EKS, keyless: NO_KEYLESS },
+    readEvent(event),
+    { ...SETTINGS, clusterDeadlineMs },
+    Date.now,
+    signal,
+    () => {},
+  );
+}
+
+test('every secret under the prefix is a cluster, over as many pages as there are', async () => {
+  const names = ['c', 'a', 'b/nested', 'd', 'e'];
+  const secrets = stack.use(
+    await startSecretsManager({
+      ...Object.fromEntries(names.map((name) => [`${CLUSTERS_PREFIX}${name}`, 'x'])),
+      [CLUSTERS_PREFIX]: 'the prefix itself',
+      [`other/${CLUSTERS_PREFIX}x`]: 'a match within the name',
+      [`${CLUSTERS_PREFIX.toUpperCase()}X`]: 'AWS ignores case here',
+    }),
+  );
+  const listed = await listClusters(secrets.client, AbortSignal.timeout(10_000));
+  expect(listed.map(({ name }) => name)).toEqual(['a', 'b/nested', 'c', 'd', 'e']);
+  const lists = secrets.calls.filter(({ operation }) => operation === 'ListSecrets');
+  expect(lists).toHaveLength(4);
+  for (const { input } of lists) {
+    expect(input.Filters).toEqual([{ Key: 'name', Values: [CLUSTERS_PREFIX] }]);
+  }
+});
+
+test('a value that cannot be had, or used, is the failure of its cluster alone', async () => {
+  const { kubeconfig } = await emptyCluster();
+  const error = (type: string, message: string) => ({ error: { status: 400, type, message } });
+  const secrets = await registryOf({
+    good: kubeconfig,
+    denied: error(
+      'AccessDeniedException',
+      'User is not authorized to perform: secretsmanager:GetSecretValue',
+    ),
+    'deleted meanwhile': error(
+      'ResourceNotFoundException',
+      "Secrets Manager can't find the specified secret.",
+    ),
+    binary: { binary: kubeconfig },
+    empty: '',
+    junk: `not a kubeconfig: ${CANARY}`,
+    silent: 'never',
+  });
+  const reports = await runAll(secrets);
+  const outcomes = Object.fromEntries(
+    reports.map(({ cluster, served, failed, failedAt, reason }) => [
+      cluster,
+      { served, failed, failedAt, reason },
+    ]),
+  );
+  const failedFor = (reason: string, failedAt = 'kubeconfig') => ({
+    ...{ served: false, failed: true, failedAt },
+    reason: expect.stringContaining(reason),
+  });
+  expect(outcomes).toEqual({
+    good: { served: true, failed: false, reason: undefined },
+    denied: failedFor('not authorized'),
+    'deleted meanwhile': failedFor("can't find the specified secret"),
+    binary: failedFor('SecretString'),
+    empty: failedFor('SecretString'),
+    junk: failedFor('not a kubeconfig'),
+    silent: failedFor("the cluster's time was up", 'reach'),
+  });
+  expect(JSON.stringify(reports)).not.toContain(CANARY);
+});
+
+test('of the clusters that an event names, no other value is read', async () => {
+  const { server, kubeconfig } = await emptyCluster();
+  const secrets = await registryOf({ a: kubeconfig, b: kubeconfig, c: kubeconfig });
+  const reports = await runAll(secrets, { clusters: ['b', 'b'] });
+  expect(reports.map(({ cluster }) => cluster)).toEqual(['b']);
+  const read = secrets.calls.filter(({ operation }) => operation !== 'ListSecrets');
+  expect(read.map(({ input }) => input.SecretIdList)).toEqual([[`${CLUSTERS_PREFIX}b`]]);
+  expect(server.requests).toHaveLength(1);
+});
+
+test('an event that names a cluster which is not registered is refused whole', async () => {
+  const secrets = await registryOf({ a: 'x', b: 'x' });
+  await expect(runAll(secrets, { clusters: ['a', 'typo'] })).rejects.toThrow(
+    new NotRegisteredError(['typo'], ['a', 'b'], []),
+  );
+  expect(secrets.calls.every(({ operation }) => operation === 'ListSecrets')).toBe(true);
+});
+
+test('a paused cluster whose token is not to be renewed is asked nothing, and has not failed; without the tag it is back', async () => {
+  const { server, kubeconfig } = await emptyCluster();
+  const tags: Record<string, Record<string, string>> = { a: { [TAG.paused]: 'true' } };
+  const secrets = await registryOf({ a: kubeconfig }, { tags });
+  for (const event of [{}, { clusters: ['a'] }, { force: true }]) {
+    expect(await runAll(secrets, event)).toEqual([
+      expect.objectContaining({ cluster: 'a', isPaused: true, failed: false, served: false }),
+    ]);
+  }
+  expect(server.requests).toEqual([]);
+  const untagged = await registryOf({ a: kubeconfig }, { tags: { a: { [TAG.paused]: 'false' } } });
+  expect(await runAll(untagged)).toEqual([expect.objectContaining({ served: true })]);
+});
+
+test('a tag names the context', async () => {
+  const [one, two] = [await emptyCluster(), await emptyCluster()];
+  const both = JSON.parse(one.kubeconfig);
+  const second = JSON.parse(two.kubeconfig);
+  both.contexts.push({ name: 'second', context: { cluster: 'second', user: 'main' } });
+  both.clusters.push({ ...second.clusters[0], name: 'second' });
+  const text = JSON.stringify(both);
+  const secrets = await registryOf(
+    { current: text, empty: text, tagged: text, mistyped: text },
+    {
+      tags: {
+        empty: { [TAG.context]: '' },
+        tagged: { [TAG.context]: 'second' },
+        mistyped: { [TAG.context]: 'secnod' },
+      },
+    },
+  );
+  const reports = await runAll(secrets);
+  expect(reports.map(({ cluster, served, reason }) => [cluster, served, reason])).toEqual([
+    ['current', true, undefined],
+    ['empty', true, undefined],
+    ['mistyped', false, 'there is no context named "secnod"'],
+    ['tagged', true, undefined],
+  ]);
+  expect([one.server.requests.length, two.server.requests.length]).toEqual([2, 1]);
+});
+
+test('values are read twenty at a time, none twice', async () => {
+  const { kubeconfig } = await emptyCluster();
+  const names = Array.from({ length: 45 }, (_, index) => `c${String(index).padStart(2, '0')}`);
+  const secrets = await registryOf(Object.fromEntries(names.map((name) => [name, kubeconfig])), {
+    pageSize: 100,
+  });
+  const reports = await runAll(secrets, {}, undefined, { ...SETTINGS, clusterDeadlineMs: 20_000 });
+  expect(reports.map(({ cluster, served }) => (served ? cluster : ''))).toEqual(names);
+  const batches = secrets.calls.filter(({ operation }) => operation !== 'ListSecrets');
+  expect(batches.map(({ operation, input }) => [operation, (input.SecretIdList as string[]).length])).toEqual(
+    [20, 20, 5].map((length) => ['BatchGetSecretValue', length]),
+  );
+});
+
+test('a batch that fails as a whole is the failure of its clusters, and of no others', async () => {
+  const { kubeconfig } = await emptyCluster();
+  const names = Array.from({ length: 25 }, (_, index) => `c${String(index).padStart(2, '0')}`);
+  let batches = 0;
+  const secrets = await registryOf(Object.fromEntries(names.map((name) => [name, kubeconfig])), {
+    before(operation) {
+      if (operation !== 'BatchGetSecretValue') return;
+      batches += 1;
+      if (batches === 1)
+        throw { status: 400, type: 'AccessDeniedException', message: 'not authorized to BatchGet' };
+      // Throttled once, and asked again by the SDK.
+      if (batches === 2) throw { status: 400, type: 'ThrottlingException', message: 'Rate exceeded' };
+    },
+  });
+  const reports = await runAll(secrets, {}, undefined, { ...SETTINGS, clusterDeadlineMs: 20_000 });
+  const failed = reports.filter((report) => report.failed);
+  expect(failed.map(({ cluster }) => cluster)).toEqual(names.slice(0, 20));
+  for (const { reason } of failed) expect(reason).toContain('not authorized to BatchGet');
+});
+
+test('nothing registered is nothing to do', async () => {
+  expect(await runAll(await registryOf({}))).toEqual([]);
+});
+
+test('clusters that cannot be listed fail the run', async () => {
+  const secrets = await registryOf({ a: 'x' });
+  secrets.failLists({ status: 400, type: 'AccessDeniedException', message: 'not authorized to list' });
+  await expect(runAll(secrets)).rejects.toThrow('not authorized to list');
+});
+
+test("a list that never comes ends with the run's time", async () => {
+  const secrets = await registryOf({ a: 'x' });
+  secrets.failLists('never');
+  await expect(runAll(secrets, {}, AbortSignal.timeout(300))).rejects.toThrow(/abort/i);
+});
+
+test('each cluster is reported as soon as its turn is over; those without a turn are reported too', async () => {
+  const { kubeconfig } = await emptyCluster();
+  const secrets = await registryOf({ a: kubeconfig, b: 'never', c: kubeconfig });
+  const told: string[] = [];
+  const reports = await run(
+    { secrets: secrets.client, eks: NO_EKS, keyless: NO_KEYLESS },
+    readEvent({}),
+    { ...SETTINGS, clusterDeadlineMs: 20_000, clusterConcurrency: 1 },
+    Date.now,
+    AbortSignal.timeout(1_000),
+    ({ cluster, served, reason }) => told.push(`${cluster} ${served ? 'served' : reason}`),
+  );
+  expect(told).toEqual([
+    'a served',
+    "b the cluster's time was up before it could be asked",
+    "c the run's time was up before its turn",
+  ]);
+  expect(reports.map(({ cluster }) => cluster)).toEqual(['a', 'b', 'c']);
+});

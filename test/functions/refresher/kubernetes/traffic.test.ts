@@ -1,0 +1,172 @@
+// What goes over the line between the refresher and a real API server: no Secret's data is asked for, and none comes
+// but what kubectl has put into its last-applied annotation; and that goes no further.
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { ANNOTATION, SECRET_KEY } from '../../../../contract/names.ts';
+import { KubernetesApi } from '../../../../functions/refresher/kubernetes/client.ts';
+import type { ClusterReport } from '../../../../functions/refresher/run/cluster.ts';
+import { summarize } from '../../../../functions/refresher/run/report.ts';
+import { type ClusterAccess, readKubeconfig } from '../../../../lib/kubernetes/kubeconfig.ts';
+import { HOUR, outcomesOf, type RealCluster, startRealCluster } from '../../real-cluster.ts';
+import { type Exchange, type RecordingProxy, startRecordingProxy } from '../../recording-proxy.ts';
+
+const PASSWORD = 'canary-docker-hub-password';
+const AUTH = Buffer.from(`me:${PASSWORD}`).toString('base64');
+const DOCKER_HUB = { 'https://index.docker.io/v1/': { username: 'me', password: PASSWORD, auth: AUTH } };
+const CONFIG = Buffer.from(JSON.stringify({ auths: DOCKER_HUB })).toString('base64');
+const LAST_APPLIED = 'kubectl.kubernetes.io/last-applied-configuration';
+
+const MANIFEST = `apiVersion: v1
+kind: Secret
+type: kubernetes.io/dockerconfigjson
+metadata:
+  name: applied
+  namespace: team
+  labels: {ecr-anywhere.centml.ai/managed: "true"}
+data: {.dockerconfigjson: ${CONFIG}}
+`;
+
+let cluster: RealCluster;
+let proxy: RecordingProxy;
+beforeAll(async () => {
+  cluster = await startRealCluster();
+  proxy = await startRecordingProxy(cluster.controlPlane);
+  await cluster.createNamespace('team');
+  await cluster.createSecrets([{ namespace: 'team', name: 'plain' }]);
+  await cluster.controlPlane.kubectl(['apply', '-f', '-'], { input: MANIFEST });
+});
+afterAll(async () => {
+  await proxy?.[Symbol.asyncDispose]();
+  await cluster?.[Symbol.asyncDispose]();
+});
+beforeEach(() => {
+  proxy.exchanges.length = 0;
+});
+
+const refresh = (event: object = {}): Promise<ClusterReport> =>
+  cluster.refresh(event, proxy.through(cluster.kubeconfig));
+
+/** Everything that is secret in this cluster, in the forms it could be written in. */
+async function secretTexts(): Promise<string[]> {
+  const stored = [...(await cluster.secrets()).values()].flatMap(({ data }) => data?.[SECRET_KEY] ?? []);
+  const tokens = cluster.ecr.calls.flatMap(({ password }) => password ?? []);
+  const plain = [PASSWORD, AUTH, ...tokens];
+  // In base64 a text looks different at each offset from a multiple of three; its ends depend on what is around it.
+  const encoded = plain.flatMap((text) =>
+    [0, 1, 2].map((offset) =>
+      Buffer.from(`${'x'.repeat(offset)}${text}`)
+        .toString('base64')
+        .slice(4, -4),
+    ),
+  );
+  return [...plain, ...encoded, ...stored, CONFIG];
+}
+
+/** An answer without kubectl's annotation. */
+function withoutLastApplied(answer: string): string {
+  return JSON.stringify(JSON.parse(answer), (key, value) => (key === LAST_APPLIED ? undefined : value));
+}
+
+function keysOf(value: unknown): string[] {
+  if (typeof value !== 'object' || value === null) return [];
+  return Object.entries(value).flatMap(([key, member]) => [key, ...keysOf(member)]);
+}
+
+async function expectNoSecretsIn(report: ClusterReport): Promise<void> {
+  const secrets = await secretTexts();
+  for (const { answer } of proxy.exchanges) {
+    expect(keysOf(JSON.parse(answer))).not.toContain('data');
+    expect(keysOf(JSON.parse(answer))).not.toContain('stringData');
+    for (const text of secrets) expect(withoutLastApplied(answer)).not.toContain(text);
+  }
+  const told = JSON.stringify([report, summarize(report), proxy.exchanges.map(({ body }) => body)]);
+  for (const text of secrets) expect(told).not.toContain(text);
+}
+
+const ofKind = (method: string, path: string) =>
+  proxy.exchanges.filter((exchange) => exchange.method === method && exchange.path === path);
+
+const LIST_ACCEPT = 'application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1';
+const annotationsOf = ({ body }: Exchange): object => JSON.parse(body).metadata.annotations;
+
+test.each([
+  { title: 'a scheduled run', event: {}, annotations: [ANNOTATION.requestedAt], dryRun: undefined },
+  {
+    title: 'a forced one',
+    event: { force: true },
+    annotations: [ANNOTATION.requestedAt, ANNOTATION.force],
+    dryRun: undefined,
+  },
+  { title: 'a dry run', event: { dryRun: true }, annotations: [ANNOTATION.requestedAt], dryRun: 'All' },
+])(
+  '$title lists metadata and patches the request, and that is all',
+  async ({ event, annotations, dryRun }) => {
+    await cluster.age(
+      new Map([
+        ['team/plain', HOUR],
+        ['team/applied', HOUR],
+      ]),
+    );
+    const report = await refresh(event);
+    expect(outcomesOf(report)).toEqual({ refreshed: 2 });
+
+    const namespaces = ofKind('GET', '/api/v1/namespaces');
+    expect(namespaces.map(({ query }) => query.labelSelector)).toEqual([
+      'ecr-anywhere.centml.ai/namespace=enabled',
+    ]);
+    const lists = ['team', 'probe'].flatMap((name) => ofKind('GET', `/api/v1/namespaces/${name}/secrets`));
+    expect(lists).toHaveLength(2);
+    for (const { query } of lists) {
+      expect(query.labelSelector).toBe('ecr-anywhere.centml.ai/managed=true');
+      expect(query.fieldSelector).toBe('type=kubernetes.io/dockerconfigjson');
+    }
+    for (const { accept } of [...namespaces, ...lists]) expect(accept).toBe(LIST_ACCEPT);
+    const patches = ['plain', 'applied'].flatMap((name) =>
+      ofKind('PATCH', `/api/v1/namespaces/team/secrets/${name}`),
+    );
+    expect(patches).toHaveLength(2);
+    for (const patch of patches) {
+      expect(JSON.parse(patch.body)).toEqual({ metadata: { annotations: annotationsOf(patch) } });
+      expect(Object.keys(annotationsOf(patch))).toEqual(annotations);
+      expect(patch.accept).toBe(LIST_ACCEPT.replace('List;', ';'));
+      expect(patch.query.dryRun).toBe(dryRun);
+    }
+    expect(proxy.exchanges).toHaveLength(namespaces.length + lists.length + patches.length);
+    await expectNoSecretsIn(report);
+  },
+);
+
+test('the last-applied annotation does come, and is dropped where it comes in', async () => {
+  await refresh();
+  const [list] = ofKind('GET', '/api/v1/namespaces/team/secrets');
+  expect(list?.answer).toContain(CONFIG);
+  await using api = new KubernetesApi(
+    readKubeconfig(proxy.through(cluster.kubeconfig)) as ClusterAccess,
+    1,
+    AbortSignal.timeout(20_000),
+  );
+  const secrets = await api.managedSecrets('team');
+  expect(secrets.map(({ name }) => name)).toEqual(['applied', 'plain']);
+  const applied = secrets[0] ?? expect.fail('not listed');
+  const after = await api.annotate(applied, { [ANNOTATION.requestedAt]: '2026-11-23T12:00:00Z' }, true);
+  for (const secret of [...secrets, after]) {
+    for (const key of Object.keys(secret.annotations))
+      expect(Object.values<string>(ANNOTATION)).toContain(key);
+    expect(JSON.stringify(secret)).not.toContain(CONFIG);
+  }
+  expect(proxy.exchanges.at(-1)?.answer).toContain(CONFIG);
+});
+
+test('refusals of the API server and of the webhook carry no secret either', async () => {
+  await cluster.age(new Map([['team/applied', HOUR]]));
+  cluster.webhook.program.signal('SIGKILL');
+  await cluster.webhook.program.ended;
+  const down = await refresh();
+  expect(outcomesOf(down)).toEqual({ refused: 1 });
+  await expectNoSecretsIn(down);
+
+  await cluster.webhook.start();
+  cluster.ecr.settings.mode = 'down';
+  const denied = await refresh();
+  expect(outcomesOf(denied)).toEqual({ refused: 1 });
+  await expectNoSecretsIn(denied);
+});

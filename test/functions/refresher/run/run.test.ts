@@ -1,0 +1,88 @@
+// A run over good clusters and bad ones: two real control planes, one address that accepts connections and never
+// answers, one secret that is no kubeconfig.
+import { once } from 'node:events';
+import { createServer, type Server, type Socket } from 'node:net';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { failureOf, metricsOf } from '../../../../functions/refresher/run/report.ts';
+import { HOUR, outcomesOf, type RealCluster, runOn, startRealCluster } from '../../real-cluster.ts';
+
+const DEADLINE_MS = 5_000;
+
+let good: RealCluster[];
+let silent: Server;
+const sockets: Socket[] = [];
+beforeAll(async () => {
+  good = await Promise.all([startRealCluster(), startRealCluster()]);
+  silent = createServer((socket) => {
+    sockets.push(socket);
+    socket.on('error', () => {});
+  }).listen(0, '127.0.0.1');
+  await once(silent, 'listening');
+  for (const cluster of good) {
+    await cluster.createNamespace('team');
+    await cluster.createSecrets([
+      { namespace: 'team', name: 'due' },
+      { namespace: 'team', name: 'fresh' },
+    ]);
+    await cluster.age(new Map([['team/due', HOUR]]));
+  }
+});
+afterAll(async () => {
+  for (const socket of sockets) socket.destroy();
+  silent?.close();
+  for (const cluster of good ?? []) await cluster[Symbol.asyncDispose]();
+});
+
+function silentKubeconfig(): string {
+  const address = silent.address();
+  const port = address !== null && typeof address === 'object' ? address.port : 0;
+  return (good[0]?.kubeconfig ?? '').replace(/server: .*/, `server: https://127.0.0.1:${port}`);
+}
+
+test('two are refreshed, the other two are named with their reasons', async () => {
+  const [a, b] = good.map(({ kubeconfig }) => kubeconfig);
+  const clusters = { a: a ?? '', b: b ?? '', junk: 'registered by mistake', silent: silentKubeconfig() };
+  const startedAt = performance.now();
+  const reports = await runOn(clusters, {}, DEADLINE_MS);
+  const elapsedMs = performance.now() - startedAt;
+
+  expect(reports.map(({ cluster, served, failed }) => ({ cluster, served, failed }))).toEqual([
+    { cluster: 'a', served: true, failed: false },
+    { cluster: 'b', served: true, failed: false },
+    { cluster: 'junk', served: false, failed: true },
+    { cluster: 'silent', served: false, failed: true },
+  ]);
+  expect(reports.map(outcomesOf)).toEqual([{ refreshed: 1 }, { refreshed: 1 }, {}, {}]);
+  expect(reports[2]?.reason).toContain('not a kubeconfig');
+  expect(reports[3]?.reason).toBe("GET /api/v1/namespaces: no answer before the cluster's deadline");
+  expect(sockets.length).toBeGreaterThan(0);
+  // Not a measurement: without a deadline it would hang until something else gives up.
+  expect(elapsedMs).toBeGreaterThanOrEqual(DEADLINE_MS);
+  expect(elapsedMs).toBeLessThan(2 * DEADLINE_MS);
+
+  expect(failureOf(reports)).toBeUndefined();
+  expect(metricsOf(reports, Date.now())).toMatchObject({
+    ClustersRegistered: 4,
+    ClustersServed: 2,
+    ClustersFailed: 2,
+    SecretsManaged: 4,
+    SecretsDue: 2,
+    SecretsRefreshed: 2,
+    SecretsRefused: 0,
+    SecretsNotAttempted: 0,
+  });
+});
+
+test('none of them can be served: the invocation fails and says why', async () => {
+  const reports = await runOn({ junk: 'registered by mistake', silent: silentKubeconfig() }, {}, 500);
+  expect(failureOf(reports)).toMatch(
+    /^None of 2 clusters could be served\. junk: .*not a kubeconfig.* \| silent: .*no answer/,
+  );
+});
+
+test('a cluster that is one of many does not see what another one is given', async () => {
+  const [a, b] = good.map(({ kubeconfig }) => kubeconfig);
+  const reports = await runOn({ a: a ?? '', b: b ?? '' }, { clusters: ['b'], force: true });
+  expect(reports.map(({ cluster }) => cluster)).toEqual(['b']);
+  expect(reports.map(outcomesOf)).toEqual([{ refreshed: 2 }]);
+});

@@ -1,0 +1,81 @@
+// No registered cluster is on this machine or its link, by whatever name.
+import { lookup } from 'node:dns';
+import { expect, test } from 'vitest';
+import { isLocal, localHost, lookupElsewhere } from '../../../lib/kubernetes/local-addresses.ts';
+
+test.each([
+  ...[
+    '127.0.0.1',
+    '127.255.255.254',
+    '0.0.0.0',
+    '0.1.2.3',
+    '169.254.169.254',
+    '169.254.170.23',
+    '169.254.100.1',
+  ],
+  ...[
+    '::1',
+    '::',
+    'fe80::1',
+    'febf::1',
+    'fd00:ec2::254',
+    'fd00:ec2::23',
+    '::ffff:127.0.0.1',
+    '::ffff:a9fe:a9fe',
+  ],
+])('%s is local', (address) => {
+  expect(isLocal(address)).toBe(true);
+});
+
+test.each([
+  ...[
+    '10.0.0.1',
+    '192.168.1.1',
+    '172.16.0.1',
+    '126.255.255.255',
+    '128.0.0.1',
+    '169.253.255.255',
+    '169.255.0.0',
+    '1.0.0.0',
+  ],
+  ...['fd00::1', 'fec0::1', '2001:db8::1', '::2', '::ffff:10.0.0.1', 'fd00:ec3::1'],
+])('%s is not', (address) => {
+  expect(isLocal(address)).toBe(false);
+});
+
+test.each([
+  'https://127.0.0.1:9001',
+  'https://[::1]:6443',
+  'https://2130706433',
+  'https://0x7f.1',
+  'https://0177.0.0.1',
+  'https://[::ffff:127.0.0.1]/k8s',
+  'https://169.254.169.254/latest',
+  'http://169.254.170.2',
+])('%s is refused as it stands', (url) => {
+  expect(localHost(url)).toMatch(/is an address of this machine or its link$/);
+});
+
+test.each(['https://cluster.example', 'https://10.0.0.1', 'https://127.0.0.1.example', 'https://[fd00::1]'])(
+  '%s may be',
+  (url) => {
+    expect(localHost(url)).toBeUndefined();
+  },
+);
+
+const resolve = (name: string, options: object) =>
+  new Promise((done) => lookupElsewhere(name, options, (error, ...rest) => done(error?.message ?? rest)));
+
+test('a name is judged by what it resolves to', async () => {
+  for (const options of [{}, { all: true }, { family: 4 }])
+    expect(await resolve('localhost', options)).toMatch(
+      /^localhost is (127\.0\.0\.1|::1), an address of this machine/,
+    );
+});
+
+test('other names and addresses are resolved as ever', async () => {
+  expect(await resolve('10.1.2.3', {})).toEqual(['10.1.2.3', 4]);
+  expect(await resolve('10.1.2.3', { all: true })).toEqual([[{ address: '10.1.2.3', family: 4 }]]);
+  const unknown = await new Promise((done) => lookup('cluster.invalid', (error) => done(error?.message)));
+  expect(await resolve('cluster.invalid', {})).toBe(unknown);
+});

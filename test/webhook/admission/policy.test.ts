@@ -1,0 +1,385 @@
+// The operator's policy document: what it says, every mistake in it that is named, and who is entitled to what.
+import { describe, expect, test } from 'vitest';
+import { type Identity, ownRegistry, type Policy, readPolicy } from '../../../webhook/admission/policy.ts';
+
+const REGION = 'eu-central-1';
+const HOST = `123456789012.dkr.ecr.${REGION}.amazonaws.com`;
+const OTHER = `210987654321.dkr.ecr.${REGION}.amazonaws.com`;
+const ELSEWHERE = '123456789012.dkr.ecr.us-east-1.amazonaws.com';
+const PUBLIC = 'public.ecr.aws';
+const role = (name: string, partition = 'aws') => `arn:${partition}:iam::123456789012:role/${name}`;
+
+const policyOf = (registries: unknown, identity: Partial<Identity> = {}): Policy =>
+  readPolicy(JSON.stringify({ registries }), { region: REGION, ...identity });
+
+/** The problems that are named, each by itself. */
+function problemsOf(registries: unknown, identity: Partial<Identity> = {}): string[] {
+  try {
+    policyOf(registries, identity);
+  } catch (error) {
+    return (error as Error).message.split(/; (?=registries\[)/);
+  }
+  return [];
+}
+
+const hostsOf = (policy: Policy, namespace: string) => policy.entitlements(namespace).map(({ host }) => host);
+
+describe('what it says', () => {
+  test('in YAML, with everything that there is', () => {
+    const policy = readPolicy(
+      `
+logLevel: warn
+registries:
+  - host: ${HOST}
+    namespaces: ["*"]
+  - host: ${ELSEWHERE}
+    namespaces: [team-a, team-b-*]
+    roleArn: ${role('path/to/pull')}
+    externalId: cluster-1
+    sharedRole: true
+`,
+      { region: REGION },
+    );
+    expect(policy.logLevel).toBe('warn');
+    expect(policy.registries).toEqual([
+      {
+        host: HOST,
+        source: { service: 'ecr', region: REGION, role: undefined, fips: false, dualStack: false },
+      },
+      {
+        host: ELSEWHERE,
+        source: {
+          service: 'ecr',
+          region: 'us-east-1',
+          role: { arn: role('path/to/pull'), externalId: 'cluster-1' },
+          fips: false,
+          dualStack: false,
+        },
+      },
+    ]);
+  });
+
+  test.each(['', '# nothing yet', '{}', 'registries: []', 'logLevel: debug'])(
+    'without registries it is the own one: %j',
+    (text) => {
+      const { registries, entitlements } = readPolicy(text, { region: REGION });
+      expect(registries).toEqual(ownRegistry({ region: REGION }).registries);
+      expect(entitlements('any')).toEqual([{ source: { service: 'ecr', region: REGION } }]);
+    },
+  );
+
+  test('one call serves the hosts of a source: FIPS and dual-stack, where one of them asks for it', () => {
+    const fips = '123456789012.dkr.ecr-fips.us-east-1.amazonaws.com';
+    const dual = '123456789012.dkr-ecr.us-east-1.on.aws';
+    const { registries } = policyOf([
+      ...[ELSEWHERE, fips, dual].map((host) => ({ host, namespaces: ['*'] })),
+      { host: ELSEWHERE.replace('12345', '54321'), namespaces: ['*'], roleArn: role('own') },
+      { host: dual.replace('us-east-1', REGION), namespaces: ['*'] },
+    ]);
+    const both = { fips: true, dualStack: true };
+    expect(registries.map(({ source: { fips, dualStack } }) => ({ fips, dualStack }))).toEqual([
+      both,
+      both,
+      both,
+      { fips: false, dualStack: false },
+      { fips: false, dualStack: true },
+    ]);
+  });
+
+  test('a role that the webhook has already is not assumed', () => {
+    const [registry] = policyOf([{ host: HOST, namespaces: ['*'], roleArn: role('own') }], {
+      roleArn: role('own'),
+    }).registries;
+    expect(registry?.source.role).toBeUndefined();
+  });
+});
+
+describe('what is wrong is named, and where', () => {
+  const entry = { host: HOST, namespaces: ['team-a'] };
+  const at = `registries[0] (${HOST})`;
+
+  test.each<{ what: string; entry: unknown; says: string }>([
+    { what: 'no host', entry: { namespaces: ['a'] }, says: 'registries[0].host: Invalid input' },
+    {
+      what: 'a host with a scheme',
+      entry: { ...entry, host: `https://${HOST}` },
+      says: 'registries[0].host: is no ECR host: give it without scheme and path',
+    },
+    { what: 'another registry', entry: { ...entry, host: 'ghcr.io' }, says: 'is no ECR host' },
+    {
+      what: 'no namespaces',
+      entry: { host: HOST },
+      says: 'registries[0].namespaces: say which namespaces get it, such as [team-a, "team-b-*"], or ["*"] for all',
+    },
+    {
+      what: 'an empty list of them',
+      entry: { ...entry, namespaces: [] },
+      says: 'say which namespaces get it',
+    },
+    { what: 'one as a text', entry: { ...entry, namespaces: 'team-a' }, says: 'registries[0].namespaces: ' },
+    {
+      what: 'no name of a namespace',
+      entry: { ...entry, namespaces: ['ok', 'Team_A'] },
+      says: 'registries[0].namespaces[1]: is no name of a namespace; * stands for any characters',
+    },
+    { what: 'a number', entry: { ...entry, externalId: 12345 }, says: 'registries[0].externalId: ' },
+    {
+      what: 'no role',
+      entry: { ...entry, roleArn: 'pull' },
+      says: 'registries[0].roleArn: is no ARN of a role: give one such as',
+    },
+    {
+      what: 'a user',
+      entry: { ...entry, roleArn: 'arn:aws:iam::123456789012:user/pull' },
+      says: 'is no ARN of a role',
+    },
+    {
+      what: 'an external id that STS would refuse',
+      entry: { ...entry, roleArn: role('a'), externalId: 'a b' },
+      says: 'registries[0].externalId: is no external id',
+    },
+    {
+      what: 'an external id without a role',
+      entry: { ...entry, externalId: 'cluster-1' },
+      says: `${at}.externalId: goes with a roleArn, and there is none`,
+    },
+    {
+      what: 'a misspelt field',
+      entry: { ...entry, rolearn: role('a') },
+      says: 'registries[0]: Unrecognized key: "rolearn"',
+    },
+    { what: 'no object', entry: HOST, says: 'registries[0]: Invalid input: expected object' },
+    {
+      what: 'another partition',
+      entry: { ...entry, host: '123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn' },
+      says: "is in the partition aws-cn, and this webhook's identity in aws (its region is eu-central-1)",
+    },
+    {
+      what: 'a role of another partition',
+      entry: { ...entry, roleArn: role('a', 'aws-cn') },
+      says: `${at}.roleArn: is in another partition than the registry (aws)`,
+    },
+  ])('$what', ({ entry: wrong, says }) => {
+    const problems = problemsOf([wrong]);
+    expect(problems).toHaveLength(1);
+    expect(problems[0]).toContain(says);
+  });
+
+  test.each<{ text: string; says: RegExp }>([
+    { text: 'registries: [', says: /at line 1, column 14$/ },
+    { text: 'registries:\n  - host: a\n    host: b', says: /^Map keys must be unique at line 3, column 5$/ },
+    { text: 'registries: {}', says: /^registries: .*expected array/ },
+    { text: '- host: a', says: /expected object/ },
+    { text: 'just a text', says: /expected object/ },
+    { text: 'logLevel: loud', says: /^logLevel: .*debug/ },
+    { text: 'registry: []', says: /^Unrecognized key: "registry"$/ },
+    { text: `a: &a [1]\n${Array.from({ length: 200 }, (_, i) => `b${i}: *a`).join('\n')}`, says: /alias/ },
+  ])('the document: $says', ({ text, says }) => {
+    expect(() => readPolicy(text, { region: REGION })).toThrow(says);
+  });
+
+  test('all of it at once', () => {
+    const text = JSON.stringify({
+      loglevel: 'info',
+      registries: [
+        { host: 'ghcr.io' },
+        { host: HOST, namespaces: ['a'] },
+        { host: OTHER, namespaces: ['b'] },
+        { host: ELSEWHERE, namespaces: ['A'], roleArn: 'x' },
+      ],
+    });
+    const message = (() => {
+      try {
+        readPolicy(text, { region: REGION });
+        return '';
+      } catch (error) {
+        return (error as Error).message;
+      }
+    })();
+    for (const part of [
+      'Unrecognized key: "loglevel"',
+      'registries[0].host: ',
+      'registries[0].namespaces: ',
+      'registries[3].namespaces[0]: ',
+      'registries[3].roleArn: ',
+      `registries[1] (${HOST}) for a and registries[2] (${OTHER}) for b: have different namespaces`,
+    ])
+      expect(message).toContain(part);
+  });
+});
+
+describe('an entry that can never be the first', () => {
+  const problems = (...sets: string[][]) =>
+    problemsOf(sets.map((namespaces) => ({ host: HOST, namespaces, sharedRole: true })));
+
+  test.each([
+    { first: ['*'], second: ['team-a'] },
+    { first: ['*'], second: ['*'] },
+    { first: ['team-*', 'shop'], second: ['shop', 'team-a', 'team-b-*'] },
+    { first: ['a*b'], second: ['axb', 'a*b'] },
+  ])('$second after $first', ({ first, second }) => {
+    expect(problems(first, second)).toEqual([
+      `registries[1] (${HOST}): is never used, as registries[0] (${HOST}) comes first for all of its namespaces`,
+    ]);
+  });
+
+  test.each([
+    { first: ['team-a'], second: ['*'] },
+    { first: ['team-*'], second: ['team-a', 'shop'] },
+    { first: ['a*'], second: ['*a'] },
+  ])('$second after $first is of use', ({ first, second }) => {
+    expect(problems(first, second)).toEqual([]);
+  });
+});
+
+describe('one principal for different namespaces', () => {
+  const a = { host: HOST, namespaces: ['team-a'] };
+  const b = { host: OTHER, namespaces: ['team-b'] };
+  const shared = { sharedRole: true };
+
+  test.each<{ what: string; entries: object[]; principal: string; identity?: Partial<Identity> }>([
+    { what: "the webhook's own", entries: [a, b], principal: 'the webhook’s own identity' },
+    {
+      what: 'a role',
+      entries: [a, b].map((entry) => ({ ...entry, roleArn: role('x') })),
+      principal: role('x'),
+    },
+    {
+      what: 'sharing that only one of them admits',
+      entries: [{ ...a, ...shared }, b],
+      principal: 'the webhook’s',
+    },
+    {
+      what: "a role that is the webhook's own",
+      entries: [a, { ...b, roleArn: role('own') }],
+      principal: 'the webhook’s own identity',
+      identity: { roleArn: role('own') },
+    },
+    {
+      what: 'more namespaces',
+      entries: [a, { ...b, namespaces: ['team-a', 'team-b'] }],
+      principal: 'the webhook’s',
+    },
+    { what: 'a pattern', entries: [a, { ...b, namespaces: ['team-*'] }], principal: 'the webhook’s' },
+    {
+      what: 'two names of one registry',
+      entries: [a, { host: `123456789012.dkr-ecr.${REGION}.on.aws`, namespaces: ['team-b'] }],
+      principal: 'the webhook’s',
+    },
+  ])('$what: refused, with the reason and the ways out', ({ entries, principal, identity }) => {
+    const message = problemsOf(entries, identity).join('; ');
+    expect(message).toContain(`registries[0] (${HOST}) for team-a and registries[1] (`);
+    expect(message).toContain(`have different namespaces and one principal, ${principal}`);
+    expect(message).toContain(`in ${REGION}. A token opens every registry that its principal may read`);
+    expect(message).toMatch(/Give each its own roleArn, .* say sharedRole: true in all of them$/);
+  });
+
+  test.each<{ what: string; entries: object[] }>([
+    { what: 'meant so by all of them', entries: [a, b].map((entry) => ({ ...entry, ...shared })) },
+    { what: 'the same namespaces', entries: [a, { ...b, namespaces: ['team-a'] }] },
+    {
+      what: 'the same in another order',
+      entries: [
+        { ...a, namespaces: ['team-a', 'x-*'] },
+        { ...b, namespaces: ['x-*', 'team-a', 'team-a'] },
+      ],
+    },
+    { what: 'a role of its own', entries: [a, { ...b, roleArn: role('x') }] },
+    {
+      what: 'two roles',
+      entries: [
+        { ...a, roleArn: role('x') },
+        { ...b, roleArn: role('y') },
+      ],
+    },
+    { what: 'another region', entries: [a, { host: ELSEWHERE, namespaces: ['team-b'] }] },
+    { what: 'ECR Public, which is everybody’s', entries: [a, { host: PUBLIC, namespaces: ['team-b'] }] },
+    {
+      what: 'ECR Public by two roles',
+      entries: [
+        { host: PUBLIC, namespaces: ['team-a'] },
+        { host: 'ecr-public.aws.com', namespaces: ['team-b'] },
+      ],
+    },
+  ])('$what: taken', ({ entries }) => {
+    expect(problemsOf(entries)).toEqual([]);
+  });
+
+  test('three of them are told together', () => {
+    const c = { host: HOST.replace('1234', '4321'), namespaces: ['team-c'] };
+    expect(problemsOf([a, b, c])).toHaveLength(1);
+  });
+
+  test('one role and two external ids', () => {
+    const entries = [HOST, OTHER].map((host, index) => ({
+      host,
+      namespaces: ['*'],
+      roleArn: role('x'),
+      externalId: `id-${index}`,
+    }));
+    expect(problemsOf(entries).join('; ')).toContain(
+      `name ${role('x')} with different external ids; one is needed`,
+    );
+  });
+});
+
+describe('entitlements', () => {
+  test('of several entries for a host the first that fits counts', () => {
+    const policy = policyOf([
+      { host: HOST, namespaces: ['team-a'], roleArn: role('a') },
+      { host: HOST, namespaces: ['team-*'], roleArn: role('team') },
+      { host: HOST, namespaces: ['*'] },
+      { host: OTHER, namespaces: ['team-a'], roleArn: role('a'), sharedRole: true },
+    ]);
+    const roles = (namespace: string) =>
+      policy.entitlements(namespace).map(({ host, source }) => [host, source.role?.arn]);
+    expect(roles('team-a')).toEqual([
+      [HOST, role('a')],
+      [OTHER, role('a')],
+    ]);
+    expect(roles('team-b')).toEqual([[HOST, role('team')]]);
+    expect(roles('shop')).toEqual([[HOST, undefined]]);
+  });
+
+  test('none, where no entry fits', () => {
+    expect(hostsOf(policyOf([{ host: HOST, namespaces: ['team-*'] }]), 'shop')).toEqual([]);
+  });
+
+  test.each([
+    ['*', ''],
+    ['a*a', 'a'],
+    ['a*a', 'aa'],
+    ['*a*', 'bab'],
+    ['**', 'x'],
+    ['a**b', 'ab'],
+    ['*ab*ab', 'ab'],
+    ['*ab*ab', 'abab'],
+    ['team', 'team-a'],
+    ['team-*', 'team-'],
+    [`${'*a'.repeat(30)}b`, 'a'.repeat(63)],
+  ])('%s and %j, as a regular expression has it', (glob, name) => {
+    expectAsRegExp(glob, name);
+  });
+
+  test('patterns in general, as regular expressions have it', () => {
+    const letters = 'ab*'.split('');
+    const words = (length: number): string[] =>
+      length === 0 ? [''] : words(length - 1).flatMap((word) => letters.map((letter) => word + letter));
+    const globs = [1, 2, 3, 4].flatMap(words);
+    const names = [1, 2, 3, 4].flatMap(words).filter((name) => !name.includes('*'));
+    for (const glob of globs) for (const name of names) expectAsRegExp(glob, name);
+  });
+
+  function expectAsRegExp(glob: string, name: string): void {
+    // A run of stars is one: else the regular expression itself would take for ever.
+    const expected = new RegExp(`^${glob.replaceAll(/\*+/g, '.*')}$`);
+    const isEntitled = hostsOf(policyOf([{ host: HOST, namespaces: [glob] }]), name).length > 0;
+    if (isEntitled !== isMatch(expected, glob, name))
+      expect.unreachable(`${glob} and ${name}: ${isEntitled}`);
+  }
+});
+
+/** The long pattern is beyond regular expressions; it does not fit, as it wants a b. */
+function isMatch(expected: RegExp, glob: string, name: string): boolean {
+  return glob.length > 20 ? name.endsWith('b') : expected.test(name);
+}

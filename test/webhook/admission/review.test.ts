@@ -1,0 +1,248 @@
+// AdmissionReviews from the wire: what is read of a good one, what is said of a bad one, and how an answer looks.
+import { describe, expect, test } from 'vitest';
+import { allowed, denied, readReview } from '../../../webhook/admission/review.ts';
+import { edited, fromReview, manifest, reviewOf } from '../support.ts';
+
+const SECRET = manifest('{}', { 'example.com/owner': 'alice' });
+const UID = reviewOf({ object: SECRET }).request.uid;
+
+describe('a review about a Secret', () => {
+  test('CREATE', () => {
+    const reading = readReview(reviewOf({ object: SECRET, username: 'alice', groups: ['team-a'] }));
+    expect(reading).toMatchObject({
+      kind: 'request',
+      request: {
+        uid: UID,
+        operation: 'CREATE',
+        namespace: 'team-a',
+        name: 'pull',
+        dryRun: false,
+        user: { username: 'alice', groups: ['team-a'] },
+        object: { type: 'kubernetes.io/dockerconfigjson', data: SECRET.data },
+      },
+    });
+    expect(fromReview(reading).oldObject).toBeUndefined();
+  });
+
+  test('UPDATE', () => {
+    const object = edited(SECRET, ({ metadata }) => {
+      metadata.finalizers = ['example.com/hold'];
+    });
+    const request = fromReview(readReview(reviewOf({ object, oldObject: SECRET })));
+    expect(request.operation).toBe('UPDATE');
+    expect(request.oldObject?.metadata.annotations).toEqual({ 'example.com/owner': 'alice' });
+    // Fields that are not looked at are still there to be compared.
+    expect(request.raw).toEqual({ object, oldObject: SECRET });
+  });
+
+  test('what may be missing: a name, dryRun, a user, labels, annotations, data, a type', () => {
+    const { dryRun: _, userInfo: __, name: ___, ...rest } = reviewOf({ object: SECRET }).request;
+    const bare = { ...reviewOf({ object: SECRET }), request: { ...rest, object: { metadata: {} } } };
+    expect(fromReview(readReview(bare))).toMatchObject({
+      name: '',
+      dryRun: false,
+      user: { username: '', groups: [] },
+      object: { type: 'Opaque', metadata: {} },
+    });
+  });
+
+  test('dryRun', () => {
+    const review = reviewOf({ object: SECRET });
+    expect(fromReview(readReview({ ...review, request: { ...review.request, dryRun: true } })).dryRun).toBe(
+      true,
+    );
+  });
+});
+
+test.each(['DELETE', 'CONNECT'])('%s: nothing to do', (operation) => {
+  const review = reviewOf({ object: SECRET });
+  const request = { ...review.request, operation, object: null, oldObject: SECRET };
+  expect(readReview({ ...review, request })).toMatchObject({ kind: 'nothing-to-do', uid: UID });
+});
+
+describe('without a uid there is nobody to answer: a mistake without one', () => {
+  const review = reviewOf({ object: SECRET });
+  test.each([
+    { what: 'undefined', body: undefined, names: 'body' },
+    { what: 'null', body: null, names: 'body' },
+    { what: 'an array', body: [review], names: 'body' },
+    { what: 'a string', body: JSON.stringify(review), names: 'body' },
+    { what: 'a number', body: 7, names: 'body' },
+    { what: 'empty', body: {}, names: 'apiVersion' },
+    { what: 'no request', body: { ...review, request: undefined }, names: 'request' },
+    { what: 'request null', body: { ...review, request: null }, names: 'request' },
+    { what: 'request an array', body: { ...review, request: [] }, names: 'request' },
+    {
+      what: 'no uid',
+      body: { ...review, request: { ...review.request, uid: undefined } },
+      names: 'request.uid',
+    },
+    {
+      what: 'an empty uid',
+      body: { ...review, request: { ...review.request, uid: '' } },
+      names: 'request.uid',
+    },
+    {
+      what: 'a uid that is no string',
+      body: { ...review, request: { ...review.request, uid: 1 } },
+      names: 'request.uid',
+    },
+    {
+      what: 'another apiVersion',
+      body: { ...review, apiVersion: 'admission.k8s.io/v1beta1' },
+      names: 'apiVersion',
+    },
+    { what: 'another kind', body: { ...review, kind: 'ConversionReview' }, names: 'kind' },
+  ])('$what', ({ body, names }) => {
+    const reading = readReview(body);
+    expect(reading).toMatchObject({ kind: 'mistake', message: expect.stringContaining(`${names}: `) });
+    expect(reading).toMatchObject({
+      message: expect.stringMatching(/^The body is not an admission.k8s.io\/v1 AdmissionReview: /),
+    });
+    expect(reading).not.toHaveProperty('uid');
+  });
+});
+
+describe('with a uid: a mistake that names what is wrong', () => {
+  const metadata = SECRET.metadata;
+  const mistakes: { what: string; request: object; names: string }[] = [
+    { what: 'no object', request: { object: undefined }, names: 'object: ' },
+    { what: 'object null', request: { object: null }, names: 'object: ' },
+    { what: 'object an array', request: { object: [] }, names: 'object' },
+    { what: 'no metadata', request: { object: {} }, names: 'object.metadata: ' },
+    {
+      what: 'no oldObject on UPDATE',
+      request: { operation: 'UPDATE', oldObject: undefined },
+      names: 'oldObject: ',
+    },
+    {
+      what: 'oldObject null on UPDATE',
+      request: { operation: 'UPDATE', oldObject: null },
+      names: 'oldObject: ',
+    },
+    {
+      what: 'labels of numbers',
+      request: { object: { ...SECRET, metadata: { ...metadata, labels: { a: 1 } } } },
+      names: 'object.metadata.labels.a: ',
+    },
+    {
+      what: 'labels an array',
+      request: { object: { ...SECRET, metadata: { ...metadata, labels: [] } } },
+      names: 'object.metadata.labels: ',
+    },
+    {
+      what: 'annotations a string',
+      request: { object: { ...SECRET, metadata: { ...metadata, annotations: 'x' } } },
+      names: 'object.metadata.annotations: ',
+    },
+    {
+      what: 'an annotation null',
+      request: { object: { ...SECRET, metadata: { ...metadata, annotations: { 'a.b/c': null } } } },
+      names: 'object.metadata.annotations.a.b/c: ',
+    },
+    { what: 'data a string', request: { object: { ...SECRET, data: 'x' } }, names: 'object.data: ' },
+    {
+      what: 'data of objects',
+      request: { object: { ...SECRET, data: { '.dockerconfigjson': {} } } },
+      names: 'object.data..dockerconfigjson: ',
+    },
+    { what: 'a type that is no string', request: { object: { ...SECRET, type: 7 } }, names: 'object.type: ' },
+    {
+      what: 'immutable that is no boolean',
+      request: { object: { ...SECRET, immutable: 'yes' } },
+      names: 'object.immutable: ',
+    },
+    {
+      what: 'managedFields that are no list',
+      request: { object: { ...SECRET, metadata: { ...metadata, managedFields: {} } } },
+      names: 'object.metadata.managedFields: ',
+    },
+    {
+      what: 'the same in oldObject',
+      request: { operation: 'UPDATE', oldObject: { ...SECRET, data: 'x' } },
+      names: 'oldObject.data: ',
+    },
+    { what: 'no kind', request: { kind: undefined }, names: 'kind: ' },
+    { what: 'no namespace', request: { namespace: undefined }, names: 'namespace: ' },
+    { what: 'an empty namespace', request: { namespace: '' }, names: 'namespace: ' },
+    { what: 'no operation', request: { operation: undefined }, names: 'operation: ' },
+    {
+      what: 'groups a string',
+      request: { userInfo: { username: 'a', groups: 'b' } },
+      names: 'userInfo.groups: ',
+    },
+    {
+      what: 'a username that is no string',
+      request: { userInfo: { username: 1 } },
+      names: 'userInfo.username: ',
+    },
+  ];
+  test.each(mistakes)('$what', ({ request, names }) => {
+    const review = reviewOf({ object: SECRET });
+    const reading = readReview({ ...review, request: { ...review.request, ...request } });
+    expect(reading).toMatchObject({
+      kind: 'mistake',
+      uid: UID,
+      message: expect.stringMatching(/^The AdmissionReview cannot be read: /),
+    });
+    expect(reading).toMatchObject({ message: expect.stringContaining(names) });
+  });
+
+  test('all that is wrong, together', () => {
+    const review = reviewOf({ object: SECRET });
+    const object = { ...SECRET, data: 'x', type: 7 };
+    expect(readReview({ ...review, request: { ...review.request, object } })).toMatchObject({
+      message: expect.stringMatching(/object\.type: .*; object\.data: /),
+    });
+  });
+
+  test('no value of a Secret is repeated', () => {
+    const review = reviewOf({ object: SECRET });
+    const object = { ...SECRET, data: { '.dockerconfigjson': ['hunter2'] } };
+    expect(JSON.stringify(readReview({ ...review, request: { ...review.request, object } }))).not.toContain(
+      'hunter2',
+    );
+  });
+
+  test.each([
+    { kind: { group: '', version: 'v1', kind: 'Pod' }, named: 'v1/Pod' },
+    { kind: { group: 'apps', version: 'v1', kind: 'Deployment' }, named: 'apps/v1/Deployment' },
+    { kind: { group: 'example.com', version: 'v1', kind: 'Secret' }, named: 'example.com/v1/Secret' },
+    { kind: { group: '', version: 'v2', kind: 'Secret' }, named: 'v2/Secret' },
+  ])('not a v1 Secret: $named', ({ kind, named }) => {
+    const review = reviewOf({ object: SECRET });
+    expect(readReview({ ...review, request: { ...review.request, kind } })).toMatchObject({
+      kind: 'mistake',
+      uid: UID,
+      message: expect.stringContaining(`serves v1 Secrets, not ${named}:`),
+    });
+  });
+});
+
+describe('answers', () => {
+  const envelope = { apiVersion: 'admission.k8s.io/v1', kind: 'AdmissionReview' };
+
+  test('allowed, unchanged', () => {
+    expect(allowed('u')).toEqual({ ...envelope, response: { uid: 'u', allowed: true } });
+  });
+
+  test('allowed, with patch and warnings', () => {
+    const patch = [{ op: 'add', path: '/data', value: { ü: '~' } } as const];
+    const { response } = allowed('u', patch, ['mind this']);
+    expect(response).toEqual({
+      uid: 'u',
+      allowed: true,
+      patchType: 'JSONPatch',
+      patch: expect.any(String),
+      warnings: ['mind this'],
+    });
+    expect(JSON.parse(Buffer.from(response.patch ?? '', 'base64').toString())).toEqual(patch);
+  });
+
+  test('denied', () => {
+    expect(denied('u', 422, 'because')).toEqual({
+      ...envelope,
+      response: { uid: 'u', allowed: false, status: { code: 422, message: 'because' } },
+    });
+  });
+});

@@ -1,0 +1,497 @@
+// As few calls to ECR as possible, and none too few: when a token is shared, reused, served although it is older, or not.
+// Then the real SDK against an ECR at the wire: whatever goes wrong there is named, and in time.
+
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { formatTime } from '../../../contract/freshness.ts';
+import { fetchFromEcr } from '../../../webhook/aws/ecr.ts';
+import type { Token, TokenOutcome } from '../../../webhook/aws/ecr-tokens.ts';
+import { EcrTokens, type FetchToken } from '../../../webhook/aws/ecr-tokens.ts';
+import type { Registry } from '../../../webhook/aws/registries.ts';
+import { type AwsEndpoint, type EcrMode, startAwsEndpoint } from '../../bed/aws-endpoint.ts';
+import { HOST, HOUR, NOW, SECOND, tokenFor } from '../support.ts';
+
+const REGISTRY: Registry = { source: { service: 'ecr', region: 'eu-central-1' } };
+const OTHER: Registry = { source: { service: 'ecr', region: 'us-east-1' } };
+const WITHIN = 8_500;
+const MINUTE = 60 * SECOND;
+/** A failure answers for so long. */
+const FAILURE_MS = 5 * SECOND;
+const CAUSE = 'ECR refused: ThrottlingException: Rate exceeded';
+
+/** An ECR that answers, or does not, as each test says; its tokens are numbered. */
+function ecr({ lifetime = 12 * HOUR } = {}) {
+  const state = { now: NOW, calls: 0, lifetime, answer: 'ok' as 'ok' | 'fail' | 'hang' | Promise<void> };
+  const fetch: FetchToken = async ({ region }) => {
+    state.calls += 1;
+    const password = String(state.calls);
+    const { answer } = state;
+    if (answer === 'hang') return new Promise<Token>(() => {});
+    if (answer === 'fail') throw new Error(CAUSE);
+    if (answer !== 'ok') await answer;
+    return {
+      ...tokenFor(`123456789012.dkr.ecr.${region}.amazonaws.com`, state.now + state.lifetime),
+      password,
+    };
+  };
+  return { state, tokens: new EcrTokens(fetch, WITHIN, () => state.now) };
+}
+
+/** In short: the number of the token, with "stale" where it is older than it should be, or the cause. */
+async function short(outcome: Promise<TokenOutcome>): Promise<string> {
+  const known = await outcome;
+  if ('error' in known) return known.error;
+  return known.stale === undefined ? known.token.password : `${known.token.password}, stale: ${known.stale}`;
+}
+
+describe('one call at a time for a registry', () => {
+  test('a hundred at once are one call', async () => {
+    const { state, tokens } = ecr();
+    const all = await Promise.all(Array.from({ length: 100 }, () => short(tokens.obtain(REGISTRY))));
+    expect(new Set(all)).toEqual(new Set(['1']));
+    expect(state.calls).toBe(1);
+  });
+
+  test('a hundred at once are told of the same failure, and the next one tries again', async () => {
+    const { state, tokens } = ecr();
+    state.answer = 'fail';
+    const all = await Promise.all(Array.from({ length: 100 }, () => short(tokens.obtain(REGISTRY))));
+    expect(new Set(all)).toEqual(new Set([CAUSE]));
+    expect(state.calls).toBe(1);
+    state.answer = 'ok';
+    state.now += FAILURE_MS;
+    expect(await short(tokens.obtain(REGISTRY))).toBe('2');
+  });
+
+  test('each registry has its own', async () => {
+    const { state, tokens } = ecr();
+    const hosts = await Promise.all(
+      [REGISTRY, OTHER, REGISTRY, OTHER].map(async (registry) => {
+        const outcome = await tokens.obtain(registry);
+        return 'token' in outcome ? outcome.token.host : outcome.error;
+      }),
+    );
+    expect(hosts).toEqual([HOST, HOST.replace('eu-central-1', 'us-east-1'), hosts[0], hosts[1]]);
+    expect(state.calls).toBe(2);
+  });
+
+  test('ECR and ECR Public are two, though they are asked in one region', async () => {
+    const { state, tokens } = ecr();
+    await tokens.obtain({ source: { service: 'ecr', region: 'us-east-1' } });
+    const source = { service: 'ecr-public', region: 'us-east-1' } as const;
+    expect(await short(tokens.obtain({ source, host: 'public.ecr.aws' }))).toBe('2');
+    expect(state.calls).toBe(2);
+  });
+
+  test('with the first token its host is known', async () => {
+    const { tokens } = ecr();
+    expect(tokens.known(REGISTRY)).toEqual({ ...REGISTRY, host: undefined });
+    await tokens.obtain(REGISTRY);
+    expect(tokens.known(REGISTRY)).toEqual({
+      source: { service: 'ecr', region: 'eu-central-1' },
+      host: HOST,
+    });
+    expect(tokens.known(OTHER).host).toBeUndefined();
+    expect(tokens.known({ ...REGISTRY, host: 'explicit' }).host).toBe('explicit');
+  });
+});
+
+describe('a token is reused for 15 minutes unless it is due itself', () => {
+  test.each([
+    { what: 'at once', age: 0, calls: 1 },
+    { what: 'a second before 15 minutes', age: 15 * MINUTE - SECOND, calls: 1 },
+    { what: 'at 15 minutes', age: 15 * MINUTE, calls: 2 },
+    { what: 'a second after', age: 15 * MINUTE + SECOND, calls: 2 },
+    { what: 'from the future: the clock was set back', age: -SECOND, calls: 2 },
+  ])('$what', async ({ age, calls }) => {
+    const { state, tokens } = ecr();
+    await tokens.obtain(REGISTRY);
+    state.now += age;
+    expect(await short(tokens.obtain(REGISTRY))).toBe(String(calls));
+    expect(state.calls).toBe(calls);
+  });
+
+  test('the 15 minutes begin with the call, not with the last use', async () => {
+    const { state, tokens } = ecr();
+    const had: string[] = [];
+    for (let minute = 0; minute <= 40; minute += 5) {
+      had.push(await short(tokens.obtain(REGISTRY)));
+      state.now += 5 * MINUTE;
+    }
+    expect(had).toEqual(['1', '1', '1', '2', '2', '2', '3', '3', '3']);
+  });
+
+  test.each([
+    { what: 'six hours and a second', lifetime: 6 * HOUR + SECOND, calls: 1 },
+    { what: 'six hours', lifetime: 6 * HOUR, calls: 2 },
+    { what: 'a minute', lifetime: MINUTE, calls: 2 },
+    { what: 'implausibly long', lifetime: 14 * HOUR, calls: 2 },
+  ])('one that lives $what', async ({ lifetime, calls }) => {
+    const { state, tokens } = ecr({ lifetime });
+    expect(await short(tokens.obtain(REGISTRY))).toBe('1');
+    await tokens.obtain(REGISTRY);
+    expect(state.calls).toBe(calls);
+  });
+});
+
+describe('an older one that has not expired serves while ECR fails', () => {
+  beforeEach(() => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+  });
+  afterEach(() => {
+    vi.useRealTimers();
+  });
+
+  const ages = [
+    { what: 'at 15 minutes', age: 15 * MINUTE, served: true },
+    { what: 'a second before its expiry', age: 12 * HOUR - SECOND, served: true },
+    { what: 'at its expiry', age: 12 * HOUR, served: false },
+    { what: 'a second after', age: 12 * HOUR + SECOND, served: false },
+  ];
+  test.each(ages)('while it refuses: $what', async ({ age, served }) => {
+    const { state, tokens } = ecr();
+    await tokens.obtain(REGISTRY);
+    state.now += age;
+    state.answer = 'fail';
+    expect(await short(tokens.obtain(REGISTRY))).toBe(served ? `1, stale: ${CAUSE}` : CAUSE);
+    // It is not taken for young by that: ECR is asked again, and believed as soon as it answers.
+    if (!served) return;
+    state.now -= HOUR;
+    for (const call of ['2', '3']) {
+      state.now += FAILURE_MS;
+      await tokens.obtain(REGISTRY);
+      expect(String(state.calls - 1)).toBe(call);
+    }
+    state.now += FAILURE_MS;
+    state.answer = 'ok';
+    expect(await short(tokens.obtain(REGISTRY))).toBe('5');
+  });
+
+  test.each(ages)('while it hangs: $what', async ({ age, served }) => {
+    const { state, tokens } = ecr();
+    await tokens.obtain(REGISTRY);
+    state.now += age;
+    state.answer = 'hang';
+    const outcome = short(tokens.obtain(REGISTRY));
+    await vi.advanceTimersByTimeAsync(WITHIN);
+    const silence = 'ECR gave no token within 8.5 s';
+    expect(await outcome).toBe(served ? `1, stale: ${silence}` : silence);
+  });
+
+  test('one that expires while ECR is waited for is not served', async () => {
+    const { state, tokens } = ecr();
+    await tokens.obtain(REGISTRY);
+    state.now += 12 * HOUR - SECOND;
+    state.answer = 'hang';
+    const outcome = short(tokens.obtain(REGISTRY));
+    state.now += WITHIN;
+    await vi.advanceTimersByTimeAsync(WITHIN);
+    expect(await outcome).toBe('ECR gave no token within 8.5 s');
+  });
+
+  test('a late joiner waits as long as the first, each its own time, and takes what comes in it', async () => {
+    const { state, tokens } = ecr();
+    const landing = Promise.withResolvers<void>();
+    state.answer = landing.promise;
+    const settledAt: Record<string, number> = {};
+    const startedAt = performance.now();
+    let waited = 0;
+    const ask = async (who: string) => {
+      const answer = await short(tokens.obtain(REGISTRY));
+      settledAt[who] = waited;
+      return answer;
+    };
+    const pass = async (ms: number) => {
+      waited += ms;
+      await vi.advanceTimersByTimeAsync(ms);
+    };
+    const first = ask('first');
+    await pass(WITHIN - SECOND);
+    const joiner = ask('joiner');
+    const another = ask('another');
+    await pass(SECOND);
+    expect(settledAt).toEqual({ first: WITHIN });
+    expect(await first).toBe('ECR gave no token within 8.5 s');
+    landing.resolve();
+    await pass(SECOND);
+    expect([await joiner, await another, state.calls]).toEqual(['1', '1', 1]);
+    expect(settledAt).toEqual({ first: WITHIN, joiner: WITHIN + SECOND, another: WITHIN + SECOND });
+    expect(performance.now() - startedAt).toBeLessThan(WITHIN);
+  });
+
+  test('a late joiner of a flight that never lands gives up after its own time, not before', async () => {
+    const { state, tokens } = ecr();
+    state.answer = 'hang';
+    const settled: string[] = [];
+    const ask = (who: string) => tokens.obtain(REGISTRY).then(() => settled.push(who));
+    const first = ask('first');
+    await vi.advanceTimersByTimeAsync(3 * SECOND);
+    const joiner = ask('joiner');
+    await vi.advanceTimersByTimeAsync(WITHIN - 3 * SECOND);
+    expect(settled).toEqual(['first']);
+    await vi.advanceTimersByTimeAsync(3 * SECOND - 1);
+    expect(settled).toEqual(['first']);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(settled).toEqual(['first', 'joiner']);
+    await Promise.all([first, joiner]);
+    expect(state.calls).toBe(1);
+  });
+});
+
+describe('a failure answers for five seconds', () => {
+  const failed = async () => {
+    const made = ecr();
+    made.state.answer = 'fail';
+    await made.tokens.obtain(REGISTRY);
+    made.state.answer = 'ok';
+    return made;
+  };
+
+  test.each([
+    { what: 'at once', age: 0, says: CAUSE },
+    { what: 'a millisecond before its end', age: FAILURE_MS - 1, says: CAUSE },
+    { what: 'at its end', age: FAILURE_MS, says: '2' },
+    { what: 'after the clock was set back', age: -1, says: '2' },
+  ])('$what', async ({ age, says }) => {
+    const { state, tokens } = await failed();
+    state.now += age;
+    expect(await short(tokens.obtain(REGISTRY))).toBe(says);
+    expect(state.calls).toBe(says === CAUSE ? 1 : 2);
+  });
+
+  test('for its own source only', async () => {
+    const { tokens } = await failed();
+    expect(await short(tokens.obtain(OTHER))).toBe('2');
+    const role = { arn: 'arn:aws:iam::123456789012:role/other' };
+    expect(await short(tokens.obtain({ source: { ...REGISTRY.source, role } }))).toBe('3');
+  });
+
+  test('not for a forced request, whose own failure answers for the rest of its run', async () => {
+    const { state, tokens } = await failed();
+    state.answer = 'fail';
+    for (const _ of [1, 2]) expect(await short(tokens.obtain(REGISTRY, 'run 1'))).toBe(CAUSE);
+    expect(state.calls).toBe(2);
+    state.answer = 'ok';
+    expect(await short(tokens.obtain(REGISTRY, 'run 2'))).toBe('3');
+  });
+
+  test('an older token that has not expired serves meanwhile', async () => {
+    const { state, tokens } = ecr();
+    await tokens.obtain(REGISTRY);
+    state.now += HOUR;
+    state.answer = 'fail';
+    for (const _ of [1, 2, 3]) expect(await short(tokens.obtain(REGISTRY))).toBe(`1, stale: ${CAUSE}`);
+    expect(state.calls).toBe(2);
+  });
+
+  test('what is known of a source says so until it answers again', async () => {
+    const { state, tokens } = await failed();
+    expect(tokens.status(REGISTRY.source)).toEqual({ failing: true });
+    expect(tokens.status(OTHER.source)).toEqual({ failing: false });
+    state.now += FAILURE_MS;
+    await tokens.obtain(REGISTRY);
+    expect(tokens.status(REGISTRY.source)).toEqual({
+      failing: false,
+      obtainedAt: state.now,
+      expiresAt: state.now + 12 * HOUR,
+    });
+  });
+});
+
+describe('force takes none from before its request', () => {
+  test('never from the cache; the Secrets of one forced run share one', async () => {
+    const { state, tokens } = ecr();
+    await tokens.obtain(REGISTRY);
+    const run = () => Promise.all(Array.from({ length: 100 }, () => short(tokens.obtain(REGISTRY, 'run 1'))));
+    expect(new Set(await run())).toEqual(new Set(['2']));
+    state.now += MINUTE;
+    expect(new Set(await run())).toEqual(new Set(['2']));
+    expect(await short(tokens.obtain(REGISTRY, 'run 2'))).toBe('3');
+    expect(await short(tokens.obtain(REGISTRY, 'run 1'))).toBe('4');
+  });
+
+  test('what it brought serves those that are not forced', async () => {
+    const { tokens } = ecr();
+    await tokens.obtain(REGISTRY, 'run 1');
+    expect(await short(tokens.obtain(REGISTRY))).toBe('1');
+  });
+
+  test('one that was fetched unforced is not the run’s, however young', async () => {
+    const { state, tokens } = ecr();
+    await tokens.obtain(REGISTRY, 'run 1');
+    state.now += 15 * MINUTE;
+    expect(await short(tokens.obtain(REGISTRY))).toBe('2');
+    expect(await short(tokens.obtain(REGISTRY, 'run 1'))).toBe('3');
+  });
+
+  test('it does not join a call from before, and those after join its own', async () => {
+    const { state, tokens } = ecr();
+    const landing = Promise.withResolvers<void>();
+    state.answer = landing.promise;
+    const before = short(tokens.obtain(REGISTRY));
+    const forced = short(tokens.obtain(REGISTRY, 'run 1'));
+    const another = short(tokens.obtain(REGISTRY, 'run 1'));
+    const after = short(tokens.obtain(REGISTRY));
+    const next = short(tokens.obtain(REGISTRY, 'run 2'));
+    landing.resolve();
+    expect(await Promise.all([before, forced, another, after, next])).toEqual(['1', '2', '2', '2', '3']);
+  });
+
+  test('its failure does not serve an older one, and leaves the cache as it is', async () => {
+    const { state, tokens } = ecr();
+    await tokens.obtain(REGISTRY);
+    state.answer = 'fail';
+    expect(await short(tokens.obtain(REGISTRY, 'run 1'))).toBe(CAUSE);
+    expect(await short(tokens.obtain(REGISTRY))).toBe('1');
+    state.now += 15 * MINUTE;
+    expect(await short(tokens.obtain(REGISTRY))).toBe(`1, stale: ${CAUSE}`);
+  });
+
+  test('not even its own, once that has expired', async () => {
+    const { state, tokens } = ecr();
+    await tokens.obtain(REGISTRY, 'run 1');
+    state.now += 12 * HOUR - SECOND;
+    expect(await short(tokens.obtain(REGISTRY, 'run 1'))).toBe('1');
+    state.now += SECOND;
+    expect(await short(tokens.obtain(REGISTRY, 'run 1'))).toBe('2');
+    state.now += 12 * HOUR;
+    state.answer = 'fail';
+    expect(await short(tokens.obtain(REGISTRY, 'run 1'))).toBe(CAUSE);
+  });
+});
+
+describe('a token that has expired on arrival is refused', () => {
+  test.each([0, -SECOND, -HOUR])('its life: %i ms', async (lifetime) => {
+    const { state, tokens } = ecr({ lifetime });
+    const refusal = `ECR's token expired at ${formatTime(NOW + lifetime)}: is this machine's clock right?`;
+    expect(await short(tokens.obtain(REGISTRY))).toBe(refusal);
+    expect(await short(tokens.obtain(REGISTRY, 'run 1'))).toBe(refusal);
+    expect(tokens.known(REGISTRY).host).toBeUndefined();
+    state.lifetime = SECOND;
+    state.now += FAILURE_MS;
+    expect(await short(tokens.obtain(REGISTRY))).toBe('3');
+  });
+
+  test('an older one that has not expired serves instead', async () => {
+    const { state, tokens } = ecr();
+    await tokens.obtain(REGISTRY);
+    state.now += HOUR;
+    state.lifetime = -SECOND;
+    expect(await short(tokens.obtain(REGISTRY))).toMatch(/^1, stale: ECR's token expired at /);
+  });
+
+  test.each([
+    { what: 'a string', thrown: 'no route' },
+    { what: 'an error', thrown: new Error('no route') },
+  ])('a call that fails with $what is an outcome, never a rejection', async ({ thrown }) => {
+    const failing = () => {
+      throw thrown;
+    };
+    expect(await new EcrTokens(failing, WITHIN).obtain(REGISTRY)).toEqual({
+      registry: REGISTRY,
+      error: 'no route',
+    });
+  });
+});
+
+describe('the real SDK', () => {
+  const ENVIRONMENT = {
+    AWS_ENDPOINT_URL_ECR: '',
+    AWS_ACCESS_KEY_ID: 'test',
+    AWS_SECRET_ACCESS_KEY: 'test',
+    AWS_SESSION_TOKEN: undefined,
+    AWS_PROFILE: undefined,
+    AWS_MAX_ATTEMPTS: undefined,
+    AWS_RETRY_MODE: undefined,
+  };
+  // One for each test: a call that was given up on may still reach it, and would be counted with the next test's.
+  let endpoint: AwsEndpoint;
+  beforeEach(async () => {
+    endpoint = await startAwsEndpoint();
+    for (const [name, value] of Object.entries(ENVIRONMENT)) vi.stubEnv(name, value);
+    vi.stubEnv('AWS_ENDPOINT_URL_ECR', endpoint.url);
+  });
+  afterEach(async () => {
+    vi.unstubAllEnvs();
+    await endpoint.stop();
+  });
+
+  const set = (mode: EcrMode) =>
+    Object.assign(endpoint.settings, { mode, latencyMs: 0, lifetimeSeconds: 43_200 });
+  const BUDGET = 3_000;
+  const obtain = async (budget = BUDGET) => {
+    const startedAt = performance.now();
+    const before = endpoint.calls.length;
+    const outcome = await new EcrTokens(
+      fetchFromEcr({ region: 'eu-central-1', withinMs: budget }),
+      budget,
+    ).obtain(REGISTRY);
+    return { outcome, ms: performance.now() - startedAt, calls: endpoint.calls.slice(before) };
+  };
+
+  test('ok: the token with its host, user, password and expiry', async () => {
+    set('ok');
+    const { outcome, calls } = await obtain();
+    const [call] = calls;
+    expect(calls).toHaveLength(1);
+    expect(outcome).toEqual({
+      registry: REGISTRY,
+      token: { host: endpoint.host, username: 'AWS', password: call?.password, expiresAt: call?.expiresAt },
+    });
+  });
+
+  test.each([
+    { mode: 'throttle', says: 'ECR refused: ThrottlingException: Rate exceeded', attempts: 2 },
+    { mode: 'down', says: 'ECR refused: ServerException: Internal failure', attempts: 3 },
+    {
+      mode: 'denied',
+      says: 'ECR refused: AccessDeniedException: User is not authorized to perform: ecr:GetAuthorizationToken',
+      attempts: 1,
+    },
+  ] as const)('$mode: the cause, within the budget', async ({ mode, says, attempts }) => {
+    set(mode);
+    const { outcome, ms, calls } = await obtain();
+    expect(outcome).toEqual({ registry: REGISTRY, error: says });
+    expect(calls).toHaveLength(attempts);
+    expect(ms).toBeLessThan(BUDGET);
+  });
+
+  test('hang: all attempts together end with the budget', async () => {
+    set('hang');
+    const { outcome, ms, calls } = await obtain();
+    expect(outcome).toEqual({
+      registry: REGISTRY,
+      error: expect.stringMatching(/^ECR gave no token within 3 s, last TimeoutError/),
+    });
+    expect(calls.length).toBeGreaterThan(1);
+    expect(ms).toBeGreaterThan(BUDGET * 0.9);
+    expect(ms).toBeLessThan(BUDGET + 500);
+  });
+
+  test('throttled for longer than the budget: both are told', async () => {
+    set('throttle');
+    endpoint.settings.latencyMs = 200;
+    const { outcome, ms } = await obtain(500);
+    expect(outcome).toEqual({
+      registry: REGISTRY,
+      error: 'ECR gave no token within 0.5 s, last ThrottlingException: Rate exceeded',
+    });
+    expect(ms).toBeLessThan(1_000);
+  });
+
+  test('an answer that takes long, but less than an attempt may, is one call', async () => {
+    set('ok');
+    endpoint.settings.latencyMs = BUDGET / 4;
+    const { outcome, calls } = await obtain();
+    expect(outcome).toMatchObject({ token: { host: endpoint.host } });
+    expect(calls).toHaveLength(1);
+  });
+
+  test('nobody there: the cause', async () => {
+    const gone = await startAwsEndpoint();
+    await gone.stop();
+    vi.stubEnv('AWS_ENDPOINT_URL_ECR', gone.url);
+    const { outcome, ms } = await obtain();
+    expect(outcome).toMatchObject({ error: expect.stringMatching(/^ECR refused: .*ECONNREFUSED/) });
+    expect(ms).toBeLessThan(BUDGET);
+  });
+});

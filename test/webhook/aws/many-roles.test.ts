@@ -1,0 +1,167 @@
+// Hundreds of roles, and an ECR that allows twenty calls a second: everybody is answered in time, nobody is asked for
+// more than it takes, and what was had serves on.
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, test } from 'vitest';
+import { ANNOTATION } from '../../../contract/names.ts';
+import { virtualClock } from '../../virtual-clock.ts';
+import { ask, eventually, sample } from '../ask.ts';
+import { type RunningWebhook, runWebhook } from '../running-webhook.ts';
+import { annotated, authsOf, edited, type Manifest, manifest } from '../support.ts';
+
+const SECOND = 1_000;
+/** As in production, where the API server waits for so long. */
+const TIMEOUT_S = 10;
+const dir = mkdtempSync(join(tmpdir(), 'ecr-anywhere-roles-'));
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+const hostOf = (index: number) => `${100_000_000_000 + index}.dkr.ecr.eu-central-1.amazonaws.com`;
+const roleOf = (index: number) => `arn:aws:iam::${100_000_000_000 + index}:role/pull`;
+const numbers = (count: number) => Array.from({ length: count }, (_, index) => index);
+
+/** A registry of its own for each role. @param namespaces by the number of the role */
+const policyOf = (count: number, namespaces: (index: number) => string) =>
+  JSON.stringify({
+    registries: numbers(count).map((index) => ({
+      host: hostOf(index),
+      roleArn: roleOf(index),
+      namespaces: [namespaces(index)],
+    })),
+  });
+const secretIn = (namespace: string): Manifest =>
+  edited(manifest(), ({ metadata }) => {
+    metadata.namespace = namespace;
+  });
+const callsByMetric = async (webhook: RunningWebhook, result?: string) =>
+  sample(await webhook.metrics(), 'ecr_anywhere_ecr_calls_total', result === undefined ? {} : { result });
+
+describe('300 roles, each of a namespace of its own', () => {
+  const PAIRS = 300;
+  const clock = virtualClock(join(dir, 'clock'));
+  const namespaceOf = (index: number) => `team-${index}`;
+  let webhook: RunningWebhook;
+  const stored = new Map<number, Manifest>();
+  afterAll(() => webhook?.[Symbol.asyncDispose]());
+
+  test('a cold cache: all are answered in time, with no more than two attempts each', async () => {
+    webhook = await runWebhook({
+      clock,
+      policy: policyOf(PAIRS, namespaceOf),
+      env: { TIMEOUT_SECONDS: String(TIMEOUT_S) },
+    });
+    webhook.ecr.settings.limit = { perSecond: 20, burst: 200 };
+    const answers = await Promise.all(
+      numbers(PAIRS).map((index) => ask(webhook, { object: secretIn(namespaceOf(index)) })),
+    );
+    const { calls, stsCalls } = webhook.ecr;
+    const refused: string[] = [];
+    answers.forEach(({ response, secret, ms }, index) => {
+      expect(ms).toBeLessThan(TIMEOUT_S * SECOND);
+      if (response.allowed) stored.set(index, secret);
+      else refused.push(response.status?.message ?? '');
+    });
+    // Where this machine has something else to do, turns may meet; as a rule there is none.
+    expect(refused.length).toBeLessThanOrEqual(5);
+    for (const message of refused) expect(message).toContain('ThrottlingException: Rate exceeded');
+    const throttled = calls.filter(({ outcome }) => outcome === 'throttle').length;
+    // That there was something to be afraid of; the bucket fills while a slow machine still makes first attempts.
+    expect(throttled).toBeGreaterThan(20);
+    expect(calls.length).toBeLessThanOrEqual(2 * PAIRS);
+    expect(calls.filter(({ outcome }) => outcome === 'ok')).toHaveLength(PAIRS - refused.length);
+    expect(stsCalls).toHaveLength(PAIRS);
+    expect(await callsByMetric(webhook, 'throttled')).toBe(throttled);
+    expect(await callsByMetric(webhook)).toBe(calls.length);
+
+    clock.advance(5 * SECOND);
+    for (const index of numbers(PAIRS).filter((number) => !stored.has(number))) {
+      const { response, secret } = await ask(webhook, { object: secretIn(namespaceOf(index)) });
+      expect(response).toMatchObject({ allowed: true });
+      stored.set(index, secret);
+    }
+  });
+
+  test('each got the token of its own role', () => {
+    const passwords = new Map(webhook.ecr.calls.map(({ role, password }) => [role, password]));
+    expect(stored.size).toBe(PAIRS);
+    for (const [index, secret] of stored)
+      expect(authsOf(secret)).toMatchObject({ [hostOf(index)]: { password: passwords.get(roleOf(index)) } });
+  });
+
+  test('a warm minute: no call at all', async () => {
+    const before = [webhook.ecr.calls.length, webhook.ecr.stsCalls.length];
+    for (let second = 0; second < 60; second++) {
+      clock.advance(SECOND);
+      await Promise.all(
+        numbers(15).map(async (offset) => {
+          const index = (second * 15 + offset) % PAIRS;
+          const oldObject = stored.get(index) ?? manifest();
+          const object = [
+            secretIn(namespaceOf(index)),
+            annotated(oldObject, { 'example.com/owner': String(second) }),
+            annotated(oldObject, { [ANNOTATION.requestedAt]: new Date(clock.now()).toISOString() }),
+          ][offset % 3];
+          if (!object) throw new Error('no object');
+          const { response } = await ask(webhook, offset % 3 === 0 ? { object } : { object, oldObject });
+          expect(response).toMatchObject({ allowed: true });
+          expect(response).not.toHaveProperty('warnings');
+        }),
+      );
+    }
+    expect([webhook.ecr.calls.length, webhook.ecr.stsCalls.length]).toEqual(before);
+  });
+});
+
+test('60 roles for one Secret, and a burst that is smaller: it is answered, with all of them', async () => {
+  await using webhook = await runWebhook({
+    policy: policyOf(60, () => 'team-a'),
+    env: { TIMEOUT_SECONDS: String(TIMEOUT_S) },
+  });
+  webhook.ecr.settings.limit = { perSecond: 20, burst: 30 };
+  const { response, secret, ms } = await ask(webhook, { object: manifest() });
+  expect(ms).toBeLessThan(TIMEOUT_S * SECOND);
+  expect(response.status?.message).toBeUndefined();
+  expect(Object.keys(authsOf(secret))).toHaveLength(60);
+  expect(webhook.ecr.calls.length).toBeLessThanOrEqual(120);
+});
+
+test('nothing is allowed for a while: hundreds of admissions are refused, and do not become hundreds of calls', async () => {
+  await using webhook = await runWebhook({ policy: policyOf(10, () => '*') });
+  webhook.ecr.settings.limit = { perSecond: 0, burst: 0 };
+  const startedAt = performance.now();
+  let refused = 0;
+  while (performance.now() - startedAt < 4 * SECOND) {
+    const answers = await Promise.all(numbers(20).map(() => ask(webhook, { object: manifest() })));
+    for (const { response } of answers) {
+      expect(response).toMatchObject({ allowed: false, status: { code: 503 } });
+      expect(response.status?.message).toContain(`${hostOf(9)}: ECR refused: ThrottlingException`);
+      refused += 1;
+    }
+  }
+  expect(refused).toBeGreaterThan(200);
+  // One flight of two attempts for each, and one more at most where the memory of the first ended.
+  expect(webhook.ecr.calls.length).toBeLessThanOrEqual(10 * 2 * 2);
+  webhook.ecr.settings.limit = undefined;
+  await eventually(async () => (await ask(webhook, { object: manifest() })).response.allowed);
+});
+
+test('an STS that is silent for one role holds up nobody else', async () => {
+  await using webhook = await runWebhook({
+    policy: policyOf(2, (index) => `team-${index}`),
+    env: (ecr) => ({ TIMEOUT_SECONDS: String(TIMEOUT_S), ...ecr.env }),
+  });
+  webhook.ecr.settings.roles[roleOf(0)] = { silent: true };
+  const order: string[] = [];
+  const [silent, other] = await Promise.all(
+    [0, 1].map(async (index) => {
+      const answer = await ask(webhook, { object: secretIn(`team-${index}`) });
+      order.push(`team-${index}`);
+      return answer;
+    }),
+  );
+  expect(order).toEqual(['team-1', 'team-0']);
+  expect(other?.response).toMatchObject({ allowed: true });
+  expect(other?.ms).toBeLessThan(4 * SECOND);
+  expect(silent?.ms).toBeLessThan(TIMEOUT_S * SECOND);
+  expect(silent?.response.status?.message).toContain(`the role ${roleOf(0)} cannot be assumed: TimeoutError`);
+});

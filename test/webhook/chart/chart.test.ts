@@ -1,0 +1,738 @@
+// Chart, code and contract say the same, and the chart explains what it is missing. Rendered by the real helm.
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { beforeAll, describe, expect, test } from 'vitest';
+import { parse, parseAllDocuments } from 'yaml';
+import {
+  EXCLUDED_NAMESPACES,
+  NAMESPACE_LABEL,
+  REFRESHER_GROUP,
+  REQUEST_ANNOTATIONS,
+  SECRET_KEY,
+  SECRET_LABEL,
+  SECRET_TYPE,
+  WEBHOOK_ANNOTATIONS,
+  WEBHOOK_PATH,
+  WEBHOOK_PORT,
+} from '../../../contract/names.ts';
+import { readPolicy } from '../../../webhook/admission/policy.ts';
+import { ENVIRONMENT, readConfig } from '../../../webhook/config.ts';
+import { CHART, helm } from '../../bed/helm.ts';
+
+const NAMESPACE = 'pull';
+const NAME = 'ecr-anywhere';
+const ROLE = 'arn:aws:iam::123456789012:role/pull';
+const OTHER_ROLE = 'arn:aws:iam::123456789012:role/webhook';
+const CA = Buffer.from('-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n').toString('base64');
+const REQUIRED = {
+  'image.repository': 'registry.example.com/ecr-anywhere',
+  'aws.region': 'eu-central-1',
+};
+const PROVIDED = { 'tls.mode': 'provided', 'tls.caBundle': CA };
+
+interface Manifest {
+  kind: string;
+  metadata: { name: string; namespace?: string; labels?: Record<string, string> };
+}
+interface Container {
+  image: string;
+  env: { name: string; value: string }[];
+  envFrom?: { secretRef: { name: string } }[];
+  ports: { name: string; containerPort: number }[];
+  volumeMounts: { mountPath: string; readOnly: boolean; subPath?: string }[];
+}
+interface Deployment extends Manifest {
+  spec: {
+    template: {
+      spec: { terminationGracePeriodSeconds: number; containers: [Container]; volumes: { name: string }[] };
+    };
+  };
+}
+interface ConfigMap extends Manifest {
+  data: Readonly<Record<string, string>>;
+}
+interface Policy extends Manifest {
+  spec: {
+    failurePolicy: string;
+    matchConstraints: { resourceRules: { operations: string[] }[] };
+    matchConditions: { expression: string }[];
+    variables?: { expression: string }[];
+    validations: { expression: string; message: string; reason: string }[];
+  };
+}
+interface Role extends Manifest {
+  rules: { apiGroups: string[]; resources: string[]; verbs: string[] }[];
+}
+
+function render(values: Readonly<Record<string, string>>, command = ['template', NAME]) {
+  const set = Object.entries(values).flatMap(([key, value]) => ['--set', `${key}=${value}`]);
+  const args = [...command, CHART, '--namespace', NAMESPACE, '--kube-version', '1.30.0', ...set];
+  return helm(args, { mayFail: true });
+}
+
+async function manifests(values: Readonly<Record<string, string>> = {}): Promise<Manifest[]> {
+  const { code, stdout, stderr } = await render({ ...REQUIRED, ...values });
+  expect(code, stderr).toBe(0);
+  return parseAllDocuments(stdout).flatMap((document) => (document.toJS() as Manifest | null) ?? []);
+}
+
+function find<T extends Manifest>(all: readonly Manifest[], kind: string, name = NAME): T {
+  const found = all.find((manifest) => manifest.kind === kind && manifest.metadata.name === name);
+  if (!found) throw new Error(`the chart renders no ${kind} ${name}`);
+  return found as T;
+}
+
+let chart: Manifest[];
+beforeAll(async () => {
+  chart = await manifests();
+});
+
+test('one version: package, chart, application', async () => {
+  const { version } = JSON.parse(await readFile(join(CHART, '../../../package.json'), 'utf8'));
+  expect(parse(await readFile(join(CHART, 'Chart.yaml'), 'utf8'))).toMatchObject({
+    name: NAME,
+    version,
+    appVersion: version,
+  });
+  const { containers } = find<Deployment>(chart, 'Deployment').spec.template.spec;
+  expect(containers[0].image).toBe(`${REQUIRED['image.repository']}:${version}`);
+});
+
+test('a digest wins over the tag', async () => {
+  const digest = `sha256:${'0'.repeat(64)}`;
+  const all = await manifests({ 'image.digest': digest, 'image.tag': 'other' });
+  const { containers } = find<Deployment>(all, 'Deployment').spec.template.spec;
+  expect(containers[0].image).toBe(`${REQUIRED['image.repository']}@${digest}`);
+});
+
+test('the API server sends labelled Secrets of enabled namespaces, and no others', () => {
+  expect(find(chart, 'MutatingWebhookConfiguration')).toMatchObject({
+    webhooks: [
+      {
+        rules: [
+          {
+            apiGroups: [''],
+            apiVersions: ['v1'],
+            resources: ['secrets'],
+            operations: ['CREATE', 'UPDATE'],
+            scope: 'Namespaced',
+          },
+        ],
+        namespaceSelector: {
+          matchExpressions: [
+            { key: NAMESPACE_LABEL.key, operator: 'In', values: [NAMESPACE_LABEL.value] },
+            {
+              key: 'kubernetes.io/metadata.name',
+              operator: 'NotIn',
+              values: [...EXCLUDED_NAMESPACES, NAMESPACE],
+            },
+          ],
+        },
+        objectSelector: { matchLabels: { [SECRET_LABEL.key]: SECRET_LABEL.value } },
+        admissionReviewVersions: ['v1'],
+        failurePolicy: 'Fail',
+        matchPolicy: 'Equivalent',
+        sideEffects: 'None',
+        reinvocationPolicy: 'Never',
+      },
+    ],
+  });
+});
+
+test('it finds the webhook: path, Service port, container port, and whose certificate to trust', async () => {
+  const all = await manifests({ ...PROVIDED, 'service.port': '8080' });
+  expect(find(all, 'MutatingWebhookConfiguration')).toMatchObject({
+    webhooks: [
+      {
+        clientConfig: {
+          service: { name: NAME, namespace: NAMESPACE, path: WEBHOOK_PATH, port: 8080 },
+          caBundle: CA,
+        },
+      },
+    ],
+  });
+  const [container] = find<Deployment>(all, 'Deployment').spec.template.spec.containers;
+  expect(find(all, 'Service')).toMatchObject({
+    spec: { ports: [{ port: 8080, targetPort: container.ports[0]?.name }] },
+  });
+  expect(container.ports[0]).toMatchObject({ containerPort: WEBHOOK_PORT });
+});
+
+const FILES: readonly string[] = [ENVIRONMENT.certFile, ENVIRONMENT.keyFile];
+const OWN_TLS: readonly string[] = [
+  ENVIRONMENT.tlsSecret,
+  ENVIRONMENT.configuration,
+  ENVIRONMENT.serviceAccountDir,
+];
+test.each([
+  { mode: 'self', values: {}, without: FILES },
+  { mode: 'cert-manager', values: { 'tls.mode': 'cert-manager' }, without: OWN_TLS },
+  { mode: 'provided', values: PROVIDED, without: OWN_TLS },
+])(
+  'the container gets the environment that the webhook reads: tls.mode $mode',
+  async ({ values, without }) => {
+    const all = await manifests({
+      ...(values as Record<string, string>),
+      'webhook.timeoutSeconds': '7',
+      drainSeconds: '11',
+      'metrics.port': '9999',
+      'aws.assumeRole.roleArn': ROLE,
+      'aws.assumeRole.externalId': 'cluster-1',
+      'aws.webIdentity.roleArn': OTHER_ROLE,
+    });
+    const [{ env, volumeMounts, ports }] = find<Deployment>(all, 'Deployment').spec.template.spec.containers;
+    const given = Object.fromEntries(env.map(({ name, value }) => [name, value]));
+    // The log level comes with the policy.
+    const absent = [
+      ...[ENVIRONMENT.host, ENVIRONMENT.logLevel, ENVIRONMENT.kubernetesHost, ENVIRONMENT.kubernetesPort],
+      ...without,
+    ] as readonly string[];
+    const expected = Object.values(ENVIRONMENT).filter((name) => !absent.includes(name));
+    expect(Object.keys(given).sort()).toEqual(
+      [...expected, 'AWS_WEB_IDENTITY_TOKEN_FILE', 'NODE_OPTIONS'].sort(),
+    );
+    const config = readConfig({
+      ...given,
+      KUBERNETES_SERVICE_HOST: '10.0.0.1',
+      KUBERNETES_SERVICE_PORT: '443',
+    });
+    expect(config).toMatchObject({
+      serverName: `${NAME}.${NAMESPACE}.svc`,
+      port: WEBHOOK_PORT,
+      drainMs: 11_000,
+      metricsPort: 9999,
+      assumeRole: { arn: ROLE, externalId: 'cluster-1' },
+      identity: { roleArn: ROLE },
+      refresherUsername: `system:serviceaccount:${NAMESPACE}:${NAME}-refresher`,
+      region: REQUIRED['aws.region'],
+    });
+    expect(given[ENVIRONMENT.timeout]).toBe('7');
+    expect(ports[1]).toMatchObject({ name: 'metrics', containerPort: 9999 });
+    for (const mount of volumeMounts) {
+      expect(mount).toMatchObject({ readOnly: true });
+      expect(mount).not.toHaveProperty('subPath');
+    }
+    const { policyFile = '', certFile, keyFile, ownTls } = config;
+    const own = ownTls && [join(ownTls.objects.serviceAccountDir, 'token')];
+    expect(ownTls === undefined).toBe(without === OWN_TLS);
+    for (const file of [...(own ?? [certFile, keyFile]), policyFile, given.AWS_WEB_IDENTITY_TOKEN_FILE ?? ''])
+      expect(volumeMounts.some(({ mountPath }) => file.startsWith(`${mountPath}/`))).toBe(true);
+  },
+);
+
+test('without values for it there is no identity and no port for metrics', async () => {
+  const all = await manifests({ 'metrics.port': '0' });
+  const { containers, volumes } = find<Deployment>(all, 'Deployment').spec.template.spec;
+  const [{ env, ports, envFrom }] = containers;
+  expect(env.map(({ name }) => name).filter((name) => /ROLE|TOKEN|METRICS/.test(name))).toEqual([]);
+  expect([ports.length, envFrom]).toEqual([1, undefined]);
+  expect(volumes.map(({ name }) => name)).toEqual(['service-account', 'policy']);
+});
+
+describe('AWS identity', () => {
+  const pod = async (values: Readonly<Record<string, string>>) =>
+    find<Deployment>(await manifests(values), 'Deployment').spec.template.spec;
+
+  test('web identity: the kubelet brings a token of the audience and the life asked for', async () => {
+    const { volumes } = await pod({
+      'aws.webIdentity.roleArn': ROLE,
+      'aws.webIdentity.audience': 'sts.example.com',
+      'aws.webIdentity.expirationSeconds': '900',
+    });
+    expect(volumes.find(({ name }) => name === 'aws-token')).toMatchObject({
+      projected: {
+        sources: [
+          {
+            serviceAccountToken: { audience: 'sts.example.com', expirationSeconds: 900, path: 'token' },
+          },
+        ],
+      },
+    });
+  });
+
+  test('web identity by a file that something else brings', async () => {
+    const { volumes, containers } = await pod({
+      'aws.webIdentity.roleArn': ROLE,
+      'aws.webIdentity.tokenFile': '/spiffe/token',
+      'extraVolumes[0].name': 'spiffe',
+      'extraVolumes[0].csi.driver': 'csi.spiffe.io',
+      'extraVolumeMounts[0].name': 'spiffe',
+      'extraVolumeMounts[0].mountPath': '/spiffe',
+    });
+    expect(volumes.map(({ name }) => name)).toEqual(['service-account', 'policy', 'spiffe']);
+    const [{ env, volumeMounts }] = containers;
+    expect(env).toContainEqual({ name: 'AWS_WEB_IDENTITY_TOKEN_FILE', value: '/spiffe/token' });
+    expect(volumeMounts.at(-1)).toEqual({ name: 'spiffe', mountPath: '/spiffe' });
+  });
+
+  test('static keys, and a role to assume with them', async () => {
+    const [{ env, envFrom }] = (
+      await pod({ 'aws.credentialsSecret': 'keys', 'aws.assumeRole.roleArn': ROLE })
+    ).containers;
+    expect(envFrom).toEqual([{ secretRef: { name: 'keys' } }]);
+    expect(env).toContainEqual({ name: ENVIRONMENT.assumeRole, value: ROLE });
+  });
+
+  test('IRSA: the annotation is on the ServiceAccount of the pod', async () => {
+    const key = 'serviceAccount.annotations.eks\\.amazonaws\\.com/role-arn';
+    const all = await manifests({ [key]: ROLE });
+    const annotations = { 'eks.amazonaws.com/role-arn': ROLE };
+    expect(find(all, 'ServiceAccount')).toMatchObject({ metadata: { annotations } });
+    expect(find(all, 'Deployment')).toMatchObject({
+      spec: { template: { spec: { serviceAccountName: NAME } } },
+    });
+  });
+
+  test.each([
+    {
+      what: 'two identities',
+      values: { 'aws.credentialsSecret': 'keys', 'aws.webIdentity.roleArn': ROLE },
+      says: /both set/,
+    },
+    {
+      what: 'a token and no role',
+      values: { 'aws.webIdentity.tokenFile': '/token' },
+      says: /no role to assume/,
+    },
+    {
+      what: 'an external id and no role',
+      values: { 'aws.assumeRole.externalId': 'cluster-1' },
+      says: /no role to assume/,
+    },
+    { what: 'no ARN', values: { 'aws.webIdentity.roleArn': 'pull' }, says: /roleArn/ },
+  ])('$what: said', async ({ values, says }) => {
+    const { code, stderr } = await render({ ...REQUIRED, ...values } as Record<string, string>);
+    expect(code).not.toBe(0);
+    expect(stderr).toMatch(says);
+  });
+});
+
+describe('the policy', () => {
+  const policyOf = (all: readonly Manifest[]) =>
+    readPolicy(find<ConfigMap>(all, 'ConfigMap', `${NAME}-policy`).data['policy.yaml'] ?? '', {
+      region: REQUIRED['aws.region'],
+    });
+
+  test('the values are what the webhook reads', async () => {
+    const { logLevel, registries } = policyOf(
+      await manifests({
+        logLevel: 'debug',
+        'registries[0].host': '123456789012.dkr.ecr.us-east-1.amazonaws.com',
+        'registries[0].namespaces': '{team-*}',
+        'registries[0].roleArn': ROLE,
+        'registries[0].externalId': 'cluster-1',
+        'registries[0].sharedRole': 'true',
+        'registries[1].host': 'public.ecr.aws',
+        'registries[1].namespaces': '{*}',
+      }),
+    );
+    expect(logLevel).toBe('debug');
+    expect(registries).toMatchObject([
+      {
+        host: '123456789012.dkr.ecr.us-east-1.amazonaws.com',
+        source: { service: 'ecr', region: 'us-east-1', role: { arn: ROLE, externalId: 'cluster-1' } },
+      },
+      { host: 'public.ecr.aws', source: { service: 'ecr-public' } },
+    ]);
+  });
+
+  test('without registries it is the own one, and the file is where the container looks', () => {
+    expect(policyOf(chart)).toMatchObject({ logLevel: 'info', registries: [{ source: { service: 'ecr' } }] });
+    const { volumes } = find<Deployment>(chart, 'Deployment').spec.template.spec;
+    expect(volumes).toContainEqual({ name: 'policy', configMap: { name: `${NAME}-policy` } });
+  });
+});
+
+test('the API server waits as long as the webhook thinks, and a pod that stops may finish', async () => {
+  const all = await manifests({ 'webhook.timeoutSeconds': '30', drainSeconds: '60' });
+  expect(find(all, 'MutatingWebhookConfiguration')).toMatchObject({ webhooks: [{ timeoutSeconds: 30 }] });
+  const { terminationGracePeriodSeconds } = find<Deployment>(all, 'Deployment').spec.template.spec;
+  expect(terminationGracePeriodSeconds).toBeGreaterThan(90);
+});
+
+test('the pod runs with as little as it can', () => {
+  expect(find(chart, 'Deployment')).toMatchObject({
+    spec: {
+      template: {
+        spec: {
+          automountServiceAccountToken: false,
+          securityContext: {
+            runAsNonRoot: true,
+            runAsUser: 65532,
+            seccompProfile: { type: 'RuntimeDefault' },
+          },
+          containers: [
+            {
+              securityContext: {
+                allowPrivilegeEscalation: false,
+                readOnlyRootFilesystem: true,
+                capabilities: { drop: ['ALL'] },
+              },
+            },
+          ],
+        },
+      },
+    },
+  });
+});
+
+describe('tls.mode', () => {
+  const bound = (all: readonly Manifest[]) =>
+    all.filter(({ kind, metadata }) => kind.endsWith('RoleBinding') && metadata.name === NAME);
+  const configurationOf = (all: readonly Manifest[]) => find(all, 'MutatingWebhookConfiguration');
+
+  test('self: two objects by name, and of the configuration only what the policy lets through', () => {
+    const secret = `${NAME}-self-tls`;
+    expect(find<Role>(chart, 'Role').rules).toEqual([
+      { apiGroups: [''], resources: ['secrets'], resourceNames: [secret], verbs: ['get', 'create', 'patch'] },
+    ]);
+    expect(find<Role>(chart, 'ClusterRole').rules).toEqual([
+      {
+        apiGroups: ['admissionregistration.k8s.io'],
+        resources: ['mutatingwebhookconfigurations'],
+        resourceNames: [configurationOf(chart).metadata.name],
+        verbs: ['get', 'patch'],
+      },
+    ]);
+    expect(bound(chart)).toHaveLength(2);
+    // What is set at run time is not said here, so nobody who applies this again takes it away.
+    expect(find(chart, 'Secret', secret)).not.toHaveProperty('data');
+    expect(JSON.stringify(configurationOf(chart))).not.toContain('caBundle');
+    const { spec } = find<Policy>(chart, 'ValidatingAdmissionPolicy', `${NAME}-ca-bundle`);
+    expect(spec.matchConditions[0]?.expression).toContain(`'system:serviceaccount:${NAMESPACE}:${NAME}'`);
+    expect(spec.failurePolicy).toBe('Fail');
+    expect(find(chart, 'ValidatingAdmissionPolicyBinding', `${NAME}-ca-bundle`)).toMatchObject({
+      spec: { policyName: `${NAME}-ca-bundle`, validationActions: ['Deny'] },
+    });
+  });
+
+  test('cert-manager: it brings the certificate and the caBundle, and the webhook may do nothing', async () => {
+    const all = await manifests({ 'tls.mode': 'cert-manager' });
+    expect(bound(all)).toEqual([]);
+    expect(configurationOf(all)).toMatchObject({
+      metadata: { annotations: { 'cert-manager.io/inject-ca-from': `${NAMESPACE}/${NAME}` } },
+    });
+    expect(JSON.stringify(configurationOf(all))).not.toContain('caBundle');
+    expect(find(all, 'Certificate')).toMatchObject({
+      spec: {
+        secretName: `${NAME}-tls`,
+        dnsNames: [`${NAME}.${NAMESPACE}.svc`],
+        issuerRef: { kind: 'Issuer', name: NAME },
+      },
+    });
+    expect(find(all, 'Issuer')).toMatchObject({ spec: { ca: { secretName: `${NAME}-ca` } } });
+  });
+
+  test('cert-manager with an issuer of another group', async () => {
+    const issuerRef = { name: 'pca', kind: 'AWSPCAClusterIssuer', group: 'awspca.cert-manager.io' };
+    const set = Object.entries(issuerRef).map(([key, value]) => [`tls.certManager.issuerRef.${key}`, value]);
+    const all = await manifests({ 'tls.mode': 'cert-manager', ...Object.fromEntries(set) });
+    expect(find(all, 'Certificate')).toMatchObject({ spec: { issuerRef } });
+  });
+
+  test('cert-manager with an issuer of the user’s: none of the chart’s', async () => {
+    const issuer = 'tls.certManager.issuerRef';
+    const all = await manifests({
+      'tls.mode': 'cert-manager',
+      [`${issuer}.name`]: 'company',
+      [`${issuer}.kind`]: 'ClusterIssuer',
+    });
+    expect(all.filter(({ kind }) => kind === 'Issuer')).toEqual([]);
+    expect(find(all, 'Certificate')).toMatchObject({
+      spec: { issuerRef: { group: 'cert-manager.io', kind: 'ClusterIssuer', name: 'company' } },
+    });
+  });
+
+  test('provided: the webhook may do nothing', async () => {
+    const all = await manifests({ ...PROVIDED, 'tls.secretName': 'own' });
+    expect(bound(all)).toEqual([]);
+    const { volumes } = find<Deployment>(all, 'Deployment').spec.template.spec;
+    expect(volumes).toContainEqual({
+      name: 'certs',
+      secret: expect.objectContaining({ secretName: 'own' }),
+    });
+  });
+});
+
+describe('where the network is special', () => {
+  const podOf = (all: readonly Manifest[]) =>
+    find<Deployment>(all, 'Deployment').spec as unknown as {
+      strategy: { rollingUpdate: object };
+      template: { spec: { dnsPolicy: string; hostNetwork?: boolean; containers: [Container] } };
+    };
+
+  test('another port', async () => {
+    const [container] = podOf(await manifests({ 'webhook.port': '10250' })).template.spec.containers;
+    expect(container.ports[0]).toMatchObject({ name: 'webhook', containerPort: 10250 });
+    expect(container.env).toContainEqual({ name: 'PORT', value: '10250' });
+  });
+
+  test('a port that only root may listen on: the pod’s own network is told otherwise', async () => {
+    const sysctls = [{ name: 'net.ipv4.ip_unprivileged_port_start', value: '0' }];
+    for (const [values, expected] of [
+      [{}, undefined],
+      [{ 'webhook.port': '1024', 'metrics.port': '0' }, undefined],
+      [{ 'webhook.port': '443' }, sysctls],
+      [{ 'metrics.port': '1023' }, sysctls],
+    ] as const) {
+      const { spec } = podOf(await manifests(values)).template as unknown as {
+        spec: { securityContext: { runAsUser: number; sysctls?: object[] } };
+      };
+      expect(spec.securityContext.sysctls).toEqual(expected);
+      expect(spec.securityContext.runAsUser).toBe(65532);
+    }
+  });
+
+  test('the node’s network: another DNS policy, and no pod more than there is room for', async () => {
+    expect(podOf(chart)).toMatchObject({
+      strategy: { rollingUpdate: { maxUnavailable: 0, maxSurge: 1 } },
+      template: { spec: { dnsPolicy: 'ClusterFirst' } },
+    });
+    expect(podOf(await manifests({ hostNetwork: 'true' }))).toMatchObject({
+      strategy: { rollingUpdate: { maxUnavailable: 1, maxSurge: 0 } },
+      template: { spec: { hostNetwork: true, dnsPolicy: 'ClusterFirstWithHostNet' } },
+    });
+    expect(podOf(await manifests({ hostNetwork: 'true', dnsPolicy: 'Default' }))).toMatchObject({
+      template: { spec: { dnsPolicy: 'Default' } },
+    });
+  });
+
+  test('a proxy, and its authority', async () => {
+    const values = {
+      'proxy.httpsProxy': 'http://proxy:3128',
+      'proxy.noProxy': 'a.example',
+      'extraCA.configMap': 'ca',
+    };
+    const [{ env, volumeMounts }] = podOf(await manifests(values)).template.spec.containers;
+    expect(env).toContainEqual({ name: 'HTTPS_PROXY', value: 'http://proxy:3128' });
+    const noProxy = env.find(({ name }) => name === 'NO_PROXY')?.value.split(',');
+    expect(noProxy).toEqual(expect.arrayContaining(['localhost', '169.254.170.23', '.svc', 'a.example']));
+    const file = env.find(({ name }) => name === 'NODE_EXTRA_CA_CERTS')?.value ?? '';
+    expect(volumeMounts.some(({ mountPath }) => file.startsWith(`${mountPath}/`))).toBe(true);
+    expect(
+      podOf(chart)
+        .template.spec.containers[0].env.map(({ name }) => name)
+        .join(),
+    ).not.toMatch(/PROXY|EXTRA/);
+  });
+
+  test('a NetworkPolicy: who calls, and whom it calls', async () => {
+    const values = { 'networkPolicy.enabled': 'true', 'networkPolicy.apiServers': '{10.0.0.0/28}' };
+    const TEST_POD = find(chart, 'Pod', `${NAME}-test`).metadata.labels;
+    expect(find(await manifests(values), 'NetworkPolicy')).toMatchObject({
+      spec: {
+        policyTypes: ['Ingress', 'Egress'],
+        ingress: [
+          {
+            from: [{ ipBlock: { cidr: '10.0.0.0/28' } }, { podSelector: { matchLabels: TEST_POD } }],
+            ports: [{ port: 'webhook' }],
+          },
+          { ports: [{ port: 'metrics' }] },
+        ],
+        egress: expect.arrayContaining([
+          {
+            to: [{ ipBlock: { cidr: '169.254.170.23/32' } }, { ipBlock: { cidr: 'fd00:ec2::23/128' } }],
+            ports: [{ port: 80, protocol: 'TCP' }],
+          },
+        ]),
+      },
+    });
+  });
+});
+
+test('alerts ask for metrics that there are', async () => {
+  const values = { 'metrics.prometheusRule.enabled': 'true', 'metrics.serviceMonitor.enabled': 'true' };
+  const all = await manifests(values);
+  const names = JSON.stringify(find(all, 'PrometheusRule')).match(/ecr_anywhere_[a-z_]+/g) ?? [];
+  expect(names.length).toBeGreaterThan(5);
+  const page = await readFile(join(CHART, '../../../docs/operations.md'), 'utf8');
+  for (const name of names) expect(page).toContain(`\`${name}\``);
+  expect(find(all, 'ServiceMonitor')).toMatchObject({ spec: { endpoints: [{ port: 'metrics' }] } });
+  expect(find(all, 'Service')).toMatchObject({
+    spec: { ports: [{}, { name: 'metrics', targetPort: 'metrics' }] },
+  });
+});
+
+test('no alerts where there are no metrics: they could only ever say that no replica is up', async () => {
+  const all = await manifests({ 'metrics.prometheusRule.enabled': 'true', 'metrics.port': '0' });
+  expect(all.filter(({ kind }) => kind === 'PrometheusRule')).toEqual([]);
+});
+
+test.each([
+  { values: {}, asks: 'default' },
+  {
+    values: { 'registries[0].host': 'public.ecr.aws', 'registries[0].namespaces': '{team-*,shop}' },
+    asks: 'team-x',
+  },
+  {
+    values: {
+      'registries[0].host': 'public.ecr.aws',
+      'registries[0].namespaces': '{shop}',
+      'test.namespace': 'billing',
+    },
+    asks: 'billing',
+  },
+])('helm test asks for a namespace that is entitled to something: $asks', async ({ values, asks }) => {
+  const { containers } = find<Manifest & { spec: { containers: [Container] } }>(
+    await manifests(values as Record<string, string>),
+    'Pod',
+    `${NAME}-test`,
+  ).spec;
+  expect(containers[0].env).toContainEqual({ name: 'TEST_NAMESPACE', value: asks });
+});
+
+test('what need not wait does not: unlabelled ones and those on their way out, but for the refresher', () => {
+  const [webhook] = (
+    find(chart, 'MutatingWebhookConfiguration') as unknown as {
+      webhooks: [{ matchConditions: { expression: string }[] }];
+    }
+  ).webhooks;
+  const [{ expression } = { expression: '' }] = webhook.matchConditions;
+  for (const word of [
+    `[?'${SECRET_LABEL.key}'].orValue('') == '${SECRET_LABEL.value}'`,
+    'deletionTimestamp',
+    `'system:serviceaccount:${NAMESPACE}:${NAME}-refresher'`,
+    `'${REFRESHER_GROUP}'`,
+  ])
+    expect(expression).toContain(word);
+});
+
+describe("the refresher's rights", () => {
+  const SECRETS = { apiGroups: [''], resources: ['secrets'], verbs: ['list', 'patch'] };
+  const NAMESPACES = { apiGroups: [''], resources: ['namespaces'], verbs: ['list'] };
+  const REFRESHER = `${NAME}-refresher`;
+  const subjects = [
+    { kind: 'ServiceAccount', name: REFRESHER, namespace: NAMESPACE },
+    { kind: 'Group', apiGroup: 'rbac.authorization.k8s.io', name: REFRESHER_GROUP },
+  ];
+
+  test('everywhere, as it comes', () => {
+    expect(find<Role>(chart, 'ClusterRole', REFRESHER).rules).toEqual([NAMESPACES, SECRETS]);
+    expect(find(chart, 'ClusterRoleBinding', REFRESHER)).toMatchObject({
+      roleRef: { kind: 'ClusterRole', name: REFRESHER },
+      subjects,
+    });
+    const roles = chart.filter(({ kind, metadata }) => kind === 'Role' && metadata.name === REFRESHER);
+    expect(roles).toEqual([]);
+    expect(find(chart, 'ServiceAccount', REFRESHER)).toMatchObject({ automountServiceAccountToken: false });
+  });
+
+  test('in the named namespaces only', async () => {
+    const all = await manifests({ 'refresher.namespaces': '{shop,billing}' });
+    expect(find<Role>(all, 'ClusterRole', REFRESHER).rules).toEqual([NAMESPACES]);
+    const roles = all.filter(
+      ({ kind, metadata }) => kind === 'Role' && metadata.name === REFRESHER,
+    ) as Role[];
+    expect(roles.map(({ metadata }) => metadata.namespace)).toEqual(['shop', 'billing']);
+    for (const { rules } of roles) expect(rules).toEqual([SECRETS]);
+    const bindings = all.filter(
+      ({ kind, metadata }) => kind === 'RoleBinding' && metadata.name === REFRESHER,
+    );
+    expect(bindings.map(({ metadata }) => metadata.namespace)).toEqual(['shop', 'billing']);
+    for (const binding of bindings)
+      expect(binding).toMatchObject({ roleRef: { kind: 'Role', name: REFRESHER }, subjects });
+  });
+});
+
+describe('the fence', () => {
+  const names = ['update', 'create-delete'].map((what) => `${NAME}-refresher-${what}`);
+
+  test.each(names)('%s is for the refresher, by name and by group, and denies', (name) => {
+    const { spec } = find<Policy>(chart, 'ValidatingAdmissionPolicy', name);
+    const [condition] = spec.matchConditions;
+    expect(condition?.expression).toContain(`'system:serviceaccount:${NAMESPACE}:${NAME}-refresher'`);
+    expect(condition?.expression).toContain(`'${REFRESHER_GROUP}'`);
+    expect(spec.failurePolicy).toBe('Fail');
+    for (const { message, reason } of spec.validations) {
+      expect(message).not.toBe('');
+      expect(reason).toBe('Forbidden');
+    }
+    expect(find(chart, 'ValidatingAdmissionPolicyBinding', name)).toMatchObject({
+      spec: { policyName: name, validationActions: ['Deny'] },
+    });
+  });
+
+  test('together they judge every write', () => {
+    const operations = names.flatMap((name) =>
+      find<Policy>(chart, 'ValidatingAdmissionPolicy', name).spec.matchConstraints.resourceRules.flatMap(
+        (rule) => rule.operations,
+      ),
+    );
+    expect(operations.sort()).toEqual(['CREATE', 'DELETE', 'UPDATE']);
+  });
+
+  test('its expressions use the words of the contract', () => {
+    const { variables = [], validations } = find<Policy>(
+      chart,
+      'ValidatingAdmissionPolicy',
+      `${NAME}-refresher-update`,
+    ).spec;
+    const ours = variables.find(({ expression }) => expression.startsWith('['));
+    expect(ours?.expression.match(/[^'[\], ]+/g)?.sort()).toEqual(
+      [...REQUEST_ANNOTATIONS, ...WEBHOOK_ANNOTATIONS].sort(),
+    );
+    const text = validations.map(({ expression }) => expression).join('\n');
+    for (const word of [
+      `[?'${NAMESPACE_LABEL.key}'].orValue('') == '${NAMESPACE_LABEL.value}'`,
+      `[?'${SECRET_LABEL.key}'].orValue('') == '${SECRET_LABEL.value}'`,
+      `'${SECRET_TYPE}'`,
+      `'${SECRET_KEY}'`,
+      ...[...EXCLUDED_NAMESPACES, NAMESPACE].map((namespace) => `'${namespace}'`),
+    ])
+      expect(text).toContain(word);
+  });
+});
+
+describe('what is missing or wrong is said', () => {
+  test.each([
+    { key: 'image.repository', says: /image\.repository is missing: none is published\. Build the image/ },
+    { key: 'aws.region', says: /aws\.region is missing: add --set aws\.region=/ },
+    { key: 'tls.caBundle', says: /tls\.caBundle is missing: the PEM certificate .* base64/ },
+  ])('no $key', async ({ key, says }) => {
+    const { code, stderr } = await render({ ...REQUIRED, ...PROVIDED, [key]: '' });
+    expect(code).not.toBe(0);
+    expect(stderr).toMatch(says);
+  });
+
+  test.each([
+    {
+      key: 'tls.mode=provided,tls.caBundle',
+      value: 'bm90IGEgY2VydGlmaWNhdGU=',
+      says: /tls\.caBundle is not what it should be/,
+    },
+    { key: 'tls.caBundle', value: CA, says: /tls\.mode is self, which needs none/ },
+    { key: 'tls.mode', value: 'auto', says: /mode/ },
+    { key: 'tls.certManager.issuerRef.kind', value: 'issuer', says: /kind/ },
+    { key: 'networkPolicy.apiServers', value: '{api}', says: /apiServers/ },
+    { key: 'proxy.httpsProxy', value: 'proxy', says: /httpsProxy/ },
+    { key: 'dnsPolicy', value: 'Cluster', says: /dnsPolicy/ },
+    // The API server would want a dnsConfig with it, for which there is no value.
+    { key: 'dnsPolicy', value: 'None', says: /dnsPolicy/ },
+    { key: 'webhook.port', value: '9090', says: /both 9090/ },
+    { key: 'hostNetwork=true,webhook.port', value: '443', says: /only root may listen on/ },
+    { key: 'hostNetwork=true,metrics.port', value: '80', says: /only root may listen on/ },
+    { key: 'webhook.port', value: '0', says: /port/ },
+    { key: 'metrics.serviceMonitor.interval', value: 'often', says: /interval/ },
+    { key: 'replica', value: '3', says: /replica/ },
+    { key: 'refresher.namespace', value: 'shop', says: /namespace/ },
+    { key: 'webhook.timeoutSeconds', value: '31', says: /timeoutSeconds/ },
+    { key: 'webhook.timeoutSeconds', value: '2', says: /timeoutSeconds/ },
+    { key: 'service.port', value: '0', says: /port/ },
+    { key: 'logLevel', value: 'loud', says: /logLevel/ },
+    { key: 'aws.region', value: 'Frankfurt', says: /region/ },
+    { key: 'refresher.namespaces', value: '{*}', says: /namespaces/ },
+    { key: 'registries[0].host', value: 'public.ecr.aws', says: /namespaces/ },
+    { key: 'registries[0].hosts', value: 'public.ecr.aws', says: /hosts/ },
+    { key: 'metrics.port', value: '-1', says: /port/ },
+  ])('$key=$value', async ({ key, value, says }) => {
+    const { code, stderr } = await render({ ...REQUIRED, [key]: value });
+    expect(code).not.toBe(0);
+    expect(stderr).toMatch(says);
+  });
+
+  test('helm lint finds nothing', async () => {
+    const { code, stdout } = await render(REQUIRED, ['lint', '--strict']);
+    expect(code, stdout).toBe(0);
+    expect(stdout).not.toMatch(/\[(WARNING|ERROR)\]/);
+  });
+});

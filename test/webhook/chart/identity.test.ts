@@ -1,0 +1,110 @@
+// The chart's ways to an AWS identity, on a real API server: what the pod is given is what STS sees.
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { NAMESPACE_LABEL, SECRET_LABEL, SECRET_TYPE } from '../../../contract/names.ts';
+import { type AwsEndpoint, type StsCall, startAwsEndpoint } from '../../bed/aws-endpoint.ts';
+import { type ControlPlane, startControlPlane } from '../../bed/control-plane.ts';
+import { installWebhook, NAMESPACE, RELEASE, type WebhookInstallation } from '../../bed/webhook.ts';
+
+const role = (name: string) => `arn:aws:iam::123456789012:role/${name}`;
+const KEY = 'AKIAIOSFODNN7EXAMPLE';
+
+let stack = new AsyncDisposableStack();
+let cluster: ControlPlane;
+let ecr: AwsEndpoint;
+let webhook: WebhookInstallation;
+
+beforeAll(async () => {
+  stack = new AsyncDisposableStack();
+  const dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-identity-'));
+  stack.defer(() => rm(dir, { recursive: true, force: true }));
+  ecr = stack.use(await startAwsEndpoint());
+  cluster = stack.use(await startControlPlane({ name: 'identity', dir }));
+  for (const name of [NAMESPACE, 'team']) await cluster.kubectl(['create', 'namespace', name]);
+  await cluster.kubectl(['label', 'namespace', 'team', `${NAMESPACE_LABEL.key}=${NAMESPACE_LABEL.value}`]);
+  await cluster.kubectl([
+    ...['create', 'secret', 'generic', 'keys', '--namespace', NAMESPACE],
+    ...[`--from-literal=AWS_ACCESS_KEY_ID=${KEY}`, '--from-literal=AWS_SECRET_ACCESS_KEY=secret'],
+  ]);
+  webhook = stack.use(
+    await installWebhook(cluster, {
+      ecrUrl: ecr.url,
+      document: { aws: { webIdentity: { roleArn: role('webhook'), expirationSeconds: 1200 } } },
+    }),
+  );
+});
+afterAll(() => stack.disposeAsync());
+
+/** Makes a Secret; who asked AWS for its token. */
+async function tokenFor(name: string): Promise<{ principal: string | undefined; sts: readonly StsCall[] }> {
+  const before = ecr.stsCalls.length;
+  await cluster.kubectl(['create', '--namespace', 'team', '-f', '-'], {
+    input: JSON.stringify({
+      apiVersion: 'v1',
+      kind: 'Secret',
+      type: SECRET_TYPE,
+      metadata: { name, labels: { [SECRET_LABEL.key]: SECRET_LABEL.value } },
+    }),
+  });
+  return { principal: ecr.calls.at(-1)?.role, sts: ecr.stsCalls.slice(before) };
+}
+
+/** With other values, as a rollout would bring it. */
+async function rollOut(document: object): Promise<void> {
+  await webhook.upgrade(document);
+  await webhook.syncVolumes();
+  await webhook.program.stop();
+  await webhook.start();
+}
+
+test('web identity: a token of the webhook’s ServiceAccount, for AWS and nobody else', async () => {
+  const { principal, sts } = await tokenFor('web-identity');
+  expect(principal).toBe(role('webhook'));
+  expect(sts).toMatchObject([{ action: 'AssumeRoleWithWebIdentity', role: role('webhook'), ok: true }]);
+  const [, claims = ''] = sts[0]?.webIdentityToken?.split('.') ?? [];
+  const { aud, sub, exp, iat } = JSON.parse(Buffer.from(claims, 'base64url').toString());
+  expect([aud, sub, exp - iat]).toEqual([
+    ['sts.amazonaws.com'],
+    `system:serviceaccount:${NAMESPACE}:${RELEASE}`,
+    1200,
+  ]);
+});
+
+test('keys of a Secret, and a role that is assumed with them', async () => {
+  await rollOut({
+    aws: { credentialsSecret: 'keys', assumeRole: { roleArn: role('webhook'), externalId: 'cluster-1' } },
+  });
+  const { principal, sts } = await tokenFor('keys');
+  expect(principal).toBe(role('webhook'));
+  expect(sts).toMatchObject([
+    {
+      action: 'AssumeRole',
+      role: role('webhook'),
+      externalId: 'cluster-1',
+      accessKeyId: KEY,
+      region: 'eu-central-1',
+    },
+  ]);
+});
+
+test('a role of a registry’s own, assumed by that role', async () => {
+  await rollOut({
+    aws: { credentialsSecret: 'keys', assumeRole: { roleArn: role('webhook') } },
+    registries: [
+      { host: '210987654321.dkr.ecr.us-east-1.amazonaws.com', namespaces: ['team'], roleArn: role('pull') },
+    ],
+  });
+  const { principal, sts } = await tokenFor('role');
+  expect(principal).toBe(role('pull'));
+  expect(sts.map(({ role: arn, by }) => [arn, by])).toEqual([
+    [role('webhook'), ''],
+    [role('pull'), role('webhook')],
+  ]);
+});
+
+test('the keys alone', async () => {
+  await rollOut({ aws: { credentialsSecret: 'keys' } });
+  expect(await tokenFor('keys-alone')).toEqual({ principal: '', sts: [] });
+});

@@ -1,0 +1,409 @@
+// The chart's life on a real API server, with Helm 3 and Helm 4: installed, applied over by GitOps tools, upgraded, rolled
+// back and taken away, with admissions going on; and what is left when an install fails.
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { parseAllDocuments } from 'yaml';
+import { SECRET_LABEL, SECRET_TYPE } from '../../../contract/names.ts';
+import { buildWebhook } from '../../../webhook/build.ts';
+import { type Admin, connectAdmin } from '../../bed/admin.ts';
+import { type AwsEndpoint, startAwsEndpoint } from '../../bed/aws-endpoint.ts';
+import { type ControlPlane, startControlPlane } from '../../bed/control-plane.ts';
+import { CHART, helm } from '../../bed/helm.ts';
+import { runPodToItsEnd } from '../../bed/kubelet.ts';
+import { type Replicas, startReplicas } from '../../bed/replicas.ts';
+import { tools } from '../../bed/toolchain.ts';
+import { NAMESPACE, prepareNamespace, RELEASE, runHelm, serviceAddress } from '../../bed/webhook.ts';
+import { type Admissions, startAdmissions, tryToCreate } from '../admissions.ts';
+import { eventually } from '../ask.ts';
+
+const CONFIGURATION = `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${RELEASE}`;
+const SECRET = `/api/v1/namespaces/${NAMESPACE}/secrets/${RELEASE}-self-tls`;
+const VERSIONS = [3, 4] as const;
+/** What is told where a Secret was created, and no webhook asked. */
+const UNSERVED = 'created without credentials';
+/** What the API server says while nobody answers: which webhook, of which Service, and how it fails. */
+const UNANSWERED =
+  /failed calling webhook .*sync\.ecr-anywhere\.centml\.ai.*ecr-anywhere\.ecr-anywhere\.svc.*(connection refused|no endpoints|x509)/;
+/** Helm takes away what it has made where an install fails. */
+const atomic = (version: 3 | 4) => (version === 3 ? ['--atomic'] : ['--rollback-on-failure']);
+
+let stack: AsyncDisposableStack;
+let cluster: ControlPlane;
+let ecr: AwsEndpoint;
+let admin: Admin;
+let verify: string;
+
+beforeAll(async () => {
+  stack = new AsyncDisposableStack();
+  const dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-install-'));
+  stack.defer(() => rm(dir, { recursive: true, force: true }));
+  ecr = stack.use(await startAwsEndpoint());
+  cluster = stack.use(await startControlPlane({ name: 'install', dir }));
+  ({ admin } = stack.use(await connectAdmin(cluster)));
+  await prepareNamespace(cluster);
+  verify = join(dir, 'verify.mjs');
+  await buildWebhook(verify, './verify.ts');
+  for (const file of await readdir(tools().crds))
+    await cluster.kubectl(['apply', '--server-side', '-f', join(tools().crds, file)]);
+});
+afterAll(() => stack.disposeAsync());
+
+/** All that the chart has put into the cluster, as kind/namespace/name. */
+async function left(): Promise<string[]> {
+  const { stdout } = await cluster.kubectl([
+    ...['get', '--all-namespaces', '-l', `app.kubernetes.io/instance=${RELEASE}`, '-o', 'json'],
+    'mutatingwebhookconfigurations,validatingadmissionpolicies,validatingadmissionpolicybindings,clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,services,deployments,configmaps,secrets,poddisruptionbudgets,pods',
+  ]);
+  return (JSON.parse(stdout) as { items: { kind: string; metadata: { name: string } }[] }).items.map(
+    ({ kind, metadata }) => `${kind}/${metadata.name}`,
+  );
+}
+
+const caBundle = async () =>
+  (await admin<{ webhooks: { clientConfig: { caBundle?: string } }[] }>('GET', CONFIGURATION)).webhooks[0]
+    ?.clientConfig.caBundle;
+const certificates = async () => ({
+  secret: (await admin<{ data: object }>('GET', SECRET)).data,
+  caBundle: await caBundle(),
+});
+
+/** As GitOps tools do: rendered, and applied again. */
+async function render(version: 3 | 4, values: readonly string[] = []): Promise<string> {
+  const { stdout } = await runHelm(
+    cluster,
+    ['template', RELEASE, '--kube-version', '1.36.3', '--skip-tests'],
+    { values, version },
+  );
+  return stdout;
+}
+
+describe.each(VERSIONS)('Helm %i', (version) => {
+  let replicas: Replicas;
+  let admissions: Admissions;
+  let before: Awaited<ReturnType<typeof certificates>>;
+
+  test('installs with its defaults, an image and an AWS identity, and works', async () => {
+    const { stdout } = await runHelm(cluster, ['install', RELEASE], { version });
+    expect(stdout).toContain('kubectl -n ecr-anywhere rollout status deployment/ecr-anywhere');
+    replicas = await startReplicas(cluster, { count: 2, ecrUrl: ecr.url });
+    admissions = await startAdmissions(cluster);
+    await admissions.more(20);
+    expect(admissions.failures).toEqual([]);
+    before = await certificates();
+  });
+
+  test('the stream goes on; what need not wait for the webhook does not wait', async () => {
+    const labels = { [SECRET_LABEL.key]: SECRET_LABEL.value };
+    const stream = '/api/v1/namespaces/stream/secrets';
+    const make = (name: string, metadata: object) =>
+      admin('POST', stream, { type: SECRET_TYPE, metadata: { name, ...metadata } });
+    await make(`leaves-${version}`, { labels });
+    await make(`goes-${version}`, { labels, finalizers: ['example.com/wait'] });
+    for (const { program } of replicas.pods) program.signal('SIGSTOP');
+    try {
+      await expect(make('waits', { labels })).rejects.toThrow(/failed calling webhook/);
+      await admin('PATCH', `${stream}/leaves-${version}`, { metadata: { labels: null } });
+      await admin('DELETE', `${stream}/goes-${version}`);
+      await admin('PATCH', `${stream}/goes-${version}`, { metadata: { finalizers: null } });
+      for (const path of [`/api/v1/namespaces/${NAMESPACE}/secrets`, '/api/v1/namespaces/default/secrets'])
+        await admin('POST', `${path}?dryRun=All`, { metadata: { name: 'x', labels } });
+      await admin('POST', `${stream}?dryRun=All`, { metadata: { name: 'x' } });
+      await admin('POST', '/api/v1/namespaces/stream/configmaps?dryRun=All', {
+        metadata: { name: 'x', labels },
+      });
+    } finally {
+      for (const { program } of replicas.pods) program.signal('SIGCONT');
+      await eventually(() =>
+        tryToCreate(admin).then(
+          () => true,
+          () => false,
+        ),
+      );
+      admissions.forgetFailures();
+    }
+  });
+
+  test('helm test passes, and says what works', async () => {
+    const services = { [`${RELEASE}.${NAMESPACE}.svc`]: await serviceAddress(cluster) };
+    const [{ stdout }, result] = await Promise.all([
+      helm(['test', RELEASE, '--namespace', NAMESPACE, '--timeout', '60s'], { cluster, version }),
+      runPodToItsEnd(cluster, NAMESPACE, `${RELEASE}-test`, verify, services),
+    ]);
+    expect(stdout).toMatch(/Phase:\s+Succeeded/);
+    expect(result.stdout).toContain('the API server trusts its certificate');
+    expect(result.stdout).toContain('the webhook has credentials from AWS');
+    expect((await left()).filter((name) => name.endsWith('-test'))).toEqual([]);
+  });
+
+  test('its manifests applied over it, server side, twice: nothing changes, and nothing conflicts', async () => {
+    const input = await render(version);
+    for (const _ of [1, 2]) {
+      // Helm's fields are Helm's: whoever takes over says so once, as Argo CD and Flux do.
+      await cluster.kubectl(
+        [
+          'apply',
+          '--server-side',
+          '--force-conflicts',
+          '--field-manager=gitops',
+          '--validate=strict',
+          '-f',
+          '-',
+        ],
+        { input },
+      );
+      expect(await certificates()).toEqual(before);
+    }
+    await admissions.more(20);
+    expect(admissions.failures).toEqual([]);
+    expect(await certificates()).toEqual(before);
+  });
+
+  test('upgrade and rollback, each rolled out: no admission fails, and the certificates stay', async () => {
+    await runHelm(cluster, ['upgrade', RELEASE, ...(version === 4 ? ['--force-conflicts'] : [])], {
+      version,
+      values: ['webhook.timeoutSeconds=7', 'podAnnotations.rolled=out'],
+    });
+    await replicas.rollOut();
+    await admissions.more(20);
+    await helm(
+      ['rollback', RELEASE, '1', '--namespace', NAMESPACE, ...(version === 4 ? ['--force-conflicts'] : [])],
+      {
+        cluster,
+        version,
+      },
+    );
+    await replicas.rollOut();
+    await admissions.more(20);
+    expect(admissions.failures).toEqual([]);
+    expect(await certificates()).toEqual(before);
+  });
+
+  test('another mode, and back: as the documentation says, and caBundle is what the mode says', async () => {
+    const force = version === 4 ? ['--force-conflicts'] : [];
+    const pem = Buffer.from('-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n').toString('base64');
+    const values = ['tls.mode=provided', `tls.caBundle=${pem}`];
+    await runHelm(cluster, ['upgrade', RELEASE, ...force], { version, values });
+    await eventually(async () => (await caBundle()) === pem);
+    await runHelm(cluster, ['upgrade', RELEASE, ...force], { version });
+    await eventually(async () => ![undefined, pem].includes(await caBundle()), 12_000);
+    admissions.forgetFailures();
+  });
+
+  test('uninstalled, it leaves nothing, and denies nothing while it goes', async () => {
+    admissions.forgetFailures();
+    await helm(['uninstall', RELEASE, '--namespace', NAMESPACE], { cluster, version });
+    await replicas[Symbol.asyncDispose]();
+    await admissions.more(20);
+    // From here on nobody writes credentials, and nobody stops anybody.
+    expect([...new Set(admissions.failures)]).toEqual([UNSERVED]);
+    await admissions[Symbol.asyncDispose]();
+    expect(await left()).toEqual([]);
+  });
+});
+
+describe.each(VERSIONS)('an install that fails, with Helm %i', (version) => {
+  /** What a labelled Secret is refused with; empty where it is not. */
+  const denial = () =>
+    tryToCreate(admin).then(
+      () => '',
+      ({ message }: Error) => (message === UNSERVED ? '' : message),
+    );
+  const isAccepted = async () => (await denial()) === '';
+
+  test.each([
+    { what: 'a value that the schema refuses', values: ['replicas=none'], says: /replicas/ },
+    { what: 'a value that is missing', values: ['aws.region='], says: /aws\.region is missing/ },
+    {
+      what: 'a namespace for the refresher that is not there',
+      values: ['refresher.namespaces={nowhere}'],
+      says: /refresher\.namespaces names nowhere, and there is no such namespace: kubectl create namespace nowhere/,
+    },
+  ])('before anything is made, $what: it is said', async ({ values, says }) => {
+    const { code, stderr } = await runHelm(cluster, ['install', RELEASE], { version, values, mayFail: true });
+    expect(code).not.toBe(0);
+    expect(stderr).toMatch(says);
+    expect(await left()).toEqual([]);
+  });
+
+  test('a release namespace that is not there is said plainly', async () => {
+    const set = ['image.repository=registry.example.com/ecr-anywhere', 'aws.region=eu-central-1'];
+    const args = ['install', RELEASE, CHART, '--namespace', 'nowhere'];
+    const { code, stderr } = await helm([...args, ...set.flatMap((value) => ['--set', value])], {
+      cluster,
+      version,
+      mayFail: true,
+    });
+    expect(code).not.toBe(0);
+    expect(stderr).toMatch(/namespaces? "nowhere" not found/);
+    expect(await left()).toEqual([]);
+  });
+
+  test.each([
+    { what: 'a Deployment that the API server refuses', values: ['resources.limits.memory=lots'] },
+    { what: 'a ServiceAccount that it refuses', values: ['serviceAccount.annotations.x/y/z=w'] },
+    {
+      what: 'a PrometheusRule that it refuses',
+      values: ['metrics.prometheusRule.enabled=true', 'metrics.prometheusRule.labels.x/y/z=w'],
+    },
+  ])(
+    'half-way, $what: a denial says what does not answer, and uninstall leaves nothing',
+    async ({ values }) => {
+      const { code, stderr } = await runHelm(cluster, ['install', RELEASE], {
+        version,
+        values,
+        mayFail: true,
+      });
+      expect(code, stderr).not.toBe(0);
+      // Helm makes the configuration all the same, as it goes on with the other kinds.
+      await eventually(async () => UNANSWERED.test(await denial()));
+      await helm(['uninstall', RELEASE, '--namespace', NAMESPACE], { cluster, version });
+      expect(await left()).toEqual([]);
+      await eventually(isAccepted);
+    },
+  );
+
+  test('half-way, as the README installs it: nothing is left, and nothing denied', async () => {
+    const values = ['resources.limits.memory=lots'];
+    const args = ['install', RELEASE, ...atomic(version)];
+    const { code, stderr } = await runHelm(cluster, args, { version, values, mayFail: true });
+    expect(code).not.toBe(0);
+    expect(stderr).toMatch(/quantit/);
+    expect(await left()).toEqual([]);
+    await eventually(isAccepted);
+  });
+
+  test('pods that never come: the denial says so; Helm’s own failure handling takes it all away', async () => {
+    // Nobody plays the Deployment's controller here, so it never becomes ready.
+    const installing = runHelm(cluster, ['install', RELEASE, ...atomic(version), '--timeout', '15s'], {
+      version,
+      mayFail: true,
+    });
+    await eventually(async () => UNANSWERED.test(await denial()), 14_000);
+    const { code, stderr } = await installing;
+    expect(code).not.toBe(0);
+    expect(stderr).toMatch(/timed? ?out|deadline|not ready/i);
+    await eventually(isAccepted);
+    expect(await left()).toEqual([]);
+  });
+
+  test('pods without the right to their Secret: not ready, the log says why, and uninstall ends it', async () => {
+    await runHelm(cluster, ['install', RELEASE], { version });
+    const role = `/apis/rbac.authorization.k8s.io/v1/namespaces/${NAMESPACE}/roles/${RELEASE}`;
+    await admin('DELETE', role);
+    await expect(startReplicas(cluster, { count: 1, ecrUrl: ecr.url, readyWithinMs: 5_000 })).rejects.toThrow(
+      /403: secrets .*is forbidden/,
+    );
+    await expect(tryToCreate(admin)).rejects.toThrow(/failed calling webhook/);
+    await helm(['uninstall', RELEASE, '--namespace', NAMESPACE], { cluster, version });
+    await eventually(isAccepted);
+    expect(await left()).toEqual([]);
+  });
+});
+
+test('an object of somebody else’s that is in the way stays as it is, and nothing else is made', async () => {
+  const name = `${RELEASE}-refresher`;
+  await cluster.kubectl(['create', 'clusterrole', name, '--verb=get', '--resource=pods']);
+  const { code, stderr } = await runHelm(cluster, ['install', RELEASE], { mayFail: true });
+  expect(code).not.toBe(0);
+  expect(stderr).toMatch(new RegExp(`ClusterRole "${name}".* exists and cannot be imported`));
+  expect(await left()).toEqual([]);
+  await cluster.kubectl(['delete', 'clusterrole', name]);
+});
+
+describe('every documented combination of values is accepted, strictly', () => {
+  const CA = Buffer.from('-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n').toString('base64');
+  const ROLE = 'arn:aws:iam::123456789012:role/pull';
+  const TLS = [
+    [],
+    ['tls.mode=cert-manager'],
+    [
+      'tls.mode=cert-manager',
+      'tls.certManager.issuerRef.name=ca',
+      'tls.certManager.issuerRef.kind=ClusterIssuer',
+    ],
+    ['tls.mode=provided', `tls.caBundle=${CA}`],
+  ];
+  const IDENTITY = [
+    [],
+    [`aws.webIdentity.roleArn=${ROLE}`],
+    [`serviceAccount.annotations.eks\\.amazonaws\\.com/role-arn=${ROLE}`],
+    ['aws.credentialsSecret=keys', `aws.assumeRole.roleArn=${ROLE}`, 'aws.assumeRole.externalId=cluster-1'],
+    [
+      ...[`aws.webIdentity.roleArn=${ROLE}`, 'aws.webIdentity.tokenFile=/spiffe/token'],
+      ...[
+        'extraVolumes[0].name=spiffe',
+        'extraVolumes[0].csi.driver=csi.spiffe.io',
+        'extraVolumes[0].csi.readOnly=true',
+      ],
+      ...['extraVolumeMounts[0].name=spiffe', 'extraVolumeMounts[0].mountPath=/spiffe'],
+    ],
+  ];
+  const REST = [
+    [],
+    [
+      ...[
+        'hostNetwork=true',
+        'webhook.port=10250',
+        'metrics.port=0',
+        'replicas=1',
+        'priorityClassName=system-cluster-critical',
+      ],
+      ...['proxy.httpsProxy=http://proxy:3128', 'proxy.noProxy=a.example', 'extraCA.configMap=ca'],
+    ],
+    [
+      ...['networkPolicy.enabled=true', 'networkPolicy.apiServers={10.0.0.0/28,fd00::/64}'],
+      ...['networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.name=monitoring'],
+      ...['networkPolicy.egress[0].ports[0].port=3128'],
+      ...['metrics.serviceMonitor.enabled=true', 'metrics.serviceMonitor.labels.release=prometheus'],
+      ...['metrics.prometheusRule.enabled=true', 'metrics.prometheusRule.labels.release=prometheus'],
+      ...['refresher.namespaces={default,kube-system}', 'test.namespace=default', 'logLevel=debug'],
+      ...['nodeSelector.pool=system', 'tolerations[0].operator=Exists', 'podAnnotations.a=b'],
+      ...['registries[0].host=public.ecr.aws', 'registries[0].namespaces={*}'],
+    ],
+  ];
+  const combinations = TLS.flatMap((tls) =>
+    IDENTITY.flatMap((identity) => REST.map((rest) => ({ values: [...tls, ...identity, ...rest] }))),
+  );
+
+  test('as Helm 3 and Helm 4 render them alike', async () => {
+    const [rendered, by4] = await Promise.all(
+      VERSIONS.map(async (version) => {
+        const objects = new Map<string, unknown>();
+        for (const { values } of combinations) {
+          const command = ['template', RELEASE, '--kube-version', '1.36.3'];
+          const { stdout } = await runHelm(cluster, command, { values, version });
+          for (const document of parseAllDocuments(stdout, { version: '1.1' })) {
+            const object: unknown = document.toJS();
+            if (object !== null) objects.set(JSON.stringify(object), object);
+          }
+        }
+        return objects;
+      }),
+    );
+    expect([...(by4?.keys() ?? [])].sort()).toEqual([...(rendered?.keys() ?? [])].sort());
+    // Each once that is not the same as another one.
+    const { stdout } = await cluster.kubectl(
+      ['apply', '--dry-run=server', '--validate=strict', '--filename=-'],
+      {
+        input: JSON.stringify({ apiVersion: 'v1', kind: 'List', items: [...(rendered?.values() ?? [])] }),
+      },
+    );
+    expect(stdout.match(/created \(server dry run\)$/gm)).toHaveLength(rendered?.size ?? 0);
+  }, 120_000);
+
+  test.each(VERSIONS)(
+    'linted by Helm %i',
+    async (version) => {
+      for (const { values } of combinations) {
+        const { stdout } = await runHelm(cluster, ['lint', '--strict', '--kube-version', '1.36.3'], {
+          values,
+          version,
+        });
+        expect(stdout).not.toMatch(/\[(WARNING|ERROR)\]/);
+      }
+    },
+    120_000,
+  );
+});

@@ -1,0 +1,172 @@
+// Tokens, with as few calls to ECR as possible: one flight at a time for a source, a young token is reused, an older one
+// that has not expired serves while ECR fails, and a failure is not tried again at once.
+import { formatTime, freshness } from '../../contract/freshness.ts';
+import { keyOf, type Registry, type TokenSource } from './registries.ts';
+
+/** A token is reused while it is younger than this, so that a wave of Secrets costs ECR one call. */
+const REUSE_MS = 15 * 60_000;
+
+/** A failure answers for so long: a wave of Secrets must not become a wave of calls that are refused. */
+const FAILURE_MS = 5_000;
+
+/** The one thing that is asked of AWS. Rejects with a sentence that names the cause. */
+export type FetchToken = (source: TokenSource, signal: AbortSignal) => Promise<Token>;
+
+interface Flight {
+  readonly token: Promise<Token>;
+  readonly force: string | undefined;
+}
+
+interface Cached {
+  readonly token: Token;
+  readonly obtainedAt: number;
+  /** The forced request that it was fetched for: the Secrets of one forced run share one token. */
+  readonly force: string | undefined;
+}
+
+interface Failure {
+  readonly cause: string;
+  readonly at: number;
+  readonly force: string | undefined;
+}
+
+/** What is known of a source's token. Times are milliseconds since the epoch. */
+export interface TokenStatus {
+  readonly obtainedAt?: number | undefined;
+  readonly expiresAt?: number | undefined;
+  /** The last call failed. */
+  readonly failing: boolean;
+}
+
+export class EcrTokens {
+  readonly #fetch: FetchToken;
+  readonly #withinMs: number;
+  readonly #now: () => number;
+  readonly #cached = new Map<string, Cached>();
+  readonly #flights = new Map<string, Flight>();
+  readonly #failures = new Map<string, Failure>();
+
+  /**
+   * @param withinMs how long a caller waits for ECR at most, retries included
+   * @param now milliseconds since the epoch
+   */
+  constructor(fetch: FetchToken, withinMs: number, now: () => number = Date.now) {
+    this.#fetch = fetch;
+    this.#withinMs = withinMs;
+    this.#now = now;
+  }
+
+  /** The registry with its host, where a token has told it. */
+  known(registry: Registry): Registry {
+    if (registry.host !== undefined) return registry;
+    return { ...registry, host: this.#cached.get(keyOf(registry.source))?.token.host };
+  }
+
+  status(source: TokenSource): TokenStatus {
+    const key = keyOf(source);
+    const { token, obtainedAt } = this.#cached.get(key) ?? {};
+    return { obtainedAt, expiresAt: token?.expiresAt, failing: this.#failures.has(key) };
+  }
+
+  /** A token for the registry, from the cache or from ECR; never rejects. `force`: not from before this request. */
+  async obtain(registry: Registry, force?: string): Promise<TokenOutcome> {
+    const key = keyOf(registry.source);
+    const cached = this.#cached.get(key);
+    const reusable =
+      force === undefined
+        ? this.#isYoung(cached)
+        : cached?.force === force && cached.token.expiresAt > this.#now();
+    if (cached && reusable) return { registry, token: cached.token };
+    try {
+      const failure = this.#recentFailure(key, force);
+      if (failure !== undefined) throw new Error(failure);
+      return { registry, token: await this.#within(this.#flight(registry.source, force)) };
+    } catch (error) {
+      const cause = error instanceof Error ? error.message : String(error);
+      const older = this.#cached.get(key)?.token;
+      if (force === undefined && older && older.expiresAt > this.#now())
+        return { registry, token: older, stale: cause };
+      return { registry, error: cause };
+    }
+  }
+
+  #isYoung(cached: Cached | undefined): boolean {
+    if (!cached) return false;
+    const age = this.#now() - cached.obtainedAt;
+    return age >= 0 && age < REUSE_MS && !freshness(formatTime(cached.token.expiresAt), this.#now()).due;
+  }
+
+  /** A forced request is not told of a failure from before it either. */
+  #recentFailure(key: string, force: string | undefined): string | undefined {
+    const failure = this.#failures.get(key);
+    if (!failure || (force !== undefined && failure.force !== force)) return undefined;
+    const age = this.#now() - failure.at;
+    return age >= 0 && age < FAILURE_MS ? failure.cause : undefined;
+  }
+
+  /** Joins the flight that is under way, unless the request is forced and the flight is not its own. */
+  #flight(source: TokenSource, force: string | undefined): Promise<Token> {
+    const key = keyOf(source);
+    const current = this.#flights.get(key);
+    if (current && (force === undefined || current.force === force)) return current.token;
+    const flight = { token: this.#call(source, force), force };
+    this.#flights.set(key, flight);
+    const landed = () => {
+      if (this.#flights.get(key) === flight) this.#flights.delete(key);
+    };
+    flight.token.then(landed, landed);
+    return flight.token;
+  }
+
+  async #call(source: TokenSource, force: string | undefined): Promise<Token> {
+    const key = keyOf(source);
+    try {
+      // A little less than its callers wait: they are to hear why.
+      const token = await this.#fetch(source, AbortSignal.timeout(this.#withinMs * 0.95));
+      if (token.expiresAt <= this.#now()) {
+        throw new Error(
+          `ECR's token expired at ${formatTime(token.expiresAt)}: is this machine's clock right?`,
+        );
+      }
+      this.#cached.set(key, { token, obtainedAt: this.#now(), force });
+      this.#failures.delete(key);
+      return token;
+    } catch (error) {
+      const cause = error instanceof Error ? error.message : String(error);
+      this.#failures.set(key, { cause, at: this.#now(), force });
+      throw error;
+    }
+  }
+
+  /** A caller that joins a flight late still waits no longer than its own time. */
+  async #within(flight: Promise<Token>): Promise<Token> {
+    let timer: NodeJS.Timeout | undefined;
+    const timeout = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(noAnswer(this.#withinMs)), this.#withinMs);
+    });
+    try {
+      return await Promise.race([flight, timeout]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}
+
+/** What is said where the time is up. */
+export function noAnswer(withinMs: number, lastFailure = ''): Error {
+  return new Error(`ECR gave no token within ${withinMs / 1000} s${lastFailure}`);
+}
+
+export interface Token {
+  /** The registry of the account that was asked; ECR Public names none. */
+  readonly host?: string;
+  readonly username: string;
+  readonly password: string;
+  /** Milliseconds since the epoch, ECR's clock. */
+  readonly expiresAt: number;
+}
+
+/** What came of asking for a registry's token. */
+export type TokenOutcome =
+  | { registry: Registry; token: Token /** Why an older one had to do. */; stale?: string }
+  | { registry: Registry; error: string };

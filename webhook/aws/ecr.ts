@@ -1,0 +1,241 @@
+// ECR and STS at the wire: tokens of any principal, by the AWS SDK. Who the webhook itself is, the SDK's default chain
+// finds out (environment, web identity, EKS Pod Identity, instance profile) and renews.
+
+import { Agent as HttpAgent } from 'node:http';
+import { Agent as HttpsAgent } from 'node:https';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ECRClient, GetAuthorizationTokenCommand } from '@aws-sdk/client-ecr';
+import {
+  ECRPUBLICClient,
+  GetAuthorizationTokenCommand as GetPublicAuthorizationTokenCommand,
+} from '@aws-sdk/client-ecr-public';
+import { fromNodeProviderChain, fromTemporaryCredentials } from '@aws-sdk/credential-providers';
+import type { AwsCredentialIdentityProvider } from '@aws-sdk/types';
+import pRetry from 'p-retry';
+import type { Token } from './ecr-tokens.ts';
+import { type FetchToken, noAnswer } from './ecr-tokens.ts';
+import type { TokenSource } from './registries.ts';
+
+/** What a call came to. */
+export const ECR_RESULTS = ['ok', 'throttled', 'denied', 'unavailable', 'no-identity', 'error'] as const;
+export type EcrResult = (typeof ECR_RESULTS)[number];
+
+export interface AwsSettings {
+  /** Where roles are assumed. */
+  readonly region: string;
+  /** All attempts for one token together, in milliseconds. */
+  readonly withinMs: number;
+  /** The role as which the webhook does everything, assumed from what the default chain finds. */
+  readonly assumeRole?: TokenSource['role'];
+  /** Hears of each attempt. */
+  readonly onCall?: (source: TokenSource, result: EcrResult) => void;
+}
+
+/** Seen in CloudTrail. */
+const SESSION_NAME = 'ecr-anywhere-webhook';
+
+/**
+ * When of the time that there is a throttled attempt is made again, once, as each call counts against a quota: in
+ * turns a little slower than ECR lets calls through (20 a second for an account and region), so that those that were
+ * refused together do not return together. Where there are more than that, at random.
+ */
+const THROTTLED_FROM = 0.15;
+const THROTTLED_TO = 0.88;
+const TURN_MS = 1000 / 18;
+
+/** A failure whose message is the whole sentence. */
+class Told extends Error {}
+/** A failure to be somebody, before ECR is asked. */
+class IdentityError extends Told {}
+
+/** As many sources may be asked at the same time. */
+const SOCKETS = 300;
+
+/** Makes the function that asks ECR. */
+export function fetchFromEcr(settings: AwsSettings): FetchToken {
+  const { withinMs } = settings;
+  const clients = new Map<string, (signal: AbortSignal) => Promise<Token>>();
+  // Agents of one's own heed HTTPS_PROXY and NO_PROXY only if they are told to.
+  const agent = { keepAlive: true, maxSockets: SOCKETS, proxyEnv: process.env };
+  const [httpAgent, httpsAgent] = [new HttpAgent(agent), new HttpsAgent(agent)];
+  // What a client has of these, all share: the connections, and an identity that is remembered until it expires.
+  const { requestHandler } = new ECRClient({
+    region: settings.region,
+    requestHandler: {
+      connectionTimeout: 1_500,
+      requestTimeout: withinMs / 2,
+      // Without it the SDK would only warn of a request that takes too long.
+      throwOnRequestTimeout: true,
+      httpAgent,
+      httpsAgent,
+    },
+  }).config;
+  const remembered = (credentials: AwsCredentialIdentityProvider): AwsCredentialIdentityProvider =>
+    new ECRClient({ region: settings.region, credentials, requestHandler }).config.credentials;
+  const assuming = (
+    role: NonNullable<TokenSource['role']>,
+    from: AwsCredentialIdentityProvider,
+  ): AwsCredentialIdentityProvider =>
+    named(
+      `the role ${role.arn} cannot be assumed`,
+      fromTemporaryCredentials({
+        masterCredentials: from,
+        params: {
+          RoleArn: role.arn,
+          RoleSessionName: SESSION_NAME,
+          ...(role.externalId !== undefined && { ExternalId: role.externalId }),
+        },
+        clientConfig: { region: settings.region, maxAttempts: 1, requestHandler },
+      }),
+    );
+  const found = named(
+    'the webhook has no AWS identity',
+    fromNodeProviderChain({ clientConfig: { region: settings.region, requestHandler } }),
+  );
+  const own = remembered(settings.assumeRole ? assuming(settings.assumeRole, found) : found);
+
+  const clientFor = (source: TokenSource) => {
+    const { service, region, role, fips = false, dualStack = false } = source;
+    const key = JSON.stringify([service, region, role, fips, dualStack]);
+    const known = clients.get(key);
+    if (known) return known;
+    const config = {
+      region,
+      credentials: role ? assuming(role, own) : own,
+      // Attempts are counted below, where the time is known.
+      maxAttempts: 1,
+      requestHandler,
+      useFipsEndpoint: fips,
+      useDualstackEndpoint: dualStack,
+    };
+    const ask = service === 'ecr' ? askEcr(new ECRClient(config)) : askEcrPublic(new ECRPUBLICClient(config));
+    clients.set(key, ask);
+    return ask;
+  };
+
+  const turns = new Map<string, number>();
+  /** Milliseconds until a throttled attempt that began then is to be made again. */
+  const waitFor = (region: string, startedAt: number): number => {
+    const now = performance.now();
+    // While others still make their first attempt there is nothing to be had.
+    const [from, to] = [now + withinMs * THROTTLED_FROM, startedAt + withinMs * THROTTLED_TO];
+    const turn = Math.max(from, (turns.get(region) ?? 0) + TURN_MS);
+    if (turn > to) return Math.max(0, from + Math.random() * (to - from) - now);
+    turns.set(region, turn);
+    return turn - now;
+  };
+
+  return async (source, signal) => {
+    const ask = clientFor(source);
+    const startedAt = performance.now();
+    // The SDK looks for an identity without regard to the signal.
+    const timeUp = new Promise<never>((_, reject) => {
+      signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+    });
+    timeUp.catch(() => {});
+    let last = '';
+    let throttled = 0;
+    const attempt = async () => {
+      try {
+        const token = await Promise.race([ask(signal), timeUp]);
+        settings.onCall?.(source, 'ok');
+        return token;
+      } catch (error) {
+        if (!signal.aborted) last = `, last ${error instanceof Told ? error.message : describe(error)}`;
+        settings.onCall?.(source, signal.aborted ? 'unavailable' : resultOf(error));
+        throw error;
+      }
+    };
+    return pRetry(attempt, {
+      retries: 2,
+      minTimeout: 100,
+      randomize: true,
+      signal,
+      shouldRetry: async ({ error }) => {
+        const result = resultOf(error);
+        if (result !== 'throttled') return result === 'unavailable';
+        throttled += 1;
+        if (throttled > 1) return false;
+        await sleep(waitFor(source.region, startedAt), undefined, { signal });
+        return true;
+      },
+    }).catch((error: unknown) => {
+      if (signal.aborted) throw noAnswer(withinMs, last);
+      throw new Error(sentence(error), { cause: error });
+    });
+  };
+}
+
+function askEcr(client: ECRClient) {
+  return async (abortSignal: AbortSignal): Promise<Token> => {
+    const answer = await client.send(new GetAuthorizationTokenCommand({}), { abortSignal });
+    // Only the first one is ever filled: the token opens every registry its principal may read.
+    const { proxyEndpoint, ...data } = answer.authorizationData?.[0] ?? {};
+    const host = URL.parse(proxyEndpoint ?? '')?.host;
+    if (!host) throw unusable();
+    return { host, ...tokenOf(data) };
+  };
+}
+
+function askEcrPublic(client: ECRPUBLICClient) {
+  return async (abortSignal: AbortSignal): Promise<Token> => {
+    const answer = await client.send(new GetPublicAuthorizationTokenCommand({}), { abortSignal });
+    return tokenOf(answer.authorizationData ?? {});
+  };
+}
+
+function tokenOf(data: {
+  authorizationToken?: string | undefined;
+  expiresAt?: Date | undefined;
+}): Omit<Token, 'host'> {
+  const [username, ...rest] = Buffer.from(data.authorizationToken ?? '', 'base64')
+    .toString()
+    .split(':');
+  const password = rest.join(':');
+  if (!username || !password || !data.expiresAt) throw unusable();
+  return { username, password, expiresAt: data.expiresAt.getTime() };
+}
+
+function unusable(): Error {
+  return new Told('ECR answered without a usable token');
+}
+
+/** A provider whose failures say what they are of. */
+function named(what: string, provider: AwsCredentialIdentityProvider): AwsCredentialIdentityProvider {
+  return async (properties) => {
+    try {
+      return await provider(properties);
+    } catch (error) {
+      if (error instanceof IdentityError) throw error;
+      throw new IdentityError(`${what}: ${describe(error)}`, { cause: error });
+    }
+  };
+}
+
+function sentence(error: unknown): string {
+  return error instanceof Told ? error.message : `ECR refused: ${describe(error)}`;
+}
+
+function describe(error: unknown): string {
+  return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+}
+
+const THROTTLED = /throttl|toomanyrequests|requestlimitexceeded|slowdown/i;
+/** The SDK renews an identity before it expires; where a clock is wrong, the second attempt has a new one. */
+const EXPIRED = /^(Expired|RequestExpired)/;
+
+function resultOf(error: unknown): EcrResult {
+  const cause = error instanceof IdentityError ? error.cause : error;
+  const { name = '', $metadata } = cause as { name?: string; $metadata?: { httpStatusCode?: number } };
+  const status = $metadata?.httpStatusCode;
+  if (THROTTLED.test(name) || status === 429) return 'throttled';
+  if (status === undefined ? isNetwork(cause) : status >= 500) return 'unavailable';
+  if (EXPIRED.test(name)) return 'unavailable';
+  if (error instanceof IdentityError) return 'no-identity';
+  return status === undefined ? 'error' : 'denied';
+}
+
+function isNetwork(error: unknown): boolean {
+  const { name, code } = error as NodeJS.ErrnoException;
+  return name === 'TimeoutError' || code !== undefined;
+}
