@@ -1,7 +1,7 @@
 // The command line: failures become a sentence and an exit code here. Results go to standard output, everything else to
 // standard error.
 import { CommanderError } from 'commander';
-import { EXIT, explain, Interrupted } from './output/errors.ts';
+import { EXIT, InterruptedError, toCliError } from './output/errors.ts';
 import { createProgram } from './program.ts';
 
 /** Of Node.js, as it is tested: earlier ones know no proxies, and colour what goes into pipes. */
@@ -22,7 +22,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(signal, () => {
     if (!interruption.signal.aborted) {
       interruptedAt = performance.now();
-      interruption.abort(new Interrupted());
+      interruption.abort(new InterruptedError());
       return;
     }
     // Whoever asks twice does not want to wait until what is half done is undone. Of a terminal that is closed both the
@@ -38,7 +38,7 @@ for (const stream of [process.stdout, process.stderr])
     // Whoever reads the output has seen enough, as `| head` has.
     if (!isChanging) process.exit();
     // What is half done is undone, if the command is not over: nobody is there to hear of it, and writing on does no harm.
-    interruption.abort(new Interrupted());
+    interruption.abort(new InterruptedError());
   });
 
 try {
@@ -50,9 +50,9 @@ try {
     // It has said so itself.
     process.exitCode = error.exitCode === 0 ? 0 : EXIT.usage;
   } else {
-    const known = explain(error);
+    const known = toCliError(error);
     const { message, hint, exitCode } =
-      interruption.signal.aborted && !(known instanceof Interrupted) ? new Interrupted() : known;
+      interruption.signal.aborted && !(known instanceof InterruptedError) ? new InterruptedError() : known;
     const said = `ecr-anywhere: ${message}\n${hint === undefined ? '' : `  → ${hint}\n`}`;
     // At once: an exec plugin that hangs would keep this process waiting for it.
     process.stderr.write(said, () => process.exit(exitCode));

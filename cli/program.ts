@@ -3,7 +3,7 @@
 
 import tab from '@bomb.sh/tab/commander';
 import { Command, Option } from 'commander';
-import { DEFAULT_STAGE } from '../contract/keyless.ts';
+import { DEFAULT_STACK_NAME } from '../contract/keyless.ts';
 import manifest from '../package.json' with { type: 'json' };
 import type { AuthenticationOptions } from './commands/authentication-config.ts';
 import type { GetTokenOptions } from './commands/get-token.ts';
@@ -30,7 +30,7 @@ const withAws = (command: Command) =>
   command
     .option('--profile <name>', 'AWS profile')
     .option('--region <region>', 'AWS region of the stack')
-    .option('--stage <name>', `name of the CDK stack (default: ${DEFAULT_STAGE})`)
+    .option('--stage <name>', `name of the CDK stack (default: ${DEFAULT_STACK_NAME})`)
     .option('--function <name>', "the refresher's function, where it is part of a stack of yours");
 
 const withKube = (command: Command) =>
@@ -171,7 +171,7 @@ A cluster's registered kubeconfig is read by the deployed function and nowhere e
     .argument('[name]', 'a cluster; without it all of them, as far as they can be seen from AWS')
     .summary('find the first broken link between AWS and a pull')
     .description(
-      'Walks the chain from your AWS session to the credentials in a Secret, names the first broken link, what that means, and what repairs it. Looks into the cluster as you; changes nothing.',
+      'Walks the chain from your AWS session to the credentials in a Secret, names the first broken link, what that means, and what commands it. Looks into the cluster as you; changes nothing.',
     )
     .action((name: string | undefined, options: Common & KubeOptions) =>
       run(options, async (io) => (await import('./commands/doctor/doctor.ts')).doctor(name, options, io)),
@@ -182,7 +182,7 @@ A cluster's registered kubeconfig is read by the deployed function and nowhere e
     .summary('a token for a keyless cluster, for kubectl')
     .description('Has STS sign a token for whoever runs it, and prints it as an ExecCredential for kubectl.')
     .requiredOption('--cluster <name>', 'as it is registered')
-    .option('--stage <name>', 'name of the CDK stack', DEFAULT_STAGE)
+    .option('--stage <name>', 'name of the CDK stack', DEFAULT_STACK_NAME)
     .option('--region <region>', "AWS region (default: AWS_REGION, or the profile's)")
     .option('--profile <name>', 'AWS profile')
     .addHelpText(
@@ -211,7 +211,7 @@ In a kubeconfig:
     .requiredOption('--cluster <name>', 'as it is registered')
     .requiredOption('--issuer <url>', "the account's: aws iam get-outbound-web-identity-federation-info")
     .requiredOption('--role-arn <arn>', "the stack's output RoleArn")
-    .option('--stage <name>', 'name of the CDK stack', DEFAULT_STAGE)
+    .option('--stage <name>', 'name of the CDK stack', DEFAULT_STACK_NAME)
     .addOption(
       new Option('--api-version <version>', 'v1 for Kubernetes 1.34 and later')
         .choices(['v1beta1', 'v1'])

@@ -7,7 +7,7 @@
  * @param stage the CDK stack's name
  * @param cluster as it is registered
  */
-export function audienceOf(stage: string, cluster: string): string {
+export function clusterAudience(stage: string, cluster: string): string {
   if (!/^[A-Za-z][A-Za-z0-9-]*$/.test(stage))
     throw new Error(`"${stage}" is no name of a stack: letters, digits and hyphens`);
   if (!/^[\w/+=.@-]+$/.test(cluster))
@@ -16,8 +16,8 @@ export function audienceOf(stage: string, cluster: string): string {
 }
 
 /** What IAM lets the refresher ask for: the audiences of its stage. A pattern of IAM's StringLike. */
-export function audiencesOf(stage: string): string {
-  return audienceOf(stage, 'x').replace(/x$/, '*');
+export function audiencePattern(stage: string): string {
+  return clusterAudience(stage, 'x').replace(/x$/, '*');
 }
 
 /** How long a token lives, in seconds: as long as the longest run. STS gives 60 to 3,600. */
@@ -27,4 +27,4 @@ export const TOKEN_SECONDS = 900;
 export const SIGNING_ALGORITHM = 'ES384';
 
 /** The stage of a deployment that was given no other name. */
-export const DEFAULT_STAGE = 'EcrAnywhere';
+export const DEFAULT_STACK_NAME = 'EcrAnywhere';

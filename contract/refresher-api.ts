@@ -57,7 +57,7 @@ export interface InspectedToken {
   readonly expiresAt?: string;
   /** Whether the refresher can ask for the next one. */
   readonly renewable: boolean;
-  readonly whyNot?: string;
+  readonly reason?: string;
 }
 
 export interface ClusterSummary {
@@ -79,7 +79,7 @@ export interface ClusterSummary {
   /** When its Secrets could be listed last, where that was not now. */
   readonly reachedAt?: string;
   /** Why none of this could be stored. */
-  readonly notRemembered?: string;
+  readonly stateNotSaved?: string;
   /** What else was found out, where that was asked for. */
   readonly inspection?: Inspection;
   /** There is an inspection, and the answer cannot hold it: it can, where fewer clusters are asked for. */
@@ -98,7 +98,7 @@ export interface ClusterSummary {
 export interface ClusterStatus {
   /** As it is registered; the ARN of a tagged EKS cluster; what a place is called where such are looked for. */
   readonly name: string;
-  readonly source: 'registered' | 'eks' | 'eks-scope';
+  readonly source: 'registered' | 'eks' | 'eks-discovery';
   /** Of a registered cluster by its tag now, of others as it was in the last look. */
   readonly isPaused: boolean;
   /** By the secret's tags. */

@@ -21,7 +21,7 @@ export type Writer = { writer: 'none' } | { writer: 'original' } | { writer: 'ou
  * | a `fingerprint` without a number | ours, contract 1 |
  * | a `fingerprint` with a number | ours, of that contract |
  */
-export function writerOf(annotations: Readonly<Record<string, string>> | null | undefined): Writer {
+export function credentialsWriter(annotations: Readonly<Record<string, string>> | null | undefined): Writer {
   const { updatedAt, expiresAt, fingerprint } = ANNOTATION;
   if (annotations?.[updatedAt] === undefined && annotations?.[expiresAt] === undefined)
     return { writer: 'none' };

@@ -7,7 +7,7 @@ import { ApplicationLogLevel, Architecture, LoggingFormat, Runtime } from 'aws-c
 import { LogLevel, NodejsFunction, OutputFormat } from 'aws-cdk-lib/aws-lambda-nodejs';
 import { LogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
 import { Construct } from 'constructs';
-import { audiencesOf, SIGNING_ALGORITHM, TOKEN_SECONDS } from '../contract/keyless.ts';
+import { audiencePattern, SIGNING_ALGORITHM, TOKEN_SECONDS } from '../contract/keyless.ts';
 import { CLUSTERS_PREFIX } from '../contract/names.ts';
 import { ENVIRONMENT, MEMORY } from '../functions/refresher/settings.ts';
 import { deadLetters } from './dead-letters.ts';
@@ -156,7 +156,7 @@ export class RefresherFunction extends Construct {
         resources: ['*'],
         conditions: {
           // Every audience that is asked for; and as "every" is true of none, one there must be.
-          'ForAllValues:StringLike': { 'sts:IdentityTokenAudience': audiencesOf(stage) },
+          'ForAllValues:StringLike': { 'sts:IdentityTokenAudience': audiencePattern(stage) },
           Null: { 'sts:IdentityTokenAudience': 'false' },
           NumericEquals: { 'sts:DurationSeconds': TOKEN_SECONDS },
           StringEquals: { 'sts:SigningAlgorithm': SIGNING_ALGORITHM },

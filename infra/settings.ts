@@ -1,6 +1,6 @@
 // The deployer's settings: CDK context, validated, every problem reported together.
 import { z } from 'zod';
-import { DEFAULT_STAGE } from '../contract/keyless.ts';
+import { DEFAULT_STACK_NAME } from '../contract/keyless.ts';
 import { CLUSTER_CONCURRENCY, CLUSTER_DEADLINE, INTERVAL } from './limits.ts';
 
 /** `-c key=value` on the command line arrives as text, in cdk.json as what it is. */
@@ -73,7 +73,7 @@ const Settings = z.object({
   stackName: z
     .string()
     .regex(/^[A-Za-z][A-Za-z0-9-]{0,127}$/, 'must be a letter, then letters, digits and hyphens')
-    .default(DEFAULT_STAGE),
+    .default(DEFAULT_STACK_NAME),
   /** Minutes between two runs. */
   rateMinutes: number(INTERVAL).default(INTERVAL.default),
   /** Whether the schedule runs. Off, the function answers whoever invokes it, and an alarm rings where nobody does. */

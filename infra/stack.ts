@@ -1,7 +1,7 @@
 // The stack of this project's own CDK app: one refresher, and outputs that say what to do next.
 import { CfnOutput, Duration, Stack, type StackProps } from 'aws-cdk-lib';
 import type { Construct } from 'constructs';
-import { DEFAULT_STAGE } from '../contract/keyless.ts';
+import { DEFAULT_STACK_NAME } from '../contract/keyless.ts';
 import { ClusterIdentity } from './cluster-identity.ts';
 import { Refresher } from './refresher.ts';
 import type { Settings } from './settings.ts';
@@ -30,7 +30,7 @@ export class EcrAnywhereStack extends Stack {
       ...(settings.alarmEmail !== undefined && { alarmEmail: settings.alarmEmail }),
     });
     const { functionName } = refresher.function;
-    const stage = settings.stackName === DEFAULT_STAGE ? '' : ` --stage ${settings.stackName}`;
+    const stage = settings.stackName === DEFAULT_STACK_NAME ? '' : ` --stage ${settings.stackName}`;
     const outputs = {
       FunctionName: functionName,
       // Whom EKS clusters and other accounts' roles let in.

@@ -2,8 +2,8 @@
 import type { FailedAt } from '../contract/refresher-api.ts';
 
 /** A failure that says where it is. */
-export class PlacedError extends Error {
-  override readonly name: string = 'PlacedError';
+export class ClusterError extends Error {
+  override readonly name: string = 'ClusterError';
   readonly failedAt: FailedAt;
 
   constructor(failedAt: FailedAt, message: string, options?: ErrorOptions) {
@@ -14,5 +14,5 @@ export class PlacedError extends Error {
 
 /** Where a failure is: what does not say it did not get through. */
 export function failedAtOf(error: unknown): FailedAt {
-  return error instanceof PlacedError ? error.failedAt : 'reach';
+  return error instanceof ClusterError ? error.failedAt : 'reach';
 }

@@ -7,10 +7,10 @@ import { GetFunctionConfigurationCommand, LambdaClient } from '@aws-sdk/client-l
 import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import { GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts';
 import { NodeHttpHandler } from '@smithy/node-http-handler';
-import { DEFAULT_STAGE } from '../../contract/keyless.ts';
-import { CliError, EXIT, explain, Interrupted } from '../output/errors.ts';
+import { DEFAULT_STACK_NAME } from '../../contract/keyless.ts';
+import { CliError, EXIT, InterruptedError, toCliError } from '../output/errors.ts';
 import type { AwsOptions } from '../output/options.ts';
-import { keepSecret } from '../output/redact.ts';
+import { addSecret } from '../output/redact.ts';
 
 /** The deployed refresher. */
 export interface Stack {
@@ -43,7 +43,7 @@ export function clientConfig({ profile, region }: AwsOptions, requestMs = REQUES
 /** AWS' errors may quote what was sent: the session's token, wherever the SDK has it from, is never shown. */
 class DiscreetHandler extends NodeHttpHandler {
   override handle(...[request, options]: Parameters<NodeHttpHandler['handle']>) {
-    keepSecret(request.headers['x-amz-security-token']);
+    addSecret(request.headers['x-amz-security-token']);
     return super.handle(request, options);
   }
 }
@@ -57,7 +57,7 @@ export class Aws {
   constructor(options: AwsOptions, signal: AbortSignal) {
     this.options = options;
     this.signal = signal;
-    for (const name of ['AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN']) keepSecret(process.env[name]);
+    for (const name of ['AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN']) addSecret(process.env[name]);
   }
 
   secrets(): SecretsManagerClient {
@@ -83,7 +83,7 @@ export class Aws {
 
   /** The deployed refresher. @throws CliError where there is none */
   async stack(): Promise<Stack> {
-    const { stage = DEFAULT_STAGE, function: name } = this.options;
+    const { stage = DEFAULT_STACK_NAME, function: name } = this.options;
     const region = await this.region();
     if (name !== undefined) return { functionName: name, stage, roleArn: await this.#roleOf(name) };
     const client = new CloudFormationClient(clientConfig(this.options));
@@ -121,33 +121,33 @@ export class Aws {
     return Role;
   }
 
-  /** Asks AWS something. @throws CliError; Interrupted where the operator has had enough */
+  /** Asks AWS something. @throws CliError; InterruptedError where the operator has had enough */
   async ask<T>(what: string, request: (signal: AbortSignal) => Promise<T>): Promise<T> {
     try {
       return await request(this.signal);
     } catch (error) {
       this.signal.throwIfAborted();
-      throw explain(error, this.#asWhom(what));
+      throw toCliError(error, this.#asWhom(what));
     }
   }
 
   /**
    * Has AWS change something. Ctrl-C waits for the answer: what may or may not have been done cannot be undone.
    *
-   * @throws CliError; Interrupted where there was none in time
+   * @throws CliError; InterruptedError where there was none in time
    */
   async change<T>(what: string, request: (signal: AbortSignal) => Promise<T>): Promise<T> {
     this.signal.throwIfAborted();
     const patience = new AbortController();
     const interrupt = () => {
-      setTimeout(() => patience.abort(new Interrupted()), GRACE_MS).unref();
+      setTimeout(() => patience.abort(new InterruptedError()), GRACE_MS).unref();
     };
     this.signal.addEventListener('abort', interrupt, { once: true });
     try {
       return await request(patience.signal);
     } catch (error) {
       this.signal.throwIfAborted();
-      throw explain(error, this.#asWhom(what));
+      throw toCliError(error, this.#asWhom(what));
     } finally {
       this.signal.removeEventListener('abort', interrupt);
     }

@@ -5,8 +5,8 @@ import { InvokeCommand, LambdaClient } from '@aws-sdk/client-lambda';
 import { z } from 'zod';
 import type { ClusterStatus, RefreshAnswer, RevokeResult } from '../../contract/refresher-api.ts';
 import { CliError, EXIT, line } from '../output/errors.ts';
-import { parsePrintable } from '../output/sanitize.ts';
-import { Repairs } from '../output/shell-commands.ts';
+import { parseSanitized } from '../output/sanitize.ts';
+import { ShellCommands } from '../output/shell-commands.ts';
 import { type Aws, clientConfig, type Stack } from './aws.ts';
 
 /** A little more than AWS lets a function run. */
@@ -42,12 +42,12 @@ const Revoked = z.object({ revoked: z.array(z.looseObject({ cluster: z.string(),
 export class Refresher {
   readonly #aws: Aws;
   readonly #stack: Stack;
-  readonly #repairs: Repairs;
+  readonly #commands: ShellCommands;
 
   constructor(aws: Aws, stack: Stack) {
     this.#aws = aws;
     this.#stack = stack;
-    this.#repairs = new Repairs(aws.options, {});
+    this.#commands = new ShellCommands(aws.options, {});
   }
 
   /** Refreshes what is due, or says what would be. */
@@ -108,7 +108,7 @@ export class Refresher {
     return new CliError(
       EXIT.notFound,
       `not registered: ${names.join(', ')}; registered are: ${known || 'none'}${looked}`,
-      this.#repairs.own(['register', names[0] ?? 'NAME']),
+      this.#commands.cli(['register', names[0] ?? 'NAME']),
     );
   }
 
@@ -136,7 +136,7 @@ export class Refresher {
     return new CliError(
       EXIT.failed,
       message,
-      `deploy the version of this command line: ${this.#repairs.deploy()}`,
+      `deploy the version of this command line: ${this.#commands.deploy()}`,
     );
   }
 }
@@ -144,7 +144,7 @@ export class Refresher {
 /** Clusters name and word what is in an answer: here it is cleaned, once. */
 function parsed(text: string): unknown {
   try {
-    return parsePrintable(text);
+    return parseSanitized(text);
   } catch {
     return undefined;
   }

@@ -15,9 +15,9 @@ import {
 } from '@aws-sdk/client-secrets-manager';
 import { CLUSTERS_PREFIX, TAG } from '../../contract/names.ts';
 import { CliError, EXIT } from '../output/errors.ts';
-import { Repairs } from '../output/shell-commands.ts';
+import { ShellCommands } from '../output/shell-commands.ts';
 import type { Aws } from './aws.ts';
-import { Attempt, type Begun } from './rollback.ts';
+import { Attempt, type Rollback } from './rollback.ts';
 
 const CURRENT = 'AWSCURRENT';
 const PREVIOUS = 'AWSPREVIOUS';
@@ -59,13 +59,13 @@ class Version {
 export async function createRegistration(
   aws: Aws,
   { name, kubeconfig, clusterUid }: Registration,
-  begun: Begun,
+  begun: Rollback,
 ): Promise<void> {
   const id = secretId(name);
   const version = new Version();
-  const repairs = new Repairs(aws.options, {});
+  const commands = new ShellCommands(aws.options, {});
   begun.note({
-    byHand: repairs.own(['unregister', name, '--keep-token']),
+    byHand: commands.cli(['unregister', name, '--keep-token']),
     async run(operator) {
       if (!version.attempt.mayBeMade) return;
       const { versions } = await describe(operator, id);
@@ -96,10 +96,10 @@ export async function createRegistration(
           throw new CliError(
             EXIT.conflict,
             `${name} was deleted and can be recovered still, so its name is taken`,
-            `${repairs.aws(['secretsmanager', 'restore-secret', '--secret-id', id])}, or take another name`,
+            `${commands.aws(['secretsmanager', 'restore-secret', '--secret-id', id])}, or take another name`,
             error,
           );
-        if (type === 'ResourceExistsException') throw alreadyRegistered(name, repairs, error);
+        if (type === 'ResourceExistsException') throw alreadyRegistered(name, commands, error);
         throw error;
       }
     }
@@ -110,14 +110,14 @@ export async function createRegistration(
 export async function replaceRegistration(
   aws: Aws,
   { name, kubeconfig, clusterUid }: Registration,
-  begun: Begun,
+  begun: Rollback,
 ): Promise<void> {
   const id = secretId(name);
   const version = new Version();
   const before = await describe(aws, id);
   begun.note({
     get byHand() {
-      return new Repairs(aws.options, {}).aws([
+      return new ShellCommands(aws.options, {}).aws([
         ...['secretsmanager', 'update-secret-version-stage', '--secret-id', id, '--version-stage', CURRENT],
         ...['--remove-from-version-id', version.id, '--move-to-version-id', before.current ?? ''],
       ]);
@@ -174,11 +174,11 @@ export async function tagPaused(aws: Aws, name: string, isPaused: boolean): Prom
   await untag(aws, secretId(name), TAG.paused);
 }
 
-export function alreadyRegistered(name: string, repairs: Repairs, cause?: unknown): CliError {
+export function alreadyRegistered(name: string, commands: ShellCommands, cause?: unknown): CliError {
   return new CliError(
     EXIT.conflict,
     `${name} is registered already`,
-    `--replace gives it another credential; ${repairs.own(['doctor', name], true)} says how it is`,
+    `--replace gives it another credential; ${commands.cli(['doctor', name], true)} says how it is`,
     cause,
   );
 }

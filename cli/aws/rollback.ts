@@ -1,11 +1,11 @@
 // What a command has begun is taken back where it cannot be ended: each change is noted here before it is made.
 
-import { CliError, EXIT, Interrupted } from '../output/errors.ts';
+import { CliError, EXIT, InterruptedError } from '../output/errors.ts';
 import type { AwsOptions } from '../output/options.ts';
 import { Aws } from './aws.ts';
 
 /** What takes back something that was done. */
-export interface Undo {
+export interface RollbackStep {
   /** As far as it was done; idempotent. @param aws of somebody who waits for it. @throws Error */
   run(aws: Aws): Promise<void>;
   /** The command for it, where that fails. */
@@ -15,22 +15,22 @@ export interface Undo {
 const UNDO_WITHIN_MS = 20_000;
 
 /** All that a command has begun. */
-export class Begun {
-  readonly #undos: Undo[] = [];
+export class Rollback {
+  readonly #undos: RollbackStep[] = [];
   readonly #left: string[] = [];
 
   /** Before anything is done: who knows whether an answer that is lost was a yes. */
-  note(undo: Undo): void {
+  note(undo: RollbackStep): void {
     this.#undos.unshift(undo);
   }
 
   /** What nothing takes back. @param left a sentence, with the way out */
-  noteLeft(left: string): void {
+  addManualStep(left: string): void {
     this.#left.push(left);
   }
 
   /** Takes it back, newest first, whatever ended it. @returns the failure, which says what is left */
-  async takeBack(options: AwsOptions, failure: unknown): Promise<unknown> {
+  async run(options: AwsOptions, failure: unknown): Promise<unknown> {
     for (const { run, byHand } of this.#undos) {
       await run(new Aws(options, AbortSignal.timeout(UNDO_WITHIN_MS))).catch((error: Error) => {
         // Also where it was asked to be quiet: something is left that nobody else will find.
@@ -42,7 +42,7 @@ export class Begun {
     if (this.#left.length === 0 || !(failure instanceof CliError)) return failure;
     const { exitCode, message, hint } = failure;
     const all = [...(hint ? [hint] : []), ...this.#left].join('; ');
-    if (exitCode === EXIT.interrupted) return new Interrupted(message, all);
+    if (exitCode === EXIT.interrupted) return new InterruptedError(message, all);
     return new CliError(exitCode, message, all, failure);
   }
 }

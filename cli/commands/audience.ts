@@ -1,11 +1,11 @@
 // The audience of a keyless cluster's tokens, of names that somebody has typed.
-import { audienceOf } from '../../contract/keyless.ts';
+import { clusterAudience } from '../../contract/keyless.ts';
 import { CliError, EXIT } from '../output/errors.ts';
 
 /** As in contract/keyless.ts. @throws CliError that names which of the two is none */
 export function checkedAudience(stage: string, cluster: string): string {
   try {
-    return audienceOf(stage, cluster);
+    return clusterAudience(stage, cluster);
   } catch (error) {
     throw new CliError(EXIT.usage, (error as Error).message, undefined, error);
   }

@@ -4,10 +4,10 @@ import { Aws } from '../aws/aws.ts';
 import { Refresher } from '../aws/refresher.ts';
 import type { Io, IoOptions } from '../output/io.ts';
 import type { AwsOptions } from '../output/options.ts';
-import { Repairs } from '../output/shell-commands.ts';
+import { ShellCommands } from '../output/shell-commands.ts';
 import { table } from '../output/table.ts';
 
-const SOURCES = { registered: 'registered', eks: 'EKS tag', 'eks-scope': 'EKS search' } as const;
+const SOURCES = { registered: 'registered', eks: 'EKS tag', 'eks-discovery': 'EKS search' } as const;
 
 /** Lists them. @throws CliError */
 export async function list(options: AwsOptions & IoOptions, io: Io): Promise<undefined> {
@@ -16,7 +16,7 @@ export async function list(options: AwsOptions & IoOptions, io: Io): Promise<und
   const clusters = await io.step('the clusters', () => refresher.status());
   io.print({ clusters }, () =>
     clusters.length === 0
-      ? `No cluster is registered.\n  → ${new Repairs(options, {}).own(['register', 'NAME'])}`
+      ? `No cluster is registered.\n  → ${new ShellCommands(options, {}).cli(['register', 'NAME'])}`
       : table(
           ['CLUSTER', 'SOURCE', 'PAUSED', 'TOKEN EXPIRES', 'CONTEXT'],
           clusters.map(({ name, source, isPaused, tokenExpiresAt = '', context = '' }) => [

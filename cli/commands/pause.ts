@@ -8,7 +8,7 @@ import { tagPaused } from '../aws/registration.ts';
 import { CliError, EXIT } from '../output/errors.ts';
 import type { Io, IoOptions } from '../output/io.ts';
 import type { AwsOptions } from '../output/options.ts';
-import { Repairs } from '../output/shell-commands.ts';
+import { ShellCommands } from '../output/shell-commands.ts';
 
 /** Pauses a cluster, or resumes it. Idempotent. @throws CliError */
 export async function setPaused(
@@ -18,24 +18,24 @@ export async function setPaused(
   io: Io,
 ): Promise<undefined> {
   const aws = new Aws(options, io.signal);
-  const repairs = new Repairs(options, {});
+  const commands = new ShellCommands(options, {});
   const refresher = new Refresher(aws, await io.step('the deployed refresher', () => aws.stack()));
   const clusters = await io.step('the clusters', () => refresher.status());
   const cluster = clusters.find((one) => one.name === name);
   if (!cluster) throw refresher.notRegistered({ names: [name], registered: clusters.map((one) => one.name) });
-  if (cluster.source === 'eks-scope')
+  if (cluster.source === 'eks-discovery')
     throw new CliError(
       EXIT.conflict,
       `${name} is a place where clusters are looked for, and no cluster`,
-      `${repairs.own(['list'])} has their names`,
+      `${commands.cli(['list'])} has their names`,
     );
   await io.step(isPaused ? 'pausing' : 'resuming', () =>
     cluster.source === 'eks' ? tagEks(aws, name, isPaused) : tagPaused(aws, name, isPaused),
   );
   io.print({ cluster: name, isPaused }, () =>
     isPaused
-      ? `${name} is paused: its Secrets are not refreshed, and expire. Only its token is renewed.\n  → ${repairs.own(['resume', name])}`
-      : `${name} is refreshed again, from the next run on.\n  → ${repairs.own(['refresh', name])} does so now`,
+      ? `${name} is paused: its Secrets are not refreshed, and expire. Only its token is renewed.\n  → ${commands.cli(['resume', name])}`
+      : `${name} is refreshed again, from the next run on.\n  → ${commands.cli(['refresh', name])} does so now`,
   );
 }
 

@@ -4,10 +4,10 @@ import type { RevokeResult } from '../../contract/refresher-api.ts';
 import { Aws } from '../aws/aws.ts';
 import { Refresher } from '../aws/refresher.ts';
 import { deleteRegistration } from '../aws/registration.ts';
-import { CliError, EXIT, Interrupted } from '../output/errors.ts';
+import { CliError, EXIT, InterruptedError } from '../output/errors.ts';
 import type { Io, IoOptions } from '../output/io.ts';
 import type { AwsOptions } from '../output/options.ts';
-import { Repairs } from '../output/shell-commands.ts';
+import { ShellCommands } from '../output/shell-commands.ts';
 
 export interface UnregisterOptions extends AwsOptions, IoOptions {
   readonly keepToken?: true;
@@ -16,7 +16,7 @@ export interface UnregisterOptions extends AwsOptions, IoOptions {
 /** Unregisters a cluster. @throws CliError; the cluster is registered still, as far as is known */
 export async function unregister(name: string, options: UnregisterOptions, io: Io): Promise<undefined> {
   const aws = new Aws(options, io.signal);
-  const repairs = new Repairs(options, {});
+  const commands = new ShellCommands(options, {});
   const refresher = new Refresher(aws, await io.step('the deployed refresher', () => aws.stack()));
   const clusters = await io.step('the registered clusters', () => refresher.status());
   const cluster = clusters.find((one) => one.name === name);
@@ -27,14 +27,14 @@ export async function unregister(name: string, options: UnregisterOptions, io: I
       `${name} is not registered: the refresher finds it by its tag`,
       'take the tag ecr-anywhere.centml.ai/managed off the EKS cluster',
     );
-  const revoked = options.keepToken ? undefined : await end(name, refresher, repairs, io);
+  const revoked = options.keepToken ? undefined : await end(name, refresher, commands, io);
   // Registered and refused by its cluster is what doctor names; forgotten on the sly is what nobody asked for.
-  if (io.signal.aborted) throw stillRegistered(name, repairs);
+  if (io.signal.aborted) throw stillRegistered(name, commands);
   await io
     .step('deleting the registration', () => deleteRegistration(aws, name))
     .catch((error: unknown) => {
-      if (io.signal.aborted) throw stillRegistered(name, repairs);
-      throw hasEnded(revoked) && error instanceof CliError ? halfDone(name, error, repairs) : error;
+      if (io.signal.aborted) throw stillRegistered(name, commands);
+      throw hasEnded(revoked) && error instanceof CliError ? halfDone(name, error, commands) : error;
     });
   const { outcome = 'kept', reason, secret } = revoked ?? {};
   const result = { cluster: name, isRegistered: false, token: outcome };
@@ -47,20 +47,25 @@ export async function unregister(name: string, options: UnregisterOptions, io: I
   );
 }
 
-async function end(name: string, refresher: Refresher, repairs: Repairs, io: Io): Promise<RevokeResult> {
+async function end(
+  name: string,
+  refresher: Refresher,
+  commands: ShellCommands,
+  io: Io,
+): Promise<RevokeResult> {
   const revoked = await io
     .step('ending its token', () => refresher.revoke(name))
     .catch((error: unknown) => {
       // The function goes on, whether anybody waits for it or not.
-      throw io.signal.aborted ? stillRegistered(name, repairs) : error;
+      throw io.signal.aborted ? stillRegistered(name, commands) : error;
     });
   if (revoked.outcome !== 'failed') return revoked;
   const { secret, reason = 'no reason given' } = revoked;
   const byHand = secret ? `end it yourself: ${deletion(secret)}` : 'end it where it is from';
   throw new CliError(
-    EXIT.unwell,
+    EXIT.unhealthy,
     `the token of ${name} could not be ended, so it stays registered: ${reason}`,
-    `${byHand}; then ${repairs.own(['unregister', name, '--keep-token'])}`,
+    `${byHand}; then ${commands.cli(['unregister', name, '--keep-token'])}`,
   );
 }
 
@@ -70,30 +75,30 @@ function hasEnded(revoked: RevokeResult | undefined): boolean {
 }
 
 /** The token has ended, and the registration could not be deleted. */
-function halfDone(name: string, { exitCode, message, hint }: CliError, repairs: Repairs): CliError {
+function halfDone(name: string, { exitCode, message, hint }: CliError, commands: ShellCommands): CliError {
   // A no is a no; an answer that never came may have been a yes.
   const registered = exitCode === EXIT.network ? 'it may be registered still' : 'it is registered still';
   return new CliError(
     exitCode,
     `the token of ${name} has ended, and ${registered}: ${message}`,
-    [...(hint === undefined ? [] : [hint]), theRest(name, repairs)].join('; then '),
+    [...(hint === undefined ? [] : [hint]), theRest(name, commands)].join('; then '),
   );
 }
 
-function stillRegistered(name: string, repairs: Repairs): Interrupted {
-  return new Interrupted(
+function stillRegistered(name: string, commands: ShellCommands): InterruptedError {
+  return new InterruptedError(
     `interrupted: ${name} is registered still, and its token has ended or is about to`,
-    theRest(name, repairs),
+    theRest(name, commands),
   );
 }
 
-function theRest(name: string, repairs: Repairs): string {
-  return `${repairs.own(['unregister', name])} does the rest; ${repairs.own(['register', name, '--replace'])} gives it another token`;
+function theRest(name: string, commands: ShellCommands): string {
+  return `${commands.cli(['unregister', name])} does the rest; ${commands.cli(['register', name, '--replace'])} gives it another token`;
 }
 
 /** The command that ends all that is bound to a Secret. Which context of the operator's is the cluster's, nobody has said. */
 function deletion({ namespace, name }: NonNullable<RevokeResult['secret']>): string {
-  return new Repairs({}, { context: 'CONTEXT' }).kubectl([
+  return new ShellCommands({}, { context: 'CONTEXT' }).kubectl([
     ...['--namespace', namespace, 'delete', 'secret', name, '--ignore-not-found'],
   ]);
 }

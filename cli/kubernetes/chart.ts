@@ -136,7 +136,7 @@ function releaseOf({ annotations = {} }: z.infer<typeof Metadata>): Partial<Rele
  * What narrows the webhook's configuration and is not the chart's, as JSON Pointers, the last first: helm upgrade leaves
  * alone what somebody else has added to maps and to lists of named things.
  */
-export function strangers({ webhook, index }: Installation): string[] {
+export function unexpectedNarrowing({ webhook, index }: Installation): string[] {
   const at = `/webhooks/${index}`;
   const { matchConditions = [], namespaceSelector = {}, objectSelector = {} } = webhook;
   return [
@@ -169,7 +169,7 @@ export function refresherUsername({ namespace, refresher }: Installation): strin
 }
 
 /** The policies of the fence around the refresher (docs/security.md). */
-export function policiesOf({ refresher, tokenSecret }: Installation): string[] {
+export function writePolicyNames({ refresher, tokenSecret }: Installation): string[] {
   return [`${refresher}-update`, `${refresher}-create-delete`, tokenSecret];
 }
 
@@ -196,11 +196,11 @@ export interface Gap {
 }
 
 /** What of the fence is not in force; empty where all is. @throws CliError */
-export async function gapsInFence(kubernetes: Kubernetes, installation: Installation): Promise<Gap[]> {
+export async function writePolicyGaps(kubernetes: Kubernetes, installation: Installation): Promise<Gap[]> {
   const [policies, bindings] = await Promise.all([kubernetes.list(POLICIES), kubernetes.list(BINDINGS)]);
   const present = policies.map((policy) => Policy.parse(policy));
   const bound = bindings.map((binding) => Binding.parse(binding));
-  return policiesOf(installation).flatMap((name) => {
+  return writePolicyNames(installation).flatMap((name) => {
     const policy = present.find(({ metadata }) => metadata.name === name);
     if (!policy) return [{ says: `ValidatingAdmissionPolicy ${name} is not there` }];
     const { failurePolicy = 'Fail', matchConditions = [] } = policy.spec;
@@ -243,8 +243,11 @@ function gapOfBindings(policy: string, bindings: readonly z.infer<typeof Binding
 }
 
 /** The same, a phrase each. @throws CliError */
-export async function brokenFence(kubernetes: Kubernetes, installation: Installation): Promise<string[]> {
-  return (await gapsInFence(kubernetes, installation)).map(({ says }) => says);
+export async function writePolicyProblems(
+  kubernetes: Kubernetes,
+  installation: Installation,
+): Promise<string[]> {
+  return (await writePolicyGaps(kubernetes, installation)).map(({ says }) => says);
 }
 
 /** What the cluster is known by, whatever its name: the UID of Namespace kube-system. @throws CliError */

@@ -9,13 +9,13 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { KubeConfig } from '@kubernetes/client-node';
 import { z } from 'zod';
-import { unlessAborted } from '../../lib/abort.ts';
-import { readExec } from '../../lib/kubernetes/exec-plugin.ts';
-import { CliError, EXIT, explain, line } from '../output/errors.ts';
+import { abortable } from '../../lib/abort.ts';
+import { readExecPlugin } from '../../lib/kubernetes/exec-plugin.ts';
+import { CliError, EXIT, line, toCliError } from '../output/errors.ts';
 import type { KubeOptions } from '../output/options.ts';
-import { keepSecret } from '../output/redact.ts';
-import { parsePrintable, printable } from '../output/sanitize.ts';
-import { Repairs } from '../output/shell-commands.ts';
+import { addSecret } from '../output/redact.ts';
+import { parseSanitized, sanitize } from '../output/sanitize.ts';
+import { ShellCommands } from '../output/shell-commands.ts';
 
 /** Where an API server is. Certificates are PEM. */
 export interface Server {
@@ -33,9 +33,9 @@ export class ApiError extends CliError {
   /** Its own words. */
   readonly said: string;
 
-  constructor(what: string, status: number, said: string, repairs: Repairs) {
-    const exitCode = status === 401 ? EXIT.signIn : status === 403 ? EXIT.denied : EXIT.failed;
-    super(exitCode, `${what}: HTTP ${status}: ${said}`, hintFor(exitCode, repairs));
+  constructor(what: string, status: number, said: string, commands: ShellCommands) {
+    const exitCode = status === 401 ? EXIT.unauthenticated : status === 403 ? EXIT.denied : EXIT.failed;
+    super(exitCode, `${what}: HTTP ${status}: ${said}`, hintFor(exitCode, commands));
     this.status = status;
     this.said = said;
   }
@@ -64,7 +64,7 @@ const Page = z.object({
 /** Requests to one API server as one identity. They reject with a CliError. */
 export class Kubernetes {
   readonly #config: KubeConfig;
-  readonly #repairs: Repairs;
+  readonly #commands: ShellCommands;
   /** Ends every request. */
   readonly signal: AbortSignal;
 
@@ -72,8 +72,8 @@ export class Kubernetes {
   private constructor(config: KubeConfig, signal: AbortSignal, kubeconfig?: string) {
     this.#config = config;
     this.signal = signal;
-    const context = printable(config.getCurrentContext());
-    this.#repairs = new Repairs({ ...(kubeconfig !== undefined && { kubeconfig }) }, { context });
+    const context = sanitize(config.getCurrentContext());
+    this.#commands = new ShellCommands({ ...(kubeconfig !== undefined && { kubeconfig }) }, { context });
   }
 
   /**
@@ -114,7 +114,7 @@ export class Kubernetes {
 
   /** The name of the kubeconfig's context, printable. */
   get context(): string {
-    return printable(this.#config.getCurrentContext());
+    return sanitize(this.#config.getCurrentContext());
   }
 
   /** Where the API server is, as the kubeconfig says. @throws CliError where a file that it names cannot be read */
@@ -122,7 +122,7 @@ export class Kubernetes {
     const cluster = this.#config.getCurrentCluster();
     const options: RequestOptions = {};
     await this.#config.applyToHTTPSOptions(options).catch((error: unknown) => {
-      throw explain(error, `the kubeconfig’s user ${line(this.#config.getCurrentUser()?.name ?? '')}`);
+      throw toCliError(error, `the kubeconfig’s user ${line(this.#config.getCurrentUser()?.name ?? '')}`);
     });
     return {
       url: cluster?.server ?? '',
@@ -136,7 +136,7 @@ export class Kubernetes {
   /** The EKS cluster whose tokens the context's exec plugin gives; undefined where it gives others, or there is none. */
   eks(): { readonly cluster: string; readonly region?: string } | undefined {
     try {
-      const identity = readExec(this.#config.getCurrentUser()?.exec);
+      const identity = readExecPlugin(this.#config.getCurrentUser()?.exec);
       return 'eks' in identity ? identity.eks : undefined;
     } catch {
       return undefined;
@@ -196,13 +196,13 @@ export class Kubernetes {
       const says =
         error instanceof SyntaxError ? 'it prints no ExecCredential' : line(error.message) || 'it failed';
       throw new CliError(
-        EXIT.signIn,
+        EXIT.unauthenticated,
         `${line(command ?? 'the exec plugin')}, which the kubeconfig names for the user ${line(user.name)}: ${says}`,
-        `${this.#repairs.kubectl(['auth', 'whoami'])} runs the same: sign in as it says`,
+        `${this.#commands.kubectl(['auth', 'whoami'])} runs the same: sign in as it says`,
         error,
       );
     });
-    keepSecret(
+    addSecret(
       /^Bearer (.+)$/.exec(String((options.headers as { Authorization?: string })?.Authorization))?.[1],
     );
   }
@@ -219,7 +219,7 @@ export class Kubernetes {
       const url = new URL(`${base}${path}?${new URLSearchParams(query)}`);
       const options: RequestOptions = { method, signal };
       // An exec plugin knows no signal.
-      await unlessAborted(this.#authenticate(options), signal);
+      await abortable(this.#authenticate(options), signal);
       options.headers = {
         ...options.headers,
         accept: `application/json${metadataOnly === undefined ? '' : `;as=${metadataOnly};g=meta.k8s.io;v=v1`}`,
@@ -229,8 +229,8 @@ export class Kubernetes {
       const response = await send(url, options, body && JSON.stringify(body));
       const answered = await text(response);
       const { statusCode = 0 } = response;
-      if (statusCode >= 300) throw new ApiError(what, statusCode, wordsOf(answered), this.#repairs);
-      return { body: parsed(what, answered, this.#repairs) as Body };
+      if (statusCode >= 300) throw new ApiError(what, statusCode, wordsOf(answered), this.#commands);
+      return { body: parsed(what, answered, this.#commands) as Body };
     } catch (error) {
       this.signal.throwIfAborted();
       if (signal.aborted)
@@ -240,7 +240,7 @@ export class Kubernetes {
           'is the context’s API server reachable from here?',
           error,
         );
-      throw explain(error, what);
+      throw toCliError(error, what);
     }
   }
 }
@@ -257,20 +257,20 @@ function send(url: URL, options: RequestOptions, body: string | undefined): Prom
 /** Has what a kubeconfig holds never be shown, whoever repeats it. */
 function keepSecrets(config: KubeConfig): void {
   const user = config.getCurrentUser();
-  keepSecret(user?.token);
-  keepSecret(user?.password);
-  keepSecret(user?.keyData);
+  addSecret(user?.token);
+  addSecret(user?.password);
+  addSecret(user?.keyData);
   const { server = '', proxyUrl = '' } = config.getCurrentCluster() ?? {};
   for (const url of [server, proxyUrl])
-    if (URL.canParse(url)) keepSecret(decodeURIComponent(new URL(url).password));
+    if (URL.canParse(url)) addSecret(decodeURIComponent(new URL(url).password));
 }
 
-function hintFor(exitCode: ApiError['exitCode'], repairs: Repairs): string {
-  if (exitCode === EXIT.signIn)
-    return `sign in to the cluster again: ${repairs.kubectl(['auth', 'whoami'])} tells whether it takes you`;
+function hintFor(exitCode: ApiError['exitCode'], commands: ShellCommands): string {
+  if (exitCode === EXIT.unauthenticated)
+    return `sign in to the cluster again: ${commands.kubectl(['auth', 'whoami'])} tells whether it takes you`;
   if (exitCode === EXIT.denied)
     return 'you need to be allowed that, too, in the cluster: docs/command-line.md; or name another --context';
-  return `is it the API server of a cluster? ${repairs.kubectl(['version'])} asks the same one`;
+  return `is it the API server of a cluster? ${commands.kubectl(['version'])} asks the same one`;
 }
 
 /**
@@ -278,11 +278,15 @@ function hintFor(exitCode: ApiError['exitCode'], repairs: Repairs): string {
  *
  * @throws CliError where it is not JSON: something else answers, and its words may be anything
  */
-function parsed(what: string, answered: string, repairs: Repairs): unknown {
+function parsed(what: string, answered: string, commands: ShellCommands): unknown {
   try {
-    return parsePrintable(answered);
+    return parseSanitized(answered);
   } catch {
-    throw new CliError(EXIT.network, `${what}: what answers is no API server`, hintFor(EXIT.failed, repairs));
+    throw new CliError(
+      EXIT.network,
+      `${what}: what answers is no API server`,
+      hintFor(EXIT.failed, commands),
+    );
   }
 }
 

@@ -144,7 +144,7 @@ async function may(
 }
 
 /** A reach in a sentence. */
-export function reachInWords({ secrets, namespaces }: Reach): string {
+export function formatReach({ secrets, namespaces }: Reach): string {
   if (secrets.includes('*'))
     return `It can read every Secret of every namespace (${namespaces}). Narrow that with the chart's value refresher.namespaces.`;
   if (secrets.length === 0) return 'It can read the Secrets of no namespace.';

@@ -1,16 +1,16 @@
 // Why a command could not do what it was asked: a sentence, the way out, and an exit code that scripts can tell apart.
 
-import { withoutCredentials } from './redact.ts';
-import { printable } from './sanitize.ts';
+import { redact } from './redact.ts';
+import { sanitize } from './sanitize.ts';
 
 /** Exit codes. 0: done, and all is well. */
 export const EXIT = {
   /** Something is wrong with a cluster: a link is broken, a Secret was not refreshed. */
-  unwell: 1,
+  unhealthy: 1,
   /** The command line was not understood. */
   usage: 2,
   /** Nobody is signed in to AWS, or the session has expired. */
-  signIn: 3,
+  unauthenticated: 3,
   /** AWS or the API server does not allow it. */
   denied: 4,
   /** There is no such cluster, stack or context. */
@@ -36,14 +36,14 @@ export class CliError extends Error {
 
   constructor(exitCode: ExitCode, message: string, hint?: string, cause?: unknown) {
     // The one door to people's eyes, logs and terminals' histories.
-    super(printable(withoutCredentials(message)), { cause });
+    super(sanitize(redact(message)), { cause });
     this.exitCode = exitCode;
-    this.hint = hint === undefined ? undefined : printable(withoutCredentials(hint));
+    this.hint = hint === undefined ? undefined : sanitize(redact(hint));
   }
 }
 
 /** What a signal is aborted with where somebody has pressed Ctrl-C. @param message what is left as it is, or goes on */
-export class Interrupted extends CliError {
+export class InterruptedError extends CliError {
   constructor(message = 'interrupted', hint?: string) {
     super(EXIT.interrupted, message, hint);
   }
@@ -60,9 +60,13 @@ interface Meaning {
   readonly isQuoting?: true;
 }
 
-const EXPIRED: Meaning = { exitCode: EXIT.signIn, meaning: 'the AWS session has expired', hint: SIGN_IN };
+const EXPIRED: Meaning = {
+  exitCode: EXIT.unauthenticated,
+  meaning: 'the AWS session has expired',
+  hint: SIGN_IN,
+};
 const NOT_ACCEPTED: Meaning = {
-  exitCode: EXIT.signIn,
+  exitCode: EXIT.unauthenticated,
   meaning: 'AWS does not accept these credentials',
   hint: SIGN_IN,
 };
@@ -72,7 +76,7 @@ const AWS_ERRORS: readonly (readonly [RegExp, Meaning])[] = [
   [
     /^(CredentialsProviderError|TokenProviderError|ProviderError)$/,
     {
-      exitCode: EXIT.signIn,
+      exitCode: EXIT.unauthenticated,
       meaning: 'nobody is signed in to AWS',
       hint: 'sign in (aws sso login, aws login, …), or name a profile with --profile',
     },
@@ -108,7 +112,7 @@ const MAX_MESSAGE_LENGTH = 600;
  *
  * @param what was being done, such as `reading the stack`; undefined: the failure says so itself
  */
-export function explain(error: unknown, what?: string): CliError {
+export function toCliError(error: unknown, what?: string): CliError {
   if (error instanceof CliError) return error;
   const { name = '', message = String(error) } = error as Partial<Error>;
   const begin = what === undefined ? '' : `${what}: `;
@@ -121,7 +125,7 @@ export function explain(error: unknown, what?: string): CliError {
   for (const [pattern, known] of AWS_ERRORS) {
     if (!chain(error).some((one) => pattern.test(one.name))) continue;
     const { exitCode, meaning, hint, isQuoting } =
-      known.exitCode === EXIT.signIn && /\bexpired\b/i.test(message) ? EXPIRED : known;
+      known.exitCode === EXIT.unauthenticated && /\bexpired\b/i.test(message) ? EXPIRED : known;
     return fail(exitCode, isQuoting ? meaning : `${meaning}: ${said}`, hint);
   }
   const code = networkCode(error);
@@ -173,7 +177,7 @@ function networkCode(error: unknown): string | undefined {
 
 /** In one line, and not for ever: others' words may be anything. */
 export function line(text: string): string {
-  const one = withoutCredentials(text)
+  const one = redact(text)
     .replaceAll(/[\p{C}\p{Zl}\p{Zp}\s]+/gu, ' ')
     .trim();
   return one.length > MAX_MESSAGE_LENGTH ? `${one.slice(0, MAX_MESSAGE_LENGTH)}…` : one;

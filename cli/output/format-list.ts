@@ -4,7 +4,7 @@
 const TOLD = 5;
 
 /** Names, or the first of them. */
-export function told(names: readonly string[], most = TOLD): string {
+export function formatList(names: readonly string[], most = TOLD): string {
   const more = names.length - most;
   return [...names.slice(0, most), ...(more > 0 ? [`${more} more`] : [])].join(', ');
 }

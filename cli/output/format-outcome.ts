@@ -2,7 +2,7 @@
 import type { ClusterSummary, SecretResult } from '../../contract/refresher-api.ts';
 
 /** A sentence: how many Secrets, and what became of them. */
-export function outcomeInWords({ managed, due, outcomes, isPaused }: ClusterSummary): string {
+export function formatOutcome({ managed, due, outcomes, isPaused }: ClusterSummary): string {
   if (isPaused) return 'It is paused: nothing was asked of it.';
   const came = Object.entries(outcomes).map(([outcome, count]) => `${count} ${outcome}`);
   const secrets = `${managed} managed ${managed === 1 ? 'Secret' : 'Secrets'}`;
@@ -10,12 +10,12 @@ export function outcomeInWords({ managed, due, outcomes, isPaused }: ClusterSumm
 }
 
 /** What went wrong, a line each: of the cluster, then of its Secrets. */
-export function problemsOf({ reason, problems }: ClusterSummary): string[] {
-  return [...(reason === undefined ? [] : [reason]), ...problems.map(secretInWords)];
+export function formatProblems({ reason, problems }: ClusterSummary): string[] {
+  return [...(reason === undefined ? [] : [reason]), ...problems.map(formatSecretResult)];
 }
 
 /** One Secret's line. */
-export function secretInWords({ secret, outcome, reason, expiresAt }: SecretResult): string {
+export function formatSecretResult({ secret, outcome, reason, expiresAt }: SecretResult): string {
   const until = expiresAt === undefined ? '' : ` until ${expiresAt}`;
   return `${secret}: ${outcome}${until}${reason === undefined ? '' : `: ${reason}`}`;
 }

@@ -2,8 +2,8 @@
 // looks at a terminal, and neither where the output goes into a file or a pipe.
 import { styleText } from 'node:util';
 import ora from 'ora';
-import { withoutCredentials } from './redact.ts';
-import { printable } from './sanitize.ts';
+import { redact } from './redact.ts';
+import { sanitize } from './sanitize.ts';
 
 export type Format = 'text' | 'json';
 type Style = Parameters<typeof styleText>[0];
@@ -25,7 +25,7 @@ export interface Io {
 }
 
 /** Colours a text of the result, where standard output shows colours (NO_COLOR and FORCE_COLOR are heeded). */
-export function paint(style: Style, text: string): string {
+export function colorize(style: Style, text: string): string {
   return styleText(style, text, { stream: process.stdout });
 }
 
@@ -49,11 +49,11 @@ export function createIo(signal: AbortSignal, { output = 'text', quiet = false }
       if (!quiet) this.warn(text);
     },
     warn(text) {
-      process.stderr.write(`${withoutCredentials(text).split('\n').map(printable).join('\n')}\n`);
+      process.stderr.write(`${redact(text).split('\n').map(sanitize).join('\n')}\n`);
     },
     async step(name, work) {
       if (!isWatched) return work(() => {});
-      const title = printable(name);
+      const title = sanitize(name);
       // Ctrl-C is for main.ts, which lets the work undo what is half done.
       const spinner = ora({
         ...{ text: title, discardStdin: false, stream: process.stderr },
@@ -67,7 +67,7 @@ export function createIo(signal: AbortSignal, { output = 'text', quiet = false }
       }, 1_000);
       try {
         const result = await work((text) => {
-          said = `${title}: ${printable(text)}`;
+          said = `${title}: ${sanitize(text)}`;
           spinner.text = said;
         });
         spinner.stopAndPersist({ symbol: paintNote('green', '✔'), text: title });

@@ -33,14 +33,14 @@ const CREDENTIALS: readonly (readonly [RegExp, string])[] = [
 const secrets = new Set<string>();
 
 /** Has a value never be shown. @param value shorter ones than eight characters are in too many words */
-export function keepSecret(value: string | undefined): void {
+export function addSecret(value: string | undefined): void {
   if (value === undefined || value.length < 8) return;
   for (const form of [value, encodeURIComponent(value), JSON.stringify(value).slice(1, -1)])
     secrets.add(form);
 }
 
 /** A text with the credentials of this process, and all that looks like one, taken out. */
-export function withoutCredentials(text: string): string {
+export function redact(text: string): string {
   let clean = text;
   for (const secret of secrets) clean = clean.replaceAll(secret, '…');
   for (const [pattern, instead] of CREDENTIALS) clean = clean.replaceAll(pattern, instead);

@@ -5,15 +5,15 @@
 const UNPRINTABLE = /[\p{C}\p{Zl}\p{Zp}]+/gu;
 
 /** A text in one line, of which a terminal shows each character and obeys none. */
-export function printable(text: string): string {
+export function sanitize(text: string): string {
   return text.replaceAll(UNPRINTABLE, ' ');
 }
 
 /** What JSON holds, with every string in it printable, names too. @throws SyntaxError */
-export function parsePrintable(json: string): unknown {
+export function parseSanitized(json: string): unknown {
   return JSON.parse(json, (_, value: unknown) => {
-    if (typeof value === 'string') return printable(value);
+    if (typeof value === 'string') return sanitize(value);
     if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
-    return Object.fromEntries(Object.entries(value).map(([name, of]) => [printable(name), of]));
+    return Object.fromEntries(Object.entries(value).map(([name, of]) => [sanitize(name), of]));
   });
 }

@@ -7,7 +7,7 @@ const DEFAULT_RELEASE: Release = { release: 'ecr-anywhere', namespace: 'ecr-anyw
 /** The chart, in a checkout of this project. */
 const CHART = 'webhook/chart';
 
-export class Repairs {
+export class ShellCommands {
   readonly #options: AwsOptions & KubeOptions;
   /** Name of the kubeconfig's context. */
   readonly #context: string | undefined;
@@ -30,7 +30,7 @@ export class Repairs {
   }
 
   /** @param options of which only those are given that lead to the stack, and with `isOfCluster` to the cluster */
-  own(args: readonly string[], isOfCluster = false): string {
+  cli(args: readonly string[], isOfCluster = false): string {
     const { profile, region, stage, function: name } = this.#options;
     return written('ecr-anywhere', [
       ...args,
@@ -51,19 +51,19 @@ export class Repairs {
   }
 
   /** In the release's namespace. */
-  kubectlOfRelease(args: readonly string[]): string {
+  kubectlInRelease(args: readonly string[]): string {
     return this.kubectl(['--namespace', this.release.namespace, ...args]);
   }
 
   /** Takes away from an object what somebody has added to it. @param paths JSON Pointers, the last first */
-  removal(kind: string, name: string, paths: readonly string[]): string {
+  removeFields(kind: string, name: string, paths: readonly string[]): string {
     const patch = JSON.stringify(paths.map((path) => ({ op: 'remove', path })));
     return this.kubectl(['patch', kind, name, '--type=json', '--patch', patch]);
   }
 
   /** @param deployment of the release's */
   restart(deployment: string): string {
-    return this.kubectlOfRelease(['rollout', 'restart', 'deployment', deployment]);
+    return this.kubectlInRelease(['rollout', 'restart', 'deployment', deployment]);
   }
 
   /** Brings what the release should have back, with the values that it has, and more. */

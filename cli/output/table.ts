@@ -46,7 +46,7 @@ export function table(
     ...(columns !== undefined && { colWidths: [...others, last], wordWrap: true }),
   });
   const cell = (text: string, index: number) =>
-    columns !== undefined && index === count - 1 ? elided(text, last * lines - last / 4) : text;
+    columns !== undefined && index === count - 1 ? truncate(text, last * lines - last / 4) : text;
   made.push(...rows.map((row) => row.map(cell)));
   return made
     .toString()
@@ -60,7 +60,7 @@ function terminalColumns(): number | undefined {
 }
 
 /** Without its middle, where it is longer than that. @param text without colours, if it is to be cut */
-export function elided(text: string, max: number): string {
+export function truncate(text: string, max: number): string {
   if (text.length <= max) return text;
   const kept = Math.floor(max) - ELLIPSIS.length;
   const head = Math.ceil(kept / 2);

@@ -90,7 +90,7 @@ function log(report: ClusterReport): void {
     });
   }
   const { problems: _, ...figures } = summarize(report);
-  logger[report.failed || report.notRemembered !== undefined ? 'error' : 'info']('cluster', figures);
+  logger[report.failed || report.stateNotSaved !== undefined ? 'error' : 'info']('cluster', figures);
 }
 
 function logRevoked(result: RevokeResult): void {

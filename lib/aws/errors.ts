@@ -8,7 +8,7 @@ const THROTTLED: ReadonlySet<string> = new Set([
 ]);
 
 /** Whether AWS has said no, and will again: it is neither silent nor throttled nor failing itself. */
-export function isRefusalOfAws(error: Error): boolean {
+export function isPermanentAwsError(error: Error): boolean {
   const { $metadata } = error as { $metadata?: { httpStatusCode?: number } };
   const status = $metadata?.httpStatusCode ?? 0;
   return status >= 400 && status < 500 && !THROTTLED.has(error.name);

@@ -2,9 +2,9 @@
 // runs it. Said once, so that the two and the role's policy cannot differ.
 
 import { GetWebIdentityTokenCommand, type STSClient } from '@aws-sdk/client-sts';
-import { audienceOf, SIGNING_ALGORITHM, TOKEN_SECONDS } from '../../contract/keyless.ts';
-import { PlacedError } from '../cluster-error.ts';
-import { isRefusalOfAws } from './errors.ts';
+import { clusterAudience, SIGNING_ALGORITHM, TOKEN_SECONDS } from '../../contract/keyless.ts';
+import { ClusterError } from '../cluster-error.ts';
+import { isPermanentAwsError } from './errors.ts';
 
 export interface WebIdentityToken {
   readonly token: string;
@@ -31,7 +31,7 @@ export async function webIdentityToken(
   signal: AbortSignal,
 ): Promise<WebIdentityToken> {
   const command = new GetWebIdentityTokenCommand({
-    Audience: [audienceOf(stage, cluster)],
+    Audience: [clusterAudience(stage, cluster)],
     DurationSeconds: TOKEN_SECONDS,
     SigningAlgorithm: SIGNING_ALGORITHM,
   });
@@ -41,8 +41,8 @@ export async function webIdentityToken(
       const said = signal.aborted ? 'no answer in time' : `${cause.name}: ${cause.message}`;
       const hint = Object.hasOwn(HINTS, cause.name) ? ` (${HINTS[cause.name]})` : '';
       // The role, or the account, is not set up for it.
-      const failedAt = isRefusalOfAws(cause) ? 'setting' : 'reach';
-      throw new PlacedError(failedAt, `STS gives no web identity token: ${said}${hint}`, { cause });
+      const failedAt = isPermanentAwsError(cause) ? 'setting' : 'reach';
+      throw new ClusterError(failedAt, `STS gives no web identity token: ${said}${hint}`, { cause });
     });
   if (!token) throw new Error('STS gave no web identity token');
   return { token, expiresAt };

@@ -3,7 +3,7 @@
 
 import { isDeepStrictEqual, parseArgs } from 'node:util';
 import { z } from 'zod';
-import { shown } from '../text.ts';
+import { sanitizeName } from '../text.ts';
 
 /** A token for an EKS cluster, signed as the refresher, or as a role that it may assume. */
 export interface EksIdentity {
@@ -100,7 +100,7 @@ const ROLE_ARN = /^arn:aws[a-z-]*:iam::\d{12}:role\/[\w+=,.@/-]{1,576}$/;
  *
  * @throws Error that names what is not understood, never a value
  */
-export function readExec(entry: unknown): EksIdentity | KeylessIdentity {
+export function readExecPlugin(entry: unknown): EksIdentity | KeylessIdentity {
   const exec = Exec.safeParse(entry);
   if (!exec.success) throw new Error('is no exec entry: it needs a command');
   const { command, args, env } = exec.data;
@@ -119,7 +119,7 @@ export function readExec(entry: unknown): EksIdentity | KeylessIdentity {
     if (REGION.includes(variable)) region ??= value;
     else if (!OF_THE_OPERATOR.has(variable))
       throw new Error(
-        `sets the environment variable ${shown(variable)}, which is not understood: leave it out`,
+        `sets the environment variable ${sanitizeName(variable)}, which is not understood: leave it out`,
       );
   }
   if (region !== undefined && !/^[a-z]{2,4}(-[a-z]+)+-\d+$/.test(region))
@@ -170,10 +170,10 @@ function optionsOf(
     if (token.kind !== 'option') continue;
     const option = Object.hasOwn(options ?? {}, token.name) ? options?.[token.name] : undefined;
     if (!option)
-      throw new Error(`has the option ${shown(token.rawName)}, which is not understood: leave it out`);
-    if (token.name in values) throw new Error(`has the option ${shown(token.rawName)} twice`);
+      throw new Error(`has the option ${sanitizeName(token.rawName)}, which is not understood: leave it out`);
+    if (token.name in values) throw new Error(`has the option ${sanitizeName(token.rawName)} twice`);
     if (option.type === 'string' && !token.value)
-      throw new Error(`has the option ${shown(token.rawName)} without a value`);
+      throw new Error(`has the option ${sanitizeName(token.rawName)} without a value`);
     values[token.name] = token.value ?? '';
   }
   if (!isDeepStrictEqual(given, positionals))

@@ -4,9 +4,9 @@
 import { isDeepStrictEqual } from 'node:util';
 import { isScalar, parseDocument, visit } from 'yaml';
 import { z } from 'zod';
-import { PlacedError } from '../cluster-error.ts';
-import { shown } from '../text.ts';
-import { type EksIdentity, type KeylessIdentity, readExec } from './exec-plugin.ts';
+import { ClusterError } from '../cluster-error.ts';
+import { sanitizeName } from '../text.ts';
+import { type EksIdentity, type KeylessIdentity, readExecPlugin } from './exec-plugin.ts';
 
 /** What an API server is shown. Certificates and keys are PEM. */
 export type Credential = { readonly token: string } | { readonly cert: string; readonly key: string };
@@ -25,7 +25,7 @@ export interface ClusterAccess<Identity = Credential> {
 export type RegisteredAccess = ClusterAccess<Credential | EksIdentity | KeylessIdentity>;
 
 /** A kubeconfig that cannot be used. The message quotes names of fields and entries, never a value. */
-export class KubeconfigError extends PlacedError {
+export class KubeconfigError extends ClusterError {
   override readonly name = 'KubeconfigError';
 
   constructor(message: string) {
@@ -134,10 +134,10 @@ export function readKubeconfig(text: string, contextName?: string): RegisteredAc
   const { context } = find(config.contexts, current, 'context');
   const { cluster } = find(config.clusters, context.cluster, 'cluster');
   const { user } = find(config.users, context.user, 'user');
-  refuse(cluster, REFUSED_OF_SERVER, `cluster "${shown(context.cluster)}"`);
-  refuse(user ?? {}, REFUSED_OF_USER, `user "${shown(context.user)}"`);
-  const server = check(Server, cluster, `cluster "${shown(context.cluster)}"`);
-  const identity = check(Identity, user ?? {}, `user "${shown(context.user)}"`);
+  refuse(cluster, REFUSED_OF_SERVER, `cluster "${sanitizeName(context.cluster)}"`);
+  refuse(user ?? {}, REFUSED_OF_USER, `user "${sanitizeName(context.user)}"`);
+  const server = check(Server, cluster, `cluster "${sanitizeName(context.cluster)}"`);
+  const identity = check(Identity, user ?? {}, `user "${sanitizeName(context.user)}"`);
   return {
     // Tried only where the slashes begin: from each of them, very many would take seconds.
     server: server.server.replace(/(?<!\/)\/+$/, ''),
@@ -166,14 +166,14 @@ export function withToken(text: string, token: string, contextName?: string): st
   const [start, end] = (isScalar(node) && node.range) || [];
   if (start === undefined || end === undefined)
     throw new KubeconfigError(
-      `user "${shown(user)}": "token" is not written out: register it without YAML aliases`,
+      `user "${sanitizeName(user)}": "token" is not written out: register it without YAML aliases`,
     );
   // A block scalar's range ends after its line.
   const after = text.slice(start, end).endsWith('\n') ? '\n' : '';
   const replaced = `${text.slice(0, start)}"${token}"${after}${text.slice(end)}`;
   if (!isDeepStrictEqual(readKubeconfig(replaced, contextName), { ...before, identity: { token } }))
     throw new KubeconfigError(
-      `user "${shown(user)}": "token" cannot be replaced: register it in a plainer form`,
+      `user "${sanitizeName(user)}": "token" cannot be replaced: register it in a plainer form`,
     );
   return replaced;
 }
@@ -185,12 +185,12 @@ function execIdentity(
 ): EksIdentity | KeylessIdentity {
   if (Object.values(user).some(Boolean))
     throw new KubeconfigError(
-      `user "${shown(name)}": "exec" stands beside another credential: leave one of them out`,
+      `user "${sanitizeName(name)}": "exec" stands beside another credential: leave one of them out`,
     );
   try {
-    return readExec(exec);
+    return readExecPlugin(exec);
   } catch (error) {
-    throw new KubeconfigError(`user "${shown(name)}": "exec" ${(error as Error).message}`);
+    throw new KubeconfigError(`user "${sanitizeName(name)}": "exec" ${(error as Error).message}`);
   }
 }
 
@@ -201,7 +201,7 @@ function identityOf(user: z.infer<typeof Identity>, name: string): Credential {
   if (user.token) return { token: user.token };
   if (cert && key) return { cert, key };
   throw new KubeconfigError(
-    `user "${shown(name)}" has neither a token nor client-certificate-data with client-key-data`,
+    `user "${sanitizeName(name)}" has neither a token nor client-certificate-data with client-key-data`,
   );
 }
 
@@ -262,8 +262,8 @@ function check<Schema extends z.ZodType>(schema: Schema, value: unknown, what: s
 
 function find<Item extends { name: string }>(items: readonly Item[], name: string, what: string): Item {
   const [item, another] = items.filter((candidate) => candidate.name === name);
-  if (another) throw new KubeconfigError(`there is more than one ${what} named "${shown(name)}"`);
-  if (!item) throw new KubeconfigError(`there is no ${what} named "${shown(name)}"`);
+  if (another) throw new KubeconfigError(`there is more than one ${what} named "${sanitizeName(name)}"`);
+  if (!item) throw new KubeconfigError(`there is no ${what} named "${sanitizeName(name)}"`);
   return item;
 }
 

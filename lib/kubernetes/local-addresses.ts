@@ -25,7 +25,7 @@ export function isLocal(address: string): boolean {
 }
 
 /** Why a URL's host cannot be a cluster's, as far as it says so itself; undefined where it may be. */
-export function localHost(url: string): string | undefined {
+export function localAddressProblem(url: string): string | undefined {
   const host = new URL(url).hostname.replace(/^\[|\]$/g, '');
   return isLocal(host) ? `${host} is an address of this machine or its link` : undefined;
 }
@@ -37,7 +37,7 @@ type Callback = (
 ) => void;
 
 /** Resolves a name as `dns.lookup` does, and fails where any of its addresses is local. */
-export function lookupElsewhere(name: string, options: LookupOptions, callback: Callback): void {
+export function lookupNonLocal(name: string, options: LookupOptions, callback: Callback): void {
   lookup(name, { ...options, all: true }, (error, addresses) => {
     if (error) return callback(error, []);
     const local = addresses.find(({ address }) => isLocal(address));

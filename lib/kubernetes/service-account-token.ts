@@ -15,7 +15,7 @@ export interface BoundToken {
 
 /** Of any other JWT. */
 export interface OtherToken {
-  readonly whyNot: string;
+  readonly reason: string;
   readonly issuedAt?: number;
   /** Absent: never, as far as it says. */
   readonly expiresAt?: number;
@@ -69,14 +69,14 @@ export function readToken(token: string): BoundToken | OtherToken | undefined {
   }
   const { iat, exp } = any.data;
   return {
-    whyNot: 'it is no token of a service account that is bound to a Secret',
+    reason: 'it is no token of a service account that is bound to a Secret',
     ...(iat !== undefined && { issuedAt: iat }),
     ...(exp !== undefined && { expiresAt: exp }),
   };
 }
 
 /** Whether a token is past this part of its life. @param now milliseconds since the epoch */
-export function isPast(
+export function isPastFraction(
   part: number,
   { issuedAt, expiresAt }: { readonly issuedAt?: number; readonly expiresAt?: number },
   now: number,

@@ -6,8 +6,8 @@ import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSyn
 import { createServer, type Server } from 'node:http';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { explain } from '../../cli/output/errors.ts';
-import { withoutCredentials } from '../../cli/output/redact.ts';
+import { toCliError } from '../../cli/output/errors.ts';
+import { redact } from '../../cli/output/redact.ts';
 import { createProgram } from '../../cli/program.ts';
 import { readKubeconfig } from '../../lib/kubernetes/kubeconfig.ts';
 import type { Ended, RunOptions } from './command-line.ts';
@@ -421,9 +421,9 @@ test('what looks like a credential is taken out of a sentence, and names are not
       `x-amz-security-token:${secret}`,
       `"token": "${secret}"`,
     ])
-      expect(withoutCredentials(text), text).not.toContain(secret);
-  expect(withoutCredentials(`said ${jwt} and ${random}`)).toBe('said … and …');
-  expect(explain(new Error(`http://me:hunter2hunter2@proxy:3128 refused`)).message).toBe(
+      expect(redact(text), text).not.toContain(secret);
+  expect(redact(`said ${jwt} and ${random}`)).toBe('said … and …');
+  expect(toCliError(new Error(`http://me:hunter2hunter2@proxy:3128 refused`)).message).toBe(
     'http://…@proxy:3128 refused',
   );
   for (const name of [
@@ -439,5 +439,5 @@ test('what looks like a credential is taken out of a sentence, and names are not
     'a basic configuration',
     'its token: not ended',
   ])
-    expect(withoutCredentials(name)).toBe(name);
+    expect(redact(name)).toBe(name);
 });

@@ -115,7 +115,7 @@ describe('the session has expired', () => {
     const ended = await runCommand(command);
     expectSentence(
       ended,
-      EXIT.signIn,
+      EXIT.unauthenticated,
       'the AWS session has expired: The security token included in the request is expired',
     );
     expect(ended.stderr).toContain('aws sso login');
@@ -133,7 +133,7 @@ describe('the session has expired', () => {
     const env = { AWS_ACCESS_KEY_ID: undefined, AWS_SECRET_ACCESS_KEY: undefined, AWS_CONFIG_FILE };
     expectSentence(
       await run('list --profile work', { env }),
-      EXIT.signIn,
+      EXIT.unauthenticated,
       /\(profile work\): (nobody is signed in|the AWS session has expired)/,
     );
   });
@@ -146,7 +146,7 @@ describe('the other side is not what it was', () => {
       'list',
       STACK,
       awsError(STACK, 'InvalidClientTokenId', 'The security token included in the request is invalid.'),
-      EXIT.signIn,
+      EXIT.unauthenticated,
       'AWS does not accept these credentials',
     ],
     [
@@ -158,7 +158,7 @@ describe('the other side is not what it was', () => {
         'SignatureDoesNotMatch',
         "The request signature we calculated does not match.\n\nThe Canonical String for this request should have been\n'POST\n/\n\nx-amz-security-token:session-token-0123456789abcdef0123456789abcdef'",
       ),
-      EXIT.signIn,
+      EXIT.unauthenticated,
       /AWS does not accept these credentials$/,
     ],
     [
@@ -278,7 +278,7 @@ describe('the other side is not what it was', () => {
       'unregister alpha',
       INVOKE('revoke'),
       functionAnswer({ revoked: [{ cluster: 'alpha', outcome: 'failed', reason: 'no route' }] }),
-      EXIT.unwell,
+      EXIT.unhealthy,
       'could not be ended, so it stays registered: no route',
     ],
     [
@@ -294,7 +294,7 @@ describe('the other side is not what it was', () => {
       'register beta',
       INVOKE('inspect'),
       functionAnswer({ clusters: [{ cluster: 'beta', served: false, reason: 'connect ETIMEDOUT' }] }),
-      EXIT.unwell,
+      EXIT.unhealthy,
       'beta is not registered: connect ETIMEDOUT',
     ],
   ])(
@@ -337,7 +337,7 @@ describe('unregister, when the token has ended', () => {
     [
       'session expires',
       { reply: awsError(DELETE, 'ExpiredToken', 'The security token included in the request is expired') },
-      EXIT.signIn,
+      EXIT.unauthenticated,
       /the token of alpha has ended, and it is registered still: .*the AWS session has expired/,
     ],
     [
@@ -379,7 +379,7 @@ describe('unregister, when the token has ended', () => {
   test('or has not: the command is of the Secret that it is bound to', async () => {
     answers({ outcome: 'failed', reason: 'no route', secret }, DELETED);
     const ended = await run(`unregister alpha ${OPTIONS}`);
-    expectSentence(ended, EXIT.unwell, 'could not be ended, so it stays registered: no route');
+    expectSentence(ended, EXIT.unhealthy, 'could not be ended, so it stays registered: no route');
     expect(ended.stderr).toContain(
       `→ end it yourself: ${DELETION}; then ecr-anywhere unregister alpha --keep-token --region eu-central-1 --stage EcrAnywhere\n`,
     );
@@ -420,7 +420,7 @@ describe.each([
   'register beta',
 ])('%s', (command) => {
   test.each<[string, () => RunOptions['env'], number, RegExp | string]>([
-    ['not signed in', () => NOBODY, EXIT.signIn, 'nobody is signed in to AWS'],
+    ['not signed in', () => NOBODY, EXIT.unauthenticated, 'nobody is signed in to AWS'],
     [
       'no region',
       () => ({ AWS_REGION: undefined, AWS_DEFAULT_REGION: undefined }),
@@ -461,7 +461,7 @@ describe.each([
   test('failures are text on standard error for readers of JSON, too', async () => {
     expectSentence(
       await run(`${command} --output json`, { env: NOBODY }),
-      EXIT.signIn,
+      EXIT.unauthenticated,
       'nobody is signed in to AWS',
     );
   });
@@ -514,7 +514,7 @@ describe('the API server', () => {
       'knows nobody',
       'GET /api/v1/namespaces/kube-system',
       STATUS(401, 'Unauthorized'),
-      EXIT.signIn,
+      EXIT.unauthenticated,
       'HTTP 401: Unauthorized',
     ],
     [
@@ -606,7 +606,7 @@ describe('the API server', () => {
           /token: .*/,
           'exec: {apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: no-such-plugin}',
         ),
-      EXIT.signIn,
+      EXIT.unauthenticated,
       'no-such-plugin',
     ],
     [
@@ -616,7 +616,7 @@ describe('the API server', () => {
           /token: .*/,
           'exec: {apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: sh, args: [-c, "echo the session is over >&2; exit 1"]}',
         ),
-      EXIT.signIn,
+      EXIT.unauthenticated,
       /sh, which the kubeconfig names for the user bed: the session is over$/,
     ],
     [
@@ -626,7 +626,7 @@ describe('the API server', () => {
           /token: .*/,
           'exec: {apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: echo, args: [hello]}',
         ),
-      EXIT.signIn,
+      EXIT.unauthenticated,
       'it prints no ExecCredential',
     ],
   ])('%s', async (name, change, code, says) => {
@@ -660,7 +660,7 @@ describe('doctor names what is broken as a link of the chain', () => {
     ],
   ])('%s', async (_, env, link, says) => {
     const { code, stdout, stderr } = await run('doctor alpha --output json', { env: env() ?? {} });
-    expect({ code, stderr }).toEqual({ code: EXIT.unwell, stderr: '' });
+    expect({ code, stderr }).toEqual({ code: EXIT.unhealthy, stderr: '' });
     expect(JSON.parse(stdout)).toMatchObject({ firstBroken: { link, says: expect.stringContaining(says) } });
   });
 });

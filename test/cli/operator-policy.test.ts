@@ -146,7 +146,7 @@ test('with it, everything works', async () => {
   }
   // What cannot be proved is taken back.
   const unreachable = await run('register alpha --server https://127.0.0.1:1');
-  expect(unreachable).toMatchObject({ code: EXIT.unwell });
+  expect(unreachable).toMatchObject({ code: EXIT.unhealthy });
   expect(unreachable.stderr).not.toContain('taken back');
   expect((await run('list', root)).stdout).toContain('No cluster is registered');
 });
@@ -174,7 +174,7 @@ describe('without one action', () => {
         if (code === 0) return;
         failed.push(command);
         expect(`${stderr}${stdout}`, args).toContain(action);
-        expect(code, args).toBe(command === 'doctor' ? EXIT.unwell : EXIT.denied);
+        expect(code, args).toBe(command === 'doctor' ? EXIT.unhealthy : EXIT.denied);
       };
       await attempt('list', 'list');
       await attempt('status', 'status');
@@ -202,7 +202,7 @@ describe('without one action', () => {
   ])('%s: what is not taken back is said, with the command for it', async (action, args) => {
     await allow(action);
     const { code, stderr } = await run(args.replace('BETA', kubeconfigs.beta));
-    expect(code).toBe(EXIT.unwell);
+    expect(code).toBe(EXIT.unhealthy);
     expect(stderr).toMatch(new RegExp(`what was begun could not be taken back: .*${action}`));
     expect(stderr).toMatch(
       /\n {2}→ (aws secretsmanager update-secret-version-stage|ecr-anywhere unregister beta --keep-token)/,

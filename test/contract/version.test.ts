@@ -3,10 +3,10 @@ import { describe, expect, test } from 'vitest';
 import { ANNOTATION } from '../../contract/names.ts';
 import {
   CONTRACT_VERSION,
+  credentialsWriter,
   formatFingerprint,
   parseFingerprint,
   type Writer,
-  writerOf,
 } from '../../contract/version.ts';
 import { fingerprint } from '../../webhook/admission/docker-config.ts';
 
@@ -47,7 +47,7 @@ describe('the writer', () => {
       writer: { writer: 'ours', contract: 2 },
     },
   ])('$what', ({ annotations, writer }) => {
-    expect(writerOf(annotations)).toEqual(writer);
+    expect(credentialsWriter(annotations)).toEqual(writer);
   });
 });
 

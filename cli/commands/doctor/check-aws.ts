@@ -7,7 +7,7 @@ import { Refresher } from '../../aws/refresher.ts';
 import { CliError, EXIT } from '../../output/errors.ts';
 import type { Io } from '../../output/io.ts';
 import type { AwsOptions, KubeOptions } from '../../output/options.ts';
-import { Repairs } from '../../output/shell-commands.ts';
+import { ShellCommands } from '../../output/shell-commands.ts';
 import { broken, type Finding, type LinkName, well } from './checks.ts';
 
 /** What has been got hold of in AWS. */
@@ -24,13 +24,13 @@ export async function toTheFunction(
   findings: Finding[],
 ): Promise<Door | undefined> {
   const aws = new Aws(options, io.signal);
-  const repairs = new Repairs(options, {});
-  const caller = await link(findings, 'session', repairs, () =>
+  const commands = new ShellCommands(options, {});
+  const caller = await link(findings, 'session', commands, () =>
     io.step('who you are to AWS', () => aws.caller()),
   );
   if (!caller) return undefined;
   findings.push(well('session', caller.arn));
-  const stack = await link(findings, 'stack', repairs, () =>
+  const stack = await link(findings, 'stack', commands, () =>
     io.step('the deployed refresher', () => aws.stack()),
   );
   if (!stack) return undefined;
@@ -39,7 +39,7 @@ export async function toTheFunction(
   const clusters = await link(
     findings,
     'function',
-    repairs,
+    commands,
     () => io.step('what the refresher knows', () => refresher.status()),
     stack,
   );
@@ -54,7 +54,7 @@ export async function toTheFunction(
 export async function link<T>(
   findings: Finding[],
   name: LinkName,
-  repairs: Repairs,
+  commands: ShellCommands,
   ask: () => Promise<T>,
   stack?: Stack,
 ): Promise<T | undefined> {
@@ -62,20 +62,20 @@ export async function link<T>(
     return await ask();
   } catch (error) {
     if (!(error instanceof CliError) || error.exitCode === EXIT.interrupted) throw error;
-    findings.push(broken(name, error.message, commandFor(error, repairs, stack), error.hint));
+    findings.push(broken(name, error.message, commandFor(error, commands, stack), error.hint));
     return undefined;
   }
 }
 
 /** The command that a failure at AWS calls for. @param stack whose function it is that has failed */
-function commandFor({ exitCode, message }: CliError, repairs: Repairs, stack?: Stack): string {
-  if (exitCode === EXIT.signIn) return repairs.aws(['sso', 'login']);
+function commandFor({ exitCode, message }: CliError, commands: ShellCommands, stack?: Stack): string {
+  if (exitCode === EXIT.unauthenticated) return commands.aws(['sso', 'login']);
   if (exitCode === EXIT.usage) return 'export AWS_REGION=REGION';
-  if (exitCode === EXIT.notFound || /does not understand/.test(message)) return repairs.deploy();
-  if (stack === undefined || exitCode !== EXIT.failed) return repairs.aws(['sts', 'get-caller-identity']);
-  const group = repairs.aws([
+  if (exitCode === EXIT.notFound || /does not understand/.test(message)) return commands.deploy();
+  if (stack === undefined || exitCode !== EXIT.failed) return commands.aws(['sts', 'get-caller-identity']);
+  const group = commands.aws([
     ...['lambda', 'get-function-configuration', '--function-name', stack.functionName],
     ...['--query', 'LoggingConfig.LogGroup', '--output', 'text'],
   ]);
-  return `${repairs.aws(['logs', 'tail', '--since', '1h'])} "$(${group})"`;
+  return `${commands.aws(['logs', 'tail', '--since', '1h'])} "$(${group})"`;
 }

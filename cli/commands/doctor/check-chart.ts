@@ -5,7 +5,7 @@ import { z } from 'zod';
 import { NAMESPACE_LABEL, SECRET_LABEL } from '../../../contract/names.ts';
 import type { Found, Gap, Installation, Webhook } from '../../kubernetes/chart.ts';
 import type { Kubernetes } from '../../kubernetes/client.ts';
-import type { Repairs } from '../../output/shell-commands.ts';
+import type { ShellCommands } from '../../output/shell-commands.ts';
 import { trustAgain } from './certificates.ts';
 import { broken, type Finding, well } from './checks.ts';
 
@@ -31,34 +31,34 @@ export async function kubernetesVersion(kubernetes: Kubernetes): Promise<Finding
   ];
 }
 
-export function chartFinding({ installation, release, originals }: Found, repairs: Repairs): Finding {
+export function chartFinding({ installation, release, originals }: Found, commands: ShellCommands): Finding {
   const names = originals.join(', ');
   if (!installation && release)
     return broken(
       'chart',
       `the MutatingWebhookConfiguration of the release ${release.release} in ${release.namespace} is gone`,
-      repairs.upgrade(),
+      commands.upgrade(),
     );
   if (!installation && originals.length > 0)
     return broken(
       'chart',
       `CentML/ecr-anywhere is installed here (MutatingWebhookConfiguration ${names}), and not this chart`,
       // Both would call their objects ecr-anywhere.
-      repairs.install(originals.includes('ecr-anywhere') ? 'ecr-anywhere-keeper' : 'ecr-anywhere'),
+      commands.install(originals.includes('ecr-anywhere') ? 'ecr-anywhere-keeper' : 'ecr-anywhere'),
       'README.md has the values. Install it first, so that nothing goes unserved; then uninstall the other',
     );
   if (!installation)
     return broken(
       'chart',
       'there is no MutatingWebhookConfiguration of it',
-      repairs.install('ecr-anywhere'),
+      commands.install('ecr-anywhere'),
       'README.md has the values',
     );
   if (originals.length > 0)
     return broken(
       'chart',
       `CentML/ecr-anywhere is installed beside it (MutatingWebhookConfiguration ${names}), and writes the same Secrets: refreshes may be refused`,
-      repairs.kubectl(['delete', 'mutatingwebhookconfiguration', ...originals]),
+      commands.kubectl(['delete', 'mutatingwebhookconfiguration', ...originals]),
       'or uninstall its release',
     );
   const { version = 'unknown' } = installation;
@@ -66,21 +66,21 @@ export function chartFinding({ installation, release, originals }: Found, repair
 }
 
 /** @param gaps in the fence */
-export function policies(gaps: readonly Gap[], repairs: Repairs): Finding {
+export function policies(gaps: readonly Gap[], commands: ShellCommands): Finding {
   const added = gaps.find((gap) => gap.added)?.added;
   if (gaps.length === 0) return well('policies', 'in force');
   return broken(
     'policies',
     gaps.map(({ says }) => says).join('; '),
-    added ? repairs.removal(added.kind, added.name, added.paths) : repairs.upgrade(),
+    added ? commands.removeFields(added.kind, added.name, added.paths) : commands.upgrade(),
   );
 }
 
 /** What the chart's template says of it, and the API server goes by. */
-export function configuration({ webhook }: Installation, repairs: Repairs): Finding {
+export function configuration({ webhook }: Installation, commands: ShellCommands): Finding {
   const wrong = wrongIn(webhook);
   return wrong.length > 0
-    ? broken('configuration', wrong.join('; '), repairs.upgrade())
+    ? broken('configuration', wrong.join('; '), commands.upgrade())
     : well('configuration', 'selects managed Secrets of enabled namespaces, and fails closed');
 }
 
@@ -116,9 +116,9 @@ function wrongIn({
   ];
 }
 
-export function caBundle(installation: Installation, repairs: Repairs): Finding {
+export function caBundle(installation: Installation, commands: ShellCommands): Finding {
   const { caBundle: encoded } = installation.webhook.clientConfig;
-  const wrong = (says: string) => broken('ca-bundle', says, ...trustAgain(installation, repairs));
+  const wrong = (says: string) => broken('ca-bundle', says, ...trustAgain(installation, commands));
   if (!encoded) return wrong('it is empty');
   const pem = Buffer.from(encoded, 'base64').toString();
   try {

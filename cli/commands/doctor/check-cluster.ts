@@ -5,8 +5,8 @@ import type { ClusterStatus, ClusterSummary, Inspection } from '../../../contrac
 import { regionOfEndpoint } from '../../../lib/aws/eks-endpoint.ts';
 import { type Installation, refresherUsername } from '../../kubernetes/chart.ts';
 import { type Identity, isFenced } from '../../kubernetes/identity.ts';
-import { problemsOf } from '../../output/format-outcome.ts';
-import type { Repairs } from '../../output/shell-commands.ts';
+import { formatProblems } from '../../output/format-outcome.ts';
+import type { ShellCommands } from '../../output/shell-commands.ts';
 import { isSilent, span } from '../status/urgency.ts';
 import { broken, type Finding, type LinkName, unknown, well } from './checks.ts';
 
@@ -27,7 +27,7 @@ const AFTER_REACHING: readonly LinkName[] = [
 /** What the findings are of, and how it is spoken to. */
 export interface Subject {
   readonly status: ClusterStatus;
-  readonly repairs: Repairs;
+  readonly commands: ShellCommands;
   /** Origin of the API server that the operator's context names; undefined where there is none. */
   readonly ownServer?: string | undefined;
   /** Where the operator sees that the chart is not there. */
@@ -45,7 +45,7 @@ export function subjectOf(
   {
     installation,
     ...rest
-  }: Pick<Subject, 'repairs' | 'ownServer' | 'missingChart'> & {
+  }: Pick<Subject, 'commands' | 'ownServer' | 'missingChart'> & {
     readonly installation?: Installation | undefined;
   },
 ): Subject {
@@ -61,11 +61,11 @@ export function subjectOf(
 const SOURCES = {
   registered: 'in Secrets Manager',
   eks: 'by its EKS tag',
-  'eks-scope': 'a place where EKS clusters are looked for',
+  'eks-discovery': 'a place where EKS clusters are looked for',
 } as const;
 
 /** What the refresher last knew of a cluster. @param now milliseconds since the epoch */
-export function fromStatus({ status, repairs }: Subject, now: number): Finding[] {
+export function fromStatus({ status, commands }: Subject, now: number): Finding[] {
   const { name, isPaused, pausedSince, lookedAt, source } = status;
   return [
     well('registered', SOURCES[source]),
@@ -73,21 +73,21 @@ export function fromStatus({ status, repairs }: Subject, now: number): Finding[]
       ? broken(
           'paused',
           `paused${pausedSince === undefined ? '' : ` since ${pausedSince}`}`,
-          repairs.own(['resume', name]),
+          commands.cli(['resume', name]),
         )
       : well('paused', 'it is refreshed'),
-    schedule(lookedAt, now, repairs),
+    schedule(lookedAt, now, commands),
   ];
 }
 
-function schedule(lookedAt: string | undefined, now: number, repairs: Repairs): Finding {
+function schedule(lookedAt: string | undefined, now: number, commands: ShellCommands): Finding {
   if (lookedAt === undefined) return unknown('schedule', 'no run has looked at it yet');
   const says = `the last run looked ${span(now - Date.parse(lookedAt))} ago`;
   if (!isSilent(lookedAt, now)) return well('schedule', says);
   return broken(
     'schedule',
     says,
-    repairs.deploy({ scheduleEnabled: 'true' }),
+    commands.deploy({ scheduleEnabled: 'true' }),
     'where it is switched on, the alarm NotRunning says where to look',
   );
 }
@@ -132,19 +132,19 @@ const understood = well('kubeconfig', 'the refresher understands it');
 
 function whyNotServed(summary: ClusterSummary, subject: Subject): Finding {
   const { reason = '', failedAt, inspection } = summary;
-  const { status, repairs } = subject;
-  if (status.source === 'eks-scope')
+  const { status, commands } = subject;
+  if (status.source === 'eks-discovery')
     return broken(
       'registered',
       `EKS clusters cannot be looked for: ${reason}`,
-      repairs.deploy(),
+      commands.deploy(),
       'or the role that is named there: docs/operations.md, "EKS clusters"',
     );
   if (failedAt === undefined)
     return broken(
       'reachable',
       `${reason} (the refresher does not say where it failed)`,
-      repairs.deploy(),
+      commands.deploy(),
       'it is of another version than this command line: deploy it from a checkout of the same',
     );
   const link = LINK_OF[failedAt];
@@ -152,7 +152,7 @@ function whyNotServed(summary: ClusterSummary, subject: Subject): Finding {
     return broken(
       link,
       reason,
-      repairs.deploy(inspection?.identity === 'keyless' ? { keyless: 'true' } : { SETTING: 'VALUE' }),
+      commands.deploy(inspection?.identity === 'keyless' ? { keyless: 'true' } : { SETTING: 'VALUE' }),
       'the setting that is named; a list keeps what it has',
     );
   // Its access entry mends neither an endpoint nor what EKS says of it.
@@ -171,15 +171,15 @@ function whyNotServed(summary: ClusterSummary, subject: Subject): Finding {
 
 /** How the refresher is let in again. @returns a command and a hint */
 function registerAgain(summary: ClusterSummary, subject: Subject): [repair: string, hint: string] {
-  const { status, repairs, ownServer, missingChart } = subject;
+  const { status, commands, ownServer, missingChart } = subject;
   const { server, identity: kind = 'token' } = summary.inspection ?? {};
   if (status.source === 'eks') {
     const { region, name } = partsOf(status.name);
     return [
-      repairs.aws(
+      commands.aws(
         [
           ...['eks', 'create-access-entry', '--cluster-name', name],
-          ...['--principal-arn', repairs.roleArn, '--kubernetes-groups', REFRESHER_GROUP],
+          ...['--principal-arn', commands.roleArn, '--kubernetes-groups', REFRESHER_GROUP],
         ],
         region,
       ),
@@ -221,26 +221,29 @@ const AGAIN: Readonly<
 /** Registers a cluster as what it is. @param address as an option, if one is to be given */
 function again(
   { inspection }: ClusterSummary,
-  { status, repairs }: Subject,
+  { status, commands }: Subject,
   address: readonly string[],
 ): [repair: string, hint: string] {
   const { flags, hint } = AGAIN[inspection?.identity ?? 'unknown'];
   // EKS itself names the endpoint.
   const given = inspection?.identity === 'eks' ? [] : address;
-  return [repairs.own(['register', status.name, '--replace', ...flags, ...given], true), hint];
+  return [commands.cli(['register', status.name, '--replace', ...flags, ...given], true), hint];
 }
 
 /** Who may reach an EKS cluster's API server. @returns a command and a hint */
 function endpointOfEks(
   { inspection }: ClusterSummary,
-  { status, repairs }: Subject,
+  { status, commands }: Subject,
 ): [repair: string, hint: string] {
   const { region, name } =
     status.source === 'eks'
       ? partsOf(status.name)
       : { region: inspection && regionOfEndpoint(inspection.server), name: 'NAME' };
   return [
-    repairs.aws(['eks', 'describe-cluster', '--name', name, '--query', 'cluster.resourcesVpcConfig'], region),
+    commands.aws(
+      ['eks', 'describe-cluster', '--name', name, '--query', 'cluster.resourcesVpcConfig'],
+      region,
+    ),
     'it shows who may reach the endpoint, and whether it is a private one only: docs/operations.md, "EKS clusters"',
   ];
 }
@@ -278,7 +281,7 @@ function identity(summary: ClusterSummary, subject: Subject): Finding {
 
 function permissions(
   { served, reason = '', inspection }: ClusterSummary,
-  { repairs, missingChart }: Subject,
+  { commands, missingChart }: Subject,
 ): Finding {
   const forbidden = inspection?.forbidden ?? [];
   const refused = forbidden.length > 0 || served ? forbidden : [reason];
@@ -286,7 +289,7 @@ function permissions(
     return broken(
       'permissions',
       `it may not: ${refused.join(', ')}`,
-      missingChart?.repair ?? repairs.upgrade(),
+      missingChart?.repair ?? commands.upgrade(),
       'with the chart’s value refresher.namespaces, every enabled namespace must be named there',
     );
   return inspection?.forbidden
@@ -297,11 +300,11 @@ function permissions(
 function token(summary: ClusterSummary, subject: Subject): Finding {
   const { token: shown } = summary.inspection ?? {};
   if (shown === undefined) return well('token', 'there is none that expires');
-  const { expiresAt, renewable, whyNot = '' } = shown;
+  const { expiresAt, renewable } = shown;
   const until = expiresAt === undefined ? 'it never expires' : `it expires at ${expiresAt}`;
   const wrong = (why: string) =>
     broken('token', `${until}, and is not renewed: ${why}`, ...registerAgain(summary, subject));
-  if (!renewable) return wrong(whyNot);
+  if (!renewable) return wrong(shown.reason ?? '');
   // What a run said of the one that is registered still.
   const { tokenExpiresAt, failures = 0, reason = '' } = subject.status;
   const [, why] = /the registered token expires at \S+ and is not renewed: (.*)/.exec(reason) ?? [];
@@ -318,16 +321,16 @@ export function clock(skewSeconds: number | undefined): Finding {
     : well('clock', says);
 }
 
-function refreshed(summary: ClusterSummary, { repairs }: Subject): Finding {
+function refreshed(summary: ClusterSummary, { commands }: Subject): Finding {
   const { cluster, managed, due, failed } = summary;
   const secrets = `${managed} managed, ${due} due`;
   if (!failed) return well('refresh', due > 0 ? `${secrets}, and would be refreshed` : secrets);
-  const all = problemsOf(summary);
+  const all = formatProblems(summary);
   const more = all.length - PROBLEMS_TOLD;
   return broken(
     'refresh',
     [...all.slice(0, PROBLEMS_TOLD), ...(more > 0 ? [`and ${more} more`] : [])].join('; '),
-    repairs.own(['refresh', cluster, '--dry-run']),
+    commands.cli(['refresh', cluster, '--dry-run']),
     'shows each, with its reason',
   );
 }

@@ -3,7 +3,7 @@ import { z } from 'zod';
 import type { Installation } from '../../kubernetes/chart.ts';
 import type { Kubernetes } from '../../kubernetes/client.ts';
 import { CliError, EXIT } from '../../output/errors.ts';
-import type { Repairs } from '../../output/shell-commands.ts';
+import type { ShellCommands } from '../../output/shell-commands.ts';
 import { type Finding, type LinkName, unknown } from './checks.ts';
 
 export const Metadata = z.object({
@@ -20,7 +20,7 @@ export type Metadata = z.infer<typeof Metadata>['metadata'];
 export interface Cluster {
   readonly kubernetes: Kubernetes;
   readonly installation: Installation | undefined;
-  readonly repairs: Repairs;
+  readonly commands: ShellCommands;
 }
 
 /** Findings; what fails says that of these links, and ends nothing else. */

@@ -3,10 +3,10 @@
 import pMap from 'p-map';
 import { z } from 'zod';
 import { ANNOTATION, SECRET_KEY, SECRET_LABEL, SECRET_TYPE, WEBHOOK_NAME } from '../../../contract/names.ts';
-import { CONTRACT_VERSION, writerOf } from '../../../contract/version.ts';
-import { strangers } from '../../kubernetes/chart.ts';
+import { CONTRACT_VERSION, credentialsWriter } from '../../../contract/version.ts';
+import { unexpectedNarrowing } from '../../kubernetes/chart.ts';
 import { ApiError, type Kubernetes } from '../../kubernetes/client.ts';
-import { told } from '../../output/format-list.ts';
+import { formatList } from '../../output/format-list.ts';
 import { newCertificate, trustAgain } from './certificates.ts';
 import { type Cluster, Metadata } from './check-context.ts';
 import { broken, type Finding, unknown, well } from './checks.ts';
@@ -115,22 +115,22 @@ async function attempt(kubernetes: Kubernetes, namespace: string, mark: string):
 
 /** Which link it is that an attempt failed at, by the words of the API server or the webhook. */
 async function refused({ namespace, said }: Refusal, cluster: Cluster): Promise<Finding> {
-  const { installation, repairs } = cluster;
+  const { installation, commands } = cluster;
   const says = `${namespace}: ${said}`;
   const name = installation?.name ?? 'ecr-anywhere';
-  const log = repairs.kubectlOfRelease(['logs', `deployment/${name}`, '--tail=50']);
+  const log = commands.kubectlInRelease(['logs', `deployment/${name}`, '--tail=50']);
   if (/failed calling webhook/.test(said)) {
     if (installation && /signed by unknown authority|unable to load root certificates/.test(said))
-      return broken('ca-bundle', says, ...trustAgain(installation, repairs));
+      return broken('ca-bundle', says, ...trustAgain(installation, commands));
     if (installation && /x509|tls:/.test(said))
-      return broken('certificate', says, ...newCertificate(installation, repairs));
+      return broken('certificate', says, ...newCertificate(installation, commands));
     return unanswered(says, name, cluster);
   }
   if (/is entitled to no registry|names none of the registries/.test(said))
     return broken(
       'entitlement',
       says,
-      repairs.upgrade(['--values', 'registries.yaml']),
+      commands.upgrade(['--values', 'registries.yaml']),
       `registries.yaml: the chart's value registries, all of them, with one for ${namespace} (docs/registries.md). In use within two minutes`,
     );
   const [, role] = /the role arn:\S+:role\/(?:\S*\/)?(\S+) cannot be assumed/.exec(said) ?? [];
@@ -138,7 +138,7 @@ async function refused({ namespace, said }: Refusal, cluster: Cluster): Promise<
     return broken(
       'aws-identity',
       says,
-      repairs.aws(['iam', 'get-role', '--role-name', role, '--query', 'Role.AssumeRolePolicyDocument']),
+      commands.aws(['iam', 'get-role', '--role-name', role, '--query', 'Role.AssumeRolePolicyDocument']),
       'its trust policy has to let the webhook in (docs/aws-identity.md, docs/registries.md): aws iam update-assume-role-policy',
     );
   if (
@@ -149,7 +149,7 @@ async function refused({ namespace, said }: Refusal, cluster: Cluster): Promise<
     return broken(
       'aws-identity',
       says,
-      repairs.upgrade(['--set', 'aws.webIdentity.roleArn=ROLE']),
+      commands.upgrade(['--set', 'aws.webIdentity.roleArn=ROLE']),
       'or another way of docs/aws-identity.md, which also says what goes wrong',
     );
   if (/AccessDenied|not authorized/.test(said)) {
@@ -158,7 +158,7 @@ async function refused({ namespace, said }: Refusal, cluster: Cluster): Promise<
     return broken(
       'ecr',
       says,
-      repairs.aws([
+      commands.aws([
         ...['iam', 'put-role-policy', '--role-name', principal, '--policy-name', 'ecr-anywhere-token'],
         ...['--policy-document', JSON.stringify({ Version: '2012-10-17', Statement })],
       ]),
@@ -181,52 +181,55 @@ const Deployment = z.object({
 });
 
 /** Why the webhook gives no answer, as far as its Deployment tells. */
-async function unanswered(says: string, name: string, { kubernetes, repairs }: Cluster): Promise<Finding> {
-  const { namespace } = repairs.release;
+async function unanswered(says: string, name: string, { kubernetes, commands }: Cluster): Promise<Finding> {
+  const { namespace } = commands.release;
   const path = `/apis/apps/v1/namespaces/${encodeURIComponent(namespace)}/deployments/${encodeURIComponent(name)}`;
-  const log = `${repairs.kubectlOfRelease(['logs', `deployment/${name}`])} says why it is not ready`;
+  const log = `${commands.kubectlInRelease(['logs', `deployment/${name}`])} says why it is not ready`;
   let found: unknown;
   try {
     found = await kubernetes.find(path);
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    return broken('webhook', says, repairs.restart(name), log);
+    return broken('webhook', says, commands.restart(name), log);
   }
   if (found === undefined)
-    return broken('webhook', `${says}; there is no Deployment ${namespace}/${name}`, repairs.upgrade());
+    return broken('webhook', `${says}; there is no Deployment ${namespace}/${name}`, commands.upgrade());
   const { spec, status } = Deployment.parse(found);
   if (spec.replicas === 0)
     return broken(
       'webhook',
       `${says}; its Deployment has 0 replicas`,
-      repairs.kubectlOfRelease(['scale', `deployment/${name}`, '--replicas=2']),
+      commands.kubectlInRelease(['scale', `deployment/${name}`, '--replicas=2']),
     );
   const ready = status?.readyReplicas ?? 0;
   if (ready > 0 && /deadline exceeded|timeout|no route/i.test(says))
     return broken(
       'webhook',
       `${says}; ${ready} of its pods are ready`,
-      repairs.upgrade(['--set', 'webhook.port=10250']),
+      commands.upgrade(['--set', 'webhook.port=10250']),
       'the control plane does not reach the pods: a port that a firewall lets through, or hostNetwork=true (docs/chart-values.md)',
     );
-  return broken('webhook', `${says}; ${ready} of its pods are ready`, repairs.restart(name), log);
+  return broken('webhook', `${says}; ${ready} of its pods are ready`, commands.restart(name), log);
 }
 
 /** What the annotations say of who has written them: `contract` where anybody has. */
-function injected(answers: readonly Answered[], { installation, repairs }: Cluster): Finding[] {
-  const writers = answers.map(({ namespace, annotations }) => ({ namespace, by: writerOf(annotations) }));
+function injected(answers: readonly Answered[], { installation, commands }: Cluster): Finding[] {
+  const writers = answers.map(({ namespace, annotations }) => ({
+    namespace,
+    by: credentialsWriter(annotations),
+  }));
   const none = writers.filter(({ by }) => by.writer === 'none').map(({ namespace }) => namespace);
-  const added = installation ? strangers(installation) : [];
+  const added = installation ? unexpectedNarrowing(installation) : [];
   const injection =
     none.length === 0
       ? []
       : [
           broken(
             'injection',
-            `the API server does not ask the webhook about Secrets in ${told(none)}${added.length > 0 ? `: ${added.toReversed().join(', ')} of its configuration is not the chart's` : ''}`,
+            `the API server does not ask the webhook about Secrets in ${formatList(none)}${added.length > 0 ? `: ${added.toReversed().join(', ')} of its configuration is not the chart's` : ''}`,
             installation && added.length > 0
-              ? repairs.removal('mutatingwebhookconfiguration', installation.name, added)
-              : repairs.upgrade(),
+              ? commands.removeFields('mutatingwebhookconfiguration', installation.name, added)
+              : commands.upgrade(),
           ),
         ];
   const original = writers.find(({ by }) => by.writer === 'original');
@@ -236,7 +239,7 @@ function injected(answers: readonly Answered[], { installation, repairs }: Clust
       broken(
         'contract',
         `the webhook of CentML/ecr-anywhere answers in ${original.namespace}`,
-        repairs.kubectl(['get', 'mutatingwebhookconfigurations']),
+        commands.kubectl(['get', 'mutatingwebhookconfigurations']),
         'find its release among them, and uninstall it',
       ),
     ];
@@ -250,7 +253,7 @@ function injected(answers: readonly Answered[], { installation, repairs }: Clust
       broken(
         'contract',
         `${says}: it is older`,
-        repairs.upgrade(),
+        commands.upgrade(),
         'from a checkout of this version, with its image (image.tag, where you have set it)',
       ),
     ];
@@ -260,7 +263,7 @@ function injected(answers: readonly Answered[], { installation, repairs }: Clust
       broken(
         'contract',
         `${says}: it is newer`,
-        repairs.deploy(),
+        commands.deploy(),
         'from a checkout of the webhook’s version; use its ecr-anywhere, too',
       ),
     ];

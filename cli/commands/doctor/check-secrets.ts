@@ -1,8 +1,8 @@
 // The links that are looked at in labels and types: of namespaces and Secrets that are, or look as if they were meant to
 // be, ours. Of Secrets only metadata is asked for.
 import { EXCLUDED_NAMESPACES, NAMESPACE_LABEL, SECRET_LABEL, SECRET_TYPE } from '../../../contract/names.ts';
-import { told } from '../../output/format-list.ts';
-import type { Repairs } from '../../output/shell-commands.ts';
+import { formatList } from '../../output/format-list.ts';
+import type { ShellCommands } from '../../output/shell-commands.ts';
 import { type Cluster, Metadata } from './check-context.ts';
 import { broken, type Finding, well } from './checks.ts';
 
@@ -64,10 +64,10 @@ function labelOf({ labels }: Metadata): string | undefined {
 export function namespaceLabels(
   { labelled, enabled, excluded }: Namespaces,
   { labelled: secrets }: Secrets,
-  repairs: Repairs,
+  commands: ShellCommands,
 ): Finding {
   const label = (name: string) =>
-    repairs.kubectl([
+    commands.kubectl([
       ...['label', 'namespace', name, `${NAMESPACE_LABEL.key}=${NAMESPACE_LABEL.value}`, '--overwrite'],
     ]);
   const lost = secrets.find(({ namespace = '' }) => excluded.includes(namespace));
@@ -75,7 +75,7 @@ export function namespaceLabels(
     return broken(
       'namespaces',
       `the Secret ${pathOf(lost)} is managed, and that namespace is never served`,
-      repairs.kubectl([
+      commands.kubectl([
         '--namespace',
         lost.namespace ?? '',
         'label',
@@ -101,27 +101,27 @@ export function namespaceLabels(
       [
         ...(misnamed.length > 0
           ? [
-              `the label's value is not "${NAMESPACE_LABEL.value}": ${told(misnamed.map((one) => `${one.name} has "${labelOf(one)}"`))}`,
+              `the label's value is not "${NAMESPACE_LABEL.value}": ${formatList(misnamed.map((one) => `${one.name} has "${labelOf(one)}"`))}`,
             ]
           : []),
-        ...(without.length > 0 ? [`managed Secrets lie in ${told(without)}, without the label`] : []),
+        ...(without.length > 0 ? [`managed Secrets lie in ${formatList(without)}, without the label`] : []),
       ].join('; '),
       label(first),
     );
   return enabled.length === 0
     ? broken('namespaces', 'none is enabled', label('NAME'))
-    : well('namespaces', `enabled: ${told(enabled)}`);
+    : well('namespaces', `enabled: ${formatList(enabled)}`);
 }
 
-export function secretLabels({ labelled: secrets, ofOtherTypes }: Secrets, repairs: Repairs): Finding {
+export function secretLabels({ labelled: secrets, ofOtherTypes }: Secrets, commands: ShellCommands): Finding {
   const label = ({ namespace = '', name }: Pick<Metadata, 'namespace' | 'name'>, ...what: string[]) =>
-    repairs.kubectl(['--namespace', namespace, 'label', 'secret', name, ...what]);
+    commands.kubectl(['--namespace', namespace, 'label', 'secret', name, ...what]);
   const managed = `${SECRET_LABEL.key}=${SECRET_LABEL.value}`;
   const [first] = ofOtherTypes;
   if (first)
     return broken(
       'secrets',
-      `not of type ${SECRET_TYPE}: ${told(ofOtherTypes.map(pathOf))}`,
+      `not of type ${SECRET_TYPE}: ${formatList(ofOtherTypes.map(pathOf))}`,
       label(first, `${SECRET_LABEL.key}-`),
       'a type cannot be changed: for credentials, delete it and create it again with the type',
     );
@@ -130,7 +130,7 @@ export function secretLabels({ labelled: secrets, ofOtherTypes }: Secrets, repai
   if (wrong)
     return broken(
       'secrets',
-      `the label's value is not "${SECRET_LABEL.value}": ${told(mislabelled.map(pathOf))}`,
+      `the label's value is not "${SECRET_LABEL.value}": ${formatList(mislabelled.map(pathOf))}`,
       label(wrong, managed, '--overwrite'),
     );
   const count = secrets.length - mislabelled.length;

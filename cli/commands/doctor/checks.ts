@@ -164,7 +164,7 @@ export interface Finding {
   readonly verdict: 'well' | 'broken' | 'unknown';
   /** What was seen; of what is unknown, why. */
   readonly says: string;
-  /** The command that repairs it; where none can, the one that shows more. */
+  /** The command that commands it; where none can, the one that shows more. */
   readonly repair?: string;
   /** What else there is to know before it is run. */
   readonly hint?: string;

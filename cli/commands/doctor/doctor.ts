@@ -5,10 +5,10 @@ import type { Stack } from '../../aws/aws.ts';
 import { clusterUidOf, type Found } from '../../kubernetes/chart.ts';
 import { Kubernetes } from '../../kubernetes/client.ts';
 import { CliError, EXIT, type ExitCode } from '../../output/errors.ts';
-import { told } from '../../output/format-list.ts';
-import { type Io, type IoOptions, paint } from '../../output/io.ts';
+import { formatList } from '../../output/format-list.ts';
+import { colorize, type Io, type IoOptions } from '../../output/io.ts';
 import type { AwsOptions, KubeOptions } from '../../output/options.ts';
-import { Repairs } from '../../output/shell-commands.ts';
+import { ShellCommands } from '../../output/shell-commands.ts';
 import { type Door, link, toTheFunction } from './check-aws.ts';
 import { fromInspection, fromStatus, subjectOf } from './check-cluster.ts';
 import { broken, type Finding, firstBroken, inFull, judge, unknown, well } from './checks.ts';
@@ -24,7 +24,7 @@ const NAMES_TOLD = 20;
 /**
  * Walks the chain of one cluster, or what of all clusters can be seen from AWS.
  *
- * @returns EXIT.unwell unless all is well: what could not be looked at may be broken
+ * @returns EXIT.unhealthy unless all is well: what could not be looked at may be broken
  * @throws CliError where the name is no cluster's
  */
 export async function doctor(
@@ -48,13 +48,13 @@ async function one(
   io: Io,
 ): Promise<ExitCode | undefined> {
   const status = clusters.find((cluster) => cluster.name === name);
-  if (status?.source === 'eks-scope') throw noCluster(status, new Repairs(options, {}));
+  if (status?.source === 'eks-discovery') throw noCluster(status, new ShellCommands(options, {}));
   let summary: ClusterSummary | undefined;
   if (status) {
     const answer = await link(
       findings,
       'function',
-      new Repairs(options, {}),
+      new ShellCommands(options, {}),
       () => io.step(`looking at ${name} from AWS`, () => refresher.inspect([name])),
       stack,
     );
@@ -66,13 +66,13 @@ async function one(
     const chart = own.findings.find(({ link: of, verdict }) => of === 'chart' && verdict === 'broken');
     const missingChart = own.found.installation ? undefined : chart;
     const subject = subjectOf(status, {
-      ...{ missingChart, repairs: own.repairs, ownServer: own.server },
+      ...{ missingChart, commands: own.commands, ownServer: own.server },
       installation: own.found.installation,
     });
     findings.push(...fromStatus(subject, Date.now()), ...(summary ? fromInspection(summary, subject) : []));
     return tell(name, findings, io);
   }
-  const names = clusters.flatMap((one) => (one.source === 'eks-scope' ? [] : [one.name]));
+  const names = clusters.flatMap((one) => (one.source === 'eks-discovery' ? [] : [one.name]));
   // A cluster has one name.
   const known = clusters.find(({ clusterUid }) => clusterUid !== undefined && clusterUid === own.uid);
   findings.push(
@@ -80,24 +80,24 @@ async function one(
       ? broken(
           'registered',
           `there is no cluster ${name}: the one of this context is registered as ${known.name}`,
-          own.repairs.own(['doctor', known.name], true),
+          own.commands.cli(['doctor', known.name], true),
         )
       : broken(
           'registered',
-          `there is no cluster ${name}; there are: ${told(names, NAMES_TOLD) || 'none'}`,
-          own.repairs.own(['register', name], true),
+          `there is no cluster ${name}; there are: ${formatList(names, NAMES_TOLD) || 'none'}`,
+          own.commands.cli(['register', name], true),
         ),
   );
   return tell(name, findings, io);
 }
 
 /** The error for a place where clusters are looked for, which `status` names beside them. */
-function noCluster({ name, reason }: ClusterStatus, repairs: Repairs): CliError {
+function noCluster({ name, reason }: ClusterStatus, commands: ShellCommands): CliError {
   const last = reason === undefined ? '' : `; the last look failed: ${reason}`;
   return new CliError(
     EXIT.conflict,
     `${name} is a place where EKS clusters are looked for, and no cluster${last}`,
-    `${repairs.own(['doctor'])} looks there, and at the clusters; docs/operations.md, "EKS clusters"`,
+    `${commands.cli(['doctor'])} looks there, and at the clusters; docs/operations.md, "EKS clusters"`,
   );
 }
 
@@ -105,7 +105,7 @@ function noCluster({ name, reason }: ClusterStatus, repairs: Repairs): CliError 
 interface Inside {
   readonly findings: readonly Finding[];
   readonly found: Found;
-  readonly repairs: Repairs;
+  readonly commands: ShellCommands;
   /** Of its cluster. */
   readonly uid?: string | undefined;
   /** Origin. */
@@ -125,7 +125,7 @@ async function lookInside(
   const { roleArn } = stack;
   const seenWith = (context?: string) => ({
     found: { originals: [] },
-    repairs: new Repairs(options, { context, roleArn }),
+    commands: new ShellCommands(options, { context, roleArn }),
   });
   let context: string | undefined;
   try {
@@ -142,7 +142,7 @@ async function lookInside(
           broken(
             'context',
             `the context ${context} is of another cluster than ${name}`,
-            other.repairs.own(['doctor', name], true),
+            other.commands.cli(['doctor', name], true),
             `with one of those that ${kubectlOf(options, ['config', 'get-contexts'])} shows`,
           ),
         ],
@@ -165,7 +165,7 @@ async function lookInside(
     const server = URL.parse((await kubernetes.server()).url)?.origin;
     const says = wanted === undefined ? 'which is not known to be the same cluster' : `of ${name}`;
     const inside = await io.step('looking into the cluster as you', () =>
-      inCluster(kubernetes, ({ release }) => new Repairs(options, { context, release, roleArn })),
+      inCluster(kubernetes, ({ release }) => new ShellCommands(options, { context, release, roleArn })),
     );
     return {
       ...inside,
@@ -176,7 +176,7 @@ async function lookInside(
     if (!(error instanceof CliError) || error.exitCode === EXIT.interrupted) throw error;
     const { message, hint = 'then --context', exitCode } = error;
     const repair =
-      context !== undefined && exitCode === EXIT.signIn
+      context !== undefined && exitCode === EXIT.unauthenticated
         ? kubectlOf(options, ['auth', 'whoami'], context)
         : kubectlOf(options, ['config', 'get-contexts']);
     return { ...seenWith(), findings: [broken('context', message, repair, hint)] };
@@ -184,7 +184,7 @@ async function lookInside(
 }
 
 function kubectlOf(options: DoctorOptions, args: readonly string[], context?: string): string {
-  return new Repairs(options, { context }).kubectl(args);
+  return new ShellCommands(options, { context }).kubectl(args);
 }
 
 function tell(name: string | undefined, findings: readonly Finding[], io: Io): ExitCode | undefined {
@@ -203,9 +203,9 @@ function tell(name: string | undefined, findings: readonly Finding[], io: Io): E
       first
         ? firstBrokenInWords(first)
         : allWell
-          ? paint(['bold', 'green'], 'All well.')
+          ? colorize(['bold', 'green'], 'All well.')
           : blindnessInWords(all),
     ].join('\n'),
   );
-  return allWell ? undefined : EXIT.unwell;
+  return allWell ? undefined : EXIT.unhealthy;
 }

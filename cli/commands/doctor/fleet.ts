@@ -1,7 +1,7 @@
 // doctor without a name: every cluster with its first broken link, as far as that can be seen from AWS.
 import { EXIT, type ExitCode } from '../../output/errors.ts';
-import { type Io, paint } from '../../output/io.ts';
-import { Repairs } from '../../output/shell-commands.ts';
+import { colorize, type Io } from '../../output/io.ts';
+import { ShellCommands } from '../../output/shell-commands.ts';
 import { table } from '../../output/table.ts';
 import { type Door, link } from './check-aws.ts';
 import { fromInspection, fromStatus, subjectOf } from './check-cluster.ts';
@@ -22,15 +22,15 @@ export interface ClusterResult {
 /** Looks at all of them. @returns undefined where the refresher does not answer, as is then among the findings */
 export async function fleet(
   { refresher, stack, clusters }: Door,
-  options: ConstructorParameters<typeof Repairs>[0],
+  options: ConstructorParameters<typeof ShellCommands>[0],
   findings: Finding[],
   io: Io,
 ): Promise<{ exitCode: ExitCode | undefined } | undefined> {
-  const repairs = new Repairs(options, { roleArn: stack.roleArn });
+  const commands = new ShellCommands(options, { roleArn: stack.roleArn });
   const inspected = await link(
     findings,
     'function',
-    repairs,
+    commands,
     () => io.step('looking at all clusters from AWS', () => refresher.inspect([])),
     stack,
   );
@@ -38,7 +38,7 @@ export async function fleet(
   const now = Date.now();
   const summaries = new Map(inspected.clusters.map((summary) => [summary.cluster, summary]));
   const results = clusters.map((status): ClusterResult => {
-    const subject = subjectOf(status, { repairs });
+    const subject = subjectOf(status, { commands });
     const summary = summaries.get(status.name);
     const seen = [
       ...fromStatus(subject, now),
@@ -48,7 +48,7 @@ export async function fleet(
           ? []
           : fromInspection(summary, subject)
         : // A place is in the answer only where it fails.
-          status.source === 'eks-scope'
+          status.source === 'eks-discovery'
           ? []
           : [unknown('kubeconfig', 'the refresher has not answered for it')]),
     ];
@@ -61,9 +61,9 @@ export async function fleet(
     };
   });
   io.print({ findings: findings.map(inFull), clusters: results }, () =>
-    [walkInWords(findings), '', fleetInWords(results, repairs.own(['doctor', 'NAME']))].join('\n'),
+    [walkInWords(findings), '', fleetInWords(results, commands.cli(['doctor', 'NAME']))].join('\n'),
   );
-  return { exitCode: results.every(isWell) ? undefined : EXIT.unwell };
+  return { exitCode: results.every(isWell) ? undefined : EXIT.unhealthy };
 }
 
 function isWell(result: ClusterResult): boolean {
@@ -101,7 +101,7 @@ export function fleetInWords(
           head,
           rows.map(({ cluster, link: title, colour, says }) => [
             cluster,
-            paint(colour, title),
+            colorize(colour, title),
             wrapped(says, columns && columns - indent).join('\n'),
           ]),
           { columns },
@@ -109,7 +109,7 @@ export function fleetInWords(
     ...(more > 0 ? [`… and ${more} more, which ${more === 1 ? 'is' : 'are'} well`] : []),
     '',
     broken.length + blind.length === 0
-      ? paint('green', 'All well, as far as it can be seen from AWS.')
+      ? colorize('green', 'All well, as far as it can be seen from AWS.')
       : wrapped(
           [
             `${broken.length} of ${results.length} ${broken.length === 1 ? 'has' : 'have'} a broken link`,
@@ -120,6 +120,6 @@ export function fleetInWords(
           ].join('; '),
           columns,
         ).join('\n'),
-    `  → ${command} looks into a cluster, too, and says what repairs it`,
+    `  → ${command} looks into a cluster, too, and says what commands it`,
   ].join('\n');
 }

@@ -1,8 +1,8 @@
 // The links inside a cluster, looked at as the operator. Changes nothing: what is created is a dry run, and of Secrets
 // only metadata is asked for.
-import { type Found, findInstallation, gapsInFence } from '../../kubernetes/chart.ts';
+import { type Found, findInstallation, writePolicyGaps } from '../../kubernetes/chart.ts';
 import type { Kubernetes } from '../../kubernetes/client.ts';
-import type { Repairs } from '../../output/shell-commands.ts';
+import type { ShellCommands } from '../../output/shell-commands.ts';
 import { caBundle, chartFinding, configuration, kubernetesVersion, policies } from './check-chart.ts';
 import { type Cluster, looked } from './check-context.ts';
 import { ATTEMPTED, attempts } from './check-injection.ts';
@@ -12,7 +12,7 @@ import type { Finding } from './checks.ts';
 export interface Inside {
   readonly findings: readonly Finding[];
   readonly found: Found;
-  readonly repairs: Repairs;
+  readonly commands: ShellCommands;
 }
 
 /**
@@ -22,7 +22,7 @@ export interface Inside {
  */
 export async function inCluster(
   kubernetes: Kubernetes,
-  repairsOf: (found: Found) => Repairs,
+  repairsOf: (found: Found) => ShellCommands,
 ): Promise<Inside> {
   let found: Found = { originals: [] };
   const chart = await looked(['chart'], async () => {
@@ -30,17 +30,19 @@ export async function inCluster(
     return [chartFinding(found, repairsOf(found))];
   });
   const { installation } = found;
-  const repairs = repairsOf(found);
-  const cluster = { kubernetes, installation, repairs };
+  const commands = repairsOf(found);
+  const cluster = { kubernetes, installation, commands };
   const parts = await Promise.all([
     looked(['kubernetes'], () => kubernetesVersion(kubernetes)),
     installation
-      ? looked(['policies'], async () => [policies(await gapsInFence(kubernetes, installation), repairs)])
+      ? looked(['policies'], async () => [
+          policies(await writePolicyGaps(kubernetes, installation), commands),
+        ])
       : [],
-    installation ? [configuration(installation, repairs), caBundle(installation, repairs)] : [],
+    installation ? [configuration(installation, commands), caBundle(installation, commands)] : [],
     looked(['namespaces', 'secrets', ...ATTEMPTED], () => labelsAndAttempts(cluster)),
   ]);
-  return { findings: [...chart, ...parts.flat()], found, repairs };
+  return { findings: [...chart, ...parts.flat()], found, commands };
 }
 
 /** Labels and types, then the attempts. @throws CliError where the namespaces cannot be listed */
@@ -50,7 +52,7 @@ async function labelsAndAttempts(cluster: Cluster): Promise<Finding[]> {
   const labels = await looked(['namespaces', 'secrets'], async () => {
     const secrets = await secretsOf(cluster);
     for (const { namespace = '' } of secrets.labelled) withSecrets.add(namespace);
-    return [namespaceLabels(namespaces, secrets, cluster.repairs), secretLabels(secrets, cluster.repairs)];
+    return [namespaceLabels(namespaces, secrets, cluster.commands), secretLabels(secrets, cluster.commands)];
   });
   // Those first that would be missed first.
   const tried = namespaces.enabled.toSorted(

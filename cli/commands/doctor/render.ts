@@ -1,8 +1,8 @@
 // What people see of what doctor has found: the walk, the first broken link, how it ends. At a terminal nothing begins
 // again below the marks; in a file or a pipe a finding is one line.
 
-import { told } from '../../output/format-list.ts';
-import { paint } from '../../output/io.ts';
+import { formatList } from '../../output/format-list.ts';
+import { colorize } from '../../output/io.ts';
 import { table } from '../../output/table.ts';
 import { type Finding, LINKS } from './checks.ts';
 
@@ -25,9 +25,9 @@ export function walkInWords(findings: readonly Finding[], columns = terminalColu
   return table(
     [],
     findings.map(({ link, verdict, says }) => [
-      `${paint(COLOURS[verdict], MARKS[verdict])} ${LINKS[link].title}`,
+      `${colorize(COLOURS[verdict], MARKS[verdict])} ${LINKS[link].title}`,
       wrapped(says, columns && columns - indent)
-        .map((line) => (verdict === 'broken' ? line : paint('dim', line)))
+        .map((line) => (verdict === 'broken' ? line : colorize('dim', line)))
         .join('\n'),
     ]),
     { columns },
@@ -42,7 +42,7 @@ export function firstBrokenInWords(
   const indented = (text: string, indent: number) =>
     wrapped(text, columns && columns - indent).map((line) => ' '.repeat(indent) + line);
   return [
-    `${paint(['bold', 'red'], `First broken link: ${LINKS[link].title}`)} (${link})`,
+    `${colorize(['bold', 'red'], `First broken link: ${LINKS[link].title}`)} (${link})`,
     ...indented(says, 2),
     ...indented(LINKS[link].means, 2),
     // It is to be pasted: the terminal's own lines leave it in one piece.
@@ -58,7 +58,7 @@ export function blindnessInWords(findings: readonly Finding[], columns = termina
   const why = commonest(blind.map(({ says }) => says));
   const { length } = blind.filter(({ says }) => says === why);
   return wrapped(
-    `No broken link, but not all well either: ${blind.length} of ${findings.length} could not be looked at, which counts (exit code 1): ${told(titles)}. ${length === blind.length ? 'Because' : `For ${length} of them, because`}: ${why}`,
+    `No broken link, but not all well either: ${blind.length} of ${findings.length} could not be looked at, which counts (exit code 1): ${formatList(titles)}. ${length === blind.length ? 'Because' : `For ${length} of them, because`}: ${why}`,
     columns,
   ).join('\n');
 }

@@ -13,7 +13,7 @@ import { type Installation, refresherUsername } from '../../kubernetes/chart.ts'
 import { ApiError } from '../../kubernetes/client.ts';
 import type { Identity } from '../../kubernetes/identity.ts';
 import { CliError, EXIT } from '../../output/errors.ts';
-import { Repairs } from '../../output/shell-commands.ts';
+import { ShellCommands } from '../../output/shell-commands.ts';
 import { authenticationConfigOf } from '../authentication-config.ts';
 import type { RegisteredUser } from './kubeconfig.ts';
 
@@ -62,7 +62,7 @@ function credentialOf(identity: RegisteredAccess['identity']): Credential {
     return {
       user: { token: identity.token },
       ...time(token?.expiresAt),
-      isRenewed: token !== undefined && !('whyNot' in token),
+      isRenewed: token !== undefined && !('reason' in token),
     };
   }
   if ('cert' in identity) {
@@ -97,16 +97,16 @@ export async function keyless(
   cluster: string,
   issuer: string | undefined,
   kubernetesMinor: number,
-  repairs: Repairs,
+  commands: ShellCommands,
 ): Promise<Keyless> {
-  const url = await issuerOf(aws, stage, cluster, issuer, repairs);
+  const url = await issuerOf(aws, stage, cluster, issuer, commands);
   const apiVersion = kubernetesMinor >= 34 ? 'v1' : 'v1beta1';
   const of = ['--cluster', cluster, '--stage', stage, '--issuer', url, '--role-arn', roleArn];
   return {
     user: { exec: { command: 'ecr-anywhere', args: ['get-token', '--cluster', cluster, '--stage', stage] } },
     authenticationConfig: authenticationConfigOf({ cluster, issuer: url, roleArn, stage, apiVersion }),
     // It asks nobody, and takes no option that says whom.
-    command: new Repairs({}, {}).own(['authentication-config', ...of, '--api-version', apiVersion]),
+    command: new ShellCommands({}, {}).cli(['authentication-config', ...of, '--api-version', apiVersion]),
     identity: {
       username: `ecr-anywhere:${roleArn}`,
       groups: [REFRESHER_GROUP, 'system:authenticated'],
@@ -120,7 +120,7 @@ async function issuerOf(
   stage: string,
   cluster: string,
   given: string | undefined,
-  repairs: Repairs,
+  commands: ShellCommands,
 ): Promise<string> {
   const sts = new STSClient(clientConfig(aws.options));
   let issuer: string;
@@ -136,7 +136,7 @@ async function issuerOf(
     throw new CliError(
       EXIT.usage,
       `the account's issuer is not known: ${(error as Error).message}`,
-      `give it as --issuer: ${repairs.aws(['iam', 'get-outbound-web-identity-federation-info'])} names it`,
+      `give it as --issuer: ${commands.aws(['iam', 'get-outbound-web-identity-federation-info'])} names it`,
       error,
     );
   }

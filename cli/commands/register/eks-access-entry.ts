@@ -12,10 +12,10 @@ import {
 } from '@aws-sdk/client-eks';
 import { REFRESHER_GROUP } from '../../../contract/names.ts';
 import { type Aws, clientConfig } from '../../aws/aws.ts';
-import { Attempt, type Begun } from '../../aws/rollback.ts';
+import { Attempt, type Rollback } from '../../aws/rollback.ts';
 import type { Server } from '../../kubernetes/client.ts';
 import { CliError, EXIT } from '../../output/errors.ts';
-import type { Repairs } from '../../output/shell-commands.ts';
+import type { ShellCommands } from '../../output/shell-commands.ts';
 import type { RegisteredUser } from './kubeconfig.ts';
 
 export interface EksTarget {
@@ -45,10 +45,10 @@ export async function admitToEks(
   { name, region, proxyUrl }: EksTarget,
   principalArn: string,
   dryRun: boolean,
-  begun: Begun,
-  repairs: Repairs,
+  begun: Rollback,
+  commands: ShellCommands,
 ): Promise<EksRegistration> {
-  const command = (...args: string[]) => repairs.aws(['eks', ...args], region);
+  const command = (...args: string[]) => commands.aws(['eks', ...args], region);
   const eksOf = (operator: Aws) => new EKSClient(clientConfig({ ...operator.options, region }));
   const eks = eksOf(aws);
   const entry = { clusterName: name, principalArn };
@@ -98,7 +98,7 @@ export async function admitToEks(
   });
   const ofEntry = ['--cluster-name', name, '--principal-arn', principalArn];
   if (present) {
-    const policies = await policiesOf(aws, eks, entry);
+    const policies = await writePolicyNames(aws, eks, entry);
     // What they give is no role of the cluster: no question of ours to the API server would show it.
     if (policies.length > 0)
       throw new CliError(
@@ -153,7 +153,7 @@ export async function admitToEks(
 type EntryId = Readonly<{ clusterName: string; principalArn: string }>;
 
 /** ARNs of the access policies of an entry. @throws CliError */
-async function policiesOf(aws: Aws, client: EKSClient, entry: EntryId): Promise<string[]> {
+async function writePolicyNames(aws: Aws, client: EKSClient, entry: EntryId): Promise<string[]> {
   return aws.ask(`looking for access policies in ${entry.clusterName}`, async (abortSignal) => {
     const arns: string[] = [];
     for await (const page of paginateListAssociatedAccessPolicies({ client }, entry, { abortSignal }))

@@ -1,12 +1,12 @@
 // What is to be registered, by the way that the options name: an identity, the server that it is for, and who that is.
 import { regionOfEndpoint } from '../../../lib/aws/eks-endpoint.ts';
 import type { Aws, Stack } from '../../aws/aws.ts';
-import type { Begun } from '../../aws/rollback.ts';
+import type { Rollback } from '../../aws/rollback.ts';
 import type { Installation } from '../../kubernetes/chart.ts';
 import { Kubernetes, type Server } from '../../kubernetes/client.ts';
 import { type Identity, whoIs } from '../../kubernetes/identity.ts';
 import { CliError, EXIT } from '../../output/errors.ts';
-import type { Repairs } from '../../output/shell-commands.ts';
+import type { ShellCommands } from '../../output/shell-commands.ts';
 import {
   type Credential,
   givenCredential,
@@ -27,9 +27,9 @@ export interface Obtaining {
   readonly installation: Installation;
   readonly target: EksTarget | undefined;
   readonly isDry: boolean;
-  readonly begun: Begun;
+  readonly begun: Rollback;
   readonly stack: Stack;
-  readonly repairs: Repairs;
+  readonly commands: ShellCommands;
 }
 
 export interface Obtained {
@@ -55,10 +55,10 @@ export interface Obtained {
 /** Obtains it. Of a dry run nothing is made. @throws CliError */
 export async function obtain(given: Obtaining): Promise<Obtained> {
   if (given.target) return ofEks(given, given.target);
-  const { options, kubernetes, installation, isDry, aws, begun, repairs } = given;
-  const server = await serverFor(options, kubernetes, repairs);
+  const { options, kubernetes, installation, isDry, aws, begun, commands } = given;
+  const server = await serverFor(options, kubernetes, commands);
   if (options.keyless) return ofIssuer(given, server);
-  const whenUnknown = `does the address lead to this cluster? ${repairs.kubectl(['cluster-info'])}`;
+  const whenUnknown = `does the address lead to this cluster? ${commands.kubectl(['cluster-info'])}`;
   /** By the server that the operator knows to be this cluster's. */
   const whoWith = async (user: RegisteredUser) =>
     whoIs(Kubernetes.of(kubeconfigOf(given.name, await kubernetes.server(), user), kubernetes.signal));
@@ -77,24 +77,34 @@ export async function obtain(given: Obtaining): Promise<Obtained> {
   }
   const expected = serviceAccountIdentity(installation);
   const seconds = options.duration === undefined ? undefined : options.duration * 3600;
-  const plan = await planToken(kubernetes, installation, seconds, repairs);
+  const plan = await planToken(kubernetes, installation, seconds, commands);
   // Nothing is made in a dry run, so the token is one in name only.
   if (isDry)
     return { credential: { user: { token: 'dry-run' }, isRenewed: true }, server, expected, whenUnknown };
   const clusterOf = (signal: AbortSignal) => Kubernetes.load(options, signal);
-  const { token, expiresAt } = await mintToken(plan, { aws, clusterOf, begun, repairs });
+  const { token, expiresAt } = await mintToken(plan, { aws, clusterOf, begun, commands });
   const credential = { user: { token }, expiresAt, isRenewed: true };
   return { credential, server, identity: await whoWith(credential.user), expected, whenUnknown };
 }
 
-async function ofEks({ aws, stack, isDry, begun, repairs }: Obtaining, target: EksTarget): Promise<Obtained> {
-  const { user, server, entry, groups } = await admitToEks(aws, target, stack.roleArn, isDry, begun, repairs);
+async function ofEks(
+  { aws, stack, isDry, begun, commands }: Obtaining,
+  target: EksTarget,
+): Promise<Obtained> {
+  const { user, server, entry, groups } = await admitToEks(
+    aws,
+    target,
+    stack.roleArn,
+    isDry,
+    begun,
+    commands,
+  );
   return {
     credential: { user, isRenewed: false },
     server,
     expected: { username: stack.roleArn, groups: [...groups, 'system:authenticated'] },
     more: { accessEntry: entry },
-    whenUnknown: repairs.aws(
+    whenUnknown: commands.aws(
       ['eks', 'describe-access-entry', '--cluster-name', target.name, '--principal-arn', stack.roleArn],
       target.region,
     ),
@@ -102,11 +112,11 @@ async function ofEks({ aws, stack, isDry, begun, repairs }: Obtaining, target: E
 }
 
 async function ofIssuer(
-  { name, options, aws, stack, kubernetes, repairs }: Obtaining,
+  { name, options, aws, stack, kubernetes, commands }: Obtaining,
   server: Server,
 ): Promise<Obtained> {
   const minor = await minorVersion(kubernetes);
-  const made = await keyless(aws, stack, name, options.issuer, minor, repairs);
+  const made = await keyless(aws, stack, name, options.issuer, minor, commands);
   const { user, authenticationConfig, command, identity: expected } = made;
   return {
     ...{ credential: { user, isRenewed: false }, server, expected },
@@ -119,11 +129,11 @@ async function ofIssuer(
 async function serverFor(
   options: RegisterOptions,
   kubernetes: Kubernetes,
-  repairs: Repairs,
+  commands: ShellCommands,
 ): Promise<Server> {
   const server = await kubernetes.server();
   const setCluster = (...args: string[]) =>
-    repairs.kubectl([
+    commands.kubectl([
       'config',
       'set-cluster',
       'CLUSTER',

@@ -5,17 +5,17 @@ import { REFRESHER_GROUP, TAG } from '../../../contract/names.ts';
 import type { ClusterStatus } from '../../../contract/refresher-api.ts';
 import { alreadyRegistered } from '../../aws/registration.ts';
 import {
-  brokenFence,
   findInstallation,
   type Installation,
-  policiesOf,
   refresherUsername,
+  writePolicyNames,
+  writePolicyProblems,
 } from '../../kubernetes/chart.ts';
 import type { Kubernetes } from '../../kubernetes/client.ts';
 import { type Identity, isFenced, powersOf, type Reach, reachOf } from '../../kubernetes/identity.ts';
 import { CliError, EXIT } from '../../output/errors.ts';
-import { told } from '../../output/format-list.ts';
-import { Repairs } from '../../output/shell-commands.ts';
+import { formatList } from '../../output/format-list.ts';
+import { ShellCommands } from '../../output/shell-commands.ts';
 import type { RegisterOptions } from './options.ts';
 
 /**
@@ -30,11 +30,11 @@ export function checkFree(
   uid: string,
   known: readonly ClusterStatus[],
   { replace: isReplacing }: RegisterOptions,
-  repairs: Repairs,
+  commands: ShellCommands,
 ): boolean {
   const registered = known.filter(({ source }) => source === 'registered');
   const same = registered.find((cluster) => cluster.name === name);
-  if (same && !isReplacing) throw alreadyRegistered(name, repairs);
+  if (same && !isReplacing) throw alreadyRegistered(name, commands);
   if (!same && isReplacing)
     throw new CliError(
       EXIT.notFound,
@@ -45,7 +45,7 @@ export function checkFree(
     throw new CliError(
       EXIT.conflict,
       `${name} is another cluster than the one of this context`,
-      `is --context right? If the cluster was made anew: ${repairs.own(['unregister', name, '--keep-token'])}, then register it again`,
+      `is --context right? If the cluster was made anew: ${commands.cli(['unregister', name, '--keep-token'])}, then register it again`,
     );
   // They would share the Secret that their tokens are bound to: ending one would end the other.
   const twin = registered.find((cluster) => cluster.name !== name && cluster.clusterUid === uid);
@@ -53,23 +53,23 @@ export function checkFree(
     throw new CliError(
       EXIT.conflict,
       `this cluster is registered already, as ${twin.name}`,
-      `${repairs.own(['unregister', twin.name])}, then register it as ${name}`,
+      `${commands.cli(['unregister', twin.name])}, then register it as ${name}`,
     );
   const tagged = known.find(({ source, clusterUid }) => source === 'eks' && clusterUid === uid);
   if (tagged)
     throw new CliError(
       EXIT.conflict,
       `this cluster is refreshed already: the refresher finds it by its tag, as ${tagged.name}`,
-      `${repairs.own(['doctor', tagged.name], true)} says how it is; to have it registered in place of that, take the tag off: ${untag(tagged.name, repairs)}`,
+      `${commands.cli(['doctor', tagged.name], true)} says how it is; to have it registered in place of that, take the tag off: ${untag(tagged.name, commands)}`,
     );
   return same !== undefined;
 }
 
 /** @param arn of an EKS cluster */
-function untag(arn: string, repairs: Repairs): string {
+function untag(arn: string, commands: ShellCommands): string {
   const [, , , region = ''] = arn.split(':');
   const args = ['eks', 'untag-resource', '--resource-arn', arn, '--tag-keys', TAG.managed];
-  return repairs.aws(args, region);
+  return commands.aws(args, region);
 }
 
 /** What the chart has installed, with its fence in force. @throws CliError */
@@ -78,12 +78,12 @@ export async function checkInstallation(
   options: RegisterOptions,
 ): Promise<Installation> {
   const { installation, originals, release } = await findInstallation(kubernetes);
-  const repairs = new Repairs(options, { context: kubernetes.context, release });
+  const commands = new ShellCommands(options, { context: kubernetes.context, release });
   if (!installation && release)
     throw new CliError(
       EXIT.notFound,
       `the chart’s MutatingWebhookConfiguration is gone (release ${release.release} in the namespace ${release.namespace})`,
-      repairs.upgrade(),
+      commands.upgrade(),
     );
   if (!installation)
     throw new CliError(
@@ -92,14 +92,14 @@ export async function checkInstallation(
         ? `the chart is not installed in this cluster; CentML/ecr-anywhere is (${originals.join(', ')})`
         : 'the chart is not installed in this cluster',
       // Helm would take another release of this name for the same.
-      repairs.install(originals.includes('ecr-anywhere') ? 'ecr-anywhere-keeper' : 'ecr-anywhere'),
+      commands.install(originals.includes('ecr-anywhere') ? 'ecr-anywhere-keeper' : 'ecr-anywhere'),
     );
-  const broken = await brokenFence(kubernetes, installation);
+  const broken = await writePolicyProblems(kubernetes, installation);
   if (broken.length > 0)
     throw new CliError(
       EXIT.conflict,
       `the fence around the refresher is not in force: ${broken.join('; ')}`,
-      `${repairs.own(['doctor'], true)} names what repairs each`,
+      `${commands.cli(['doctor'], true)} names what commands each`,
     );
   return installation;
 }
@@ -111,13 +111,13 @@ export async function checkFenced(
   who: Identity,
 ): Promise<Reach> {
   if (!isFenced(who, refresherUsername(installation))) throw unfenced(who);
-  const policies = policiesOf(installation);
+  const policies = writePolicyNames(installation);
   const powers = await powersOf(kubernetes, who, {
     validatingadmissionpolicies: policies,
     validatingadmissionpolicybindings: policies,
     mutatingwebhookconfigurations: [installation.name],
   });
-  if (powers.length > 0) throw unfenced(who, `, and may ${told(powers)}`);
+  if (powers.length > 0) throw unfenced(who, `, and may ${formatList(powers)}`);
   return reachOf(kubernetes, who);
 }
 

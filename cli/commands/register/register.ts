@@ -2,18 +2,18 @@
 
 import { isDeepStrictEqual } from 'node:util';
 import type { ClusterSummary } from '../../../contract/refresher-api.ts';
-import { localHost } from '../../../lib/kubernetes/local-addresses.ts';
+import { localAddressProblem } from '../../../lib/kubernetes/local-addresses.ts';
 import { Aws } from '../../aws/aws.ts';
 import { Refresher } from '../../aws/refresher.ts';
 import { checkName, createRegistration, replaceRegistration } from '../../aws/registration.ts';
-import { Begun } from '../../aws/rollback.ts';
+import { Rollback } from '../../aws/rollback.ts';
 import { clusterUidOf } from '../../kubernetes/chart.ts';
 import { Kubernetes } from '../../kubernetes/client.ts';
-import { type Identity, type Reach, reachInWords } from '../../kubernetes/identity.ts';
+import { formatReach, type Identity, type Reach } from '../../kubernetes/identity.ts';
 import { EXIT, type ExitCode } from '../../output/errors.ts';
-import { outcomeInWords, problemsOf } from '../../output/format-outcome.ts';
+import { formatOutcome, formatProblems } from '../../output/format-outcome.ts';
 import type { Io } from '../../output/io.ts';
-import { Repairs } from '../../output/shell-commands.ts';
+import { ShellCommands } from '../../output/shell-commands.ts';
 import { minimalKubeconfig } from './kubeconfig.ts';
 import { eksTarget, type Obtained, obtain } from './obtain-credential.ts';
 import { checkOptions, type RegisterOptions } from './options.ts';
@@ -49,11 +49,11 @@ export async function register(
 ): Promise<ExitCode | undefined> {
   checkName(name);
   checkOptions(options);
-  const begun = new Begun();
+  const begun = new Rollback();
   try {
     return await attempt(name, options, io, begun);
   } catch (error) {
-    throw await begun.takeBack(options, error);
+    throw await begun.run(options, error);
   }
 }
 
@@ -61,7 +61,7 @@ async function attempt(
   name: string,
   options: RegisterOptions,
   io: Io,
-  begun: Begun,
+  begun: Rollback,
 ): Promise<ExitCode | undefined> {
   const { signal } = io;
   const aws = new Aws(options, signal);
@@ -74,17 +74,17 @@ async function attempt(
   const { clusters: others, note: untold } = await io.step('the registered clusters', async () =>
     learnUids(refresher, await refresher.status(), name),
   );
-  const isReplaced = checkFree(name, uid, others, options, new Repairs(options, { context }));
+  const isReplaced = checkFree(name, uid, others, options, new ShellCommands(options, { context }));
   if (untold !== undefined) io.note(untold);
   const installation = await io.step('what the chart has installed', () =>
     checkInstallation(kubernetes, options),
   );
-  const repairs = new Repairs(options, { context, release: installation, roleArn: stack.roleArn });
+  const commands = new ShellCommands(options, { context, release: installation, roleArn: stack.roleArn });
 
   const target = await eksTarget(options, kubernetes, aws);
   const isDry = options.dryRun === true;
   const obtained = await io.step('a credential', () =>
-    obtain({ name, options, aws, kubernetes, installation, target, isDry, begun, stack, repairs }),
+    obtain({ name, options, aws, kubernetes, installation, target, isDry, begun, stack, commands }),
   );
   const { credential, server, identity, expected, note } = obtained;
   if (note !== undefined) io.note(note);
@@ -110,7 +110,7 @@ async function attempt(
   });
   const patience = options.keyless ? options.wait * 1000 : target ? KNOWN_WITHIN_MS : 0;
   const outcome = isReplaced ? `${name} keeps the credential that it had` : `${name} is not registered`;
-  const proving = { name, refresher, uid, outcome, target, obtained, repairs, signal };
+  const proving = { name, refresher, uid, outcome, target, obtained, commands, signal };
   const who = await io.step('trying it from AWS', (say) => prove(proving, patience, say));
   const canRead = known && isDeepStrictEqual(who, identity) ? known : await checkIdentity(who);
   const run = await io.step('a run limited to this cluster', async () => {
@@ -121,11 +121,11 @@ async function attempt(
   if (!run?.served && !run?.isPaused) throw notServed(proving, run);
   const result: Registered = { ...registered, isRegistered: true, identity: who, canRead, run };
   io.print(result, () => inWords(result, `${name} is registered`));
-  return run.failed ? EXIT.unwell : undefined;
+  return run.failed ? EXIT.unhealthy : undefined;
 }
 
 function printDry(result: Registered, io: Io): void {
-  const local = localHost(result.server);
+  const local = localAddressProblem(result.server);
   io.print(result, () =>
     [
       inWords(result, 'dry run: nothing was stored, and nothing changed'),
@@ -145,8 +145,8 @@ function inWords(result: Registered, headline: string): string {
     ...(accessEntry === undefined
       ? []
       : [`  Its access entry${isRegistered ? '' : ' would be'}: ${accessEntry}`]),
-    `  ${reachInWords(canRead)}`,
+    `  ${formatReach(canRead)}`,
     ...(expiresAt === undefined ? [] : [`  The credential expires at ${expiresAt}, ${renewed}.`]),
-    ...(run ? [`  ${outcomeInWords(run)}`, ...problemsOf(run).map((problem) => `  ${problem}`)] : []),
+    ...(run ? [`  ${formatOutcome(run)}`, ...formatProblems(run).map((problem) => `  ${problem}`)] : []),
   ].join('\n');
 }

@@ -2,7 +2,7 @@
 import type { ClusterStatus } from '../../../contract/refresher-api.ts';
 import type { Refresher } from '../../aws/refresher.ts';
 import { CliError, EXIT } from '../../output/errors.ts';
-import { told } from '../../output/format-list.ts';
+import { formatList } from '../../output/format-list.ts';
 
 /** So many are asked at once: more would keep the operator waiting. */
 const ASKED = 50;
@@ -26,7 +26,7 @@ export async function learnUids(
   first: string,
 ): Promise<Learned> {
   const untold = known
-    .filter(({ source, clusterUid, isPaused }) => source !== 'eks-scope' && !clusterUid && !isPaused)
+    .filter(({ source, clusterUid, isPaused }) => source !== 'eks-discovery' && !clusterUid && !isPaused)
     .toSorted((a, b) => Number(b.name === first) - Number(a.name === first));
   const asked = untold.slice(0, ASKED);
   if (asked.length === 0) return { clusters: known };
@@ -37,7 +37,7 @@ export async function learnUids(
   });
   const silent = untold.filter(({ name }) => !uids.has(name)).map(({ name }) => name);
   if (silent.length === 0) return { clusters };
-  const note = `It is not known whether this cluster is one of these: ${told(silent)}.`;
+  const note = `It is not known whether this cluster is one of these: ${formatList(silent)}.`;
   return { clusters, note };
 }
 

@@ -3,11 +3,11 @@
 import { z } from 'zod';
 import { readToken } from '../../../lib/kubernetes/service-account-token.ts';
 import type { Aws } from '../../aws/aws.ts';
-import type { Begun } from '../../aws/rollback.ts';
+import type { Rollback } from '../../aws/rollback.ts';
 import { type Installation, TOKEN_MAX_SECONDS } from '../../kubernetes/chart.ts';
 import { ApiError, Kubernetes, type Server } from '../../kubernetes/client.ts';
 import { CliError, EXIT } from '../../output/errors.ts';
-import type { Repairs } from '../../output/shell-commands.ts';
+import type { ShellCommands } from '../../output/shell-commands.ts';
 import { kubeconfigOf } from './kubeconfig.ts';
 
 /** A week, unless the chart allows less. */
@@ -50,7 +50,7 @@ export async function planToken(
   kubernetes: Kubernetes,
   installation: Installation,
   seconds: number | undefined,
-  repairs: Repairs,
+  commands: ShellCommands,
 ): Promise<TokenPlan> {
   const { namespace, refresher } = installation;
   const account = await kubernetes.find(`/api/v1/namespaces/${namespace}/serviceaccounts/${refresher}`);
@@ -58,7 +58,7 @@ export async function planToken(
     throw new CliError(
       EXIT.notFound,
       `there is no ServiceAccount ${namespace}/${refresher}`,
-      repairs.upgrade(),
+      commands.upgrade(),
     );
   const { labels = {}, annotations = {} } = ServiceAccount.parse(account).metadata;
   const allowed = Number(annotations[TOKEN_MAX_SECONDS] ?? TOKEN_SECONDS);
@@ -67,7 +67,7 @@ export async function planToken(
     throw new CliError(
       EXIT.usage,
       `a token of ${wanted / 3600} h could not be renewed: the chart allows ${allowed / 3600} h`,
-      `--duration ${allowed / 3600}; or ${repairs.upgrade(['--set', `refresher.token.maxSeconds=${wanted}`])}`,
+      `--duration ${allowed / 3600}; or ${commands.upgrade(['--set', `refresher.token.maxSeconds=${wanted}`])}`,
     );
   if (wanted < MIN_TOKEN_SECONDS)
     throw new CliError(
@@ -83,8 +83,8 @@ export interface Minting {
   readonly aws: Aws;
   /** The operator's context, for as long as a signal says. */
   readonly clusterOf: (signal: AbortSignal) => Kubernetes;
-  readonly begun: Begun;
-  readonly repairs: Repairs;
+  readonly begun: Rollback;
+  readonly commands: ShellCommands;
 }
 
 /**
@@ -95,18 +95,18 @@ export interface Minting {
  */
 export async function mintToken(
   plan: TokenPlan,
-  { aws, clusterOf, begun, repairs }: Minting,
+  { aws, clusterOf, begun, commands }: Minting,
 ): Promise<Token> {
   const { namespace, tokenSecret } = plan.installation;
   const path = `/api/v1/namespaces/${namespace}/secrets`;
-  const endsAll = repairs.kubectlOfRelease(['delete', 'secret', tokenSecret]);
+  const endsAll = commands.kubectlInRelease(['delete', 'secret', tokenSecret]);
   // Ctrl-C waits for the answers: what was made without being known would be left.
   return aws.change(`a token of ${namespace}/${plan.installation.refresher}`, async (signal) => {
     const kubernetes = clusterOf(signal);
     const found = await kubernetes.find(`${path}/${tokenSecret}`);
     if (found) {
       const minted = await requestToken(kubernetes, plan, uidOf(found));
-      begun.noteLeft(
+      begun.addManualStep(
         `the token that was made lives until ${minted.expiresAt}, and nobody has kept it: ${endsAll} ends it, and every other of this cluster’s`,
       );
       return minted;
@@ -185,7 +185,7 @@ async function requestToken(
 /** Deletes the Secret that the token is bound to, as the token's own identity. @throws CliError */
 async function endToken(server: Server, token: string, signal: AbortSignal): Promise<void> {
   const bound = readToken(token);
-  if (bound === undefined || 'whyNot' in bound) throw new Error(bound?.whyNot ?? 'the token says nothing');
+  if (bound === undefined || 'reason' in bound) throw new Error(bound?.reason ?? 'the token says nothing');
   const { namespace, secret } = bound;
   const kubernetes = Kubernetes.of(kubeconfigOf('registered', server, { token }), signal);
   const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}/secrets/${encodeURIComponent(secret.name)}`;

@@ -5,7 +5,7 @@ import type { ClusterSummary } from '../../../contract/refresher-api.ts';
 import type { Refresher } from '../../aws/refresher.ts';
 import type { Identity } from '../../kubernetes/identity.ts';
 import { CliError, EXIT } from '../../output/errors.ts';
-import type { Repairs } from '../../output/shell-commands.ts';
+import type { ShellCommands } from '../../output/shell-commands.ts';
 import type { EksTarget } from './eks-access-entry.ts';
 import type { Obtained } from './obtain-credential.ts';
 
@@ -20,7 +20,7 @@ export interface Proving {
   readonly outcome: string;
   readonly target: EksTarget | undefined;
   readonly obtained: Obtained;
-  readonly repairs: Repairs;
+  readonly commands: ShellCommands;
   readonly signal: AbortSignal;
 }
 
@@ -37,7 +37,7 @@ export async function prove(
   patienceMs: number,
   say: (text: string) => void,
 ): Promise<Identity> {
-  const { name, refresher, uid, outcome, repairs, signal } = proving;
+  const { name, refresher, uid, outcome, commands, signal } = proving;
   const until = Date.now() + patienceMs;
   for (;;) {
     const { clusters } = await refresher.inspect([name]);
@@ -46,9 +46,9 @@ export async function prove(
       const { username, groups = [], clusterUid } = summary.inspection ?? {};
       if (username === undefined || clusterUid === undefined)
         throw new CliError(
-          EXIT.unwell,
+          EXIT.unhealthy,
           `the API server does not tell the refresher who it is (SelfSubjectReview), or which cluster this is, so ${outcome}`,
-          repairs.kubectl(['get', 'clusterrolebinding', 'system:basic-user']),
+          commands.kubectl(['get', 'clusterrolebinding', 'system:basic-user']),
         );
       if (clusterUid !== uid)
         throw new CliError(
@@ -68,14 +68,14 @@ export async function prove(
 export function notServed(proving: Proving, summary: ClusterSummary | undefined): CliError {
   const { reason = 'no reason given', failedAt } = summary ?? {};
   const says = `the refresher cannot use it, so ${proving.outcome}: ${reason}`;
-  return new CliError(EXIT.unwell, says, wayOut(failedAt, proving));
+  return new CliError(EXIT.unhealthy, says, wayOut(failedAt, proving));
 }
 
-function wayOut(failedAt: ClusterSummary['failedAt'], { target, obtained, repairs }: Proving): string {
+function wayOut(failedAt: ClusterSummary['failedAt'], { target, obtained, commands }: Proving): string {
   const { whenUnknown, server, more: { authenticationConfig } = {} } = obtained;
   const isKeyless = authenticationConfig !== undefined;
   if (failedAt === 'setting')
-    return `deploy it with that setting: ${repairs.deploy(
+    return `deploy it with that setting: ${commands.deploy(
       isKeyless ? { keyless: 'true' } : { eksRegions: target?.region ?? 'REGIONS' },
     )}`;
   if (failedAt === 'credential') return whenUnknown;
@@ -85,9 +85,9 @@ function wayOut(failedAt: ClusterSummary['failedAt'], { target, obtained, repair
   if (server.proxyUrl !== undefined)
     return 'is the context’s proxy-url for this machine? Take a context without it; or --server https://…, which leaves it out';
   if (target !== undefined)
-    return `who may reach it: ${repairs.aws(
+    return `who may reach it: ${commands.aws(
       ['eks', 'describe-cluster', '--name', target.name, '--query', 'cluster.resourcesVpcConfig'],
       target.region,
     )}`;
-  return `--server https://… names the address by which AWS reaches the cluster; the certificate there must be of the context’s certificate-authority-data: ${repairs.kubectl(['config', 'view', '--minify', '--raw'])}`;
+  return `--server https://… names the address by which AWS reaches the cluster; the certificate there must be of the context’s certificate-authority-data: ${commands.kubectl(['config', 'view', '--minify', '--raw'])}`;
 }

@@ -2,9 +2,9 @@
 // argument.
 import type { ClusterStatus } from '../../../contract/refresher-api.ts';
 import type { CliError } from '../../output/errors.ts';
-import { paint } from '../../output/io.ts';
-import type { Repairs } from '../../output/shell-commands.ts';
-import { elided, heightOf, table } from '../../output/table.ts';
+import { colorize } from '../../output/io.ts';
+import type { ShellCommands } from '../../output/shell-commands.ts';
+import { heightOf, table, truncate } from '../../output/table.ts';
 import { byUrgency, NEEDY, type State, span, stateOf } from './urgency.ts';
 
 export type Row = ClusterStatus & { readonly state: State };
@@ -31,7 +31,7 @@ export interface Missed {
   readonly knownAt: number;
 }
 
-const COLOURS: Readonly<Record<State, Parameters<typeof paint>[0]>> = {
+const COLOURS: Readonly<Record<State, Parameters<typeof colorize>[0]>> = {
   expired: ['bold', 'red'],
   expiring: 'red',
   failing: 'yellow',
@@ -48,10 +48,10 @@ const ERROR_LINES = 2;
 export function overview(
   rows: readonly Row[],
   now: number,
-  repairs: Repairs,
+  commands: ShellCommands,
   { screen, missed }: { readonly screen?: Screen | undefined; readonly missed?: Missed | undefined } = {},
 ): string {
-  const foot = [summary(rows, repairs), ...(missed ? [missedInWords(missed, now, screen)] : [])];
+  const foot = [summary(rows, commands), ...(missed ? [missedInWords(missed, now, screen)] : [])];
   if (rows.length === 0) return foot.join('\n');
   const cells = rows.map((row) => cellsOf(row, now));
   const size = screen && { columns: screen.columns };
@@ -86,33 +86,33 @@ function cellsOf(row: Row, now: number): string[] {
   const { name, state, managed, due, soonestExpiry, failures = 0, reachedAt, reason = '' } = row;
   return [
     name,
-    paint(COLOURS[state], state),
+    colorize(COLOURS[state], state),
     reachedAt === undefined ? '-' : `${span(now - Date.parse(reachedAt))} ago`,
     managed === undefined ? '-' : String(managed),
     due === undefined ? '-' : String(due),
     soonestExpiry === undefined ? '-' : span(Date.parse(soonestExpiry) - now),
-    failures === 0 ? '-' : paint('yellow', String(failures)),
+    failures === 0 ? '-' : colorize('yellow', String(failures)),
     failures === 0 ? '' : reason,
   ];
 }
 
-function summary(rows: readonly Row[], repairs: Repairs): string {
-  if (rows.length === 0) return `No cluster is registered.\n  → ${repairs.own(['register', 'NAME'])}`;
+function summary(rows: readonly Row[], commands: ShellCommands): string {
+  if (rows.length === 0) return `No cluster is registered.\n  → ${commands.cli(['register', 'NAME'])}`;
   // A place where clusters are looked for is none.
-  const clusters = rows.filter(({ source }) => source !== 'eks-scope');
+  const clusters = rows.filter(({ source }) => source !== 'eks-discovery');
   const needy = rows.filter(isNeedy);
   const [worst] = needy;
   const count = `${clusters.length} ${clusters.length === 1 ? 'cluster' : 'clusters'}`;
-  if (!worst) return paint('green', `${count}, none needs you.`);
-  const places = needy.filter(({ source }) => source === 'eks-scope').map(({ name }) => name);
+  if (!worst) return colorize('green', `${count}, none needs you.`);
+  const places = needy.filter(({ source }) => source === 'eks-discovery').map(({ name }) => name);
   const inNeed = needy.length - places.length;
-  const red = (text: string) => paint(['bold', 'red'], text);
+  const red = (text: string) => colorize(['bold', 'red'], text);
   return [
     `${count}, ${inNeed === 0 ? 'none needs you' : red(`${inNeed} ${inNeed === 1 ? 'needs' : 'need'} you`)}.`,
     ...(places.length > 0
       ? [`${red('Where clusters are looked for, something is wrong')}: ${places.join(', ')}.`]
       : []),
-    `  → ${repairs.own(worst.source === 'eks-scope' ? ['doctor'] : ['doctor', worst.name])}`,
+    `  → ${commands.cli(worst.source === 'eks-discovery' ? ['doctor'] : ['doctor', worst.name])}`,
   ].join('\n');
 }
 
@@ -120,7 +120,7 @@ function missedInWords({ error, knownAt }: Missed, now: number, screen: Screen |
   const { message, hint } = error;
   const says = `This is from ${span(now - knownAt)} ago. The last look failed: ${message}`;
   return [
-    paint('red', screen ? elided(says, ERROR_LINES * screen.columns) : says),
+    colorize('red', screen ? truncate(says, ERROR_LINES * screen.columns) : says),
     ...(hint === undefined ? [] : [`  → ${hint}`]),
   ].join('\n');
 }

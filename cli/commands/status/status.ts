@@ -7,7 +7,7 @@ import { Refresher } from '../../aws/refresher.ts';
 import { CliError, EXIT, type ExitCode } from '../../output/errors.ts';
 import type { Io, IoOptions } from '../../output/io.ts';
 import type { AwsOptions } from '../../output/options.ts';
-import { Repairs } from '../../output/shell-commands.ts';
+import { ShellCommands } from '../../output/shell-commands.ts';
 import { isNeedy, type Missed, overview, rowsOf, type Screen } from './overview.ts';
 
 export interface StatusOptions extends AwsOptions, IoOptions {
@@ -20,26 +20,26 @@ export interface StatusOptions extends AwsOptions, IoOptions {
 /** What was there before stays in the terminal's history. */
 const CLEAR_SCREEN = '\u001b[H\u001b[2J';
 
-/** Shows it. @returns EXIT.unwell where a cluster needs somebody. @throws CliError */
+/** Shows it. @returns EXIT.unhealthy where a cluster needs somebody. @throws CliError */
 export async function status(options: StatusOptions, io: Io): Promise<ExitCode | undefined> {
   const aws = new Aws(options, io.signal);
-  const repairs = new Repairs(options, {});
+  const commands = new ShellCommands(options, {});
   const refresher = new Refresher(aws, await io.step('the deployed refresher', () => aws.stack()));
   const look = () => (options.live ? lookLive(refresher) : refresher.status());
-  if (options.watch) return watch(look, options, repairs, io);
+  if (options.watch) return watch(look, options, commands, io);
   const title = options.live ? 'asking the clusters' : 'asking the refresher what it knows';
   const all = await io.step(title, look);
   const now = Date.now();
   const clusters = rowsOf(all, now);
-  io.print({ clusters }, () => overview(clusters, now, repairs));
-  return clusters.some(isNeedy) ? EXIT.unwell : undefined;
+  io.print({ clusters }, () => overview(clusters, now, commands));
+  return clusters.some(isNeedy) ? EXIT.unhealthy : undefined;
 }
 
-/** Looks again and again. @throws CliError where there is nothing to be shown yet; Interrupted */
+/** Looks again and again. @throws CliError where there is nothing to be shown yet; InterruptedError */
 async function watch(
   look: () => Promise<readonly ClusterStatus[]>,
   { interval }: StatusOptions,
-  repairs: Repairs,
+  commands: ShellCommands,
   io: Io,
 ): Promise<never> {
   let known: { readonly all: readonly ClusterStatus[]; readonly at: number } | undefined;
@@ -57,7 +57,8 @@ async function watch(
     const clusters = rowsOf(known.all, now);
     const screen = screenOf(io);
     if (screen) process.stdout.write(CLEAR_SCREEN);
-    if (screen || !missed) io.print({ clusters }, () => overview(clusters, now, repairs, { screen, missed }));
+    if (screen || !missed)
+      io.print({ clusters }, () => overview(clusters, now, commands, { screen, missed }));
     else io.warn(`ecr-anywhere: the last look failed: ${missed.error.message}`);
     await sleep(interval * 1000, undefined, { signal: io.signal });
   }

@@ -3,7 +3,7 @@
 
 import { regionOfEndpoint } from '../../../lib/aws/eks-endpoint.ts';
 import { KubeconfigError, type RegisteredAccess } from '../../../lib/kubernetes/kubeconfig.ts';
-import { localHost } from '../../../lib/kubernetes/local-addresses.ts';
+import { localAddressProblem } from '../../../lib/kubernetes/local-addresses.ts';
 import type { UsableAccess } from '../kubernetes/client.ts';
 import type { Eks, EksAccess } from './eks.ts';
 import type { Keyless } from './keyless.ts';
@@ -40,7 +40,7 @@ export async function usableAccess(
       ['server', registered.server],
       ['proxy-url', registered.proxyUrl],
     ] as const) {
-      const refusal = url === undefined ? undefined : localHost(url);
+      const refusal = url === undefined ? undefined : localAddressProblem(url);
       if (refusal !== undefined)
         throw new KubeconfigError(`${what}: ${refusal}: give the address by which AWS reaches the cluster`);
     }

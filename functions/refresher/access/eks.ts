@@ -8,8 +8,8 @@ import type { AwsCredentialIdentityProvider } from '@aws-sdk/types';
 import { SignatureV4 } from '@smithy/signature-v4';
 import pMap from 'p-map';
 import { TAG } from '../../../contract/names.ts';
-import { isRefusalOfAws } from '../../../lib/aws/errors.ts';
-import { PlacedError } from '../../../lib/cluster-error.ts';
+import { isPermanentAwsError } from '../../../lib/aws/errors.ts';
+import { ClusterError } from '../../../lib/cluster-error.ts';
 import type { EksIdentity } from '../../../lib/kubernetes/exec-plugin.ts';
 
 /** What a registered EKS cluster's API server is reached with. */
@@ -106,7 +106,7 @@ export function eksAccess({ region: ownRegion, assumableRoles }: EksSettings): E
       const region = identity.region ?? defaultRegion;
       const { cluster: name, roleArn, externalId } = identity;
       if (roleArn !== undefined && !assumableRoles.includes(roleArn))
-        throw new PlacedError(
+        throw new ClusterError(
           'setting',
           `${roleArn} is none of the roles that the refresher may assume: add it to the CDK setting assumableRoles`,
         );
@@ -117,8 +117,8 @@ export function eksAccess({ region: ownRegion, assumableRoles }: EksSettings): E
           const isUnset = error.name === 'AccessDeniedException' && roleArn === undefined;
           const hint = isUnset ? ': name the region in the CDK setting eksRegions' : '';
           const said = `EKS cluster ${name} in ${region}: ${error.name}: ${error.message}${hint}`;
-          const refused = isRefusalOfAws(error) ? 'kubeconfig' : 'reach';
-          throw new PlacedError(isUnset ? 'setting' : refused, said, { cause: error });
+          const refused = isPermanentAwsError(error) ? 'kubeconfig' : 'reach';
+          throw new ClusterError(isUnset ? 'setting' : refused, said, { cause: error });
         });
       return accessTo(name, region, cluster, sts);
     },

@@ -3,10 +3,10 @@
 
 import { STSClient } from '@aws-sdk/client-sts';
 import { webIdentityToken } from '../../../lib/aws/web-identity.ts';
-import { PlacedError } from '../../../lib/cluster-error.ts';
+import { ClusterError } from '../../../lib/cluster-error.ts';
 import type { KeylessIdentity } from '../../../lib/kubernetes/exec-plugin.ts';
 import { KubeconfigError } from '../../../lib/kubernetes/kubeconfig.ts';
-import { shown } from '../../../lib/text.ts';
+import { sanitizeName } from '../../../lib/text.ts';
 
 export interface Keyless {
   /**
@@ -31,14 +31,14 @@ export function keylessTokens({
   return {
     async token({ cluster: meant, stage: meantStage }, cluster, signal) {
       if (stage === undefined)
-        throw new PlacedError('setting', '"ecr-anywhere get-token" needs the CDK setting keyless');
+        throw new ClusterError('setting', '"ecr-anywhere get-token" needs the CDK setting keyless');
       if (meant !== cluster)
         throw new KubeconfigError(
-          `the kubeconfig is for the cluster ${shown(meant)} and registered as ${cluster}: register it under its name, or write it anew`,
+          `the kubeconfig is for the cluster ${sanitizeName(meant)} and registered as ${cluster}: register it under its name, or write it anew`,
         );
       if (meantStage !== undefined && meantStage !== stage)
         throw new KubeconfigError(
-          `the kubeconfig is for the stage ${shown(meantStage)}, and this one is ${stage}`,
+          `the kubeconfig is for the stage ${sanitizeName(meantStage)}, and this one is ${stage}`,
         );
       const { token } = await webIdentityToken(sts, { stage, cluster }, signal);
       return token;

@@ -67,7 +67,7 @@ function tokenOf({ identity, madeFor }: UsableAccess): { token?: InspectedToken 
   return {
     token: {
       ...(expiresAt !== undefined && { expiresAt: new Date(expiresAt).toISOString() }),
-      ...('whyNot' in token ? { renewable: false, whyNot: token.whyNot } : { renewable: true }),
+      ...('reason' in token ? { renewable: false, reason: token.reason } : { renewable: true }),
     },
   };
 }
@@ -98,7 +98,7 @@ async function refusedOfSecrets(api: KubernetesApi): Promise<string[]> {
 /** Of a token that could renew itself. */
 async function refusedOfRenewal(api: KubernetesApi, { identity }: UsableAccess): Promise<string[]> {
   const token = 'token' in identity ? readToken(identity.token) : undefined;
-  if (token === undefined || 'whyNot' in token) return [];
+  if (token === undefined || 'reason' in token) return [];
   const { namespace, serviceAccount: name } = token;
   return refused(api, { verb: 'create', resource: 'serviceaccounts', subresource: 'token', namespace, name });
 }

@@ -4,7 +4,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import pMap from 'p-map';
 import type { RevokeResult } from '../../../contract/refresher-api.ts';
-import { unlessAborted } from '../../../lib/abort.ts';
+import { abortable } from '../../../lib/abort.ts';
 import type { RegisteredAccess } from '../../../lib/kubernetes/kubeconfig.ts';
 import { type BoundToken, readToken } from '../../../lib/kubernetes/service-account-token.ts';
 import {
@@ -62,9 +62,9 @@ async function revokeOne(
   let bound: Pick<Revoked, 'secret'> = {};
   try {
     const cluster = open(signal);
-    const registered = cluster.registered && (await unlessAborted(cluster.registered(), signal));
+    const registered = cluster.registered && (await abortable(cluster.registered(), signal));
     const token = boundTokenOf(registered?.identity);
-    if ('whyNot' in token) return { outcome: 'nothing-to-revoke', reason: token.whyNot };
+    if ('reason' in token) return { outcome: 'nothing-to-revoke', reason: token.reason };
     const { namespace, secret } = token;
     bound = { secret: { namespace, name: secret.name } };
     return { ...(await end(cluster, token, signal)), ...bound };
@@ -77,28 +77,28 @@ async function revokeOne(
 /** The token that can be ended; or why there is none. @param identity absent of a tagged EKS cluster */
 function boundTokenOf(
   identity: RegisteredAccess['identity'] | undefined,
-): BoundToken | { readonly whyNot: string } {
+): BoundToken | { readonly reason: string } {
   if (identity === undefined || 'eks' in identity)
-    return { whyNot: 'its tokens are signed for each turn and live for minutes: take its access entry away' };
+    return { reason: 'its tokens are signed for each turn and live for minutes: take its access entry away' };
   if ('keyless' in identity)
     return {
-      whyNot:
+      reason:
         'its tokens are made for each turn and live for minutes: take the issuer or the subject out of the API server’s authentication configuration',
     };
   if ('cert' in identity)
     return {
-      whyNot: 'a client certificate is valid until it expires: take the bindings of its user and groups away',
+      reason: 'a client certificate is valid until it expires: take the bindings of its user and groups away',
     };
   const token = readToken(identity.token);
   if (token === undefined)
     return {
-      whyNot: 'it is no token of a service account that is bound to a Secret: end it where it is from',
+      reason: 'it is no token of a service account that is bound to a Secret: end it where it is from',
     };
   return token;
 }
 
 async function end(cluster: OpenCluster, token: BoundToken, signal: AbortSignal): Promise<Revoked> {
-  const access = await unlessAborted(cluster.access(), signal);
+  const access = await abortable(cluster.access(), signal);
   await using api = new KubernetesApi(access, 1, signal);
   try {
     await api.deleteSecretOf(token);

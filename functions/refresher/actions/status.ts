@@ -60,7 +60,7 @@ export function merged(
   const all = [
     ...ofRegistered,
     ...tagged.map((item) => ofRemembered(item, 'eks')),
-    ...places.map((item) => ofRemembered(item, 'eks-scope')),
+    ...places.map((item) => ofRemembered(item, 'eks-discovery')),
   ];
   const failing = all.filter(({ reason }) => reason !== undefined).length;
   const length = Math.max(MIN_REASON_LENGTH, Math.floor(REASONS_LENGTH / Math.max(failing, 1)));

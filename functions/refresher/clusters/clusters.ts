@@ -2,8 +2,8 @@
 
 import type { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import type { Renewal } from '../../../contract/refresher-api.ts';
-import { unlessAborted } from '../../../lib/abort.ts';
-import { PlacedError } from '../../../lib/cluster-error.ts';
+import { abortable } from '../../../lib/abort.ts';
+import { ClusterError } from '../../../lib/cluster-error.ts';
 import { type RegisteredAccess, readKubeconfig } from '../../../lib/kubernetes/kubeconfig.ts';
 import { type AccessSettings, type Signers, usableAccess, usableEksAccess } from '../access/access.ts';
 import type { Eks, EksScope } from '../access/eks.ts';
@@ -99,7 +99,7 @@ export async function selectClusters(
       const taken = values.take(index, turn).catch((error: Error) => error);
       const read = async () => {
         const value = await taken;
-        if (value instanceof Error) throw new PlacedError('kubeconfig', value.message, { cause: value });
+        if (value instanceof Error) throw new ClusterError('kubeconfig', value.message, { cause: value });
         return readKubeconfig(value.kubeconfig, context);
       };
       const access = async () => usableAccess(name, await read(), signers, settings, turn);
@@ -137,7 +137,7 @@ async function lookFor(
   const name = scopeName(scope);
   // As long as a cluster's turn: the turns wait for it.
   const signal = AbortSignal.any([runSignal, AbortSignal.timeout(clusterDeadlineMs)]);
-  const found = await unlessAborted(eks.tagged(scope, signal), signal).catch(() => undefined);
+  const found = await abortable(eks.tagged(scope, signal), signal).catch(() => undefined);
   if (!found) return { name, failure: 'no answer in time', clusters: [] };
   const { clusters, failures } = found;
   return {

@@ -8,7 +8,7 @@ import {
   type SecretsManagerClient,
 } from '@aws-sdk/client-secrets-manager';
 import { CLUSTERS_PREFIX, TAG } from '../../../contract/names.ts';
-import { unlessAborted } from '../../../lib/abort.ts';
+import { abortable } from '../../../lib/abort.ts';
 
 /** The most that BatchGetSecretValue takes (Secrets Manager API reference). */
 const BATCH = 20;
@@ -88,7 +88,7 @@ export class Registrations {
    */
   async take(index: number, signal: AbortSignal): Promise<Registration> {
     const name = this.#names[index] ?? '';
-    const batch = await unlessAborted(this.#batchOf(index), signal);
+    const batch = await abortable(this.#batchOf(index), signal);
     // What a batch neither has nor refuses is asked for alone.
     const value = batch.get(`${CLUSTERS_PREFIX}${name}`) ?? (await this.#readAlone(name, signal));
     if (value instanceof Error) throw value;

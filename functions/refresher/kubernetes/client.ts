@@ -15,11 +15,11 @@ import {
   SECRET_TYPE,
 } from '../../../contract/names.ts';
 import type { FailedAt } from '../../../contract/refresher-api.ts';
-import { PlacedError } from '../../../lib/cluster-error.ts';
+import { ClusterError } from '../../../lib/cluster-error.ts';
 import type { ClusterAccess } from '../../../lib/kubernetes/kubeconfig.ts';
-import { lookupElsewhere } from '../../../lib/kubernetes/local-addresses.ts';
+import { lookupNonLocal } from '../../../lib/kubernetes/local-addresses.ts';
 import type { BoundToken } from '../../../lib/kubernetes/service-account-token.ts';
-import { oneLine } from '../../../lib/text.ts';
+import { singleLine } from '../../../lib/text.ts';
 
 /** Small, because several pages are in memory at the same time, and a server that lies fills each to its limit. */
 const PAGE_SIZE = 50;
@@ -60,7 +60,7 @@ export interface AnnotatedSecret extends ManagedSecret {
  * A request that failed. `status` is HTTP's, absent where no answer came.
  * `scope` says whether the next Secret would fare better: not where the cluster is at fault.
  */
-export class KubernetesError extends PlacedError {
+export class KubernetesError extends ClusterError {
   override readonly name = 'KubernetesError';
   /** The message without what was asked for: the same for every Secret that fails for the same cause. */
   readonly said: string;
@@ -175,7 +175,7 @@ export class KubernetesApi implements AsyncDisposable {
       maxResponseSize: MAX_RESPONSE_BYTES,
     };
     // To a server, or a proxy, elsewhere.
-    const away = { timeout: CONNECT_TIMEOUT_MS, ...(!access.allowLocal && { lookup: lookupElsewhere }) };
+    const away = { timeout: CONNECT_TIMEOUT_MS, ...(!access.allowLocal && { lookup: lookupNonLocal }) };
     const tls = {
       ...(ca !== undefined && { ca }),
       ...(serverName !== undefined && { servername: serverName }),
@@ -413,7 +413,7 @@ export class KubernetesApi implements AsyncDisposable {
   #heard(text: string, length = MAX_MESSAGE_LENGTH): string {
     const { identity } = this.#access;
     const told = 'token' in identity ? text.replaceAll(identity.token, '…') : text;
-    return oneLine(told.slice(0, length));
+    return singleLine(told.slice(0, length));
   }
 
   #managedSecret(namespace: string, { metadata }: z.infer<typeof Item>): ManagedSecret {
@@ -473,7 +473,7 @@ function unanswered(what: string, error: unknown, signal: AbortSignal): Kubernet
   // By the signal, not by the error's name: undici's word for a proxy that refuses is AbortError, too.
   const said = signal.aborted
     ? "no answer before the cluster's deadline"
-    : `${oneLine(message.slice(0, MAX_MESSAGE_LENGTH))}${code ? ` (${code})` : ''}`;
+    : `${singleLine(message.slice(0, MAX_MESSAGE_LENGTH))}${code ? ` (${code})` : ''}`;
   return new KubernetesError(what, said, { scope: 'cluster', cause: failure });
 }
 

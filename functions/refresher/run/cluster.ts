@@ -55,7 +55,7 @@ export interface ClusterReport {
   /** What the refresher remembers of the cluster; absent where the run had no look at the whole of it. */
   readonly known?: Known;
   /** Why it could not be remembered. */
-  readonly notRemembered?: string;
+  readonly stateNotSaved?: string;
 }
 
 export interface Scope {

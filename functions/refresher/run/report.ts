@@ -41,7 +41,7 @@ export function summarize(report: ClusterReport): ClusterSummary {
     ...(known?.failures && { failures: known.failures }),
     ...(known?.failingSince !== undefined && { failingSince: new Date(known.failingSince).toISOString() }),
     ...(!served && known?.reachedAt !== undefined && { reachedAt: new Date(known.reachedAt).toISOString() }),
-    ...(report.notRemembered !== undefined && { notRemembered: report.notRemembered }),
+    ...(report.stateNotSaved !== undefined && { stateNotSaved: report.stateNotSaved }),
     ...(report.inspection && { inspection: report.inspection }),
     problems: problems.slice(0, PROBLEMS_LISTED),
   };
@@ -91,18 +91,18 @@ export function summarizeAll(
 
 /** A summary without what can be long, its reasons cut. @param least that is kept of why it failed */
 function bared({ inspection: _, ...summary }: ClusterSummary, length: number, least = 0): ClusterSummary {
-  const { reason, renewal, notRemembered } = summary;
+  const { reason, renewal, stateNotSaved } = summary;
   return {
     ...summary,
     ...(reason !== undefined && { reason: cut(reason, Math.max(length, least)) }),
     ...(renewal?.reason !== undefined && { renewal: { ...renewal, reason: cut(renewal.reason, length) } }),
-    ...(notRemembered !== undefined && { notRemembered: cut(notRemembered, length) }),
+    ...(stateNotSaved !== undefined && { stateNotSaved: cut(stateNotSaved, length) }),
     problems: [],
   };
 }
 
-function textsOf({ reason, renewal, notRemembered }: ClusterSummary): string[] {
-  return [reason, renewal?.reason, notRemembered].filter((text) => text !== undefined);
+function textsOf({ reason, renewal, stateNotSaved }: ClusterSummary): string[] {
+  return [reason, renewal?.reason, stateNotSaved].filter((text) => text !== undefined);
 }
 
 function cut(text: string, length: number): string {
@@ -193,13 +193,13 @@ export function metricsOf(
  * else would tell that silent clusters have stopped ageing.
  */
 export function failureOf(all: readonly ClusterReport[]): string | undefined {
-  const notRemembered = all.filter((report) => report.notRemembered !== undefined);
+  const stateNotSaved = all.filter((report) => report.stateNotSaved !== undefined);
   const reports = all.filter(({ isPaused }) => !isPaused);
   if (reports.length > 0 && !reports.some(({ served }) => served)) {
     const reasons = reports.slice(0, 5).map(({ cluster, reason }) => `${cluster}: ${reason}`);
     return `None of ${reports.length} clusters could be served. ${reasons.join(' | ')}`;
   }
-  if (notRemembered.length > 0)
-    return `What is known of ${notRemembered.length} clusters could not be stored: ${notRemembered[0]?.notRemembered}`;
+  if (stateNotSaved.length > 0)
+    return `What is known of ${stateNotSaved.length} clusters could not be stored: ${stateNotSaved[0]?.stateNotSaved}`;
   return undefined;
 }

@@ -2,7 +2,7 @@
 
 import pMap from 'p-map';
 import type { Inspection } from '../../../contract/refresher-api.ts';
-import { unlessAborted } from '../../../lib/abort.ts';
+import { abortable } from '../../../lib/abort.ts';
 import { failedAtOf } from '../../../lib/cluster-error.ts';
 import { beginningOf, inspect } from '../actions/inspect.ts';
 import type { Memory } from '../clusters/cluster-state.ts';
@@ -109,10 +109,9 @@ async function refresh(
   const isInspection = event.action === 'inspect';
   let begun: Inspection | undefined;
   try {
-    const registered =
-      isInspection && cluster.registered && (await unlessAborted(cluster.registered(), signal));
+    const registered = isInspection && cluster.registered && (await abortable(cluster.registered(), signal));
     if (registered) begun = beginningOf(registered);
-    const access = await unlessAborted(cluster.access(), signal);
+    const access = await abortable(cluster.access(), signal);
     await using api = new KubernetesApi(access, PATCHES_AT_ONCE, signal);
     const [report, inspection] = await Promise.all([
       refreshCluster(name, api, event, at, signal),
@@ -147,7 +146,7 @@ function rememberer(memory: Memory | undefined, { dryRun, namespaces }: RefreshE
   return async (report: ClusterReport, at: number): Promise<ClusterReport> => {
     if (!memory || dryRun || namespaces) return report;
     // At the end of the run's time there is none to wait for each of thousands.
-    if (isDown !== undefined && signal.aborted) return { ...report, notRemembered: isDown };
+    if (isDown !== undefined && signal.aborted) return { ...report, stateNotSaved: isDown };
     const { cluster, served, failed, isPaused, isPartial, reason, managed, soonestExpiry, results } = report;
     const { expiresAt } = report.renewal ?? {};
     const isSeen = served && !isPartial;
@@ -162,7 +161,7 @@ function rememberer(memory: Memory | undefined, { dryRun, namespaces }: RefreshE
       return { ...report, known: await memory.remember(look, AbortSignal.timeout(REMEMBER_TIMEOUT_MS)) };
     } catch (error) {
       isDown = error instanceof Error ? error.message : String(error);
-      return { ...report, notRemembered: isDown };
+      return { ...report, stateNotSaved: isDown };
     }
   };
 }

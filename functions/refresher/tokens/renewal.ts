@@ -7,7 +7,7 @@ import type { Renewal } from '../../../contract/refresher-api.ts';
 import { readKubeconfig, withToken } from '../../../lib/kubernetes/kubeconfig.ts';
 import {
   type BoundToken,
-  isPast,
+  isPastFraction,
   type OtherToken,
   readToken,
 } from '../../../lib/kubernetes/service-account-token.ts';
@@ -50,8 +50,8 @@ export async function renewToken(
     const { identity } = readKubeconfig(secret.kubeconfig, secret.context);
     present = 'token' in identity ? readToken(identity.token) : undefined;
     if (present === undefined) return undefined;
-    if ('whyNot' in present) return notRenewed('not-renewable', present.whyNot, present, now);
-    if (!isPast(DUE, present, now)) return { outcome: 'not-due', ...expiry(present) };
+    if ('reason' in present) return notRenewed('not-renewable', present.reason, present, now);
+    if (!isPastFraction(DUE, present, now)) return { outcome: 'not-due', ...expiry(present) };
 
     const next = await ask(await access(), present, signal);
     const text = withToken(secret.kubeconfig, next.token, secret.context);
@@ -75,7 +75,7 @@ async function ask(
   await using api = new KubernetesApi(access, 1, signal);
   const answer = await api.nextToken(present);
   const next = readToken(answer.token);
-  if (next === undefined || 'whyNot' in next || !isSame(next, present))
+  if (next === undefined || 'reason' in next || !isSame(next, present))
     throw new Error('the API server has answered with a token of somebody else, or for something else');
   // The server's word counts, not what was asked for; and no more than the token itself says.
   const expiresAt = Math.min(answer.expiresAt, next.expiresAt);
@@ -110,7 +110,7 @@ function notRenewed(
 
 function isLate(token: BoundToken | OtherToken, now: number): boolean {
   const { expiresAt = Number.POSITIVE_INFINITY } = token;
-  return isPast(LATE, token, now) && expiresAt - now <= LATE_WITHIN_MS;
+  return isPastFraction(LATE, token, now) && expiresAt - now <= LATE_WITHIN_MS;
 }
 
 function expiry({ expiresAt }: { readonly expiresAt?: number }): { expiresAt?: string } {

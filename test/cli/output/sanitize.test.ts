@@ -5,7 +5,7 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { parsePrintable, printable } from '../../../cli/output/sanitize.ts';
+import { parseSanitized, sanitize } from '../../../cli/output/sanitize.ts';
 import { NAMESPACE_LABEL, SECRET_LABEL, WEBHOOK_NAME } from '../../../contract/names.ts';
 import { type CommandLine, startCommandLine } from '../command-line.ts';
 import { awsError, DEPLOYED, functionAnswer, startAwsWire, type Wire } from '../wire.ts';
@@ -19,14 +19,14 @@ const evil = (name: string) => `${name}${EVIL}`;
 const UNPRINTABLE = /(?!\n)[\p{C}\p{Zl}\p{Zp}]/u;
 
 test('every kind goes, and what is left can be read', () => {
-  expect(printable(evil('a'))).toBe('a ]52;c;ZXZpbA== fake-row   well fake-row evil 31m ');
-  expect(printable('Grüße, 東京, naïve ✔ → …')).toBe('Grüße, 東京, naïve ✔ → …');
+  expect(sanitize(evil('a'))).toBe('a ]52;c;ZXZpbA== fake-row   well fake-row evil 31m ');
+  expect(sanitize('Grüße, 東京, naïve ✔ → …')).toBe('Grüße, 東京, naïve ✔ → …');
 });
 
 test('in JSON: in values, in lists, in names', () => {
   const hostile = { [evil('a')]: [{ b: evil('b') }, 1, null, true], c: {} };
-  const [name, value] = ['a', 'b'].map((one) => printable(evil(one)));
-  expect(parsePrintable(JSON.stringify(hostile))).toEqual({
+  const [name, value] = ['a', 'b'].map((one) => sanitize(evil(one)));
+  expect(parseSanitized(JSON.stringify(hostile))).toEqual({
     [name ?? '']: [{ b: value }, 1, null, true],
     c: {},
   });

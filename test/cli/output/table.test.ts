@@ -1,7 +1,7 @@
 // Tables: in a terminal the last column is wrapped and loses its middle, in a file nothing is lost.
 import { stripVTControlCharacters } from 'node:util';
 import { expect, test } from 'vitest';
-import { elided, table } from '../../../cli/output/table.ts';
+import { table, truncate } from '../../../cli/output/table.ts';
 
 const REASON = `PATCH /api/v1/secrets/x: ${'failed calling webhook '.repeat(9)}connection refused`;
 const HEAD = ['CLUSTER', 'REASON'];
@@ -44,5 +44,5 @@ test.each([
   { text: 'abcdefghij', max: 9, shown: 'abc … hij' },
   { text: 'abcdefghij', max: 8.9, shown: 'abc … ij' },
 ])('$text in $max', ({ text, max, shown }) => {
-  expect(elided(text, max)).toBe(shown);
+  expect(truncate(text, max)).toBe(shown);
 });

@@ -1,6 +1,6 @@
 // Which exec entries are understood, and that each other one is refused by the name of what is not.
 import { describe, expect, test } from 'vitest';
-import { readExec } from '../../../lib/kubernetes/exec-plugin.ts';
+import { readExecPlugin } from '../../../lib/kubernetes/exec-plugin.ts';
 
 const ROLE = 'arn:aws:iam::123456789012:role/refresher';
 const CANARY = 'canary-3f9b';
@@ -15,7 +15,7 @@ test.each([
   },
 ])('understood as keyless: $args', ({ args, keyless }) => {
   for (const command of ['ecr-anywhere', '/usr/local/bin/ecr-anywhere'])
-    expect(readExec({ command, args })).toEqual({ keyless });
+    expect(readExecPlugin({ command, args })).toEqual({ keyless });
 });
 
 test.each([
@@ -23,7 +23,7 @@ test.each([
   { args: ['get-token', '--cluster', 'prod', '--role-arn', ROLE], says: 'has the option --role-arn' },
   { args: ['authentication-config', '--cluster', 'prod'], says: 'is not "ecr-anywhere get-token"' },
 ])('refused as keyless: $args', ({ args, says }) => {
-  expect(() => readExec({ command: 'ecr-anywhere', args })).toThrow(says);
+  expect(() => readExecPlugin({ command: 'ecr-anywhere', args })).toThrow(says);
 });
 
 describe('understood', () => {
@@ -103,7 +103,7 @@ describe('understood', () => {
       eks: { cluster: 'prod', region: 'eu-west-1', roleArn: ROLE, externalId: 'x-1' },
     },
   ])('$what', ({ entry, eks }) => {
-    expect(readExec(entry)).toEqual({ eks });
+    expect(readExecPlugin(entry)).toEqual({ eks });
   });
 });
 
@@ -185,9 +185,9 @@ describe('refused', () => {
       says: /is no exec entry/,
     },
   ])('$what', ({ entry, says }) => {
-    expect(() => readExec(entry)).toThrow(says);
+    expect(() => readExecPlugin(entry)).toThrow(says);
     try {
-      readExec(entry);
+      readExecPlugin(entry);
     } catch (error) {
       expect((error as Error).message).not.toContain(CANARY);
     }

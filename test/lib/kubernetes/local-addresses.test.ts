@@ -1,7 +1,7 @@
 // No registered cluster is on this machine or its link, by whatever name.
 import { lookup } from 'node:dns';
 import { expect, test } from 'vitest';
-import { isLocal, localHost, lookupElsewhere } from '../../../lib/kubernetes/local-addresses.ts';
+import { isLocal, localAddressProblem, lookupNonLocal } from '../../../lib/kubernetes/local-addresses.ts';
 
 test.each([
   ...[
@@ -53,18 +53,18 @@ test.each([
   'https://169.254.169.254/latest',
   'http://169.254.170.2',
 ])('%s is refused as it stands', (url) => {
-  expect(localHost(url)).toMatch(/is an address of this machine or its link$/);
+  expect(localAddressProblem(url)).toMatch(/is an address of this machine or its link$/);
 });
 
 test.each(['https://cluster.example', 'https://10.0.0.1', 'https://127.0.0.1.example', 'https://[fd00::1]'])(
   '%s may be',
   (url) => {
-    expect(localHost(url)).toBeUndefined();
+    expect(localAddressProblem(url)).toBeUndefined();
   },
 );
 
 const resolve = (name: string, options: object) =>
-  new Promise((done) => lookupElsewhere(name, options, (error, ...rest) => done(error?.message ?? rest)));
+  new Promise((done) => lookupNonLocal(name, options, (error, ...rest) => done(error?.message ?? rest)));
 
 test('a name is judged by what it resolves to', async () => {
   for (const options of [{}, { all: true }, { family: 4 }])

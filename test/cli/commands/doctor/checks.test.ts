@@ -14,7 +14,7 @@ import {
   unknown,
   well,
 } from '../../../../cli/commands/doctor/checks.ts';
-import { Repairs } from '../../../../cli/output/shell-commands.ts';
+import { ShellCommands } from '../../../../cli/output/shell-commands.ts';
 import type {
   ClusterStatus,
   ClusterSummary,
@@ -73,7 +73,7 @@ describe('the first broken link', () => {
 describe('commands', () => {
   const options = { profile: 'ops', region: 'eu-west-1', stage: 'Blue', kubeconfig: '/home/me/a b' };
   const context = "it's $HOME; `id`";
-  const repairs = new Repairs(options, { context, release: { release: 'ecr', namespace: 'pulls' } });
+  const commands = new ShellCommands(options, { context, release: { release: 'ecr', namespace: 'pulls' } });
 
   /** The arguments that a shell makes of it. */
   const argsOf = (command: string) =>
@@ -82,24 +82,24 @@ describe('commands', () => {
       .split('\n');
 
   test('name the same account, stack and cluster, whatever they are called', () => {
-    expect(argsOf(repairs.own(['register', 'alpha'], true))).toEqual([
+    expect(argsOf(commands.cli(['register', 'alpha'], true))).toEqual([
       ...['ecr-anywhere', 'register', 'alpha', '--profile', 'ops', '--region', 'eu-west-1'],
       ...['--stage', 'Blue', '--kubeconfig', '/home/me/a b', '--context', context],
     ]);
-    expect(argsOf(repairs.kubectl(['get', 'pods']))).toEqual([
+    expect(argsOf(commands.kubectl(['get', 'pods']))).toEqual([
       ...['kubectl', '--kubeconfig', '/home/me/a b', '--context', context, 'get', 'pods'],
     ]);
-    expect(argsOf(repairs.upgrade())).toEqual([
+    expect(argsOf(commands.upgrade())).toEqual([
       ...['helm', 'upgrade', 'ecr', 'webhook/chart', '--namespace', 'pulls', '--reset-then-reuse-values'],
       ...['--kubeconfig', '/home/me/a b', '--kube-context', context],
     ]);
-    expect(argsOf(repairs.deploy())).toEqual([
+    expect(argsOf(commands.deploy())).toEqual([
       ...['AWS_REGION=eu-west-1', 'npx', 'cdk', 'deploy', '-c', 'stackName=Blue', '--profile', 'ops'],
     ]);
   });
 
   test('a deployment says itself that settings which are not given are taken back', () => {
-    for (const command of [repairs.deploy(), repairs.deploy({ keyless: 'true' })])
+    for (const command of [commands.deploy(), commands.deploy({ keyless: 'true' })])
       expect(command).toMatch(/ # with the settings that the stack has: -c … or cdk\.json$/);
   });
 });
@@ -111,7 +111,7 @@ const summary: ClusterSummary = {
 };
 const subject: Subject = {
   status,
-  repairs: new Repairs({}, { context: 'prod', roleArn: 'arn:aws:iam::111122223333:role/refresher' }),
+  commands: new ShellCommands({}, { context: 'prod', roleArn: 'arn:aws:iam::111122223333:role/refresher' }),
   isFenced: ({ groups }) => groups.includes('ecr-anywhere:refreshers'),
 };
 const first = (changes: Partial<ClusterSummary>, of: Partial<Subject> = {}) =>
@@ -200,7 +200,7 @@ describe('what the refresher says', () => {
   });
 
   test('a place where clusters cannot be looked for is no cluster with a wrong kubeconfig', () => {
-    const place = { ...status, name: 'EKS in us-east-1', source: 'eks-scope' } as const;
+    const place = { ...status, name: 'EKS in us-east-1', source: 'eks-discovery' } as const;
     const reason = 'ListClusters: AccessDeniedException: no';
     expect(first({ reason, failedAt: 'reach' }, { status: place })).toMatchObject({
       link: 'registered',

@@ -37,7 +37,7 @@ afterAll(async () => {
   await aws?.[Symbol.asyncDispose]();
 });
 
-const place: ClusterStatus = { name: PLACE, source: 'eks-scope', isPaused: false, lookedAt };
+const place: ClusterStatus = { name: PLACE, source: 'eks-discovery', isPaused: false, lookedAt };
 const alpha: ClusterStatus = { name: 'alpha', source: 'registered', isPaused: false, lookedAt };
 const wellInspected: ClusterSummary = {
   ...{ cluster: 'alpha', served: true, failed: false, managed: 1, due: 0, outcomes: {}, problems: [] },

@@ -508,7 +508,7 @@ describe('what the chart has installed', () => {
       await expectRefusal(
         register('beta', beta),
         6,
-        /the fence around the refresher is not in force: ValidatingAdmissionPolicyBinding ecr-anywhere-refresher-update is not there; ValidatingAdmissionPolicy ecr-anywhere-refresher-token is not there\n {2}→ ecr-anywhere doctor --kubeconfig \S+ --context bed names what repairs each\n$/,
+        /the fence around the refresher is not in force: ValidatingAdmissionPolicyBinding ecr-anywhere-refresher-update is not there; ValidatingAdmissionPolicy ecr-anywhere-refresher-token is not there\n {2}→ ecr-anywhere doctor --kubeconfig \S+ --context bed names what commands each\n$/,
       );
     } finally {
       await bed.cluster('beta').webhook.upgrade({});

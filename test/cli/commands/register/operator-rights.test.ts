@@ -107,7 +107,7 @@ describe('register', () => {
     // As they are needed: what fails is taken back.
     await run('unregister alpha');
     const failed = await run('register alpha --server https://127.0.0.1:1');
-    expect(failed).toMatchObject({ code: EXIT.unwell });
+    expect(failed).toMatchObject({ code: EXIT.unhealthy });
     expect(failed.stderr).not.toContain('taken back');
     const left = await alpha.kubectl(['get', 'secret', TOKEN_SECRET, '--namespace', 'ecr-anywhere'], {
       mayFail: true,

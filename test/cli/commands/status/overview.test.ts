@@ -3,7 +3,7 @@
 import { expect, test } from 'vitest';
 import { overview, rowsOf } from '../../../../cli/commands/status/overview.ts';
 import { CliError, EXIT } from '../../../../cli/output/errors.ts';
-import { Repairs } from '../../../../cli/output/shell-commands.ts';
+import { ShellCommands } from '../../../../cli/output/shell-commands.ts';
 import { heightOf } from '../../../../cli/output/table.ts';
 import type { ClusterStatus } from '../../../../contract/refresher-api.ts';
 
@@ -17,12 +17,12 @@ const failing = (name: string): ClusterStatus => ({
   failures: 2,
   reason: 'connect ETIMEDOUT '.repeat(12),
 });
-const place = (one: ClusterStatus): ClusterStatus => ({ ...one, source: 'eks-scope' });
+const place = (one: ClusterStatus): ClusterStatus => ({ ...one, source: 'eks-discovery' });
 
 const OPTIONS = { stage: 'Pulls', region: 'eu-central-1', profile: 'work' };
 const FLAGS = '--profile work --region eu-central-1 --stage Pulls';
 const shown = (all: readonly ClusterStatus[], more?: Parameters<typeof overview>[3]) =>
-  overview(rowsOf(all, NOW), NOW, new Repairs(OPTIONS, {}), more);
+  overview(rowsOf(all, NOW), NOW, new ShellCommands(OPTIONS, {}), more);
 /** Below the table. */
 const footOf = (text: string) => text.split('\n\n').at(-1);
 
@@ -83,7 +83,7 @@ test('all that fits is there, and none is said to be missing', () => {
 });
 
 test('a look that failed is told below, with its way out, in as many lines as there are', () => {
-  const error = new CliError(EXIT.signIn, `the session ${'has expired '.repeat(40)}`, 'sign in');
+  const error = new CliError(EXIT.unauthenticated, `the session ${'has expired '.repeat(40)}`, 'sign in');
   const missed = { error, knownAt: NOW - 180_000 };
   const text = shown(fleet, { screen: { rows: 24, columns: 80 }, missed });
   expect(text).toContain('\nThis is from 3m ago. The last look failed: the session has');

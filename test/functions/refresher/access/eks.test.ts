@@ -376,7 +376,12 @@ describe('clusters that are tagged', () => {
     const soonestExpiry = new Date(expiresAt).toISOString();
     expect(await status()).toEqual([
       expect.objectContaining({ name: arnOf('one'), source: 'eks', managed: 1, failures: 0, soonestExpiry }),
-      expect.objectContaining({ name: `EKS in ${REGION}`, source: 'eks-scope', failures: 1, soonestExpiry }),
+      expect.objectContaining({
+        name: `EKS in ${REGION}`,
+        source: 'eks-discovery',
+        failures: 1,
+        soonestExpiry,
+      }),
     ]);
   });
 

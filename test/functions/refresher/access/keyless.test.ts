@@ -13,7 +13,7 @@ import { Agent, request } from 'undici';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { parse, stringify } from 'yaml';
 import { buildCli } from '../../../../cli/build.ts';
-import { audienceOf, SIGNING_ALGORITHM, TOKEN_SECONDS } from '../../../../contract/keyless.ts';
+import { clusterAudience, SIGNING_ALGORITHM, TOKEN_SECONDS } from '../../../../contract/keyless.ts';
 import { CLUSTERS_PREFIX } from '../../../../contract/names.ts';
 import { keylessTokens } from '../../../../functions/refresher/access/keyless.ts';
 import { readEvent } from '../../../../functions/refresher/event.ts';
@@ -225,7 +225,7 @@ test('kubectl works with the same kubeconfig, as the same member of the group', 
 
 describe('the refresher’s role may ask for', () => {
   const request = {
-    Audience: [audienceOf(STAGE, 'a')],
+    Audience: [clusterAudience(STAGE, 'a')],
     DurationSeconds: TOKEN_SECONDS,
     SigningAlgorithm: SIGNING_ALGORITHM,
   };
@@ -235,14 +235,14 @@ describe('the refresher’s role may ask for', () => {
     );
 
   test('a token for any clusters of its stage', async () => {
-    const names = ['a', 'team/b', 'c_d+e=f.g@h-i'].map((name) => audienceOf(STAGE, name));
+    const names = ['a', 'team/b', 'c_d+e=f.g@h-i'].map((name) => clusterAudience(STAGE, name));
     for (const Audience of [...names.map((name) => [name]), names])
       expect((await ask({ Audience })).WebIdentityToken).toMatch(/^eyJ/);
   });
 
   test.each([
-    { title: 'another stage', changes: { Audience: [audienceOf('Other', 'a')] } },
-    { title: 'a stage that begins alike', changes: { Audience: [audienceOf(`${STAGE}2`, 'a')] } },
+    { title: 'another stage', changes: { Audience: [clusterAudience('Other', 'a')] } },
+    { title: 'a stage that begins alike', changes: { Audience: [clusterAudience(`${STAGE}2`, 'a')] } },
     { title: 'somebody else', changes: { Audience: ['sts.amazonaws.com'] } },
     { title: 'a cluster and somebody else', changes: { Audience: [...request.Audience, 'vault'] } },
     { title: 'a longer life', changes: { DurationSeconds: 3_600 } },
@@ -268,7 +268,7 @@ describe('the API server', () => {
       await dispatcher.close();
     }
   }
-  const claims = { sub: ROLE, aud: audienceOf(STAGE, 'a'), expiresIn: 900 };
+  const claims = { sub: ROLE, aud: clusterAudience(STAGE, 'a'), expiresIn: 900 };
 
   test('takes a token of the role for this cluster; and so would refuse the next ones for what is wrong in them', async () => {
     expect(await statusOf(a.controlPlane, issuer.sign(claims))).toBe(200);
@@ -276,7 +276,7 @@ describe('the API server', () => {
   });
 
   test('of a cluster A refuses the token of a cluster B, and the other way round', async () => {
-    const forB = issuer.sign({ ...claims, aud: audienceOf(STAGE, 'b') });
+    const forB = issuer.sign({ ...claims, aud: clusterAudience(STAGE, 'b') });
     expect(await statusOf(b, issuer.sign(claims))).toBe(401);
     expect(await statusOf(a.controlPlane, forB)).toBe(401);
     // B knows it: no right, but no stranger either.
@@ -285,9 +285,9 @@ describe('the API server', () => {
 
   test.each([
     { title: 'another audience', wrong: { aud: 'sts.amazonaws.com' } },
-    { title: 'the same cluster of another stage', wrong: { aud: audienceOf('Other', 'a') } },
+    { title: 'the same cluster of another stage', wrong: { aud: clusterAudience('Other', 'a') } },
     { title: 'an audience that begins alike', wrong: { aud: `${claims.aud}a` } },
-    { title: 'both audiences in one token', wrong: { aud: [claims.aud, audienceOf(STAGE, 'b')] } },
+    { title: 'both audiences in one token', wrong: { aud: [claims.aud, clusterAudience(STAGE, 'b')] } },
     { title: 'an expired token', wrong: { expiresIn: -60 } },
     { title: 'another role', wrong: { sub: 'arn:aws:iam::123456789012:role/somebody' } },
     { title: 'a role whose name begins alike', wrong: { sub: `${ROLE}2` } },

@@ -94,7 +94,7 @@ async function inspect(
   );
   if (!report) throw new Error('no report');
   expect(JSON.stringify([report, summarize(report)])).not.toContain('canary-3f9b');
-  expect(report).not.toHaveProperty('notRemembered');
+  expect(report).not.toHaveProperty('stateNotSaved');
   return report;
 }
 
@@ -254,7 +254,7 @@ describe('what the token says of itself', () => {
     [{ sub: 'somebody' }, { renewable: false }],
   ])('%j, which is bound to no Secret', async (claims, token) => {
     const { inspection } = await inspect({}, { kubeconfig: kubeconfigFor(server, jwt(claims)) });
-    expect(inspection?.token).toEqual({ ...token, whyNot: expect.stringContaining('bound to a Secret') });
+    expect(inspection?.token).toEqual({ ...token, reason: expect.stringContaining('bound to a Secret') });
   });
 
   test('is nothing where it is no JWT', async () => {

@@ -190,7 +190,7 @@ test.each<{ title: string; scopes: EksScope[]; shown: string[] }>([
   const status = merged([], remembered, scopes, TIMEOUT);
   expect(status.map(({ name }) => name)).toEqual(shown);
   for (const { name, source, isPaused } of status) {
-    expect(source).toBe(name.startsWith('arn:') ? 'eks' : 'eks-scope');
+    expect(source).toBe(name.startsWith('arn:') ? 'eks' : 'eks-discovery');
     expect(isPaused).toBe(name === arnOf('paused'));
   }
 });

@@ -288,7 +288,7 @@ test('at the end of the time of a run, a table that is down is tried once', asyn
   const settings = { ...SETTINGS, clusterConcurrency: 1 };
   const ends = AbortSignal.timeout(300);
   const reports = await run(services, readEvent({}), settings, Date.now, ends, () => {});
-  expect(reports.filter(({ notRemembered }) => notRemembered === 'it is down')).toHaveLength(50);
+  expect(reports.filter(({ stateNotSaved }) => stateNotSaved === 'it is down')).toHaveLength(50);
   expect(tried).toBe(1);
 });
 
@@ -331,7 +331,7 @@ test('without its table a run still refreshes, and fails at the end, saying why'
   const reports = await runAt(NOON, {}, { memory: memoryIn(table.client, 'no-such-table') });
   expect(reports).toEqual([expect.objectContaining({ served: true, failed: false })]);
   expect(reports.map(summarize)).toEqual([
-    expect.objectContaining({ notRemembered: expect.stringContaining('resource') }),
+    expect.objectContaining({ stateNotSaved: expect.stringContaining('resource') }),
   ]);
   expect(failureOf(reports)).toMatch(/What is known of 1 clusters could not be stored: .*resource/);
   expect(failureOf([notServed('a', 'down'), ...reports])).toMatch(/could not be stored/);

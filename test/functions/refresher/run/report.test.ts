@@ -142,7 +142,7 @@ describe('an answer of all clusters', () => {
   const failing = (index: number): ClusterReport => ({
     ...notServed(`arn:aws:eks:eu-central-1:123456789012:cluster/prod-${index}`, reason, 'permissions'),
     known: { failures: 12, failingSince: NOW, reachedAt: NOW },
-    notRemembered: reason,
+    stateNotSaved: reason,
     renewal: { outcome: 'failed', reason },
     inspection: { server: 'https://x', identity: 'token', forbidden: Array(50).fill('list secrets in team') },
     results: results({ refused: 20 }).map((result) => ({ ...result, reason })),

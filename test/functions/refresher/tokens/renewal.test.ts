@@ -8,7 +8,7 @@ import type { ClusterReport } from '../../../../functions/refresher/run/cluster.
 import { summarize } from '../../../../functions/refresher/run/report.ts';
 import { run } from '../../../../functions/refresher/run/run.ts';
 import { readKubeconfig, withToken } from '../../../../lib/kubernetes/kubeconfig.ts';
-import { isPast, readToken } from '../../../../lib/kubernetes/service-account-token.ts';
+import { isPastFraction, readToken } from '../../../../lib/kubernetes/service-account-token.ts';
 import { NO_EKS, NO_KEYLESS } from '../../real-cluster.ts';
 import {
   HANG_UP,
@@ -460,7 +460,7 @@ describe('what a token says', () => {
     },
     { what: 'of another issuer', claims: { exp: 2_000, sub: 'alice' }, says: { expiresAt: 2_000_000 } },
   ])('$what: not renewable, and when it expires', ({ claims, says }) => {
-    expect(readToken(jwt(claims))).toEqual({ whyNot: expect.any(String), ...says });
+    expect(readToken(jwt(claims))).toEqual({ reason: expect.any(String), ...says });
   });
 
   test.each(['', 'opaque', 'k8s-aws-v1.aHR0cHM', 'a.b.c', jwt({ exp: 'soon' }), jwt({ exp: 1e300 })])(
@@ -472,8 +472,11 @@ describe('what a token says', () => {
 
   test('a part of a life is past after it, and not at it', () => {
     const life = { issuedAt: 1_000, expiresAt: 3_000 };
-    expect([isPast(1 / 2, life, 2_000), isPast(1 / 2, life, 2_001)]).toEqual([false, true]);
-    expect([isPast(1 / 2, { expiresAt: 3_000 }, 3_000), isPast(1 / 2, {}, 3_001)]).toEqual([false, false]);
+    expect([isPastFraction(1 / 2, life, 2_000), isPastFraction(1 / 2, life, 2_001)]).toEqual([false, true]);
+    expect([isPastFraction(1 / 2, { expiresAt: 3_000 }, 3_000), isPastFraction(1 / 2, {}, 3_001)]).toEqual([
+      false,
+      false,
+    ]);
   });
 });
 
