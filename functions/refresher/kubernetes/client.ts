@@ -1,12 +1,12 @@
-// What is asked of a Kubernetes API server: names of namespaces, metadata of Secrets, one annotation's PATCH, the next
-// token, and the end of all; by people, also who one is, what one may, and the server's version and clock.
-// Never a Secret's data: lists and answers come as PartialObjectMetadata (Kubernetes API concepts,
-// "Metadata-only fetches"), and of the annotations only ours are kept.
+// The refresher's requests to a Kubernetes API server. A run lists namespaces and Secrets, patches annotations and
+// requests tokens; an inspection also asks for the identity, its permissions, the server's version and clock.
+// No request asks for a Secret's data: objects are requested as PartialObjectMetadata (Kubernetes API concepts,
+// "Metadata-only fetches"), and only this project's annotations are kept.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import pRetry from 'p-retry';
-import { Agent, type Dispatcher, ProxyAgent } from 'undici';
 import { z } from 'zod';
+import { type DenialCause, denialCauses } from '../../../contract/denials.ts';
 import {
   ANNOTATION,
   EXCLUDED_NAMESPACES,
@@ -19,71 +19,82 @@ import { ClusterError } from '../../../lib/cluster-error.ts';
 import type { ClusterAccess } from '../../../lib/kubernetes/kubeconfig.ts';
 import { lookupNonLocal } from '../../../lib/kubernetes/local-addresses.ts';
 import type { BoundToken } from '../../../lib/kubernetes/service-account-token.ts';
+import {
+  type Request,
+  type Response,
+  Transport,
+  type TransportCode,
+  TransportError,
+} from '../../../lib/kubernetes/transport.ts';
 import { singleLine } from '../../../lib/text.ts';
 
-/** Small, because several pages are in memory at the same time, and a server that lies fills each to its limit. */
+/** Small, because several pages are in memory at the same time, and a malicious server fills each to its limit. */
 const PAGE_SIZE = 50;
-/** A page of Secrets whose annotations are as large as Kubernetes allows (256 KiB each). */
-const MAX_RESPONSE_BYTES = PAGE_SIZE * 256 * 1024;
-/** More would be a server that never ends its list. */
+const LIMITS = {
+  connectMs: 10_000,
+  idleMs: 30_000,
+  /** A page of Secrets whose annotations are as large as Kubernetes allows (256 KiB each). */
+  maxBytes: PAGE_SIZE * 256 * 1024,
+};
+/** A server that returns more pages never ends its list. */
 const MAX_PAGES = 2_000;
-const REQUEST_TIMEOUT_MS = 30_000;
-const CONNECT_TIMEOUT_MS = 10_000;
 const MAX_RETRY_AFTER_MS = 10_000;
 const MAX_MESSAGE_LENGTH = 400;
-/** Kubernetes makes none that live shorter (TokenRequestSpec.expirationSeconds). */
+/** The shortest lifetime that Kubernetes accepts (TokenRequestSpec.expirationSeconds). */
 const MIN_TOKEN_SECONDS = 600;
 const CONTENT_TYPE = {
   PATCH: 'application/merge-patch+json',
   POST: 'application/json',
   DELETE: 'application/json',
-  GET: '',
 } as const;
-/** Kubernetes keeps all warnings of an answer below 4 KiB; a server that lies need not. */
+/** Kubernetes limits all warnings of a response to 4 KiB; a malicious server need not. */
 const MAX_WARNINGS_LENGTH = 16_384;
 
-/** A managed Secret as far as the refresher knows it. */
+/** What the refresher reads of a managed Secret. */
 export interface ManagedSecret {
   readonly namespace: string;
   readonly name: string;
-  /** Our annotations by their full keys; nobody else's. */
+  /** This project's annotations by their full keys; other annotations are dropped. */
   readonly annotations: Readonly<Partial<Record<string, string>>>;
 }
 
-/** What a Secret is after a PATCH. */
+/** A Secret after a PATCH. */
 export interface AnnotatedSecret extends ManagedSecret {
-  /** What admission said about it. */
+  /** The warnings of admission, such as the webhook's. */
   readonly warnings: readonly string[];
 }
 
-/**
- * A request that failed. `status` is HTTP's, absent where no answer came.
- * `scope` says whether the next Secret would fare better: not where the cluster is at fault.
- */
+/** A request that failed. */
 export class KubernetesError extends ClusterError {
   override readonly name = 'KubernetesError';
-  /** The message without what was asked for: the same for every Secret that fails for the same cause. */
-  readonly said: string;
+  /** The message without the request: the same for every Secret that fails for the same cause. */
+  readonly reason: string;
+  /** The HTTP status; undefined if there was no response. */
   readonly status: number | undefined;
-  readonly scope: 'cluster' | 'object';
+  /** Whether the requests for the cluster's other Secrets would fail too. */
+  readonly affects: 'cluster' | 'object';
   readonly retryAfterMs: number | undefined;
+  /** The webhook's causes of a denial; empty for all other failures. */
+  readonly causes: readonly DenialCause[];
 
   constructor(
-    what: string,
-    said: string,
+    request: string,
+    reason: string,
     details: {
       status?: number;
-      scope: 'cluster' | 'object';
+      affects: 'cluster' | 'object';
       failedAt?: FailedAt;
       retryAfterMs?: number | undefined;
+      causes?: readonly DenialCause[];
       cause?: unknown;
     },
   ) {
-    super(details.failedAt ?? 'reach', `${what}: ${said}`, { cause: details.cause });
-    this.said = said;
+    super(details.failedAt ?? 'reach', `${request}: ${reason}`, { cause: details.cause });
+    this.reason = reason;
     this.status = details.status;
-    this.scope = details.scope;
+    this.affects = details.affects;
     this.retryAfterMs = details.retryAfterMs;
+    this.causes = details.causes ?? [];
   }
 }
 
@@ -100,7 +111,7 @@ const Metadata = Item.extend({ kind: z.literal('PartialObjectMetadata') });
 const List = z.object({
   kind: z.literal('PartialObjectMetadataList'),
   metadata: z.object({ continue: z.string().optional() }),
-  // The API server says null for none.
+  // The API server writes null for an empty list.
   items: z
     .array(Item)
     .nullable()
@@ -112,7 +123,6 @@ const TokenRequest = z.object({
   status: z.object({ token: z.string(), expirationTimestamp: z.iso.datetime({ offset: true }) }),
 });
 
-/** Of what stays the same for a cluster's life. */
 const UidList = z.object({ items: z.array(z.object({ metadata: z.object({ uid: z.string() }) })) });
 
 const SelfSubjectReview = z.object({
@@ -129,72 +139,52 @@ const SelfSubjectAccessReview = z.object({
 
 const Version = z.object({ gitVersion: z.string() });
 
-/** A DELETE is answered with a Status, or with what is still there for its finalizers. */
+/** The response to a DELETE: a Status, or the object if it has finalizers. */
 const Deleted = z.object({ kind: z.string() });
 
 const Status = z.object({ kind: z.literal('Status'), message: z.string() });
 
-/** What an identity may be allowed, or not. */
+/** An action that RBAC allows or forbids an identity. */
 export interface Permission {
   readonly verb: string;
   readonly resource: string;
   readonly subresource?: string;
-  /** Absent: in all of them, or where there are none. */
+  /** Absent: all namespaces, or the resource has no namespace. */
   readonly namespace?: string;
   readonly name?: string;
 }
 
-/** What of an answer is not in its body. */
-interface Heard {
-  readonly headers: Dispatcher.ResponseData['headers'];
-  /** From when the request was given to the connection until the headers came. */
-  readonly tookMs: number;
-}
+const OWN_ANNOTATIONS: ReadonlySet<string> = new Set(Object.values(ANNOTATION));
 
-const OURS: ReadonlySet<string> = new Set(Object.values(ANNOTATION));
-
-/** A connection to one API server, as one identity. Close it when the cluster's turn is over. */
+/** A connection to one API server as one identity. Dispose of it at the end of the cluster run. */
 export class KubernetesApi implements AsyncDisposable {
-  readonly #access: UsableAccess;
-  readonly #agent: Agent | ProxyAgent;
+  readonly #identity: UsableAccess['identity'];
+  readonly #transport: Transport;
   readonly #signal: AbortSignal;
-  readonly #end = () => void this.#agent.destroy(this.#signal.reason as Error).catch(() => {});
 
   /**
-   * @param connections how many requests run at the same time at most
+   * @param connections the number of requests at the same time
    * @param signal ends all requests
+   * @throws TransportError where the URL of the server or the proxy is invalid
    */
   constructor(access: UsableAccess, connections: number, signal: AbortSignal) {
-    this.#access = access;
+    const { server, ca, serverName, identity, proxyUrl, allowLocal } = access;
+    const lookup = allowLocal ? undefined : lookupNonLocal;
+    const certificate = 'cert' in identity ? identity : {};
+    this.#identity = identity;
     this.#signal = signal;
-    const { ca, serverName, identity, proxyUrl } = access;
-    const limits = {
-      connections,
-      headersTimeout: REQUEST_TIMEOUT_MS,
-      bodyTimeout: REQUEST_TIMEOUT_MS,
-      maxResponseSize: MAX_RESPONSE_BYTES,
-    };
-    // To a server, or a proxy, elsewhere.
-    const away = { timeout: CONNECT_TIMEOUT_MS, ...(!access.allowLocal && { lookup: lookupNonLocal }) };
-    const tls = {
-      ...(ca !== undefined && { ca }),
-      ...(serverName !== undefined && { servername: serverName }),
-      ...('cert' in identity && identity),
-    };
-    this.#agent =
-      proxyUrl === undefined
-        ? new Agent({ ...limits, connect: { ...away, ...tls } })
-        : new ProxyAgent({ ...limits, uri: proxyUrl, proxyTls: away, requestTls: tls });
-    // A request's own signal does not end it while the connection is still being made.
-    signal.addEventListener('abort', this.#end, { once: true });
+    this.#transport = new Transport(
+      { server, ca, serverName, proxyUrl, lookup, ...certificate },
+      { ...LIMITS, connections },
+    );
   }
 
-  /** The namespaces that are enabled. @throws KubernetesError */
+  /** The enabled namespaces. @throws KubernetesError */
   async enabledNamespaces(): Promise<string[]> {
     const query = { labelSelector: `${NAMESPACE_LABEL.key}=${NAMESPACE_LABEL.value}` };
     const namespaces = await this.#list('/api/v1/namespaces', query);
     return namespaces
-      .map(({ metadata }) => this.#heard(metadata.name))
+      .map(({ metadata }) => this.#sanitize(metadata.name))
       .filter((name) => !EXCLUDED_NAMESPACES.includes(name));
   }
 
@@ -208,9 +198,9 @@ export class KubernetesApi implements AsyncDisposable {
   }
 
   /**
-   * Sets annotations of a Secret with a merge patch (RFC 7396) and returns what it then is.
+   * Sets annotations of a Secret with a merge patch (RFC 7396) and returns the Secret that results.
    *
-   * @param dryRun the whole chain answers, admission webhooks too, and nothing is stored
+   * @param dryRun the API server runs admission, webhooks included, and stores nothing
    * @throws KubernetesError
    */
   async annotate(
@@ -221,24 +211,23 @@ export class KubernetesApi implements AsyncDisposable {
     const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}/secrets/${encodeURIComponent(name)}`;
     const query = { fieldManager: 'ecr-anywhere-refresher', ...(dryRun && { dryRun: 'All' }) };
     const body = JSON.stringify({ metadata: { annotations } });
-    let warnings: string[] = [];
-    const hear = ({ headers }: Heard) => {
-      warnings = warningsOf(headers.warning).map((warning) => this.#heard(warning));
-    };
-    const answer = await this.#request('PATCH', path, query, 'PartialObjectMetadata', Metadata, body, hear);
-    return { ...this.#managedSecret(namespace, answer), warnings };
+    const kind = 'PartialObjectMetadata';
+    const { object, response } = await this.#exchange('PATCH', path, query, kind, Metadata, body);
+    const warnings = warningsOf(response.headers.warning).map((warning) => this.#sanitize(warning));
+    return { ...this.#managedSecret(namespace, object), warnings };
   }
 
-  /** Whether the identity may still do the first thing that a turn does. @throws KubernetesError */
+  /** Makes the first request of a cluster run, and fails as it would. @throws KubernetesError */
   async check(): Promise<void> {
     const query = { labelSelector: `${NAMESPACE_LABEL.key}=${NAMESPACE_LABEL.value}`, limit: '1' };
     await this.#request('GET', '/api/v1/namespaces', query, 'PartialObjectMetadataList', List);
   }
 
   /**
-   * Another token like this one, which lives as long from now on; or less, as the server likes.
+   * Requests a token with the same service account, Secret, audiences and lifetime. The API server may shorten the
+   * lifetime.
    *
-   * @returns the token, and when it expires by the server's word (milliseconds since the epoch)
+   * @returns the token, and the expiry in the API server's response (milliseconds since the epoch)
    * @throws KubernetesError
    */
   async nextToken(present: BoundToken): Promise<{ token: string; expiresAt: number }> {
@@ -255,7 +244,8 @@ export class KubernetesApi implements AsyncDisposable {
   }
 
   /**
-   * Deletes the Secret that tokens are bound to, and no other in its place: all of them end.
+   * Deletes the Secret that a token is bound to, which invalidates all tokens bound to it. A Secret that replaced it
+   * under the same name stays.
    *
    * @throws KubernetesError
    */
@@ -265,60 +255,55 @@ export class KubernetesApi implements AsyncDisposable {
     await this.#request('DELETE', path, {}, 'PartialObjectMetadata', Deleted, JSON.stringify(options));
   }
 
-  /** Who the API server takes this for. @throws KubernetesError */
+  /** The username and groups that the API server gives this identity. @throws KubernetesError */
   async whoAmI(): Promise<{ username: string; groups: string[] }> {
-    const as = 'SelfSubjectReview';
-    const body = JSON.stringify({ kind: as, apiVersion: 'authentication.k8s.io/v1' });
+    const kind = 'SelfSubjectReview';
+    const body = JSON.stringify({ kind, apiVersion: 'authentication.k8s.io/v1' });
     const path = '/apis/authentication.k8s.io/v1/selfsubjectreviews';
-    const { userInfo } = (await this.#request('POST', path, {}, as, SelfSubjectReview, body)).status;
+    const { userInfo } = (await this.#request('POST', path, {}, kind, SelfSubjectReview, body)).status;
     return {
-      username: this.#heard(userInfo.username),
-      groups: (userInfo.groups ?? []).map((group) => this.#heard(group)),
+      username: this.#sanitize(userInfo.username),
+      groups: (userInfo.groups ?? []).map((group) => this.#sanitize(group)),
     };
   }
 
-  /** Whether RBAC, or whatever else authorizes, allows something. @throws KubernetesError */
+  /** Whether the API server's authorizers, such as RBAC, allow an action. @throws KubernetesError */
   async isAllowed(permission: Permission): Promise<boolean> {
-    const as = 'SelfSubjectAccessReview';
+    const kind = 'SelfSubjectAccessReview';
     const spec = { resourceAttributes: permission };
-    const body = JSON.stringify({ kind: as, apiVersion: 'authorization.k8s.io/v1', spec });
+    const body = JSON.stringify({ kind, apiVersion: 'authorization.k8s.io/v1', spec });
     const path = '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews';
-    return (await this.#request('POST', path, {}, as, SelfSubjectAccessReview, body)).status.allowed;
+    return (await this.#request('POST', path, {}, kind, SelfSubjectAccessReview, body)).status.allowed;
   }
 
-  /** The UID of a namespace, without the right to get it. @throws KubernetesError */
+  /** The UID of a namespace. Needs the permission to list namespaces, not to get one. @throws KubernetesError */
   async uidOfNamespace(name: string): Promise<string | undefined> {
     const query = { fieldSelector: `metadata.name=${name}`, limit: '1' };
-    const as = 'PartialObjectMetadataList';
-    const [namespace] = (await this.#request('GET', '/api/v1/namespaces', query, as, UidList)).items;
-    return namespace && this.#heard(namespace.metadata.uid);
+    const kind = 'PartialObjectMetadataList';
+    const [namespace] = (await this.#request('GET', '/api/v1/namespaces', query, kind, UidList)).items;
+    return namespace && this.#sanitize(namespace.metadata.uid);
   }
 
   /**
-   * The server's version; and how far its clock is ahead of ours, in seconds, where it tells the time.
+   * The server's version, and how many seconds its clock is ahead of this one, if it sends a Date header.
    *
-   * @param now our clock, in milliseconds since the epoch
+   * @param now this clock, in milliseconds since the epoch
    * @throws KubernetesError
    */
   async version(now: () => number): Promise<{ gitVersion: string; aheadSeconds?: number }> {
-    let aheadSeconds = Number.NaN;
-    const hear = ({ headers, tookMs }: Heard) => {
-      // The header has whole seconds, cut off: on average it is half of one later (RFC 9110, section 5.6.7).
-      const theirs = Date.parse(String(headers.date)) + 500;
-      aheadSeconds = Math.round((theirs - (now() - tookMs / 2)) / 1000);
-    };
-    const { gitVersion } = await this.#request('GET', '/version', {}, 'Version', Version, undefined, hear);
-    // Not -0, which a whole second's rounding makes.
+    const { object, response } = await this.#exchange('GET', '/version', {}, 'Version', Version);
+    // The header has whole seconds, cut off: on average the time is half a second later (RFC 9110, section 5.6.7).
+    const serverTime = Date.parse(String(response.headers.date)) + 500;
+    const aheadSeconds = Math.round((serverTime - (now() - response.headersAfterMs / 2)) / 1000);
     return {
-      gitVersion: this.#heard(gitVersion),
+      gitVersion: this.#sanitize(object.gitVersion),
+      // `|| 0` because rounding can make -0.
       ...(Number.isFinite(aheadSeconds) && { aheadSeconds: aheadSeconds || 0 }),
     };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    // A signal with listeners is kept until its time is up, and would keep this.
-    this.#signal.removeEventListener('abort', this.#end);
-    await this.#agent.destroy().catch(() => {});
+    await this.#transport[Symbol.asyncDispose]();
   }
 
   async #list(path: string, query: Readonly<Record<string, string>>): Promise<z.infer<typeof Item>[]> {
@@ -328,50 +313,62 @@ export class KubernetesApi implements AsyncDisposable {
       const pageQuery = { ...query, limit: String(PAGE_SIZE), ...(next && { continue: next }) };
       const list = await this.#request('GET', path, pageQuery, 'PartialObjectMetadataList', List);
       for (const { metadata } of list.items) {
-        // Dropped here, at once: kubectl's last-applied annotation can hold a whole docker config.
-        const ours = Object.entries(metadata.annotations ?? {}).filter(([key]) => OURS.has(key));
-        items.push({ metadata: { ...metadata, annotations: Object.fromEntries(ours) } });
+        // Dropped before the next page: kubectl's last-applied annotation can hold a whole docker config.
+        items.push({ metadata: { ...metadata, annotations: ownAnnotations(metadata.annotations) } });
       }
       next = list.metadata.continue;
       if (!next) return items;
     }
-    throw new KubernetesError(`GET ${path}`, 'the list does not end', { scope: 'cluster' });
+    throw new KubernetesError(`GET ${path}`, 'the list does not end', { affects: 'cluster' });
   }
 
-  #request<Schema extends z.ZodType>(
-    method: 'GET' | 'PATCH' | 'POST' | 'DELETE',
+  /** Like `#exchange`, for callers that need only the object. */
+  async #request<Schema extends z.ZodType>(
+    method: Request['method'],
     path: string,
     query: Readonly<Record<string, string>>,
-    as: string,
+    kind: string,
     schema: Schema,
     body?: string,
-    hear?: (heard: Heard) => void,
   ): Promise<z.infer<Schema>> {
-    const what = `${method} ${path}`;
+    return (await this.#exchange(method, path, query, kind, schema, body)).object;
+  }
+
+  /**
+   * Sends a request, again if the failure is transient, and validates the response.
+   *
+   * @param kind what the response must be, for the Accept header and for errors
+   * @throws KubernetesError
+   */
+  #exchange<Schema extends z.ZodType>(
+    method: Request['method'],
+    path: string,
+    query: Readonly<Record<string, string>>,
+    kind: string,
+    schema: Schema,
+    body?: string,
+  ): Promise<{ object: z.infer<Schema>; response: Response }> {
+    const name = `${method} ${path}`;
+    const request: Request = {
+      method,
+      path,
+      query,
+      headers: {
+        // Stored objects are requested as metadata only; the other kinds are not stored.
+        accept: `application/json${kind.startsWith('Partial') ? `;as=${kind};g=meta.k8s.io;v=v1` : ''}`,
+        'user-agent': 'ecr-anywhere-refresher',
+        ...(body !== undefined && method !== 'GET' && { 'content-type': CONTENT_TYPE[method] }),
+        ...('token' in this.#identity && { authorization: `Bearer ${this.#identity.token}` }),
+      },
+      body,
+      signal: this.#signal,
+    };
     const attempt = async () => {
-      const response = await this.#send(
-        what,
-        {
-          method,
-          origin: new URL(this.#access.server).origin,
-          path: `${new URL(this.#access.server).pathname.replace(/\/$/, '')}${path}?${new URLSearchParams(query)}`,
-          headers: {
-            // Every stored object is asked for as metadata only; the rest are answers and no objects.
-            accept: `application/json${as.startsWith('Partial') ? `;as=${as};g=meta.k8s.io;v=v1` : ''}`,
-            'user-agent': 'ecr-anywhere-refresher',
-            ...(body !== undefined && { 'content-type': CONTENT_TYPE[method] }),
-            ...('token' in this.#access.identity && {
-              authorization: `Bearer ${this.#access.identity.token}`,
-            }),
-          },
-          ...(body !== undefined && { body }),
-          signal: this.#signal,
-        },
-        hear,
-      );
-      const parsed = schema.safeParse(response);
-      if (parsed.success) return parsed.data;
-      throw new KubernetesError(what, `the answer is not a ${as}`, { scope: 'cluster' });
+      const response = await this.#transport.send(request);
+      if (response.status >= 300) throw this.#refusal(name, response);
+      const parsed = schema.safeParse(parseJson(response.text));
+      if (parsed.success) return { object: parsed.data, response };
+      throw new KubernetesError(name, `the answer is not a ${kind}`, { affects: 'cluster' });
     };
     return pRetry(attempt, {
       retries: 3,
@@ -385,72 +382,64 @@ export class KubernetesApi implements AsyncDisposable {
           await sleep(waitMs, undefined, { signal: this.#signal });
       },
     }).catch((error: unknown) => {
-      throw error instanceof KubernetesError ? error : unanswered(what, error, this.#signal);
+      throw error instanceof KubernetesError ? error : noResponse(name, error, this.#signal);
     });
   }
 
-  async #send(
-    what: string,
-    options: Dispatcher.RequestOptions,
-    hear?: (heard: Heard) => void,
-  ): Promise<unknown> {
-    try {
-      const began = performance.now();
-      const response = await this.#agent.request(options);
-      if (response.statusCode < 300) hear?.({ headers: response.headers, tookMs: performance.now() - began });
-      const text = await response.body.text();
-      if (response.statusCode < 300) return parseJson(text);
-      throw this.#refusal(what, response.statusCode, text, response.headers['retry-after']);
-    } catch (error) {
-      throw error instanceof KubernetesError ? error : unanswered(what, error, this.#signal);
-    }
-  }
-
   /**
-   * What a server says reaches logs and terminals: without the token, as some proxies repeat the request's headers, and
-   * without what a terminal would obey.
+   * Makes a server's text safe for logs and terminals: without the token, because some proxies repeat the headers of a
+   * request, and without control characters.
    */
-  #heard(text: string, length = MAX_MESSAGE_LENGTH): string {
-    const { identity } = this.#access;
-    const told = 'token' in identity ? text.replaceAll(identity.token, '…') : text;
-    return singleLine(told.slice(0, length));
+  #sanitize(text: string, length = MAX_MESSAGE_LENGTH): string {
+    const withoutToken = 'token' in this.#identity ? text.replaceAll(this.#identity.token, '…') : text;
+    return singleLine(withoutToken.slice(0, length));
   }
 
   #managedSecret(namespace: string, { metadata }: z.infer<typeof Item>): ManagedSecret {
-    const ours = Object.entries(metadata.annotations ?? {})
-      .filter(([key]) => OURS.has(key))
-      .map(([key, value]) => [key, this.#heard(value, value.length)]);
-    return { namespace, name: this.#heard(metadata.name), annotations: Object.fromEntries(ours) };
+    const sanitized = Object.entries(ownAnnotations(metadata.annotations)).map(([key, value]) => [
+      key,
+      this.#sanitize(value, value.length),
+    ]);
+    return { namespace, name: this.#sanitize(metadata.name), annotations: Object.fromEntries(sanitized) };
   }
 
-  /** A failure in the server's own words. */
-  #refusal(
-    what: string,
-    status: number,
-    body: string,
-    retryAfter: string | string[] | undefined,
-  ): KubernetesError {
-    const parsed = Status.safeParse(parseJson(body));
-    const said = parsed.success ? this.#heard(parsed.data.message) : 'no reason given';
+  /** The error for a response with an error status. */
+  #refusal(name: string, { status, text, headers }: Response): KubernetesError {
+    const body = parseJson(text);
+    const parsed = Status.safeParse(body);
+    const message = parsed.success ? this.#sanitize(parsed.data.message) : 'no reason given';
     const hint = status === 401 ? ' (is the registered credential expired or revoked?)' : '';
-    const seconds = Number(retryAfter);
-    return new KubernetesError(what, `HTTP ${status}: ${said}${hint}`, {
+    const causes = parsed.success ? denialCauses(body) : [];
+    const retryAfterSeconds = Number(headers['retry-after']);
+    return new KubernetesError(name, `HTTP ${status}: ${message}${hint}`, {
       status,
-      // What the server says of one object with 4xx need not be true of the next one.
-      scope: status >= 500 || status === 401 || status === 429 ? 'cluster' : 'object',
+      // Another 4xx may be true of this object only.
+      affects: status >= 500 || status === 401 || status === 429 ? 'cluster' : 'object',
       failedAt: failedAtOf(status, parsed.success),
-      retryAfterMs: seconds > 0 ? Math.min(seconds * 1000, MAX_RETRY_AFTER_MS) : undefined,
+      retryAfterMs:
+        retryAfterSeconds > 0 ? Math.min(retryAfterSeconds * 1000, MAX_RETRY_AFTER_MS) : undefined,
+      causes: causes.map(({ reason, field, message }) => ({
+        reason,
+        ...(field !== undefined && { field: this.#sanitize(field) }),
+        message: this.#sanitize(message),
+      })),
     });
   }
 }
 
-/** @param isStatus the answer is in the API server's own form: a proxy's 403 is none */
+function ownAnnotations(
+  annotations: Readonly<Record<string, string>> | null | undefined,
+): Record<string, string> {
+  return Object.fromEntries(Object.entries(annotations ?? {}).filter(([key]) => OWN_ANNOTATIONS.has(key)));
+}
+
+/** @param isStatus the body is a Status, which only the API server sends: a proxy's 403 has another body */
 function failedAtOf(status: number, isStatus: boolean): FailedAt {
   if (status === 401) return 'credential';
   return status === 403 && isStatus ? 'permissions' : 'reach';
 }
 
-/** The texts of Warning headers (RFC 7234, section 5.5), as Kubernetes sends them: 299 - "text". */
+/** The texts of Warning headers (RFC 7234, section 5.5) in the form that Kubernetes sends: 299 - "text". */
 function warningsOf(header: string | string[] | undefined): string[] {
   const values = [header ?? []].flat().join(', ').slice(0, MAX_WARNINGS_LENGTH);
   return [...values.matchAll(/\b299 \S+ "((?:[^"\\]|\\.)*)"/g)].map(([, text = '']) =>
@@ -466,38 +455,26 @@ function parseJson(text: string): unknown {
   }
 }
 
-function unanswered(what: string, error: unknown, signal: AbortSignal): KubernetesError {
-  // A host with several addresses fails with one error for each of them, and no message of its own.
-  const failure = error instanceof AggregateError ? (error.errors[0] ?? error) : error;
-  const { code, message } = failure as NodeJS.ErrnoException;
-  // By the signal, not by the error's name: undici's word for a proxy that refuses is AbortError, too.
-  const said = signal.aborted
-    ? "no answer before the cluster's deadline"
-    : `${singleLine(message.slice(0, MAX_MESSAGE_LENGTH))}${code ? ` (${code})` : ''}`;
-  return new KubernetesError(what, said, { scope: 'cluster', cause: failure });
+function noResponse(name: string, error: unknown, signal: AbortSignal): KubernetesError {
+  const message = error instanceof Error ? error.message : String(error);
+  const reason = signal.aborted ? "no answer before the cluster's deadline" : message;
+  return new KubernetesError(name, reason, { affects: 'cluster', cause: error });
 }
 
 const TRANSIENT_STATUS: ReadonlySet<number> = new Set([429, 502, 503, 504]);
-const TRANSIENT_CODE: ReadonlySet<string> = new Set([
-  'ECONNRESET',
-  'ECONNREFUSED',
-  'EPIPE',
-  'UND_ERR_SOCKET',
-]);
+const TRANSIENT_CODE: ReadonlySet<TransportCode> = new Set(['refused', 'disconnected']);
 
-/** Whether to try again. Not where an admission webhook refused: it has tried for as long as makes sense. */
+/** Whether to try again. A denial of an admission webhook is final: the webhook itself has retried. */
 function isTransient(error: unknown): boolean {
-  if (!(error instanceof KubernetesError)) return false;
-  if (error.status !== undefined)
-    return TRANSIENT_STATUS.has(error.status) && !error.message.includes('admission webhook');
-  const { code } = (error.cause ?? {}) as NodeJS.ErrnoException;
-  return code !== undefined && TRANSIENT_CODE.has(code);
+  if (error instanceof TransportError) return TRANSIENT_CODE.has(error.code);
+  if (!(error instanceof KubernetesError) || error.status === undefined) return false;
+  return TRANSIENT_STATUS.has(error.status) && !error.message.includes('admission webhook');
 }
 
-/** An access of which nothing is missing. */
+/** A server and a credential with which requests can be sent. */
 export interface UsableAccess extends ClusterAccess {
-  /** Its name may be one of this machine or its link. */
+  /** Allows a server or proxy whose host name resolves to a local address: in tests. */
   readonly allowLocal?: boolean;
-  /** Its token was made for this turn, and this is what is registered in its place. */
+  /** Set if the token was made for this run: the kind of identity that is registered. */
   readonly madeFor?: 'eks' | 'keyless';
 }

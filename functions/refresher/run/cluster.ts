@@ -210,10 +210,10 @@ async function attempt(
   } catch (error) {
     if (error instanceof KubernetesError && error.status === 404) return { outcome: 'gone' };
     const reason = messageOf(error);
-    if (!(error instanceof KubernetesError) || error.scope === 'object')
+    if (!(error instanceof KubernetesError) || error.affects === 'object')
       return { outcome: 'refused', reason };
     // Ports and times differ from one failure to the next.
-    const cause = error.said.replaceAll(/\d+/g, '#');
+    const cause = error.reason.replaceAll(/\d+/g, '#');
     return { outcome: 'refused', reason, fault: { of: 'cluster', cause, reason } };
   }
 }

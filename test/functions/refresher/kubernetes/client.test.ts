@@ -203,7 +203,7 @@ describe.each<{ protocol: Protocol }>([{ protocol: 'http/1.1' }, { protocol: 'h2
       title: string;
       answer: Answer;
       says: string;
-      scope: KubernetesError['scope'];
+      affects: KubernetesError['affects'];
       status?: number;
       requests: number;
     }
@@ -212,7 +212,7 @@ describe.each<{ protocol: Protocol }>([{ protocol: 'http/1.1' }, { protocol: 'h2
         title: '503 again and again',
         answer: (_, response) => refuse(response, 503, 'apiserver not ready'),
         says: 'HTTP 503: apiserver not ready',
-        scope: 'cluster',
+        affects: 'cluster',
         status: 503,
         requests: 4,
       },
@@ -221,7 +221,7 @@ describe.each<{ protocol: Protocol }>([{ protocol: 'http/1.1' }, { protocol: 'h2
         answer: (_, response) =>
           refuse(response, 503, 'admission webhook "sync.x" denied the request: No fresh ECR credentials'),
         says: 'denied the request: No fresh ECR credentials',
-        scope: 'cluster',
+        affects: 'cluster',
         status: 503,
         requests: 1,
       },
@@ -234,7 +234,7 @@ describe.each<{ protocol: Protocol }>([{ protocol: 'http/1.1' }, { protocol: 'h2
             'Internal error occurred: failed calling webhook "sync.x": connection refused',
           ),
         says: 'failed calling webhook "sync.x": connection refused',
-        scope: 'cluster',
+        affects: 'cluster',
         status: 500,
         requests: 1,
       },
@@ -242,7 +242,7 @@ describe.each<{ protocol: Protocol }>([{ protocol: 'http/1.1' }, { protocol: 'h2
         title: '401',
         answer: (_, response) => refuse(response, 401, 'Unauthorized'),
         says: 'HTTP 401: Unauthorized (is the registered credential expired or revoked?)',
-        scope: 'cluster',
+        affects: 'cluster',
         status: 401,
         requests: 1,
       },
@@ -250,7 +250,7 @@ describe.each<{ protocol: Protocol }>([{ protocol: 'http/1.1' }, { protocol: 'h2
         title: '403',
         answer: (_, response) => refuse(response, 403, 'secrets "pull" is forbidden'),
         says: 'HTTP 403: secrets "pull" is forbidden',
-        scope: 'object',
+        affects: 'object',
         status: 403,
         requests: 1,
       },
@@ -258,7 +258,7 @@ describe.each<{ protocol: Protocol }>([{ protocol: 'http/1.1' }, { protocol: 'h2
         title: '404',
         answer: (_, response) => refuse(response, 404, 'secrets "pull" not found'),
         says: 'HTTP 404: secrets "pull" not found',
-        scope: 'object',
+        affects: 'object',
         status: 404,
         requests: 1,
       },
@@ -266,7 +266,7 @@ describe.each<{ protocol: Protocol }>([{ protocol: 'http/1.1' }, { protocol: 'h2
         title: 'a refusal without a word',
         answer: (_, response) => response.writeHead(418).end('<html>teapot</html>'),
         says: 'HTTP 418: no reason given',
-        scope: 'object',
+        affects: 'object',
         status: 418,
         requests: 1,
       },
@@ -274,7 +274,7 @@ describe.each<{ protocol: Protocol }>([{ protocol: 'http/1.1' }, { protocol: 'h2
         title: 'a redirect',
         answer: (_, response) => response.writeHead(302, { location: '/elsewhere' }).end(),
         says: 'HTTP 302: no reason given',
-        scope: 'object',
+        affects: 'object',
         status: 302,
         requests: 1,
       },
@@ -282,28 +282,28 @@ describe.each<{ protocol: Protocol }>([{ protocol: 'http/1.1' }, { protocol: 'h2
         title: 'garbage',
         answer: (_, response) => response.writeHead(200).end('<html>'),
         says: 'the answer is not a PartialObjectMetadata',
-        scope: 'cluster',
+        affects: 'cluster',
         requests: 1,
       },
       {
         title: 'a whole Secret',
         answer: (_, response) => json(response, { kind: 'Secret', metadata: { name: 'pull' }, data: {} }),
         says: 'the answer is not a PartialObjectMetadata',
-        scope: 'cluster',
+        affects: 'cluster',
         requests: 1,
       },
       {
         title: 'annotations of the wrong type',
         answer: (_, response) => json(response, object({ name: 'pull', annotations: { a: 1 } })),
         says: 'the answer is not a PartialObjectMetadata',
-        scope: 'cluster',
+        affects: 'cluster',
         requests: 1,
       },
       {
         title: 'a body without end',
         answer: (_, response) => pour(response),
         says: 'exceeded max size',
-        scope: 'cluster',
+        affects: 'cluster',
         requests: 1,
       },
       {
@@ -311,18 +311,18 @@ describe.each<{ protocol: Protocol }>([{ protocol: 'http/1.1' }, { protocol: 'h2
         answer: ({ headers }, response) =>
           refuse(response, 400, `bad: authorization: ${headers.authorization}`),
         says: 'HTTP 400: bad: authorization: Bearer …',
-        scope: 'object',
+        affects: 'object',
         status: 400,
         requests: 1,
       },
-    ])('$title is an error that says so', async ({ answer, says, scope, status, requests }) => {
+    ])('$title is an error that says so', async ({ answer, says, affects, status, requests }) => {
       const { api, server } = await apiOf(answer, { protocol });
       const error = await errorOf(api.annotate(SECRET, {}, false));
       expect(error.message).toContain('PATCH /api/v1/namespaces/team/secrets/pull: ');
       expect(error.message).toContain(says);
       expect(error.message).not.toContain(TOKEN);
-      expect(error.said).not.toContain('/secrets/pull');
-      expect([error.scope, error.status]).toEqual([scope, status]);
+      expect(error.reason).not.toContain('/secrets/pull');
+      expect([error.affects, error.status]).toEqual([affects, status]);
       expect(server.requests).toHaveLength(requests);
     });
 
@@ -344,7 +344,7 @@ describe.each<{ protocol: Protocol }>([{ protocol: 'http/1.1' }, { protocol: 'h2
       const { api, server } = await apiOf(answer, { protocol, deadlineMs: 500 });
       const error = await errorOf(api.enabledNamespaces());
       expect(error.message).toBe("GET /api/v1/namespaces: no answer before the cluster's deadline");
-      expect(error.scope).toBe('cluster');
+      expect(error.affects).toBe('cluster');
       expect(server.requests).toHaveLength(1);
     });
 
@@ -437,7 +437,7 @@ test.each<{ title: string; access: (server: ApiServer) => Promise<Partial<Cluste
   );
   const error = await errorOf(api.enabledNamespaces());
   expect(error.message).toMatch(/certificate|altnames/);
-  expect(error.scope).toBe('cluster');
+  expect(error.affects).toBe('cluster');
   expect(server.requests).toHaveLength(0);
 });
 
@@ -496,7 +496,7 @@ describe('through a proxy', () => {
     const error = await errorOf(api.enabledNamespaces());
     expect(error.message).toMatch(says);
     expect(error.message).not.toContain('canary');
-    expect(error.scope).toBe('cluster');
+    expect(error.affects).toBe('cluster');
     expect(server.requests).toHaveLength(0);
   });
 });
@@ -529,7 +529,7 @@ test.each([
   const error = await errorOf(api.enabledNamespaces());
   expect(error.message).toContain(`GET /api/v1/namespaces: `);
   expect(error.message).toContain(says);
-  expect(error.scope).toBe('cluster');
+  expect(error.affects).toBe('cluster');
 });
 
 /** Goes on answering until the client has had enough. */

@@ -1,0 +1,268 @@
+// Sends HTTP requests to one API server. The refresher, the webhook and the command line share it, so that TLS trust,
+// time limits, size limits and failures are the same for all three. It knows nothing of Kubernetes objects.
+
+import type { LookupFunction, Socket } from 'node:net';
+import { Agent, buildConnector, type Dispatcher, ProxyAgent } from 'undici';
+import { abortable } from '../abort.ts';
+import { singleLine } from '../text.ts';
+import { LOCAL_ADDRESS_CODE } from './local-addresses.ts';
+
+/** Where an API server is and how its connections are secured. Certificates and keys are PEM. */
+export interface Endpoint {
+  /** An http or https URL. Its path, if any, precedes the path of each request. */
+  readonly server: string;
+  /** The certificate authorities to trust; absent: those of Node.js. */
+  readonly ca?: string | undefined;
+  /** The name in the server's certificate, if it is not the host of `server`. */
+  readonly serverName?: string | undefined;
+  /** The client certificate and its key. */
+  readonly cert?: string | undefined;
+  readonly key?: string | undefined;
+  /** Skips the check of the server's certificate. */
+  readonly isInsecure?: boolean | undefined;
+  /** An http or https URL of a proxy that supports CONNECT, with its user and password. */
+  readonly proxyUrl?: string | undefined;
+  /** Opens a TCP connection to the server by other means, such as SOCKS. Takes precedence over `proxyUrl`. */
+  readonly openTunnel?: ((host: string, port: number) => Promise<Socket>) | undefined;
+  /** Resolves host names, of a proxy too, in place of `dns.lookup`. Its errors may carry `LOCAL_ADDRESS_CODE`. */
+  readonly lookup?: LookupFunction | undefined;
+}
+
+export interface Limits {
+  /** Requests at the same time; more wait. */
+  readonly connections?: number;
+  /** Until a connection is established, TLS included. */
+  readonly connectMs: number;
+  /** Until the headers of a response arrive, and between two parts of its body. */
+  readonly idleMs: number;
+  /** Size of a response body. */
+  readonly maxBytes: number;
+}
+
+export interface Request {
+  readonly method: 'GET' | 'POST' | 'PATCH' | 'DELETE';
+  /** Without the query. */
+  readonly path: string;
+  readonly query?: Readonly<Record<string, string>> | undefined;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body?: string | undefined;
+  /** Ends the request, also while its connection is still being established. */
+  readonly signal: AbortSignal;
+}
+
+/** Any response that arrived in full, whatever its status. */
+export interface Response {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+  readonly text: string;
+  /** From the call of `send` until the headers arrived, in milliseconds. */
+  readonly headersAfterMs: number;
+}
+
+/** Why no response arrived. */
+export type TransportCode =
+  /** The host name cannot be resolved. */
+  | 'dns'
+  /** The lookup refused the host's address. */
+  | 'local-address'
+  /** The host refuses the connection. */
+  | 'refused'
+  /** The host or its network cannot be reached. */
+  | 'unreachable'
+  /** The TLS handshake failed: in most cases the certificate is not trusted, or is for another name. */
+  | 'tls'
+  /** The proxy refused to connect, or failed. */
+  | 'proxy'
+  /** A time limit passed, or the signal's own (`AbortSignal.timeout`). */
+  | 'timeout'
+  /** The response body exceeds the size limit. */
+  | 'too-large'
+  /** The connection broke. */
+  | 'disconnected'
+  /** The signal was aborted. */
+  | 'aborted'
+  /** Anything else; `message` has the details. */
+  | 'failed';
+
+/** A request without a response. The message is one line and names the failure of Node.js or undici, its `cause`. */
+export class TransportError extends Error {
+  override readonly name = 'TransportError';
+  readonly code: TransportCode;
+
+  constructor(code: TransportCode, message: string, cause: unknown) {
+    super(message, { cause });
+    this.code = code;
+  }
+}
+
+const MAX_MESSAGE_LENGTH = 400;
+
+/** Keeps connections open between requests. Dispose of it to close them. */
+export class Transport implements AsyncDisposable {
+  readonly #origin: string;
+  readonly #basePath: string;
+  readonly #dispatcher: Dispatcher;
+
+  /** @throws TransportError where a URL of the endpoint is invalid */
+  constructor(endpoint: Endpoint, limits: Limits) {
+    try {
+      const { origin, pathname } = new URL(endpoint.server);
+      this.#origin = origin;
+      this.#basePath = pathname.replace(/(?<!\/)\/+$/, '');
+      this.#dispatcher = dispatcherFor(endpoint, limits);
+    } catch (error) {
+      throw transportError(error);
+    }
+  }
+
+  /** Sends one request, once. @throws TransportError */
+  async send({ method, path, query, headers, body, signal }: Request): Promise<Response> {
+    const startedAt = performance.now();
+    const search = new URLSearchParams(query).toString();
+    const exchange = async () => {
+      const response = await this.#dispatcher.request({
+        origin: this.#origin,
+        path: `${this.#basePath}${path}${search && `?${search}`}`,
+        method,
+        headers,
+        body: body ?? null,
+        signal,
+      });
+      const headersAfterMs = performance.now() - startedAt;
+      const text = await response.body.text();
+      return { status: response.statusCode, headers: response.headers, text, headersAfterMs };
+    };
+    try {
+      // undici heeds a request's signal only once the request has a connection.
+      return await abortable(exchange(), signal);
+    } catch (error) {
+      if (!signal.aborted) throw transportError(error);
+      const isTimeout = (signal.reason as { name?: unknown } | undefined)?.name === 'TimeoutError';
+      throw isTimeout
+        ? new TransportError('timeout', 'the time limit passed', error)
+        : new TransportError('aborted', 'the request was aborted', error);
+    }
+  }
+
+  /** Closes the connections once their requests have ended. Send no more. */
+  async close(): Promise<void> {
+    await this.#dispatcher.close();
+  }
+
+  /** Closes the connections at once. Requests that are under way fail. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#dispatcher.destroy().catch(() => {});
+  }
+}
+
+function dispatcherFor(endpoint: Endpoint, { connections, connectMs, idleMs, maxBytes }: Limits): Dispatcher {
+  const { ca, cert, key, serverName, isInsecure, proxyUrl, openTunnel, lookup } = endpoint;
+  const options = {
+    ...(connections !== undefined && { connections }),
+    headersTimeout: idleMs,
+    bodyTimeout: idleMs,
+    maxResponseSize: maxBytes,
+  };
+  /** Of the connection to the server, or to the proxy before it. */
+  const connect = { timeout: connectMs, ...(lookup && { lookup }) };
+  const tls = {
+    ...(ca !== undefined && { ca }),
+    ...(cert !== undefined && { cert }),
+    ...(key !== undefined && { key }),
+    ...(serverName !== undefined && { servername: serverName }),
+    ...(isInsecure && { rejectUnauthorized: false }),
+  };
+  if (openTunnel) {
+    const secure = buildConnector({ timeout: connectMs, ...tls });
+    return new Agent({ ...options, connect: tunnelConnector(openTunnel, secure) });
+  }
+  return proxyUrl === undefined
+    ? new Agent({ ...options, connect: { ...connect, ...tls } })
+    : new ProxyAgent({
+        ...options,
+        uri: proxyUrl,
+        proxyTls: connect,
+        requestTls: { timeout: connectMs, ...tls },
+      });
+}
+
+/** Connects through a tunnel, and secures the connection if the server's URL is https. */
+function tunnelConnector(
+  openTunnel: NonNullable<Endpoint['openTunnel']>,
+  secure: buildConnector.connector,
+): buildConnector.connector {
+  return (options, callback) => {
+    const { hostname, port, protocol } = options;
+    openTunnel(hostname.replace(/^\[|\]$/g, ''), Number(port) || (protocol === 'https:' ? 443 : 80)).then(
+      (socket) => {
+        if (protocol === 'https:') secure({ ...options, httpSocket: socket }, callback);
+        else callback(null, socket);
+      },
+      (error: Error) => callback(new TransportError('proxy', describe('proxy', error), error), null),
+    );
+  };
+}
+
+const CODES: Readonly<Record<string, TransportCode>> = {
+  [LOCAL_ADDRESS_CODE]: 'local-address',
+  ENOTFOUND: 'dns',
+  ECONNREFUSED: 'refused',
+  EHOSTUNREACH: 'unreachable',
+  ENETUNREACH: 'unreachable',
+  EHOSTDOWN: 'unreachable',
+  ENETDOWN: 'unreachable',
+  EADDRNOTAVAIL: 'unreachable',
+  ECONNRESET: 'disconnected',
+  EPIPE: 'disconnected',
+  UND_ERR_SOCKET: 'disconnected',
+  ETIMEDOUT: 'timeout',
+  UND_ERR_CONNECT_TIMEOUT: 'timeout',
+  UND_ERR_HEADERS_TIMEOUT: 'timeout',
+  UND_ERR_BODY_TIMEOUT: 'timeout',
+  UND_ERR_RES_EXCEEDED_MAX_SIZE: 'too-large',
+  UND_ERR_PRX_CONN: 'proxy',
+  UND_ERR_PRX_TLS: 'proxy',
+  // undici's code for a proxy that answers CONNECT with another status than 200; the signal is not aborted here.
+  UND_ERR_ABORTED: 'proxy',
+  EPROTO: 'tls',
+};
+
+/** Codes of OpenSSL and Node.js (Node.js, "TLS: X509 certificate error codes"). */
+const TLS_CODE =
+  /^(ERR_(TLS|SSL|OSSL)_|CERT_|UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_|HOSTNAME_MISMATCH|INVALID_|CRL_|ERROR_IN_)/;
+
+const DESCRIPTIONS: Readonly<Partial<Record<TransportCode, string>>> = {
+  dns: 'host name not resolved',
+  'local-address': 'address not allowed',
+  refused: 'connection refused',
+  unreachable: 'host not reachable',
+  tls: 'TLS failed',
+  proxy: 'proxy failed',
+  timeout: 'time limit passed',
+  'too-large': 'response too large',
+  disconnected: 'connection lost',
+};
+
+function transportError(error: unknown): TransportError {
+  if (error instanceof TransportError) return error;
+  // A host with several addresses fails with one error for each of them, and no message of its own.
+  const cause: unknown = error instanceof AggregateError ? (error.errors[0] ?? error) : error;
+  const code = codeOf((cause as NodeJS.ErrnoException | undefined)?.code);
+  return new TransportError(code, describe(code, cause), cause);
+}
+
+function codeOf(code: string | undefined): TransportCode {
+  if (typeof code !== 'string') return 'failed';
+  if (Object.hasOwn(CODES, code)) return CODES[code] ?? 'failed';
+  if (code.startsWith('EAI_')) return 'dns';
+  return TLS_CODE.test(code) ? 'tls' : 'failed';
+}
+
+/** The description of a code, then the words and the code of Node.js or undici. */
+function describe(code: TransportCode, cause: unknown): string {
+  const { message = String(cause), code: causeCode } = (cause ?? {}) as Partial<NodeJS.ErrnoException>;
+  const description = DESCRIPTIONS[code];
+  const details = singleLine(message.slice(0, MAX_MESSAGE_LENGTH)).trim();
+  const isShown = causeCode === undefined || causeCode === LOCAL_ADDRESS_CODE || details.includes(causeCode);
+  return `${description === undefined ? '' : `${description}: `}${details}${isShown ? '' : ` (${causeCode})`}`;
+}
