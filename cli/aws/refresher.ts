@@ -1,4 +1,4 @@
-// The one door to registered clusters: the refresher's function and its documented event (docs/operations.md, "Asking
+// The one door to registered clusters: the refresher's function and its documented event (docs/function-api.md, "Asking
 // the refresher"). Kubeconfigs are read behind it and nowhere else.
 
 import { InvokeCommand, LambdaClient } from '@aws-sdk/client-lambda';
@@ -123,7 +123,7 @@ export class Refresher {
       return new CliError(
         EXIT.failed,
         `the function ${functionName} ran out of time: ${errorMessage}`,
-        'name fewer clusters; docs/operations.md says how long runs take',
+        'name fewer clusters; docs/sizing.md says how long runs take',
       );
     return new CliError(
       EXIT.failed,

@@ -23,7 +23,7 @@ function rowsOf(head: string): string[][] {
 }
 
 test('every command', () => {
-  const named = rowsOf('| command | does | as whom |').flatMap(([cell = '']) =>
+  const named = rowsOf('| command | does | identity |').flatMap(([cell = '']) =>
     [...cell.matchAll(/`([a-z-]+)/g)].map(([, name]) => name),
   );
   const all = program.commands

@@ -5,7 +5,7 @@ import { expect, test } from 'vitest';
 import { EVIDENCE_DIR, type Kind } from '../bed/evidence.ts';
 
 const dir = process.env[EVIDENCE_DIR] ?? '';
-const page = readFile(new URL('../../docs/operations.md', import.meta.url), 'utf8');
+const page = readFile(new URL('../../docs/metrics-and-logs.md', import.meta.url), 'utf8');
 
 async function textsOf(kind: Kind): Promise<string[]> {
   const files = (await readdir(dir)).filter((file) => file.startsWith(`${kind}.`));

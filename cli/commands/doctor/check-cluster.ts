@@ -138,7 +138,7 @@ function whyNotServed(summary: ClusterSummary, subject: Subject): Finding {
       'registered',
       `EKS clusters cannot be looked for: ${reason}`,
       commands.deploy(),
-      'or the role that is named there: docs/operations.md, "EKS clusters"',
+      'or the role that is named there: docs/registering.md, "EKS clusters"',
     );
   if (failedAt === undefined)
     return broken(
@@ -183,7 +183,7 @@ function registerAgain(summary: ClusterSummary, subject: Subject): [repair: stri
         ],
         region,
       ),
-      'docs/operations.md, "EKS clusters"; where the entry is there: update-access-entry',
+      'docs/registering.md, "EKS clusters"; where the entry is there: update-access-entry',
     ];
   }
   // Registered under an address of its own, by which the context's would perhaps not be reached from AWS.
@@ -244,7 +244,7 @@ function endpointOfEks(
       ['eks', 'describe-cluster', '--name', name, '--query', 'cluster.resourcesVpcConfig'],
       region,
     ),
-    'it shows who may reach the endpoint, and whether it is a private one only: docs/operations.md, "EKS clusters"',
+    'it shows who may reach the endpoint, and whether it is a private one only: docs/registering.md, "EKS clusters"',
   ];
 }
 

@@ -97,7 +97,7 @@ function noCluster({ name, reason }: ClusterStatus, commands: ShellCommands): Cl
   return new CliError(
     EXIT.conflict,
     `${name} is a place where EKS clusters are looked for, and no cluster${last}`,
-    `${commands.cli(['doctor'])} looks there, and at the clusters; docs/operations.md, "EKS clusters"`,
+    `${commands.cli(['doctor'])} looks there, and at the clusters; docs/registering.md, "EKS clusters"`,
   );
 }
 

@@ -26,7 +26,7 @@ export function minimalKubeconfig(name: string, server: Server, user: Registered
     throw new CliError(
       EXIT.failed,
       `the refresher would not take this: ${(error as Error).message}`,
-      '--server names another address; docs/operations.md says what a kubeconfig may hold',
+      '--server names another address; docs/registering.md says what a kubeconfig may hold',
       error,
     );
   }

@@ -79,7 +79,7 @@ function wayOut(failedAt: ClusterSummary['failedAt'], { target, obtained, comman
       isKeyless ? { keyless: 'true' } : { eksRegions: target?.region ?? 'REGIONS' },
     )}`;
   if (failedAt === 'credential') return whenUnknown;
-  if (failedAt === 'permissions') return 'docs/operations.md says what a registered cluster needs';
+  if (failedAt === 'permissions') return 'docs/registering.md says what a registered cluster needs';
   if (failedAt === 'kubeconfig' && isKeyless)
     return 'docs/keyless.md says what the account and the stack need';
   if (server.proxyUrl !== undefined)

@@ -545,7 +545,7 @@ test('alerts ask for metrics that there are', async () => {
   const all = await manifests(values);
   const names = JSON.stringify(find(all, 'PrometheusRule')).match(/ecr_anywhere_[a-z_]+/g) ?? [];
   expect(names.length).toBeGreaterThan(5);
-  const page = await readFile(join(CHART, '../../../docs/operations.md'), 'utf8');
+  const page = await readFile(join(CHART, '../../../docs/metrics-and-logs.md'), 'utf8');
   for (const name of names) expect(page).toContain(`\`${name}\``);
   expect(find(all, 'ServiceMonitor')).toMatchObject({ spec: { endpoints: [{ port: 'metrics' }] } });
   expect(find(all, 'Service')).toMatchObject({

@@ -55,7 +55,7 @@ test.each([
   expect(await cli.run(['doctor', PLACE, '--stage', 'Blue'])).toEqual({
     code: 6,
     stdout: '',
-    stderr: `ecr-anywhere: ${PLACE} is a place where EKS clusters are looked for, and no cluster${says}\n  → ecr-anywhere doctor --stage Blue looks there, and at the clusters; docs/operations.md, "EKS clusters"\n`,
+    stderr: `ecr-anywhere: ${PLACE} is a place where EKS clusters are looked for, and no cluster${says}\n  → ecr-anywhere doctor --stage Blue looks there, and at the clusters; docs/registering.md, "EKS clusters"\n`,
   });
 });
 

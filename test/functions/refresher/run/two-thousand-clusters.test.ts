@@ -1,5 +1,5 @@
 // 2,000 registered clusters at the wire, and the function's own bundle in a process of its own: how often AWS is asked,
-// what is held in memory, and what an empty run takes. The figures are printed: docs/operations.md has them.
+// what is held in memory, and what an empty run takes. The figures are printed: docs/sizing.md has them.
 
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
