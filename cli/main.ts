@@ -1,10 +1,10 @@
-// The command line: failures become a sentence and an exit code here. Results go to standard output, everything else to
-// standard error.
+// Runs the command line and turns failures into a message and an exit code. Results go to standard output, everything
+// else to standard error.
 import { CommanderError } from 'commander';
-import { EXIT, InterruptedError, toCliError } from './output/errors.ts';
+import { CliError, EXIT, errorJson, errorText, InterruptedError, toCliError } from './output/errors.ts';
 import { createProgram } from './program.ts';
 
-/** Of Node.js, as it is tested: earlier ones know no proxies, and colour what goes into pipes. */
+/** The oldest Node.js release that is tested. Earlier ones ignore proxies and write colours into pipes. */
 const MIN_NODE = 24;
 if (Number.parseInt(process.versions.node, 10) < MIN_NODE) {
   process.stderr.write(
@@ -13,7 +13,7 @@ if (Number.parseInt(process.versions.node, 10) < MIN_NODE) {
   process.exit(EXIT.usage);
 }
 
-/** A press of Ctrl-C comes twice where npx hands on what the terminal has sent already. */
+/** npx forwards the Ctrl-C that the terminal has already sent, so one press can arrive twice within this time. */
 const ONE_PRESS_MS = 300;
 
 const interruption = new AbortController();
@@ -25,8 +25,8 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
       interruption.abort(new InterruptedError());
       return;
     }
-    // Whoever asks twice does not want to wait until what is half done is undone. Of a terminal that is closed both the
-    // system and the shell tell, and nobody has asked for anything.
+    // A second signal exits at once, without rollback. SIGHUP does not count: for one closed terminal both the kernel and
+    // the shell send it.
     if (signal !== 'SIGHUP' && performance.now() - interruptedAt > ONE_PRESS_MS)
       process.exit(EXIT.interrupted);
   });
@@ -35,26 +35,43 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
 let isChanging = false;
 for (const stream of [process.stdout, process.stderr])
   stream.on('error', () => {
-    // Whoever reads the output has seen enough, as `| head` has.
+    // The reader closed the pipe, as `| head` does.
     if (!isChanging) process.exit();
-    // What is half done is undone, if the command is not over: nobody is there to hear of it, and writing on does no harm.
+    // A command that changes something rolls back first. Further writes to the closed stream do no harm.
     interruption.abort(new InterruptedError());
   });
 
+const isJson = process.argv.some(
+  (argument, index) =>
+    /^(--output=|-o)json$/.test(argument) ||
+    (argument === 'json' && /^(--output|-[a-z]*o)$/.test(process.argv[index - 1] ?? '')),
+);
+
 try {
-  await createProgram(interruption.signal, () => {
-    isChanging = true;
+  await createProgram(interruption.signal, {
+    onChanging: () => {
+      isChanging = true;
+    },
+    writesUsageErrors: !isJson,
   }).parseAsync();
 } catch (error) {
-  if (error instanceof CommanderError) {
-    // It has said so itself.
+  if (error instanceof CommanderError && (error.exitCode === 0 || !isJson)) {
+    // Commander has printed the help, or the error.
     process.exitCode = error.exitCode === 0 ? 0 : EXIT.usage;
   } else {
-    const known = toCliError(error);
-    const { message, hint, exitCode } =
-      interruption.signal.aborted && !(known instanceof InterruptedError) ? new InterruptedError() : known;
-    const said = `ecr-anywhere: ${message}\n${hint === undefined ? '' : `  → ${hint}\n`}`;
-    // At once: an exec plugin that hangs would keep this process waiting for it.
-    process.stderr.write(said, () => process.exit(exitCode));
+    const failure = failureOf(error);
+    // Exits at once: an exec plugin that hangs would keep this process alive.
+    process.stderr.write(`${isJson ? errorJson(failure) : errorText(failure)}\n`, () =>
+      process.exit(failure.exitCode),
+    );
   }
+}
+
+function failureOf(error: unknown): CliError {
+  if (error instanceof CommanderError)
+    return new CliError('usage', error.message.replace(/^error: /, ''), 'ecr-anywhere help');
+  const failure = toCliError(error);
+  return interruption.signal.aborted && !(failure instanceof InterruptedError)
+    ? new InterruptedError()
+    : failure;
 }

@@ -9,7 +9,7 @@ import type { AuthenticationOptions } from './commands/authentication-config.ts'
 import type { GetTokenOptions } from './commands/get-token.ts';
 import type { RegisterOptions } from './commands/register/register.ts';
 import type { StatusOptions } from './commands/status/status.ts';
-import { CliError, EXIT, type ExitCode } from './output/errors.ts';
+import { CliError, type ExitCode } from './output/errors.ts';
 import { createIo, type Format, type Io, type IoOptions } from './output/io.ts';
 import type { AwsOptions, KubeOptions } from './output/options.ts';
 
@@ -38,13 +38,22 @@ const withKube = (command: Command) =>
     .option('--kubeconfig <file>', 'kubeconfig of yours (default: KUBECONFIG, or ~/.kube/config)')
     .option('--context <name>', 'its context (default: the current one)');
 
+export interface ProgramOptions {
+  /** Called before a command that changes something. */
+  readonly onChanging?: () => void;
+  /** Whether commander prints errors in the command line itself. They are thrown in either case. */
+  readonly writesUsageErrors?: boolean;
+}
+
 /**
  * The program.
  *
- * @param signal ends what a command does
- * @param onChanging is called before a command begins that changes something
+ * @param signal aborts the command
  */
-export function createProgram(signal: AbortSignal, onChanging = () => {}): Command {
+export function createProgram(
+  signal: AbortSignal,
+  { onChanging = () => {}, writesUsageErrors = true }: ProgramOptions = {},
+): Command {
   const program = new Command('ecr-anywhere')
     .description(
       'Private ECR images from any Kubernetes cluster: registers clusters, and shows how they are.',
@@ -54,6 +63,7 @@ export function createProgram(signal: AbortSignal, onChanging = () => {}): Comma
     .showHelpAfterError('(--help says more)')
     .configureHelp({ showGlobalOptions: true })
     .exitOverride()
+    .configureOutput(writesUsageErrors ? {} : { writeErr: () => {} })
     .addHelpText(
       'after',
       `
@@ -254,13 +264,13 @@ function seconds(text: string): number {
 function interval(text: string): number {
   const value = seconds(text);
   if (value < 1 || value > DAY_SECONDS)
-    throw new CliError(EXIT.usage, `--interval must be from 1 to ${DAY_SECONDS} seconds`);
+    throw new CliError('usage', `--interval must be from 1 to ${DAY_SECONDS} seconds`);
   return value;
 }
 
 function positive(text: string, unit: string): number {
   const value = Number(text);
   if (!(value > 0) || !Number.isFinite(value))
-    throw new CliError(EXIT.usage, `"${text}" is no number of ${unit}`);
+    throw new CliError('usage', `"${text}" is no number of ${unit}`);
   return value;
 }

@@ -8,7 +8,7 @@ import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import { GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts';
 import { NodeHttpHandler } from '@smithy/node-http-handler';
 import { DEFAULT_STACK_NAME } from '../../contract/keyless.ts';
-import { CliError, EXIT, InterruptedError, toCliError } from '../output/errors.ts';
+import { CliError, InterruptedError, toCliError } from '../output/errors.ts';
 import type { AwsOptions } from '../output/options.ts';
 import { addSecret } from '../output/redact.ts';
 
@@ -67,7 +67,7 @@ export class Aws {
   /** @throws CliError where no region is named anywhere */
   async region(): Promise<string> {
     return new STSClient(clientConfig(this.options)).config.region().catch((error: unknown) => {
-      throw new CliError(EXIT.usage, 'no AWS region', 'give --region, or set AWS_REGION', error);
+      throw new CliError('no-region', 'no AWS region', 'give --region, or set AWS_REGION', error);
     });
   }
 
@@ -89,7 +89,7 @@ export class Aws {
     const client = new CloudFormationClient(clientConfig(this.options));
     const missing = (why: string) =>
       new CliError(
-        EXIT.notFound,
+        'stack-not-found',
         `${why} in ${region}`,
         'deploy it (npx cdk deploy), or name it: --stage, --region, --profile; --function where it is part of a stack of yours',
       );
@@ -114,7 +114,11 @@ export class Aws {
         .send(new GetFunctionConfigurationCommand({ FunctionName: functionName }), { abortSignal })
         .catch((error: Error) => {
           if (error.name === 'ResourceNotFoundException')
-            throw new CliError(EXIT.notFound, `there is no function ${functionName}`, '--function, --region');
+            throw new CliError(
+              'function-not-found',
+              `there is no function ${functionName}`,
+              '--function, --region',
+            );
           throw error;
         }),
     );

@@ -4,13 +4,17 @@
 import { InvokeCommand, LambdaClient } from '@aws-sdk/client-lambda';
 import { z } from 'zod';
 import type { ClusterStatus, RefreshAnswer, RevokeResult } from '../../contract/refresher-api.ts';
-import { CliError, EXIT, line } from '../output/errors.ts';
+import { CliError, line } from '../output/errors.ts';
 import { parseSanitized } from '../output/sanitize.ts';
 import { ShellCommands } from '../output/shell-commands.ts';
 import { type Aws, clientConfig, type Stack } from './aws.ts';
 
 /** A little more than AWS lets a function run. */
 const INVOKE_MS = 920_000;
+/** The `errorType` with which the function rejects an event that it does not know. */
+const INVALID_EVENT = 'InvalidEventError';
+/** The `errorType` with which Lambda reports that the function exceeded its time limit. Some runtimes report none. */
+const TIMED_OUT = 'Sandbox.Timedout';
 /** Of names that there are, so many are told. */
 const NAMES_TOLD = 20;
 
@@ -106,7 +110,7 @@ export class Refresher {
     const known = [...registered.slice(0, NAMES_TOLD), ...(more > 0 ? [`and ${more} more`] : [])].join(', ');
     const looked = failures.length > 0 ? ` (${failures.join('; ')})` : '';
     return new CliError(
-      EXIT.notFound,
+      'not-registered',
       `not registered: ${names.join(', ')}; registered are: ${known || 'none'}${looked}`,
       this.#commands.cli(['register', names[0] ?? 'NAME']),
     );
@@ -114,19 +118,20 @@ export class Refresher {
 
   #failureOf(failure: z.infer<typeof Failure>): CliError {
     const { functionName } = this.#stack;
-    const errorMessage = line(failure.errorMessage ?? failure.errorType ?? '');
-    if (errorMessage.includes('is not one that the refresher knows'))
+    const { errorType } = failure;
+    const errorMessage = line(failure.errorMessage ?? errorType ?? '');
+    if (errorType === INVALID_EVENT || errorMessage.includes('is not one that the refresher knows'))
       return this.#otherVersion(
         `the function ${functionName} does not understand what this command line asks: ${errorMessage}`,
       );
-    if (/Task timed out/.test(errorMessage))
+    if (errorType === TIMED_OUT || (errorType === undefined && /Task timed out/.test(errorMessage)))
       return new CliError(
-        EXIT.failed,
+        'function-timeout',
         `the function ${functionName} ran out of time: ${errorMessage}`,
         'name fewer clusters; docs/sizing.md says how long runs take',
       );
     return new CliError(
-      EXIT.failed,
+      'function-failed',
       `the function ${functionName} failed: ${errorMessage || 'it gave no reason'}`,
       'its log says more: the stack’s output TailLog',
     );
@@ -134,7 +139,7 @@ export class Refresher {
 
   #otherVersion(message: string): CliError {
     return new CliError(
-      EXIT.failed,
+      'function-too-old',
       message,
       `deploy the version of this command line: ${this.#commands.deploy()}`,
     );

@@ -14,7 +14,7 @@ import {
   UpdateSecretVersionStageCommand,
 } from '@aws-sdk/client-secrets-manager';
 import { CLUSTERS_PREFIX, TAG } from '../../contract/names.ts';
-import { CliError, EXIT } from '../output/errors.ts';
+import { CliError } from '../output/errors.ts';
 import { ShellCommands } from '../output/shell-commands.ts';
 import type { Aws } from './aws.ts';
 import { Attempt, type Rollback } from './rollback.ts';
@@ -35,11 +35,7 @@ export interface Registration {
 /** What a registered secret may be called (Secrets Manager API reference, CreateSecret, Name). */
 export function checkName(name: string): void {
   if (!/^[\w/+=.@-]+$/.test(name) || CLUSTERS_PREFIX.length + name.length > 512)
-    throw new CliError(
-      EXIT.usage,
-      `"${name}" is no name for a cluster`,
-      'letters, digits and any of /_+=.@-',
-    );
+    throw new CliError('usage', `"${name}" is no name for a cluster`, 'letters, digits and any of /_+=.@-');
 }
 
 /** A version of a registered secret, while AWS is given it. */
@@ -94,7 +90,7 @@ export async function createRegistration(
         }
         if (isBeingDeleted)
           throw new CliError(
-            EXIT.conflict,
+            'name-unavailable',
             `${name} was deleted and can be recovered still, so its name is taken`,
             `${commands.aws(['secretsmanager', 'restore-secret', '--secret-id', id])}, or take another name`,
             error,
@@ -176,7 +172,7 @@ export async function tagPaused(aws: Aws, name: string, isPaused: boolean): Prom
 
 export function alreadyRegistered(name: string, commands: ShellCommands, cause?: unknown): CliError {
   return new CliError(
-    EXIT.conflict,
+    'already-registered',
     `${name} is registered already`,
     `--replace gives it another credential; ${commands.cli(['doctor', name], true)} says how it is`,
     cause,

@@ -1,6 +1,6 @@
 // What a command has begun is taken back where it cannot be ended: each change is noted here before it is made.
 
-import { CliError, EXIT, InterruptedError } from '../output/errors.ts';
+import { CliError, InterruptedError } from '../output/errors.ts';
 import type { AwsOptions } from '../output/options.ts';
 import { Aws } from './aws.ts';
 
@@ -40,10 +40,10 @@ export class Rollback {
       });
     }
     if (this.#left.length === 0 || !(failure instanceof CliError)) return failure;
-    const { exitCode, message, hint } = failure;
+    const { code, message, hint } = failure;
     const all = [...(hint ? [hint] : []), ...this.#left].join('; ');
-    if (exitCode === EXIT.interrupted) return new InterruptedError(message, all);
-    return new CliError(exitCode, message, all, failure);
+    if (code === 'interrupted') return new InterruptedError(message, all);
+    return new CliError(code, message, all, failure);
   }
 }
 

@@ -1,7 +1,7 @@
 // The API server's side of a keyless cluster: whom it takes for the refresher.
 import { stringify } from 'yaml';
 import { REFRESHER_GROUP } from '../../contract/names.ts';
-import { CliError, EXIT } from '../output/errors.ts';
+import { CliError } from '../output/errors.ts';
 import type { Io } from '../output/io.ts';
 import { checkedAudience } from './audience.ts';
 
@@ -24,9 +24,9 @@ export async function authenticationConfig(options: AuthenticationOptions, io: I
 export function authenticationConfigOf(options: AuthenticationOptions): string {
   const { cluster, issuer, roleArn, stage, apiVersion } = options;
   if (!/^https:\/\/[^\s/?#]+(\/[^\s?#]*)?$/.test(issuer))
-    throw new CliError(EXIT.usage, '--issuer must be an https URL');
+    throw new CliError('usage', '--issuer must be an https URL');
   if (!/^arn:aws[a-z-]*:iam::\d{12}:role\/[\w+=,.@/-]+$/.test(roleArn))
-    throw new CliError(EXIT.usage, '--role-arn must be such as arn:aws:iam::123456789012:role/refresher');
+    throw new CliError('usage', '--role-arn must be such as arn:aws:iam::123456789012:role/refresher');
   const audience = checkedAudience(stage, cluster);
   const literal = (text: string) => JSON.stringify(text);
   return stringify(

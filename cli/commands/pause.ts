@@ -5,7 +5,7 @@ import { TAG } from '../../contract/names.ts';
 import { Aws, clientConfig } from '../aws/aws.ts';
 import { Refresher } from '../aws/refresher.ts';
 import { tagPaused } from '../aws/registration.ts';
-import { CliError, EXIT } from '../output/errors.ts';
+import { CliError } from '../output/errors.ts';
 import type { Io, IoOptions } from '../output/io.ts';
 import type { AwsOptions } from '../output/options.ts';
 import { ShellCommands } from '../output/shell-commands.ts';
@@ -25,7 +25,7 @@ export async function setPaused(
   if (!cluster) throw refresher.notRegistered({ names: [name], registered: clusters.map((one) => one.name) });
   if (cluster.source === 'eks-discovery')
     throw new CliError(
-      EXIT.conflict,
+      'not-a-cluster',
       `${name} is a place where clusters are looked for, and no cluster`,
       `${commands.cli(['list'])} has their names`,
     );

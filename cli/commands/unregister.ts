@@ -23,7 +23,7 @@ export async function unregister(name: string, options: UnregisterOptions, io: I
   if (!cluster) throw refresher.notRegistered({ names: [name], registered: clusters.map((one) => one.name) });
   if (cluster.source !== 'registered')
     throw new CliError(
-      EXIT.conflict,
+      'found-by-tag',
       `${name} is not registered: the refresher finds it by its tag`,
       'take the tag ecr-anywhere.centml.ai/managed off the EKS cluster',
     );
@@ -63,7 +63,7 @@ async function end(
   const { secret, reason = 'no reason given' } = revoked;
   const byHand = secret ? `end it yourself: ${deletion(secret)}` : 'end it where it is from';
   throw new CliError(
-    EXIT.unhealthy,
+    'token-not-revoked',
     `the token of ${name} could not be ended, so it stays registered: ${reason}`,
     `${byHand}; then ${commands.cli(['unregister', name, '--keep-token'])}`,
   );
@@ -75,11 +75,15 @@ function hasEnded(revoked: RevokeResult | undefined): boolean {
 }
 
 /** The token has ended, and the registration could not be deleted. */
-function halfDone(name: string, { exitCode, message, hint }: CliError, commands: ShellCommands): CliError {
+function halfDone(
+  name: string,
+  { code, exitCode, message, hint }: CliError,
+  commands: ShellCommands,
+): CliError {
   // A no is a no; an answer that never came may have been a yes.
   const registered = exitCode === EXIT.network ? 'it may be registered still' : 'it is registered still';
   return new CliError(
-    exitCode,
+    code,
     `the token of ${name} has ended, and ${registered}: ${message}`,
     [...(hint === undefined ? [] : [hint]), theRest(name, commands)].join('; then '),
   );

@@ -11,7 +11,7 @@ import { KubeConfig } from '@kubernetes/client-node';
 import { z } from 'zod';
 import { abortable } from '../../lib/abort.ts';
 import { readExecPlugin } from '../../lib/kubernetes/exec-plugin.ts';
-import { CliError, EXIT, line, toCliError } from '../output/errors.ts';
+import { CliError, type ErrorCode, line, toCliError } from '../output/errors.ts';
 import type { KubeOptions } from '../output/options.ts';
 import { addSecret } from '../output/redact.ts';
 import { parseSanitized, sanitize } from '../output/sanitize.ts';
@@ -27,6 +27,12 @@ export interface Server {
   readonly isInsecure?: true;
 }
 
+/** By HTTP status; any other is `kubernetes-error`. */
+const API_ERROR_CODES: Readonly<Partial<Record<number, ErrorCode>>> = {
+  401: 'kubernetes-unauthorized',
+  403: 'kubernetes-forbidden',
+};
+
 /** What the API server refused. */
 export class ApiError extends CliError {
   readonly status: number;
@@ -34,8 +40,8 @@ export class ApiError extends CliError {
   readonly said: string;
 
   constructor(what: string, status: number, said: string, commands: ShellCommands) {
-    const exitCode = status === 401 ? EXIT.unauthenticated : status === 403 ? EXIT.denied : EXIT.failed;
-    super(exitCode, `${what}: HTTP ${status}: ${said}`, hintFor(exitCode, commands));
+    const code = API_ERROR_CODES[status] ?? 'kubernetes-error';
+    super(code, `${what}: HTTP ${status}: ${said}`, hintFor(code, commands));
     this.status = status;
     this.said = said;
   }
@@ -86,7 +92,7 @@ export class Kubernetes {
     const fallback = join(homedir(), '.kube', 'config');
     const where = kubeconfig ?? (process.env.KUBECONFIG || fallback);
     if (kubeconfig === undefined && !process.env.KUBECONFIG && !existsSync(fallback))
-      throw new CliError(EXIT.notFound, 'there is no kubeconfig', 'give --kubeconfig, or set KUBECONFIG');
+      throw new CliError('no-kubeconfig', 'there is no kubeconfig', 'give --kubeconfig, or set KUBECONFIG');
     try {
       if (kubeconfig === undefined) config.loadFromDefault();
       else config.loadFromFile(kubeconfig);
@@ -94,16 +100,21 @@ export class Kubernetes {
       // The parser's message quotes what it found, which may be a token.
       const { code } = error as NodeJS.ErrnoException;
       const why = code === undefined ? 'it is not a kubeconfig' : code;
-      throw new CliError(EXIT.usage, `the kubeconfig ${where} cannot be read: ${why}`, '--kubeconfig', error);
+      throw new CliError(
+        'kubeconfig-unreadable',
+        `the kubeconfig ${where} cannot be read: ${why}`,
+        '--kubeconfig',
+        error,
+      );
     }
     if (context !== undefined) config.setCurrentContext(context);
     const name = config.getCurrentContext();
     if (!name)
-      throw new CliError(EXIT.notFound, `the kubeconfig ${where} has no current context`, 'give --context');
+      throw new CliError('no-context', `the kubeconfig ${where} has no current context`, 'give --context');
     if (!config.getContextObject(name) || !config.getCurrentCluster() || !config.getCurrentUser()) {
       const names = config.getContexts().map((one) => one.name);
       throw new CliError(
-        EXIT.notFound,
+        'no-context',
         `there is no context ${line(name)}, or it names no cluster and user, in ${where}`,
         `contexts: ${names.map(line).join(', ') || 'none'}`,
       );
@@ -196,7 +207,7 @@ export class Kubernetes {
       const says =
         error instanceof SyntaxError ? 'it prints no ExecCredential' : line(error.message) || 'it failed';
       throw new CliError(
-        EXIT.unauthenticated,
+        'exec-plugin-failed',
         `${line(command ?? 'the exec plugin')}, which the kubeconfig names for the user ${line(user.name)}: ${says}`,
         `${this.#commands.kubectl(['auth', 'whoami'])} runs the same: sign in as it says`,
         error,
@@ -235,7 +246,7 @@ export class Kubernetes {
       this.signal.throwIfAborted();
       if (signal.aborted)
         throw new CliError(
-          EXIT.network,
+          'network',
           `${what}: no answer within ${REQUEST_MS / 1000} s`,
           'is the context’s API server reachable from here?',
           error,
@@ -265,10 +276,10 @@ function keepSecrets(config: KubeConfig): void {
     if (URL.canParse(url)) addSecret(decodeURIComponent(new URL(url).password));
 }
 
-function hintFor(exitCode: ApiError['exitCode'], commands: ShellCommands): string {
-  if (exitCode === EXIT.unauthenticated)
+function hintFor(code: ErrorCode, commands: ShellCommands): string {
+  if (code === 'kubernetes-unauthorized')
     return `sign in to the cluster again: ${commands.kubectl(['auth', 'whoami'])} tells whether it takes you`;
-  if (exitCode === EXIT.denied)
+  if (code === 'kubernetes-forbidden')
     return 'you need to be allowed that, too, in the cluster: docs/command-line.md; or name another --context';
   return `is it the API server of a cluster? ${commands.kubectl(['version'])} asks the same one`;
 }
@@ -283,9 +294,9 @@ function parsed(what: string, answered: string, commands: ShellCommands): unknow
     return parseSanitized(answered);
   } catch {
     throw new CliError(
-      EXIT.network,
+      'unexpected-response',
       `${what}: what answers is no API server`,
-      hintFor(EXIT.failed, commands),
+      hintFor('kubernetes-error', commands),
     );
   }
 }

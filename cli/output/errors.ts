@@ -1,72 +1,287 @@
-// Why a command could not do what it was asked: a sentence, the way out, and an exit code that scripts can tell apart.
+// Why a command failed: a code and an exit code for programs, a sentence and a way out for people.
 
 import { redact } from './redact.ts';
 import { sanitize } from './sanitize.ts';
 
-/** Exit codes. 0: done, and all is well. */
+/** Exit codes. 0: the command succeeded, and no cluster has a problem. */
 export const EXIT = {
-  /** Something is wrong with a cluster: a link is broken, a Secret was not refreshed. */
+  /** A cluster has a problem: a check failed, or a Secret was not refreshed. */
   unhealthy: 1,
-  /** The command line was not understood. */
+  /** The command line is invalid. */
   usage: 2,
-  /** Nobody is signed in to AWS, or the session has expired. */
+  /** No valid credentials for AWS or the cluster. */
   unauthenticated: 3,
-  /** AWS or the API server does not allow it. */
+  /** AWS or the API server denied the request. */
   denied: 4,
-  /** There is no such cluster, stack or context. */
+  /** The cluster, stack, context or chart does not exist. */
   notFound: 5,
-  /** Something stands in the way: the cluster is registered already, or is another one. */
+  /** The state of the cluster or of its registration does not permit the command. */
   conflict: 6,
-  /** No answer: network, DNS, TLS. */
+  /** Network, DNS, TLS, or an unexpected response. */
   network: 7,
-  /** Anything else; a defect, where it is not the other side's. */
+  /** Any other failure. */
   failed: 10,
-  /** Ctrl-C: 128 + SIGINT. */
+  /** A signal ended the command: 128 + SIGINT. */
   interrupted: 130,
 } as const;
 
 export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
 
-/** A failure that was foreseen. */
+interface Reason {
+  readonly exitCode: ExitCode;
+  /** A sentence for docs/command-line.md. */
+  readonly meaning: string;
+}
+
+/** The codes of errors, which programs branch on (docs/command-line.md). A code keeps its name and its meaning. */
+export const ERRORS = {
+  'registration-not-verified': {
+    exitCode: EXIT.unhealthy,
+    meaning: 'The refresher cannot use the new registration, so `register` rolled it back.',
+  },
+  'token-not-revoked': {
+    exitCode: EXIT.unhealthy,
+    meaning: 'The registered token could not be revoked, so the cluster stays registered.',
+  },
+  usage: {
+    exitCode: EXIT.usage,
+    meaning: 'A command, an option or the value of an option is invalid.',
+  },
+  'no-region': {
+    exitCode: EXIT.usage,
+    meaning: 'No AWS region is configured.',
+  },
+  'ca-bundle-unreadable': {
+    exitCode: EXIT.usage,
+    meaning: 'The file that `AWS_CA_BUNDLE` names cannot be read, or holds no certificate.',
+  },
+  'kubeconfig-unreadable': {
+    exitCode: EXIT.usage,
+    meaning: 'The kubeconfig cannot be read, or is invalid.',
+  },
+  'credential-unreadable': {
+    exitCode: EXIT.usage,
+    meaning: 'The kubeconfig that `--credential` names cannot be read, or holds no credential.',
+  },
+  'issuer-unknown': {
+    exitCode: EXIT.usage,
+    meaning: "The account's token issuer could not be determined, and `--issuer` is missing.",
+  },
+  'issuer-mismatch': {
+    exitCode: EXIT.usage,
+    meaning: "`--issuer` is not the account's token issuer.",
+  },
+  'server-not-verifiable': {
+    exitCode: EXIT.usage,
+    meaning: 'The context gives no certificate authority by which the refresher could verify the API server.',
+  },
+  'eks-cluster-unknown': {
+    exitCode: EXIT.usage,
+    meaning: 'The context does not say which EKS cluster it belongs to, and the name is missing.',
+  },
+  'no-aws-credentials': {
+    exitCode: EXIT.unauthenticated,
+    meaning: 'No AWS credentials found.',
+  },
+  'aws-session-expired': {
+    exitCode: EXIT.unauthenticated,
+    meaning: 'The AWS session has expired.',
+  },
+  'aws-credentials-rejected': {
+    exitCode: EXIT.unauthenticated,
+    meaning: 'AWS rejected the credentials.',
+  },
+  'kubernetes-unauthorized': {
+    exitCode: EXIT.unauthenticated,
+    meaning: "The API server rejected the context's credential (HTTP 401).",
+  },
+  'exec-plugin-failed': {
+    exitCode: EXIT.unauthenticated,
+    meaning: 'The exec plugin of the kubeconfig returned no credential.',
+  },
+  'aws-access-denied': {
+    exitCode: EXIT.denied,
+    meaning: 'AWS denied the request.',
+  },
+  'kubernetes-forbidden': {
+    exitCode: EXIT.denied,
+    meaning: 'The API server denied the request (HTTP 403).',
+  },
+  'credential-expired': {
+    exitCode: EXIT.denied,
+    meaning: 'The credential of `--credential` has expired.',
+  },
+  'credential-rejected': {
+    exitCode: EXIT.denied,
+    meaning: 'The API server rejected the credential of `--credential`.',
+  },
+  'identity-not-restricted': {
+    exitCode: EXIT.denied,
+    meaning: 'The write policy does not restrict the identity, so `register` does not store its credential.',
+  },
+  'stack-not-found': {
+    exitCode: EXIT.notFound,
+    meaning: 'There is no such stack, or it has no refresher.',
+  },
+  'function-not-found': {
+    exitCode: EXIT.notFound,
+    meaning: 'There is no such Lambda function.',
+  },
+  'not-registered': {
+    exitCode: EXIT.notFound,
+    meaning: 'There is no registered cluster of that name.',
+  },
+  'no-kubeconfig': {
+    exitCode: EXIT.notFound,
+    meaning: 'There is no kubeconfig.',
+  },
+  'no-context': {
+    exitCode: EXIT.notFound,
+    meaning: 'The kubeconfig has no such context, or no current context.',
+  },
+  'chart-not-installed': {
+    exitCode: EXIT.notFound,
+    meaning: 'The chart is not installed in the cluster.',
+  },
+  'chart-incomplete': {
+    exitCode: EXIT.notFound,
+    meaning: "An object of the chart's release is missing.",
+  },
+  'eks-cluster-not-found': {
+    exitCode: EXIT.notFound,
+    meaning: 'There is no such EKS cluster in the region.',
+  },
+  'already-registered': {
+    exitCode: EXIT.conflict,
+    meaning: 'The name or the cluster is already registered, or the cluster is found by its tag.',
+  },
+  'name-unavailable': {
+    exitCode: EXIT.conflict,
+    meaning: 'A registration of that name was deleted, and Secrets Manager still reserves the name.',
+  },
+  'different-cluster': {
+    exitCode: EXIT.conflict,
+    meaning: 'The registration, or the address, belongs to a different cluster than the context.',
+  },
+  'not-a-cluster': {
+    exitCode: EXIT.conflict,
+    meaning: 'The name is that of a discovery target, not of a cluster.',
+  },
+  'found-by-tag': {
+    exitCode: EXIT.conflict,
+    meaning: 'The cluster is not registered: the refresher finds it by its EKS tag.',
+  },
+  'write-policy-not-enforced': {
+    exitCode: EXIT.conflict,
+    meaning: 'The write policy for the refresher is incomplete, or does not deny.',
+  },
+  'eks-cluster-unsuitable': {
+    exitCode: EXIT.conflict,
+    meaning: 'The EKS cluster is not ready, has only a private endpoint, or has no access entries.',
+  },
+  network: {
+    exitCode: EXIT.network,
+    meaning: 'The request got no response: network, DNS, TLS, proxy or time limit.',
+  },
+  'unexpected-response': {
+    exitCode: EXIT.network,
+    meaning:
+      'The response is not one of AWS or of an API server. A proxy or captive portal may have sent it.',
+  },
+  'function-failed': {
+    exitCode: EXIT.failed,
+    meaning: 'The Lambda function failed.',
+  },
+  'function-timeout': {
+    exitCode: EXIT.failed,
+    meaning: 'The Lambda function exceeded its time limit.',
+  },
+  'function-too-old': {
+    exitCode: EXIT.failed,
+    meaning: 'The deployed function and this version of the CLI do not understand each other.',
+  },
+  'aws-throttled': {
+    exitCode: EXIT.failed,
+    meaning: 'AWS is throttling requests.',
+  },
+  'aws-error': {
+    exitCode: EXIT.failed,
+    meaning: 'AWS answered with another error.',
+  },
+  'kubernetes-error': {
+    exitCode: EXIT.failed,
+    meaning: 'The API server answered with another error.',
+  },
+  'kubeconfig-unsupported': {
+    exitCode: EXIT.failed,
+    meaning: 'The refresher would not accept the kubeconfig that `register` would store.',
+  },
+  bug: {
+    exitCode: EXIT.failed,
+    meaning: 'The command failed unexpectedly. Please report it.',
+  },
+  interrupted: {
+    exitCode: EXIT.interrupted,
+    meaning: 'A signal ended the command.',
+  },
+} as const satisfies Readonly<Record<string, Reason>>;
+
+export type ErrorCode = keyof typeof ERRORS;
+
+/** A failure that a command expects. */
 export class CliError extends Error {
   override readonly name = 'CliError';
-  readonly exitCode: ExitCode;
-  /** The way out: what to do, or a command. */
+  readonly code: ErrorCode;
+  /** What to do: a sentence, or a command. */
   readonly hint: string | undefined;
 
-  constructor(exitCode: ExitCode, message: string, hint?: string, cause?: unknown) {
-    // The one door to people's eyes, logs and terminals' histories.
+  constructor(code: ErrorCode, message: string, hint?: string, cause?: unknown) {
+    // Every message that reaches a terminal, a log or JSON passes through here.
     super(sanitize(redact(message)), { cause });
-    this.exitCode = exitCode;
+    this.code = code;
     this.hint = hint === undefined ? undefined : sanitize(redact(hint));
+  }
+
+  get exitCode(): ExitCode {
+    return ERRORS[this.code].exitCode;
   }
 }
 
-/** What a signal is aborted with where somebody has pressed Ctrl-C. @param message what is left as it is, or goes on */
+/** The reason of the signal that SIGINT, SIGTERM and SIGHUP abort. @param message what stays, or continues in AWS */
 export class InterruptedError extends CliError {
   constructor(message = 'interrupted', hint?: string) {
-    super(EXIT.interrupted, message, hint);
+    super('interrupted', message, hint);
   }
+}
+
+/** An error as `--output json` prints it on standard error. */
+export function errorJson({ code, message, hint, exitCode }: CliError): string {
+  return JSON.stringify({ error: { code, message, ...(hint !== undefined && { hint }), exitCode } });
+}
+
+/** The same as text: the message, then the hint. */
+export function errorText({ message, hint }: CliError): string {
+  return `ecr-anywhere: ${message}${hint === undefined ? '' : `\n  → ${hint}`}`;
 }
 
 const SIGN_IN = 'sign in again (aws sso login, aws login, …), or name another profile with --profile';
 
-/** What AWS' errors mean. */
+/** What the errors of AWS mean. */
 interface Meaning {
-  readonly exitCode: ExitCode;
+  readonly code: ErrorCode;
   readonly meaning: string;
   readonly hint: string;
-  /** AWS' own words are left out: they quote what was sent. */
+  /** AWS quotes the request in such an error, so its message is left out. */
   readonly isQuoting?: true;
 }
 
 const EXPIRED: Meaning = {
-  exitCode: EXIT.unauthenticated,
+  code: 'aws-session-expired',
   meaning: 'the AWS session has expired',
   hint: SIGN_IN,
 };
-const NOT_ACCEPTED: Meaning = {
-  exitCode: EXIT.unauthenticated,
+const REJECTED: Meaning = {
+  code: 'aws-credentials-rejected',
   meaning: 'AWS does not accept these credentials',
   hint: SIGN_IN,
 };
@@ -76,29 +291,29 @@ const AWS_ERRORS: readonly (readonly [RegExp, Meaning])[] = [
   [
     /^(CredentialsProviderError|TokenProviderError|ProviderError)$/,
     {
-      exitCode: EXIT.unauthenticated,
+      code: 'no-aws-credentials',
       meaning: 'nobody is signed in to AWS',
       hint: 'sign in (aws sso login, aws login, …), or name a profile with --profile',
     },
   ],
   [/^(ExpiredToken|TokenRefreshRequired|RequestExpired)/, EXPIRED],
   // "The Canonical String for this request should have been …", with the session's token in it.
-  [/^(InvalidSignature|SignatureDoesNotMatch|IncompleteSignature)/, { ...NOT_ACCEPTED, isQuoting: true }],
+  [/^(InvalidSignature|SignatureDoesNotMatch|IncompleteSignature)/, { ...REJECTED, isQuoting: true }],
   [
     /^(InvalidClientTokenId|UnrecognizedClient|InvalidAccessKeyId|AuthFailure|InvalidToken|MissingAuthenticationToken)/,
-    NOT_ACCEPTED,
+    REJECTED,
   ],
   [
     /^(AccessDenied|UnauthorizedOperation|NotAuthorized)/,
     {
-      exitCode: EXIT.denied,
+      code: 'aws-access-denied',
       meaning: 'AWS does not allow it',
       hint: 'docs/command-line.md has the policy that each command needs',
     },
   ],
   [
     /^(Throttling|TooManyRequests|RequestLimitExceeded)/,
-    { exitCode: EXIT.failed, meaning: 'AWS has too much to do', hint: 'try again in a minute' },
+    { code: 'aws-throttled', meaning: 'AWS has too much to do', hint: 'try again in a minute' },
   ],
 ];
 
@@ -108,25 +323,25 @@ const NETWORK_CODES =
 const MAX_MESSAGE_LENGTH = 600;
 
 /**
- * Any failure as one that was foreseen, as far as it can be told.
+ * Classifies a failure.
  *
- * @param what was being done, such as `reading the stack`; undefined: the failure says so itself
+ * @param what the attempted action, such as `reading the stack`; undefined where the failure names it
  */
 export function toCliError(error: unknown, what?: string): CliError {
   if (error instanceof CliError) return error;
   const { name = '', message = String(error) } = error as Partial<Error>;
   const begin = what === undefined ? '' : `${what}: `;
   const said = line(message) || name;
-  const fail = (exitCode: ExitCode, words: string, hint?: string) =>
-    new CliError(exitCode, `${begin}${words}`, hint, error);
-  // The SDK's own word where neither option, environment nor profile names one.
+  const fail = (code: ErrorCode, sentence: string, hint?: string) =>
+    new CliError(code, `${begin}${sentence}`, hint, error);
+  // The AWS SDK throws a plain Error where no option, environment variable or profile names a region.
   if (/region is missing/i.test(message))
-    return new CliError(EXIT.usage, 'no AWS region', 'give --region, or set AWS_REGION', error);
+    return new CliError('no-region', 'no AWS region', 'give --region, or set AWS_REGION', error);
   for (const [pattern, known] of AWS_ERRORS) {
     if (!chain(error).some((one) => pattern.test(one.name))) continue;
-    const { exitCode, meaning, hint, isQuoting } =
-      known.exitCode === EXIT.unauthenticated && /\bexpired\b/i.test(message) ? EXPIRED : known;
-    return fail(exitCode, isQuoting ? meaning : `${meaning}: ${said}`, hint);
+    const isExpired = ERRORS[known.code].exitCode === EXIT.unauthenticated && /\bexpired\b/i.test(message);
+    const { code, meaning, hint, isQuoting } = isExpired ? EXPIRED : known;
+    return fail(code, isQuoting ? meaning : `${meaning}: ${said}`, hint);
   }
   const code = networkCode(error);
   const names = chain(error).map((one) => one.name);
@@ -135,22 +350,18 @@ export function toCliError(error: unknown, what?: string): CliError {
     (/Deserialization error/.test(message) ||
       names.some((type) => /^(SyntaxError|ZodError|\$ZodError)$/.test(type)))
   )
-    // A captive portal, or a proxy's page, whose words may be anything.
-    return fail(EXIT.network, 'what answers is something else', NETWORK_HINT);
+    // The page of a captive portal or proxy, which may hold anything.
+    return fail('unexpected-response', 'what answers is something else', NETWORK_HINT);
   if (code !== undefined || names.some((type) => type === 'TimeoutError' || type === 'AbortError')) {
     // Of the SDK: "@smithy/node-http-handler - [ERROR] a request has exceeded the configured 10000 ms requestTimeout."
     const [, ms] = /exceeded the configured (\d+) ms|within (\d+) ms/.exec(message) ?? [];
-    if (ms !== undefined) return fail(EXIT.network, `no answer within ${Number(ms) / 1000} s`, NETWORK_HINT);
+    if (ms !== undefined) return fail('network', `no answer within ${Number(ms) / 1000} s`, NETWORK_HINT);
     const named = code === undefined || said.includes(code) ? '' : ` (${code})`;
-    return fail(EXIT.network, `no answer: ${said}${named}`, NETWORK_HINT);
+    return fail('network', `no answer: ${said}${named}`, NETWORK_HINT);
   }
-  return fail(
-    EXIT.failed,
-    said,
-    chain(error).some(hasAnswered)
-      ? 'AWS says so: try again, and look at health.aws.amazon.com if it stays'
-      : 'that was not foreseen: please report it, with the command',
-  );
+  return chain(error).some(hasAnswered)
+    ? fail('aws-error', said, 'AWS says so: try again, and look at health.aws.amazon.com if it stays')
+    : fail('bug', said, 'that was not foreseen: please report it, with the command');
 }
 
 /** A failure and its causes; of a failure for each of several addresses, the first. */

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { LINKS } from '../../cli/commands/doctor/checks.ts';
-import { EXIT } from '../../cli/output/errors.ts';
+import { ERRORS, EXIT } from '../../cli/output/errors.ts';
 import { createProgram } from '../../cli/program.ts';
 
 const page = readFileSync(new URL('../../docs/command-line.md', import.meta.url), 'utf8');
@@ -46,6 +46,12 @@ test('only options that there are', () => {
 test('every exit code', () => {
   const codes = rowsOf('| code | means |').map(([code]) => Number(code));
   expect(codes).toEqual([0, ...Object.values(EXIT)]);
+});
+
+test('every error code, with its exit code and meaning', () => {
+  expect(rowsOf('| error code | exit code | meaning |')).toEqual(
+    Object.entries(ERRORS).map(([code, { exitCode, meaning }]) => [`\`${code}\``, String(exitCode), meaning]),
+  );
 });
 
 test("doctor's links, in their order, with their titles and what they mean", () => {

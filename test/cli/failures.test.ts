@@ -458,12 +458,10 @@ describe.each([
     expectSentence(await run(`${command} --function Nope`), EXIT.notFound, 'there is no function Nope');
   });
 
-  test('failures are text on standard error for readers of JSON, too', async () => {
-    expectSentence(
-      await run(`${command} --output json`, { env: NOBODY }),
-      EXIT.unauthenticated,
-      'nobody is signed in to AWS',
-    );
+  test('prints the error as an object on standard error with --output json', async () => {
+    const { code, stdout, stderr } = await run(`${command} --output json`, { env: NOBODY });
+    expect({ code, stdout }).toEqual({ code: EXIT.unauthenticated, stdout: '' });
+    expect(JSON.parse(stderr)).toMatchObject({ error: { code: 'no-aws-credentials', exitCode: code } });
   });
 });
 

@@ -65,6 +65,24 @@ describe('help', () => {
   });
 });
 
+test.each([
+  { args: ['frobnicate'], code: 'usage' },
+  { args: ['status', '--frobnicate'], code: 'usage' },
+  { args: ['status'], code: 'no-region' },
+])('with --output json the error is an object: $args', ({ args, code }) => {
+  for (const option of [['--output', 'json'], ['--output=json'], ['-o', 'json'], ['-ojson']]) {
+    const { status, stdout, stderr } = run(...args, ...option);
+    expect({ status, stdout }).toEqual({ status: 2, stdout: '' });
+    const { error } = JSON.parse(stderr) as { error: object };
+    expect(error).toEqual({
+      code,
+      message: expect.any(String),
+      hint: expect.any(String),
+      exitCode: status,
+    });
+  }
+});
+
 const CONFIG = ['authentication-config', '--cluster', 'a', '--issuer', 'https://x.example', '--role-arn'];
 const ROLE = 'arn:aws:iam::123456789012:role/refresher';
 

@@ -61,17 +61,17 @@ export async function link<T>(
   try {
     return await ask();
   } catch (error) {
-    if (!(error instanceof CliError) || error.exitCode === EXIT.interrupted) throw error;
+    if (!(error instanceof CliError) || error.code === 'interrupted') throw error;
     findings.push(broken(name, error.message, commandFor(error, commands, stack), error.hint));
     return undefined;
   }
 }
 
 /** The command that a failure at AWS calls for. @param stack whose function it is that has failed */
-function commandFor({ exitCode, message }: CliError, commands: ShellCommands, stack?: Stack): string {
+function commandFor({ code, exitCode }: CliError, commands: ShellCommands, stack?: Stack): string {
   if (exitCode === EXIT.unauthenticated) return commands.aws(['sso', 'login']);
-  if (exitCode === EXIT.usage) return 'export AWS_REGION=REGION';
-  if (exitCode === EXIT.notFound || /does not understand/.test(message)) return commands.deploy();
+  if (code === 'no-region') return 'export AWS_REGION=REGION';
+  if (exitCode === EXIT.notFound || code === 'function-too-old') return commands.deploy();
   if (stack === undefined || exitCode !== EXIT.failed) return commands.aws(['sts', 'get-caller-identity']);
   const group = commands.aws([
     ...['lambda', 'get-function-configuration', '--function-name', stack.functionName],

@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import type { Installation } from '../../kubernetes/chart.ts';
 import type { Kubernetes } from '../../kubernetes/client.ts';
-import { CliError, EXIT } from '../../output/errors.ts';
+import { CliError } from '../../output/errors.ts';
 import type { ShellCommands } from '../../output/shell-commands.ts';
 import { type Finding, type LinkName, unknown } from './checks.ts';
 
@@ -28,7 +28,7 @@ export async function looked(links: readonly LinkName[], look: () => Promise<Fin
   try {
     return await look();
   } catch (error) {
-    if (error instanceof CliError && error.exitCode === EXIT.interrupted) throw error;
+    if (error instanceof CliError && error.code === 'interrupted') throw error;
     return links.map((link) => unknown(link, (error as Error).message));
   }
 }

@@ -95,7 +95,7 @@ async function one(
 function noCluster({ name, reason }: ClusterStatus, commands: ShellCommands): CliError {
   const last = reason === undefined ? '' : `; the last look failed: ${reason}`;
   return new CliError(
-    EXIT.conflict,
+    'not-a-cluster',
     `${name} is a place where EKS clusters are looked for, and no cluster${last}`,
     `${commands.cli(['doctor'])} looks there, and at the clusters; docs/registering.md, "EKS clusters"`,
   );
@@ -173,7 +173,7 @@ async function lookInside(
       ...{ uid, server },
     };
   } catch (error) {
-    if (!(error instanceof CliError) || error.exitCode === EXIT.interrupted) throw error;
+    if (!(error instanceof CliError) || error.code === 'interrupted') throw error;
     const { message, hint = 'then --context', exitCode } = error;
     const repair =
       context !== undefined && exitCode === EXIT.unauthenticated

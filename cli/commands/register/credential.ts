@@ -12,7 +12,7 @@ import { type Aws, clientConfig, type Stack } from '../../aws/aws.ts';
 import { type Installation, refresherUsername } from '../../kubernetes/chart.ts';
 import { ApiError } from '../../kubernetes/client.ts';
 import type { Identity } from '../../kubernetes/identity.ts';
-import { CliError, EXIT } from '../../output/errors.ts';
+import { CliError } from '../../output/errors.ts';
 import { ShellCommands } from '../../output/shell-commands.ts';
 import { authenticationConfigOf } from '../authentication-config.ts';
 import type { RegisteredUser } from './kubeconfig.ts';
@@ -42,12 +42,12 @@ export async function givenCredential(path: string, now = Date.now()): Promise<C
     credential = credentialOf(readKubeconfig(await readFile(path, 'utf8')).identity);
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
-    throw new CliError(EXIT.usage, `--credential ${path}: ${code ?? message}`, undefined, error);
+    throw new CliError('credential-unreadable', `--credential ${path}: ${code ?? message}`, undefined, error);
   }
   const { expiresAt } = credential;
   if (expiresAt !== undefined && Date.parse(expiresAt) <= now)
     throw new CliError(
-      EXIT.denied,
+      'credential-expired',
       `--credential ${path}: it has expired at ${expiresAt}`,
       'leave --credential out: a token of the chart’s ServiceAccount is made, which renews itself',
     );
@@ -131,10 +131,10 @@ async function issuerOf(
     const payload = JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString());
     issuer = z.object({ iss: z.url() }).parse(payload).iss;
   } catch (error) {
-    if (error instanceof CliError && error.exitCode === EXIT.interrupted) throw error;
+    if (error instanceof CliError && error.code === 'interrupted') throw error;
     if (given !== undefined) return given;
     throw new CliError(
-      EXIT.usage,
+      'issuer-unknown',
       `the account's issuer is not known: ${(error as Error).message}`,
       `give it as --issuer: ${commands.aws(['iam', 'get-outbound-web-identity-federation-info'])} names it`,
       error,
@@ -142,7 +142,7 @@ async function issuerOf(
   }
   if (given !== undefined && given !== issuer)
     throw new CliError(
-      EXIT.usage,
+      'issuer-mismatch',
       `--issuer: the account's is ${issuer}, and API servers compare it to the letter`,
       `--issuer ${issuer}, or leave it out`,
     );

@@ -14,7 +14,7 @@ import { REFRESHER_GROUP } from '../../../contract/names.ts';
 import { type Aws, clientConfig } from '../../aws/aws.ts';
 import { Attempt, type Rollback } from '../../aws/rollback.ts';
 import type { Server } from '../../kubernetes/client.ts';
-import { CliError, EXIT } from '../../output/errors.ts';
+import { CliError } from '../../output/errors.ts';
 import type { ShellCommands } from '../../output/shell-commands.ts';
 import type { RegisteredUser } from './kubeconfig.ts';
 
@@ -58,7 +58,7 @@ export async function admitToEks(
       .catch((error: Error) => {
         if (error.name === 'ResourceNotFoundException')
           throw new CliError(
-            EXIT.notFound,
+            'eks-cluster-not-found',
             `there is no EKS cluster ${name} in ${region}`,
             `${command('list-clusters')}; then --eks NAME`,
           );
@@ -76,14 +76,14 @@ export async function admitToEks(
   const update = (...args: string[]) => command('update-cluster-config', '--name', name, ...args);
   if (cluster.resourcesVpcConfig?.endpointPublicAccess === false && proxyUrl === undefined)
     throw new CliError(
-      EXIT.conflict,
+      'eks-cluster-unsuitable',
       `the EKS cluster ${name} has a private endpoint only, which the function does not reach`,
       `${update('--resources-vpc-config', 'endpointPublicAccess=true')}; or a context with a proxy-url that AWS reaches`,
     );
   const { authenticationMode } = cluster.accessConfig ?? {};
   if (authenticationMode === 'CONFIG_MAP')
     throw new CliError(
-      EXIT.conflict,
+      'eks-cluster-unsuitable',
       `the EKS cluster ${name} knows no access entries`,
       update('--access-config', 'authenticationMode=API_AND_CONFIG_MAP'),
     );
@@ -102,7 +102,7 @@ export async function admitToEks(
     // What they give is no role of the cluster: no question of ours to the API server would show it.
     if (policies.length > 0)
       throw new CliError(
-        EXIT.denied,
+        'identity-not-restricted',
         `the access entry in ${name} has access policies, and nothing would hold whoever steals a token: ${policies.join(', ')}`,
         policies
           .map((arn) => command('disassociate-access-policy', ...ofEntry, '--policy-arn', arn))
@@ -184,7 +184,11 @@ async function deleteEntry(aws: Aws, eks: EKSClient, entry: EntryId): Promise<vo
 function serverOf({ endpoint, certificateAuthority, status }: Cluster, name: string, hint: string): Server {
   const { data } = certificateAuthority ?? {};
   if (!endpoint || !data)
-    throw new CliError(EXIT.conflict, `the EKS cluster ${name} has no endpoint: it is ${status}`, hint);
+    throw new CliError(
+      'eks-cluster-unsuitable',
+      `the EKS cluster ${name} has no endpoint: it is ${status}`,
+      hint,
+    );
   return { url: endpoint, ca: Buffer.from(data, 'base64').toString() };
 }
 

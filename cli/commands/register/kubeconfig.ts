@@ -2,7 +2,7 @@
 import { stringify } from 'yaml';
 import { readKubeconfig } from '../../../lib/kubernetes/kubeconfig.ts';
 import type { Server } from '../../kubernetes/client.ts';
-import { CliError, EXIT } from '../../output/errors.ts';
+import { CliError } from '../../output/errors.ts';
 
 /** A user of a kubeconfig. */
 export type RegisteredUser =
@@ -24,7 +24,7 @@ export function minimalKubeconfig(name: string, server: Server, user: Registered
     readKubeconfig(kubeconfig);
   } catch (error) {
     throw new CliError(
-      EXIT.failed,
+      'kubeconfig-unsupported',
       `the refresher would not take this: ${(error as Error).message}`,
       '--server names another address; docs/registering.md says what a kubeconfig may hold',
       error,

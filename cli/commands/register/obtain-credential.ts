@@ -5,7 +5,7 @@ import type { Rollback } from '../../aws/rollback.ts';
 import type { Installation } from '../../kubernetes/chart.ts';
 import { Kubernetes, type Server } from '../../kubernetes/client.ts';
 import { type Identity, whoIs } from '../../kubernetes/identity.ts';
-import { CliError, EXIT } from '../../output/errors.ts';
+import { CliError } from '../../output/errors.ts';
 import type { ShellCommands } from '../../output/shell-commands.ts';
 import {
   type Credential,
@@ -67,7 +67,7 @@ export async function obtain(given: Obtaining): Promise<Obtained> {
     const identity = await whoWith(credential.user).catch((error: unknown) => {
       throw isUnauthorized(error)
         ? new CliError(
-            EXIT.denied,
+            'credential-rejected',
             `--credential ${options.credential}: the API server of the context ${kubernetes.context} does not take it`,
             'is it of this cluster, and still valid? Without --credential a token is made',
           )
@@ -143,7 +143,7 @@ async function serverFor(
     ]);
   if (server.isInsecure)
     throw new CliError(
-      EXIT.usage,
+      'server-not-verifiable',
       `the context ${kubernetes.context} does not look at the API server's certificate (insecure-skip-tls-verify), and the refresher does`,
       setCluster('--insecure-skip-tls-verify=false'),
     );
@@ -152,7 +152,7 @@ async function serverFor(
   // Whatever is there is shown the token before it can say which cluster it is.
   if (server.ca === undefined && origin !== URL.parse(server.url)?.origin)
     throw new CliError(
-      EXIT.usage,
+      'server-not-verifiable',
       `--server: the context ${kubernetes.context} names no certificate authority, so anybody with a public certificate for ${hostname} would be shown the credential`,
       `a context whose server is that address; or the authority of its certificate: ${setCluster()}`,
     );
@@ -176,7 +176,11 @@ export async function eksTarget(
   const ofContext = kubernetes.eks();
   const name = typeof eks === 'string' ? eks : ofContext?.cluster;
   if (name === undefined)
-    throw new CliError(EXIT.usage, 'the context does not say which EKS cluster it is', 'name it: --eks NAME');
+    throw new CliError(
+      'eks-cluster-unknown',
+      'the context does not say which EKS cluster it is',
+      'name it: --eks NAME',
+    );
   const { url, proxyUrl } = await kubernetes.server();
   const region = ofContext?.region ?? regionOfEndpoint(url) ?? (await aws.region());
   return { name, region, ...(proxyUrl !== undefined && { proxyUrl }) };

@@ -1,6 +1,6 @@
 // The options of register, and which of them cannot be together. Pure.
 
-import { CliError, EXIT } from '../../output/errors.ts';
+import { CliError } from '../../output/errors.ts';
 import type { IoOptions } from '../../output/io.ts';
 import type { AwsOptions, KubeOptions } from '../../output/options.ts';
 
@@ -23,7 +23,7 @@ export interface RegisterOptions extends AwsOptions, KubeOptions, IoOptions {
 /** What commander cannot say of options. @throws CliError */
 export function checkOptions(options: RegisterOptions): void {
   const { server, eks, keyless: isKeyless, issuer, wait, credential, duration } = options;
-  const usage = (message: string) => new CliError(EXIT.usage, message);
+  const usage = (message: string) => new CliError('usage', message);
   if (server !== undefined && eks !== undefined)
     throw usage(
       '--server cannot be used with --eks: EKS itself names the endpoint, and no other is shown its tokens',

@@ -13,7 +13,7 @@ import {
 } from '../../kubernetes/chart.ts';
 import type { Kubernetes } from '../../kubernetes/client.ts';
 import { type Identity, isFenced, powersOf, type Reach, reachOf } from '../../kubernetes/identity.ts';
-import { CliError, EXIT } from '../../output/errors.ts';
+import { CliError } from '../../output/errors.ts';
 import { formatList } from '../../output/format-list.ts';
 import { ShellCommands } from '../../output/shell-commands.ts';
 import type { RegisterOptions } from './options.ts';
@@ -37,13 +37,13 @@ export function checkFree(
   if (same && !isReplacing) throw alreadyRegistered(name, commands);
   if (!same && isReplacing)
     throw new CliError(
-      EXIT.notFound,
+      'not-registered',
       `${name} is not registered: there is nothing to replace`,
       'leave --replace out',
     );
   if (same?.clusterUid !== undefined && same.clusterUid !== uid)
     throw new CliError(
-      EXIT.conflict,
+      'different-cluster',
       `${name} is another cluster than the one of this context`,
       `is --context right? If the cluster was made anew: ${commands.cli(['unregister', name, '--keep-token'])}, then register it again`,
     );
@@ -51,14 +51,14 @@ export function checkFree(
   const twin = registered.find((cluster) => cluster.name !== name && cluster.clusterUid === uid);
   if (twin)
     throw new CliError(
-      EXIT.conflict,
+      'already-registered',
       `this cluster is registered already, as ${twin.name}`,
       `${commands.cli(['unregister', twin.name])}, then register it as ${name}`,
     );
   const tagged = known.find(({ source, clusterUid }) => source === 'eks' && clusterUid === uid);
   if (tagged)
     throw new CliError(
-      EXIT.conflict,
+      'already-registered',
       `this cluster is refreshed already: the refresher finds it by its tag, as ${tagged.name}`,
       `${commands.cli(['doctor', tagged.name], true)} says how it is; to have it registered in place of that, take the tag off: ${untag(tagged.name, commands)}`,
     );
@@ -81,13 +81,13 @@ export async function checkInstallation(
   const commands = new ShellCommands(options, { context: kubernetes.context, release });
   if (!installation && release)
     throw new CliError(
-      EXIT.notFound,
+      'chart-incomplete',
       `the chart’s MutatingWebhookConfiguration is gone (release ${release.release} in the namespace ${release.namespace})`,
       commands.upgrade(),
     );
   if (!installation)
     throw new CliError(
-      EXIT.notFound,
+      'chart-not-installed',
       originals.length > 0
         ? `the chart is not installed in this cluster; CentML/ecr-anywhere is (${originals.join(', ')})`
         : 'the chart is not installed in this cluster',
@@ -97,7 +97,7 @@ export async function checkInstallation(
   const broken = await writePolicyProblems(kubernetes, installation);
   if (broken.length > 0)
     throw new CliError(
-      EXIT.conflict,
+      'write-policy-not-enforced',
       `the fence around the refresher is not in force: ${broken.join('; ')}`,
       `${commands.cli(['doctor'], true)} names what commands each`,
     );
@@ -123,7 +123,7 @@ export async function checkFenced(
 
 function unfenced({ username, groups }: Identity, why = ''): CliError {
   return new CliError(
-    EXIT.denied,
+    'identity-not-restricted',
     `${username} (groups: ${groups.join(', ') || 'none'}) is outside the fence${why}: nothing would hold whoever steals this credential`,
     `register the chart’s ServiceAccount (leave --credential out), or a member of the group ${REFRESHER_GROUP} that is nothing else`,
   );

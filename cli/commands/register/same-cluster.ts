@@ -1,7 +1,7 @@
 // Which cluster each known one is, also those whose registration does not say it: registered by hand, or found by tag.
 import type { ClusterStatus } from '../../../contract/refresher-api.ts';
 import type { Refresher } from '../../aws/refresher.ts';
-import { CliError, EXIT } from '../../output/errors.ts';
+import { CliError } from '../../output/errors.ts';
 import { formatList } from '../../output/format-list.ts';
 
 /** So many are asked at once: more would keep the operator waiting. */
@@ -49,7 +49,7 @@ async function uidsOf(
     clusters.length === 0 ? [] : (await refresher.inspect(clusters.map(({ name }) => name))).clusters;
   const answers = await inspected(asked).catch((error: unknown) => {
     // A tag may have gone since the last look, and then nothing is said of any.
-    if (!(error instanceof CliError) || error.exitCode !== EXIT.notFound) throw error;
+    if (!(error instanceof CliError) || error.code !== 'not-registered') throw error;
     return inspected(asked.filter(({ source }) => source === 'registered'));
   });
   return new Map(

@@ -6,7 +6,7 @@ import type { Aws } from '../../aws/aws.ts';
 import type { Rollback } from '../../aws/rollback.ts';
 import { type Installation, TOKEN_MAX_SECONDS } from '../../kubernetes/chart.ts';
 import { ApiError, Kubernetes, type Server } from '../../kubernetes/client.ts';
-import { CliError, EXIT } from '../../output/errors.ts';
+import { CliError } from '../../output/errors.ts';
 import type { ShellCommands } from '../../output/shell-commands.ts';
 import { kubeconfigOf } from './kubeconfig.ts';
 
@@ -56,7 +56,7 @@ export async function planToken(
   const account = await kubernetes.find(`/api/v1/namespaces/${namespace}/serviceaccounts/${refresher}`);
   if (!account)
     throw new CliError(
-      EXIT.notFound,
+      'chart-incomplete',
       `there is no ServiceAccount ${namespace}/${refresher}`,
       commands.upgrade(),
     );
@@ -65,16 +65,12 @@ export async function planToken(
   const wanted = Math.round(seconds ?? Math.min(allowed, TOKEN_SECONDS));
   if (wanted > allowed)
     throw new CliError(
-      EXIT.usage,
+      'usage',
       `a token of ${wanted / 3600} h could not be renewed: the chart allows ${allowed / 3600} h`,
       `--duration ${allowed / 3600}; or ${commands.upgrade(['--set', `refresher.token.maxSeconds=${wanted}`])}`,
     );
   if (wanted < MIN_TOKEN_SECONDS)
-    throw new CliError(
-      EXIT.usage,
-      'Kubernetes makes no token that lives less than ten minutes',
-      '--duration 1',
-    );
+    throw new CliError('usage', 'Kubernetes makes no token that lives less than ten minutes', '--duration 1');
   return { installation, seconds: wanted, labels };
 }
 

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { ClusterSummary } from '../../../contract/refresher-api.ts';
 import type { Refresher } from '../../aws/refresher.ts';
 import type { Identity } from '../../kubernetes/identity.ts';
-import { CliError, EXIT } from '../../output/errors.ts';
+import { CliError } from '../../output/errors.ts';
 import type { ShellCommands } from '../../output/shell-commands.ts';
 import type { EksTarget } from './eks-access-entry.ts';
 import type { Obtained } from './obtain-credential.ts';
@@ -46,13 +46,13 @@ export async function prove(
       const { username, groups = [], clusterUid } = summary.inspection ?? {};
       if (username === undefined || clusterUid === undefined)
         throw new CliError(
-          EXIT.unhealthy,
+          'registration-not-verified',
           `the API server does not tell the refresher who it is (SelfSubjectReview), or which cluster this is, so ${outcome}`,
           commands.kubectl(['get', 'clusterrolebinding', 'system:basic-user']),
         );
       if (clusterUid !== uid)
         throw new CliError(
-          EXIT.conflict,
+          'different-cluster',
           'the address leads the refresher to another cluster than the one of this context',
           'is --context right, and the address (--server, or the name after --eks)?',
         );
@@ -68,7 +68,7 @@ export async function prove(
 export function notServed(proving: Proving, summary: ClusterSummary | undefined): CliError {
   const { reason = 'no reason given', failedAt } = summary ?? {};
   const says = `the refresher cannot use it, so ${proving.outcome}: ${reason}`;
-  return new CliError(EXIT.unhealthy, says, wayOut(failedAt, proving));
+  return new CliError('registration-not-verified', says, wayOut(failedAt, proving));
 }
 
 function wayOut(failedAt: ClusterSummary['failedAt'], { target, obtained, commands }: Proving): string {

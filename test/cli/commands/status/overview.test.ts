@@ -2,7 +2,7 @@
 
 import { expect, test } from 'vitest';
 import { overview, rowsOf } from '../../../../cli/commands/status/overview.ts';
-import { CliError, EXIT } from '../../../../cli/output/errors.ts';
+import { CliError } from '../../../../cli/output/errors.ts';
 import { ShellCommands } from '../../../../cli/output/shell-commands.ts';
 import { heightOf } from '../../../../cli/output/table.ts';
 import type { ClusterStatus } from '../../../../contract/refresher-api.ts';
@@ -83,7 +83,7 @@ test('all that fits is there, and none is said to be missing', () => {
 });
 
 test('a look that failed is told below, with its way out, in as many lines as there are', () => {
-  const error = new CliError(EXIT.unauthenticated, `the session ${'has expired '.repeat(40)}`, 'sign in');
+  const error = new CliError('aws-session-expired', `the session ${'has expired '.repeat(40)}`, 'sign in');
   const missed = { error, knownAt: NOW - 180_000 };
   const text = shown(fleet, { screen: { rows: 24, columns: 80 }, missed });
   expect(text).toContain('\nThis is from 3m ago. The last look failed: the session has');
