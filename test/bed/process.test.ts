@@ -1,8 +1,12 @@
-// A program of the bed counts as started only if it runs and is ready; otherwise whoever starts it hears why.
+// The programs of the test bed: when one counts as started, and that none outlives the process that started it.
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { startProgram } from './process.ts';
 
 let dir: string;
@@ -15,22 +19,64 @@ const start = (command: string, args: string[]) =>
   startProgram('it', command, args, {
     env: {},
     logPath: join(dir, 'log'),
-    // Asked only once it has had the time to end.
+    // Polled only after the program has had time to end.
     isReady: () => new Promise((resolve) => setTimeout(() => resolve(true), 500)),
   });
 
-test('one that has ended is not taken for ready, although somebody answers', async () => {
-  const failing = start(process.execPath, ['-e', 'console.error("out of luck"); process.exit(3)']);
-  await expect(failing).rejects.toThrow(/it ended.*out of luck/s);
+describe('starting a program', () => {
+  test('fails with the end of the log when the program ends, even if another process answers', async () => {
+    const failing = start(process.execPath, ['-e', 'console.error("out of luck"); process.exit(3)']);
+    await expect(failing).rejects.toThrow(/it ended.*out of luck/s);
+  });
+
+  test('names a program that does not exist', async () => {
+    await expect(start(join(dir, 'nothing'), [])).rejects.toThrow(/it cannot be started: .*ENOENT/);
+  });
+
+  test('returns a running program that can be stopped', async () => {
+    await using program = await start(process.execPath, ['-e', 'setInterval(() => {}, 1000)']);
+    expect(program.isRunning()).toBe(true);
+    await program.stop();
+    expect(await program.ended).toBe('SIGTERM');
+  });
 });
 
-test('one that is not there is named', async () => {
-  await expect(start(join(dir, 'nothing'), [])).rejects.toThrow(/it cannot be started: .*ENOENT/);
+/** Starts a program with a child of its own, and prints both process ids. */
+const STARTER = `
+  import { readFileSync } from 'node:fs';
+  import { startProgram } from ${JSON.stringify(fileURLToPath(new URL('./process.ts', import.meta.url)))};
+  const [logPath] = process.argv.slice(-1);
+  const child = 'setInterval(() => {}, 1000)';
+  const parent = \`const { pid } = require('node:child_process').spawn(process.execPath, ['-e', \${JSON.stringify(child)}]);
+    console.log(pid); setInterval(() => {}, 1000)\`;
+  const program = await startProgram('it', process.execPath, ['-e', parent], {
+    env: {}, logPath, isReady: async () => readFileSync(logPath, 'utf8').includes('\\n'),
+  });
+  console.log(program.pid + ' ' + program.log().trim());
+  setInterval(() => {}, 1000);
+`;
+
+describe('a process that started a program', () => {
+  test.each(['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGKILL'] as const)(
+    'leaves neither the program nor its children behind when %s ends it',
+    async (signal) => {
+      const logPath = join(dir, `log-${signal}`);
+      const starter = spawn(process.execPath, ['--input-type=module', '-e', STARTER, logPath], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
+      const [line] = (await once(createInterface({ input: starter.stdout }), 'line')) as [string];
+      const pids = line.split(' ').map(Number);
+      expect(pids.map(isAlive)).toEqual([true, true]);
+      starter.kill(signal);
+      await expect.poll(() => pids.filter(isAlive), { timeout: 10_000 }).toEqual([]);
+    },
+  );
 });
 
-test('one that runs is, and is stopped', async () => {
-  await using program = await start(process.execPath, ['-e', 'setInterval(() => {}, 1000)']);
-  expect(program.isRunning()).toBe(true);
-  await program.stop();
-  expect(await program.ended).toBe('SIGTERM');
-});
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+}

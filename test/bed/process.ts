@@ -1,38 +1,78 @@
-// Programs that run for as long as the bed does: started with a log file, waited for, ended by their process id,
-// and never left behind when this process ends.
+// Starts the programs that the test bed consists of, each with a log file, and ends them by process id. They end with
+// the process that started them, however that ends.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync, readFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { createServer, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { keepEvidence } from './evidence.ts';
 
 export interface Program extends AsyncDisposable {
   readonly pid: number;
   readonly logPath: string;
-  /** What it has written so far. */
+  /** Reads the whole log. */
   log(): string;
   /** Resolves with the exit code, or the signal that ended it. */
   readonly ended: Promise<number | NodeJS.Signals>;
   isRunning(): boolean;
   signal(signal: NodeJS.Signals): void;
-  /** SIGTERM, and SIGKILL if that does not help within ten seconds. Idempotent. */
+  /** Sends SIGTERM, and SIGKILL after ten seconds. Idempotent. */
   stop(): Promise<void>;
 }
 
-const running = new Set<ChildProcess>();
-process.on('exit', () => {
-  for (const child of running) child.kill('SIGKILL');
-});
+const WATCHDOG = fileURLToPath(new URL('./watchdog.mjs', import.meta.url));
+let watchdog: ChildProcess | undefined;
+
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.once(signal, () => process.exit(1));
 }
 
+/** Registers a program with the watchdog, or removes it. One watchdog serves all programs of this process. */
+function tellWatchdog(change: '+' | '-', pid: number): void {
+  watchdog ??= startWatchdog();
+  watchdog.stdin?.write(`${change}${pid}\n`);
+}
+
+function startWatchdog(): ChildProcess {
+  // In a process group of its own: Ctrl-C must not end it before it has ended the programs.
+  const child = spawn(process.execPath, [WATCHDOG], { stdio: ['pipe', 'ignore', 'ignore'], detached: true });
+  // Neither the child nor the pipe may keep this process alive.
+  child.unref();
+  (child.stdin as Socket | null)?.unref();
+  return child;
+}
+
 /**
- * Starts a program with just the environment that is given.
+ * Makes a process, and all its children, end with this one.
  *
- * @param isReady asked again and again until it says so
- * @throws Error with the end of the log where the program ends, or is not ready in time
+ * @param child spawned with `detached: true`: the leader of a process group
+ */
+export function endWithThisProcess<Child extends ChildProcess>(child: Child): Child {
+  const { pid } = child;
+  if (pid === undefined) return child;
+  tellWatchdog('+', pid);
+  child.once('exit', () => {
+    signalGroup(pid, 'SIGKILL');
+    tellWatchdog('-', pid);
+  });
+  return child;
+}
+
+/** Signals a program and all its children. */
+function signalGroup(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(-pid, signal);
+  } catch {
+    // The group has ended.
+  }
+}
+
+/**
+ * Starts a program with exactly the given environment, and waits until it is ready.
+ *
+ * @param options.isReady polled until it returns true
+ * @throws Error with the end of the log if the program ends, or is not ready within `readyWithinMs`
  */
 export async function startProgram(
   name: string,
@@ -47,18 +87,19 @@ export async function startProgram(
   },
 ): Promise<Program> {
   const log = openSync(options.logPath, 'a');
-  const child = spawn(command, args, {
-    env: options.env,
-    stdio: ['ignore', log, log],
-    ...(options.cwd && { cwd: options.cwd }),
-  });
+  const child = endWithThisProcess(
+    spawn(command, args, {
+      env: options.env,
+      stdio: ['ignore', log, log],
+      detached: true,
+      ...(options.cwd && { cwd: options.cwd }),
+    }),
+  );
   closeSync(log);
   await once(child, 'spawn').catch((error: Error) => {
     throw new Error(`${name} cannot be started: ${error.message}`, { cause: error });
   });
-  running.add(child);
   const ended = once(child, 'exit').then(([code, signal]) => {
-    running.delete(child);
     keepEvidence('log', name, readFileSync(options.logPath, 'utf8'));
     return (code ?? signal) as number | NodeJS.Signals;
   });
@@ -71,7 +112,7 @@ export async function startProgram(
     clearTimeout(timer);
   };
   const program: Program = {
-    pid: child.pid ?? 0,
+    pid: child.pid as number,
     logPath: options.logPath,
     log: () => readFileSync(options.logPath, 'utf8'),
     ended,
@@ -81,13 +122,13 @@ export async function startProgram(
     [Symbol.asyncDispose]: stop,
   };
   const deadline = Date.now() + (options.readyWithinMs ?? 60_000);
-  // One that has ended is not ready, whoever else may have answered in its place.
+  // A program that has ended is not ready, even if another process answers on its port.
   while (!(await options.isReady().catch(() => false)) || !isRunning()) {
     if (isRunning() && Date.now() < deadline) {
       await sleep(100);
       continue;
     }
-    const what = isRunning() ? 'is not ready in time' : 'ended';
+    const what = isRunning() ? 'was not ready in time' : 'ended';
     await stop();
     throw new Error(
       `${name} ${what}. The end of ${options.logPath}:\n${program.log().split('\n').slice(-15).join('\n')}`,
@@ -96,7 +137,7 @@ export async function startProgram(
   return program;
 }
 
-/** TCP ports on loopback that were free a moment ago, all different. */
+/** Returns `count` different TCP ports on loopback that were free a moment ago. */
 export async function freePorts(count: number): Promise<number[]> {
   const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'));
   const ports: number[] = [];

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { buildCli } from '../../cli/build.ts';
 import { keepEvidence } from '../bed/evidence.ts';
+import { endWithThisProcess } from '../bed/process.ts';
 
 export interface Ended {
   /** The exit code; of a process that a signal ended, null. */
@@ -46,11 +47,14 @@ export async function startCommandLine(env: Readonly<Record<string, string>>): P
   const run: CommandLine['run'] = (args, { env: changes = {}, cwd = home, onStart } = {}) =>
     new Promise((resolve, reject) => {
       const merged = Object.entries({ ...all, ...changes }).filter(([, value]) => value !== undefined);
-      const child = spawn(bundle, args, {
-        cwd,
-        env: Object.fromEntries(merged) as Record<string, string>,
-        stdio: ['ignore', 'pipe', 'pipe'],
-      });
+      const child = endWithThisProcess(
+        spawn(bundle, args, {
+          cwd,
+          env: Object.fromEntries(merged) as Record<string, string>,
+          stdio: ['ignore', 'pipe', 'pipe'],
+          detached: true,
+        }),
+      );
       let [stdout, stderr] = ['', ''];
       child.stdout.setEncoding('utf8').on('data', (text: string) => {
         stdout += text;
