@@ -1,4 +1,4 @@
-// Writes what is said of the chart's values, from the only place where it is written by hand: values.schema.json.
+// Generates values.yaml and docs/chart-values.md from values.schema.json, the only place where values are described by hand.
 import { readFile, writeFile } from 'node:fs/promises';
 import { Document, isMap, type Scalar, type YAMLMap } from 'yaml';
 
@@ -10,12 +10,12 @@ interface Property {
   readonly properties?: Readonly<Record<string, Property>>;
 }
 
-/** The files, by their paths from the repository's root. */
+/** The generated files, by their paths from the repository's root. */
 export const FILES = { values: 'webhook/chart/values.yaml', docs: 'docs/chart-values.md' } as const;
 const ROOT = new URL('..', import.meta.url);
 const WIDTH = 118;
 
-/** What the files shall contain. */
+/** The text of each generated file. */
 export async function chartValues(): Promise<Record<(typeof FILES)[keyof typeof FILES], string>> {
   const schema = JSON.parse(
     await readFile(new URL('webhook/chart/values.schema.json', ROOT), 'utf8'),
@@ -23,41 +23,43 @@ export async function chartValues(): Promise<Record<(typeof FILES)[keyof typeof 
   return { [FILES.values]: valuesYaml(schema), [FILES.docs]: valuesTable(schema) } as never;
 }
 
-/** The values that are the chart's own: Helm's `global` is not. */
-function ownOf({ properties = {} }: Property): [string, Property][] {
+/** The chart's own values, without Helm's `global`. */
+function chartProperties({ properties = {} }: Property): [string, Property][] {
   return Object.entries(properties).filter(([name]) => name !== 'global');
 }
 
 function valuesYaml(schema: Property): string {
   const document = new Document(defaultOf(schema));
-  comment(document.contents as unknown as YAMLMap<Scalar<string>>, schema, 0);
-  document.commentBefore = ' Settings of the chart, written by `npm run chart` from values.schema.json.';
+  addComments(document.contents as unknown as YAMLMap<Scalar<string>>, schema, 0);
+  document.commentBefore =
+    ' Default values of the chart. Generated from values.schema.json: edit that file, then run `npm run chart`.';
   return document.toString({ lineWidth: 0 });
 }
 
 function defaultOf(property: Property): unknown {
   if (property.default !== undefined || !property.properties) return property.default;
-  return Object.fromEntries(ownOf(property).map(([name, inner]) => [name, defaultOf(inner)]));
+  return Object.fromEntries(chartProperties(property).map(([name, inner]) => [name, defaultOf(inner)]));
 }
 
-function comment(map: YAMLMap<Scalar<string>>, schema: Property, depth: number): void {
+function addComments(map: YAMLMap<Scalar<string>>, schema: Property, depth: number): void {
   for (const { key, value } of map.items) {
     const property = schema.properties?.[key.value];
     if (!property) continue;
     const { description = '', examples = [] } = property;
     const plain = description.replace(/\[([^\]]+)\]\(([^)]+)\)/g, 'docs/$2').replace(/\*\*|`/g, '');
-    const lines = wrapped(plain, WIDTH - 2 * depth);
+    const lines = wrap(plain, WIDTH - 2 * depth);
     for (const example of examples) {
       const text = new Document({ [key.value]: example }).toString({ lineWidth: 0 });
       lines.push(...text.trimEnd().split('\n'));
     }
     key.commentBefore = lines.map((line) => ` ${line}`).join('\n');
     if (depth === 0) key.spaceBefore = true;
-    if (isMap(value) && property.properties) comment(value as YAMLMap<Scalar<string>>, property, depth + 1);
+    if (isMap(value) && property.properties)
+      addComments(value as YAMLMap<Scalar<string>>, property, depth + 1);
   }
 }
 
-function wrapped(text: string, width: number): string[] {
+function wrap(text: string, width: number): string[] {
   const lines: string[] = [];
   for (const word of text.split(' ')) {
     const last = lines.at(-1);
@@ -70,22 +72,24 @@ function wrapped(text: string, width: number): string[] {
 
 function valuesTable(schema: Property): string {
   const rows = (property: Property, prefix: string): string[] =>
-    ownOf(property).flatMap(([name, inner]) => {
+    chartProperties(property).flatMap(([name, inner]) => {
       const path = `${prefix}${name}`;
       const value = inner.properties ? '' : `\`${JSON.stringify(inner.default)}\``;
       const choices = inner.enum?.filter(Boolean).map((choice) => `\`${choice}\``);
-      const said = [inner.description, choices && `One of ${choices.join(', ')}.`].filter(Boolean).join(' ');
-      const row = `| \`${path}\` | ${value} | ${said.replaceAll('|', '\\|')} |`;
+      const description = [inner.description, choices && `One of ${choices.join(', ')}.`]
+        .filter(Boolean)
+        .join(' ');
+      const row = `| \`${path}\` | ${value} | ${description.replaceAll('|', '\\|')} |`;
       return [row, ...(inner.properties ? rows(inner, `${path}.`) : [])];
     });
   return [
-    '# Values of the chart',
+    '# Chart values',
     '',
-    '<!-- Written by `npm run chart` from webhook/chart/values.schema.json. -->',
+    '<!-- Generated by `npm run chart` from webhook/chart/values.schema.json. -->',
     '',
-    'With `helm install … --set image.repository=… --set aws.region=…` and an [AWS identity](aws-identity.md) it runs; all else has a default. A misspelt or unknown value is refused.',
+    'The chart requires `image.repository` and `aws.region`, and the webhook needs an [AWS identity](aws-identity.md). Every other value has a default. Helm refuses unknown values.',
     '',
-    '| value | default | |',
+    '| value | default | description |',
     '|---|---|---|',
     ...rows(schema, ''),
     '',

@@ -1,4 +1,4 @@
-// values.yaml and the page of values are what the schema says, and nothing in the chart asks for another value.
+// values.yaml and docs/chart-values.md match the schema, and the schema knows every value that a template reads.
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
@@ -8,7 +8,7 @@ import { CHART } from '../bed/helm.ts';
 
 const ROOT = join(CHART, '../..');
 
-test.each(Object.values(FILES))('%s is up to date: otherwise run "npm run chart"', async (path) => {
+test.each(Object.values(FILES))('%s is up to date (if not, run "npm run chart")', async (path) => {
   expect(await readFile(join(ROOT, path), 'utf8')).toBe((await chartValues())[path]);
 });
 
@@ -28,7 +28,7 @@ describe('the schema', () => {
       ? Object.entries(property.properties).flatMap(([name, inner]) => leaves(inner, [...path, name]))
       : [[path, property]];
 
-  test('describes every value, and gives each the default that values.yaml has', async () => {
+  test('describes every value, with the default of values.yaml', async () => {
     const all = leaves(await schema()).filter(([[first]]) => first !== 'global');
     expect(all.length).toBeGreaterThan(50);
     const given = await values();

@@ -43,7 +43,7 @@ export async function selfTls(
       const secret = await objects.secret();
       if (!secret) {
         await objects.createSecret();
-        logger.warn('the Secret of the certificates was not there');
+        logger.warn('certificate Secret was missing and is created');
         continue;
       }
       const { data, command, resourceVersion } = secret;
@@ -78,7 +78,7 @@ export async function selfTls(
       said = '';
     } catch (error) {
       const { message } = error as Error;
-      if (message !== said) logger.error({ message }, 'certificates not looked after');
+      if (message !== said) logger.error({ message }, 'certificate upkeep failed');
       said = message;
     }
     if (!mine) return;

@@ -21,7 +21,7 @@ export function trustAgain(
     ];
   return [
     commands.upgrade(),
-    `the webhook writes it within seconds, while it runs and has the roles for it: ${commands.kubectlInRelease(['logs', `deployment/${name}`])} says "certificates not looked after"`,
+    `the webhook writes it within seconds, while it runs and has the roles for it: ${commands.kubectlInRelease(['logs', `deployment/${name}`])} says "certificate upkeep failed"`,
   ];
 }
 

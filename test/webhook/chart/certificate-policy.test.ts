@@ -1,12 +1,11 @@
-// The webhook's own identity, tried against a real API server: of its configuration it changes caBundle and nothing
-// else, and beside that it reaches one Secret.
+// The webhook's own identity on a real API server: it may change caBundle of its configuration and the data of one Secret,
+// and nothing else.
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { type ControlPlane, startControlPlane } from '../../bed/control-plane.ts';
 import { NAMESPACE, prepareNamespace, RELEASE, runHelm } from '../../bed/webhook.ts';
-import { eventually } from '../ask.ts';
 import { type Call, callerOf } from '../caller.ts';
 import { APPLY, base64, JSON_PATCH, MERGE, STRATEGIC } from './write-policy-attempts.ts';
 
@@ -19,6 +18,7 @@ const NAME = 'sync.ecr-anywhere.centml.ai';
 const CA = base64('-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n');
 const BY_POLICY = /ValidatingAdmissionPolicy 'ecr-anywhere-ca-bundle'/;
 const BY_RBAC = /is forbidden: User .* cannot/;
+const POLL = { timeout: 30_000, interval: 100 };
 
 interface Webhook {
   name: string;
@@ -33,9 +33,9 @@ let webhook: Call;
 
 beforeAll(async () => {
   stack = new AsyncDisposableStack();
-  const dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-own-fence-'));
+  const dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-certificate-policy-'));
   stack.defer(() => rm(dir, { recursive: true, force: true }));
-  cluster = stack.use(await startControlPlane({ name: 'own-fence', dir }));
+  cluster = stack.use(await startControlPlane({ name: 'certificate-policy', dir }));
   await prepareNamespace(cluster);
   await prepareNamespace(cluster, 'elsewhere');
   await runHelm(cluster, ['install', RELEASE], {});
@@ -45,13 +45,16 @@ beforeAll(async () => {
   await admin('POST', CONFIGURATIONS, {
     apiVersion: 'admissionregistration.k8s.io/v1',
     kind: 'MutatingWebhookConfiguration',
-    metadata: { name: 'somebody-elses' },
+    metadata: { name: 'other-webhook' },
   });
   await admin('POST', SECRETS, { metadata: { name: 'aws-keys' }, stringData: { key: 'x' } });
-  // A policy is in force a second or two after it was made.
-  await eventually(async () => (await setLabel()).status === 403);
+  // The API server enforces a policy a second or two after it is created.
+  await vi.waitFor(async () => expect((await setLabel()).status).toBe(403), POLL);
   const label = { metadata: { labels: { probe: 'x' } } };
-  await eventually(async () => (await webhook('PATCH', OWN_SECRET, label, MERGE)).status === 403);
+  await vi.waitFor(
+    async () => expect((await webhook('PATCH', OWN_SECRET, label, MERGE)).status).toBe(403),
+    POLL,
+  );
   await admin('PATCH', OWN_SECRET, { metadata: { labels: { probe: null } } }, MERGE);
 });
 afterAll(() => stack.disposeAsync());
@@ -59,19 +62,19 @@ afterAll(() => stack.disposeAsync());
 const setLabel = () => webhook('PATCH', OWN, { metadata: { labels: { probe: String(Date.now()) } } }, MERGE);
 const current = async () =>
   JSON.parse((await admin('GET', OWN)).text) as { metadata: object; webhooks: [Webhook] };
-/** The list with our webhook changed, as a merge patch takes it. */
+/** A merge patch that changes the webhook in the list of the configuration. */
 const changed = async (change: (own: Webhook) => Webhook) => {
   const { webhooks } = await current();
   return { webhooks: webhooks.map((own) => change(structuredClone(own))) };
 };
 
-async function isRefused(attempt: Promise<{ status: number; text: string }>, by: RegExp): Promise<void> {
+async function expectDenied(attempt: Promise<{ status: number; text: string }>, by: RegExp): Promise<void> {
   const { status, text } = await attempt;
   expect(text).toMatch(by);
   expect(status).toBe(403);
 }
 
-describe('caBundle', () => {
+describe('caBundle of its configuration', () => {
   const value = { caBundle: CA };
   test.each([
     {
@@ -102,7 +105,7 @@ describe('caBundle', () => {
   });
 });
 
-describe('everything else of its configuration stays', () => {
+describe('its configuration', () => {
   const FIELDS: Record<string, unknown> = {
     rules: [{ apiGroups: ['*'], apiVersions: ['*'], operations: ['*'], resources: ['*/*'] }],
     failurePolicy: 'Ignore',
@@ -117,10 +120,10 @@ describe('everything else of its configuration stays', () => {
     clientConfig: { url: 'https://evil.example.com/', caBundle: CA },
   };
 
-  /** A strategic merge and an apply add to these: less in them changes nothing. */
+  /** A strategic merge and an apply only add to these fields, so a smaller value changes nothing. */
   const MERGED = ['namespaceSelector', 'objectSelector', 'clientConfig', 'matchConditions'];
 
-  test('each field of a webhook is tried', async () => {
+  test('has no field that these tests do not try', async () => {
     const { webhooks } = await current();
     expect(Object.keys(FIELDS).sort()).toEqual(
       Object.keys(webhooks[0])
@@ -130,18 +133,18 @@ describe('everything else of its configuration stays', () => {
   });
 
   test.each(Object.entries(FIELDS))(
-    '%s, by merge, strategic merge, JSON patch and apply',
+    'may not be changed in %s by merge patch, strategic merge patch, JSON patch or apply',
     async (field, value) => {
       const before = await current();
       const change = { name: NAME, [field]: value };
-      await isRefused(
+      await expectDenied(
         webhook('PATCH', OWN, await changed((own) => ({ ...own, ...change })), MERGE),
         BY_POLICY,
       );
       const replace = [{ op: 'replace', path: `/webhooks/0/${field}`, value }];
-      await isRefused(webhook('PATCH', OWN, replace, JSON_PATCH), BY_POLICY);
+      await expectDenied(webhook('PATCH', OWN, replace, JSON_PATCH), BY_POLICY);
       if (!MERGED.includes(field)) {
-        await isRefused(webhook('PATCH', OWN, { webhooks: [change] }, STRATEGIC), BY_POLICY);
+        await expectDenied(webhook('PATCH', OWN, { webhooks: [change] }, STRATEGIC), BY_POLICY);
         const [own] = before.webhooks;
         const applied = {
           apiVersion: 'admissionregistration.k8s.io/v1',
@@ -149,7 +152,7 @@ describe('everything else of its configuration stays', () => {
           metadata: { name: RELEASE },
           webhooks: [{ ...own, ...change }],
         };
-        await isRefused(webhook('PATCH', `${OWN}?fieldManager=x&force=true`, applied, APPLY), BY_POLICY);
+        await expectDenied(webhook('PATCH', `${OWN}?fieldManager=x&force=true`, applied, APPLY), BY_POLICY);
       }
       expect((await current()).webhooks).toEqual(before.webhooks);
     },
@@ -162,7 +165,7 @@ describe('everything else of its configuration stays', () => {
     { what: 'another port', service: { port: 1 } },
   ])('the Service: $what', async ({ service }) => {
     const body = { webhooks: [{ name: NAME, clientConfig: { service } }] };
-    await isRefused(webhook('PATCH', OWN, body, STRATEGIC), BY_POLICY);
+    await expectDenied(webhook('PATCH', OWN, body, STRATEGIC), BY_POLICY);
   });
 
   test('a second webhook, another name, none', async () => {
@@ -173,53 +176,56 @@ describe('everything else of its configuration stays', () => {
       [{ ...own, name: 'all.example.com' }],
       [],
     ])
-      await isRefused(webhook('PATCH', OWN, { webhooks: list }, MERGE), BY_POLICY);
+      await expectDenied(webhook('PATCH', OWN, { webhooks: list }, MERGE), BY_POLICY);
   });
 
   test.each([
-    { what: 'labels', metadata: { labels: { x: 'y' } } },
-    { what: 'no labels', metadata: { labels: null } },
-    { what: 'annotations', metadata: { annotations: { 'cert-manager.io/inject-ca-from': 'elsewhere/x' } } },
-    { what: 'finalizers', metadata: { finalizers: ['example.com/x'] } },
-    { what: 'generateName', metadata: { generateName: 'x-' } },
+    { what: 'may not get a label', metadata: { labels: { x: 'y' } } },
+    { what: 'may not lose its labels', metadata: { labels: null } },
     {
-      what: 'owner references',
+      what: 'may not get an annotation',
+      metadata: { annotations: { 'cert-manager.io/inject-ca-from': 'elsewhere/x' } },
+    },
+    { what: 'may not get a finalizer', metadata: { finalizers: ['example.com/x'] } },
+    { what: 'may not get generateName', metadata: { generateName: 'x-' } },
+    {
+      what: 'may not get an owner reference',
       metadata: {
         ownerReferences: [
           { apiVersion: 'v1', kind: 'ConfigMap', name: 'x', uid: '6d5f3a1e-0000-4000-8000-000000000000' },
         ],
       },
     },
-    { what: 'managedFields', metadata: { managedFields: [{}] } },
+    { what: 'may not lose its managedFields', metadata: { managedFields: [{}] } },
   ])('$what', async ({ metadata }) => {
-    await isRefused(webhook('PATCH', OWN, { metadata }, MERGE), BY_POLICY);
+    await expectDenied(webhook('PATCH', OWN, { metadata }, MERGE), BY_POLICY);
   });
 
-  test('update, delete, create, list: by RBAC already', async () => {
-    await isRefused(webhook('PUT', OWN, await current()), BY_RBAC);
-    await isRefused(webhook('DELETE', OWN), BY_RBAC);
-    await isRefused(webhook('DELETE', CONFIGURATIONS), BY_RBAC);
-    await isRefused(webhook('POST', CONFIGURATIONS, { metadata: { name: 'x' } }), BY_RBAC);
-    await isRefused(webhook('GET', CONFIGURATIONS), BY_RBAC);
+  test('may not be replaced, deleted, created or listed by RBAC', async () => {
+    await expectDenied(webhook('PUT', OWN, await current()), BY_RBAC);
+    await expectDenied(webhook('DELETE', OWN), BY_RBAC);
+    await expectDenied(webhook('DELETE', CONFIGURATIONS), BY_RBAC);
+    await expectDenied(webhook('POST', CONFIGURATIONS, { metadata: { name: 'x' } }), BY_RBAC);
+    await expectDenied(webhook('GET', CONFIGURATIONS), BY_RBAC);
     const applied = {
       apiVersion: 'admissionregistration.k8s.io/v1',
       kind: 'MutatingWebhookConfiguration',
       metadata: { name: 'x' },
     };
-    await isRefused(webhook('PATCH', `${CONFIGURATIONS}/x?fieldManager=x`, applied, APPLY), BY_RBAC);
+    await expectDenied(webhook('PATCH', `${CONFIGURATIONS}/x?fieldManager=x`, applied, APPLY), BY_RBAC);
   });
 
-  test('nobody else’s', async () => {
+  test('is the only object of its API group that the webhook may change', async () => {
     for (const path of [
-      `${CONFIGURATIONS}/somebody-elses`,
+      `${CONFIGURATIONS}/other-webhook`,
       `${REGISTRATION}/validatingwebhookconfigurations/${RELEASE}`,
       `${REGISTRATION}/validatingadmissionpolicies/${RELEASE}-ca-bundle`,
       `${REGISTRATION}/validatingadmissionpolicybindings/${RELEASE}-ca-bundle`,
     ])
-      await isRefused(webhook('PATCH', path, { metadata: { labels: { x: 'y' } } }, MERGE), BY_RBAC);
+      await expectDenied(webhook('PATCH', path, { metadata: { labels: { x: 'y' } } }, MERGE), BY_RBAC);
   });
 
-  test('were its role wider, the policy would still hold', async () => {
+  test('is protected by the policy when another role grants every verb', async () => {
     const role = {
       apiVersion: 'rbac.authorization.k8s.io/v1',
       kind: 'ClusterRole',
@@ -238,88 +244,88 @@ describe('everything else of its configuration stays', () => {
       roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'wider' },
       subjects: [{ kind: 'ServiceAccount', name: RELEASE, namespace: NAMESPACE }],
     });
-    await eventually(async () => (await webhook('GET', CONFIGURATIONS)).status === 200);
+    await expect.poll(async () => (await webhook('GET', CONFIGURATIONS)).status, POLL).toBe(200);
     const before = await current();
-    await isRefused(webhook('DELETE', OWN), BY_POLICY);
-    await isRefused(webhook('DELETE', `${CONFIGURATIONS}/somebody-elses`), BY_POLICY);
+    await expectDenied(webhook('DELETE', OWN), BY_POLICY);
+    await expectDenied(webhook('DELETE', `${CONFIGURATIONS}/other-webhook`), BY_POLICY);
     for (const kind of ['mutating', 'validating']) {
       const body = { metadata: { name: 'x' } };
-      await isRefused(webhook('POST', `${REGISTRATION}/${kind}webhookconfigurations`, body), BY_POLICY);
+      await expectDenied(webhook('POST', `${REGISTRATION}/${kind}webhookconfigurations`, body), BY_POLICY);
     }
-    const other = await admin('GET', `${CONFIGURATIONS}/somebody-elses`);
+    const other = await admin('GET', `${CONFIGURATIONS}/other-webhook`);
     const renamed = { ...JSON.parse(other.text), webhooks: before.webhooks };
-    await isRefused(webhook('PUT', `${CONFIGURATIONS}/somebody-elses`, renamed), BY_POLICY);
-    const wider = { ...before, webhooks: [{ ...before.webhooks[0], failurePolicy: 'Ignore' }] };
-    await isRefused(webhook('PUT', OWN, wider), BY_POLICY);
+    await expectDenied(webhook('PUT', `${CONFIGURATIONS}/other-webhook`, renamed), BY_POLICY);
+    const failingOpen = { ...before, webhooks: [{ ...before.webhooks[0], failurePolicy: 'Ignore' }] };
+    await expectDenied(webhook('PUT', OWN, failingOpen), BY_POLICY);
     expect(await current()).toEqual(before);
   });
 });
 
 describe('Secrets', () => {
-  test('its own: read, and written', async () => {
+  test('the webhook may read and write its own', async () => {
     expect((await webhook('GET', OWN_SECRET)).status).toBe(200);
     expect((await webhook('PATCH', OWN_SECRET, { data: { x: 'eA==' } }, MERGE)).status).toBe(200);
   });
 
   test.each([
-    { what: 'lists', method: 'GET', path: SECRETS },
-    { what: 'lists those of all namespaces', method: 'GET', path: '/api/v1/secrets' },
-    { what: 'watches', method: 'GET', path: `${SECRETS}?watch=true` },
-    { what: 'reads another', method: 'GET', path: `${SECRETS}/aws-keys` },
-    { what: 'creates', method: 'POST', path: SECRETS },
-    { what: 'replaces its own', method: 'PUT', path: OWN_SECRET },
-    { what: 'deletes its own', method: 'DELETE', path: OWN_SECRET },
-    { what: 'deletes all', method: 'DELETE', path: SECRETS },
+    { what: 'list Secrets', method: 'GET', path: SECRETS },
+    { what: 'list the Secrets of all namespaces', method: 'GET', path: '/api/v1/secrets' },
+    { what: 'watch Secrets', method: 'GET', path: `${SECRETS}?watch=true` },
+    { what: 'read another Secret', method: 'GET', path: `${SECRETS}/aws-keys` },
+    { what: 'create a Secret', method: 'POST', path: SECRETS },
+    { what: 'replace its own Secret', method: 'PUT', path: OWN_SECRET },
+    { what: 'delete its own Secret', method: 'DELETE', path: OWN_SECRET },
+    { what: 'delete all Secrets', method: 'DELETE', path: SECRETS },
     {
-      what: 'makes itself a token',
+      what: 'request a token',
       method: 'POST',
       path: `/api/v1/namespaces/${NAMESPACE}/serviceaccounts/${RELEASE}/token`,
     },
     {
-      what: 'reads the policy',
+      what: 'read the registry policy',
       method: 'GET',
       path: `/api/v1/namespaces/${NAMESPACE}/configmaps/${RELEASE}-policy`,
     },
-    { what: 'writes a managed Secret', method: 'PATCH', path: '/api/v1/namespaces/elsewhere/secrets/ecr' },
-    { what: 'labels a namespace', method: 'PATCH', path: '/api/v1/namespaces/elsewhere' },
+    { what: 'write a managed Secret', method: 'PATCH', path: '/api/v1/namespaces/elsewhere/secrets/ecr' },
+    { what: 'label a namespace', method: 'PATCH', path: '/api/v1/namespaces/elsewhere' },
     {
-      what: 'changes its own roles',
+      what: 'change its own role',
       method: 'PATCH',
       path: `/apis/rbac.authorization.k8s.io/v1/clusterroles/${RELEASE}`,
     },
     {
-      what: 'changes its Deployment',
+      what: 'change its Deployment',
       method: 'PATCH',
       path: `/apis/apps/v1/namespaces/${NAMESPACE}/deployments/${RELEASE}`,
     },
     {
-      what: 'scales it',
+      what: 'scale its Deployment',
       method: 'PATCH',
       path: `/apis/apps/v1/namespaces/${NAMESPACE}/deployments/${RELEASE}/scale`,
     },
-    { what: 'makes a pod', method: 'POST', path: `/api/v1/namespaces/${NAMESPACE}/pods` },
-    { what: 'lists namespaces', method: 'GET', path: '/api/v1/namespaces' },
-  ])('no others: $what', async ({ method, path }) => {
+    { what: 'create a Pod', method: 'POST', path: `/api/v1/namespaces/${NAMESPACE}/pods` },
+    { what: 'list namespaces', method: 'GET', path: '/api/v1/namespaces' },
+  ])('the webhook may not $what, by RBAC', async ({ method, path }) => {
     const body = method === 'GET' ? undefined : { metadata: { labels: { x: 'y' } } };
     const type = method === 'PATCH' ? MERGE : undefined;
-    await isRefused(webhook(method, path, body, type), BY_RBAC);
+    await expectDenied(webhook(method, path, body, type), BY_RBAC);
   });
 
   test.each([
-    { what: 'another’s name', namespace: NAMESPACE, name: 'another' },
-    { what: 'another namespace', namespace: 'elsewhere', name: `${RELEASE}-self-tls` },
-  ])('it makes none by an apply: $what', async ({ namespace, name }) => {
+    { what: 'with another name', namespace: NAMESPACE, name: 'another' },
+    { what: 'in another namespace', namespace: 'elsewhere', name: `${RELEASE}-self-tls` },
+  ])('the webhook may not create one $what by server-side apply, by RBAC', async ({ namespace, name }) => {
     const path = `/api/v1/namespaces/${namespace}/secrets/${name}?fieldManager=x`;
     const secret = { apiVersion: 'v1', kind: 'Secret', metadata: { name } };
-    await isRefused(webhook('PATCH', path, secret, APPLY), BY_RBAC);
+    await expectDenied(webhook('PATCH', path, secret, APPLY), BY_RBAC);
   });
 
   const BY_SECRET_POLICY = /ValidatingAdmissionPolicy 'ecr-anywhere-self-tls'/;
 
   test.each([
-    // Kubernetes takes away what has an owner that is not there.
+    // Kubernetes deletes an object whose owner does not exist.
     {
-      what: 'an owner',
+      what: 'add an owner reference to',
       change: {
         metadata: {
           ownerReferences: [
@@ -328,19 +334,19 @@ describe('Secrets', () => {
         },
       },
     },
-    { what: 'a finalizer', change: { metadata: { finalizers: ['example.com/x'] } } },
-    { what: 'a label', change: { metadata: { labels: { x: 'y' } } } },
-    { what: 'no labels', change: { metadata: { labels: null } } },
-    { what: 'an annotation', change: { metadata: { annotations: { x: 'y' } } } },
-    { what: 'generateName', change: { metadata: { generateName: 'x-' } } },
-    { what: 'immutable', change: { immutable: true } },
-  ])('nothing of its own but data: $what', async ({ change }) => {
-    await isRefused(webhook('PATCH', OWN_SECRET, change, MERGE), BY_SECRET_POLICY);
+    { what: 'add a finalizer to', change: { metadata: { finalizers: ['example.com/x'] } } },
+    { what: 'add a label to', change: { metadata: { labels: { x: 'y' } } } },
+    { what: 'remove the labels of', change: { metadata: { labels: null } } },
+    { what: 'add an annotation to', change: { metadata: { annotations: { x: 'y' } } } },
+    { what: 'set generateName of', change: { metadata: { generateName: 'x-' } } },
+    { what: 'make immutable', change: { immutable: true } },
+  ])('the webhook may not $what its own', async ({ change }) => {
+    await expectDenied(webhook('PATCH', OWN_SECRET, change, MERGE), BY_SECRET_POLICY);
   });
 
   test.each([
     {
-      what: 'to be filled with the refresher’s token',
+      what: 'in which Kubernetes would store a token of the refresher',
       change: {
         type: 'kubernetes.io/service-account-token',
         metadata: { annotations: { 'kubernetes.io/service-account.name': `${RELEASE}-refresher` } },
@@ -351,7 +357,7 @@ describe('Secrets', () => {
     { what: 'with a label', change: { metadata: { labels: { x: 'y' } } } },
     { what: 'with a finalizer', change: { metadata: { finalizers: ['example.com/x'] } } },
     {
-      what: 'with an owner',
+      what: 'with an owner reference',
       change: {
         metadata: {
           ownerReferences: [
@@ -360,17 +366,17 @@ describe('Secrets', () => {
         },
       },
     },
-    { what: 'immutable', change: { immutable: true } },
-  ])('where its own is gone it makes none $what', async ({ change }) => {
+    { what: 'that is immutable', change: { immutable: true } },
+  ])('after its own is deleted, the webhook may not create one $what', async ({ change }) => {
     await admin('DELETE', OWN_SECRET);
     const { metadata, ...rest } = change as { metadata?: object };
     const name = `${RELEASE}-self-tls`;
     const secret = { apiVersion: 'v1', kind: 'Secret', metadata: { name, ...metadata }, ...rest };
     const applied = webhook('PATCH', `${OWN_SECRET}?fieldManager=x`, secret, APPLY);
-    await isRefused(applied, BY_SECRET_POLICY);
+    await expectDenied(applied, BY_SECRET_POLICY);
   });
 
-  test('were its role wider, it would still be the only one', async () => {
+  test('other than its own are protected by the policy when another role grants every verb', async () => {
     await admin('POST', SECRETS, { metadata: { name: `${RELEASE}-self-tls` } });
     await admin('POST', '/apis/rbac.authorization.k8s.io/v1/clusterroles', {
       metadata: { name: 'wider-secrets' },
@@ -381,22 +387,22 @@ describe('Secrets', () => {
       roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'wider-secrets' },
       subjects: [{ kind: 'ServiceAccount', name: RELEASE, namespace: NAMESPACE }],
     });
-    await eventually(async () => (await webhook('GET', SECRETS)).status === 200);
-    await isRefused(webhook('DELETE', OWN_SECRET), BY_SECRET_POLICY);
-    await isRefused(
+    await expect.poll(async () => (await webhook('GET', SECRETS)).status, POLL).toBe(200);
+    await expectDenied(webhook('DELETE', OWN_SECRET), BY_SECRET_POLICY);
+    await expectDenied(
       webhook('PATCH', `${SECRETS}/aws-keys`, { data: { x: 'eA==' } }, MERGE),
       BY_SECRET_POLICY,
     );
     for (const namespace of [NAMESPACE, 'elsewhere']) {
       const name = namespace === NAMESPACE ? 'another' : `${RELEASE}-self-tls`;
       const path = `/api/v1/namespaces/${namespace}/secrets`;
-      await isRefused(webhook('POST', path, { metadata: { name } }), BY_SECRET_POLICY);
+      await expectDenied(webhook('POST', path, { metadata: { name } }), BY_SECRET_POLICY);
     }
     await admin('DELETE', '/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/wider-secrets');
-    await eventually(async () => (await webhook('GET', SECRETS)).status === 403);
+    await expect.poll(async () => (await webhook('GET', SECRETS)).status, POLL).toBe(403);
   });
 
-  test('but its own again', async () => {
+  test('the webhook may create its own again after a deletion', async () => {
     await admin('DELETE', OWN_SECRET);
     const secret = { apiVersion: 'v1', kind: 'Secret', metadata: { name: `${RELEASE}-self-tls` } };
     expect((await webhook('PATCH', `${OWN_SECRET}?fieldManager=x`, secret, APPLY)).status).toBe(201);

@@ -1,5 +1,5 @@
-// Chart, code and contract say the same, and the chart explains what it is missing. Rendered by the real helm.
-import { readFile } from 'node:fs/promises';
+// The rendered chart agrees with the code and the contract, and explains missing or wrong values. Helm renders it.
+import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { parse, parseAllDocuments } from 'yaml';
@@ -19,6 +19,7 @@ import { readPolicy } from '../../../webhook/admission/policy.ts';
 import { ENVIRONMENT, readConfig } from '../../../webhook/config.ts';
 import { CHART, helm } from '../../bed/helm.ts';
 
+const ROOT = join(CHART, '../..');
 const NAMESPACE = 'pull';
 const NAME = 'ecr-anywhere';
 const ROLE = 'arn:aws:iam::123456789012:role/pull';
@@ -78,7 +79,7 @@ async function manifests(values: Readonly<Record<string, string>> = {}): Promise
 
 function find<T extends Manifest>(all: readonly Manifest[], kind: string, name = NAME): T {
   const found = all.find((manifest) => manifest.kind === kind && manifest.metadata.name === name);
-  if (!found) throw new Error(`the chart renders no ${kind} ${name}`);
+  if (!found) throw new Error(`The chart renders no ${kind} ${name}.`);
   return found as T;
 }
 
@@ -87,8 +88,8 @@ beforeAll(async () => {
   chart = await manifests();
 });
 
-test('one version: package, chart, application', async () => {
-  const { version } = JSON.parse(await readFile(join(CHART, '../../../package.json'), 'utf8'));
+test('has the version of the package as chart version, application version and image tag', async () => {
+  const { version } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'));
   expect(parse(await readFile(join(CHART, 'Chart.yaml'), 'utf8'))).toMatchObject({
     name: NAME,
     version,
@@ -98,14 +99,14 @@ test('one version: package, chart, application', async () => {
   expect(containers[0].image).toBe(`${REQUIRED['image.repository']}:${version}`);
 });
 
-test('a digest wins over the tag', async () => {
+test('uses image.digest rather than image.tag', async () => {
   const digest = `sha256:${'0'.repeat(64)}`;
   const all = await manifests({ 'image.digest': digest, 'image.tag': 'other' });
   const { containers } = find<Deployment>(all, 'Deployment').spec.template.spec;
   expect(containers[0].image).toBe(`${REQUIRED['image.repository']}@${digest}`);
 });
 
-test('the API server sends labelled Secrets of enabled namespaces, and no others', () => {
+test('makes the API server send only managed Secrets of enabled namespaces', () => {
   expect(find(chart, 'MutatingWebhookConfiguration')).toMatchObject({
     webhooks: [
       {
@@ -139,7 +140,7 @@ test('the API server sends labelled Secrets of enabled namespaces, and no others
   });
 });
 
-test('it finds the webhook: path, Service port, container port, and whose certificate to trust', async () => {
+test('gives the API server the path, the ports and the caBundle of the webhook', async () => {
   const all = await manifests({ ...PROVIDED, 'service.port': '8080' });
   expect(find(all, 'MutatingWebhookConfiguration')).toMatchObject({
     webhooks: [
@@ -169,7 +170,7 @@ test.each([
   { mode: 'cert-manager', values: { 'tls.mode': 'cert-manager' }, without: OWN_TLS },
   { mode: 'provided', values: PROVIDED, without: OWN_TLS },
 ])(
-  'the container gets the environment that the webhook reads: tls.mode $mode',
+  'gives the container the environment that the webhook reads, with tls.mode $mode',
   async ({ values, without }) => {
     const all = await manifests({
       ...(values as Record<string, string>),
@@ -182,7 +183,7 @@ test.each([
     });
     const [{ env, volumeMounts, ports }] = find<Deployment>(all, 'Deployment').spec.template.spec.containers;
     const given = Object.fromEntries(env.map(({ name, value }) => [name, value]));
-    // The log level comes with the policy.
+    // The policy file has the log level.
     const absent = [
       ...[ENVIRONMENT.host, ENVIRONMENT.logLevel, ENVIRONMENT.kubernetesHost, ENVIRONMENT.kubernetesPort],
       ...without,
@@ -220,7 +221,7 @@ test.each([
   },
 );
 
-test('without values for it there is no identity and no port for metrics', async () => {
+test('has no AWS identity and no metrics port without values for them', async () => {
   const all = await manifests({ 'metrics.port': '0' });
   const { containers, volumes } = find<Deployment>(all, 'Deployment').spec.template.spec;
   const [{ env, ports, envFrom }] = containers;
@@ -233,7 +234,7 @@ describe('AWS identity', () => {
   const pod = async (values: Readonly<Record<string, string>>) =>
     find<Deployment>(await manifests(values), 'Deployment').spec.template.spec;
 
-  test('web identity: the kubelet brings a token of the audience and the life asked for', async () => {
+  test('aws.webIdentity projects a token with the configured audience and lifetime', async () => {
     const { volumes } = await pod({
       'aws.webIdentity.roleArn': ROLE,
       'aws.webIdentity.audience': 'sts.example.com',
@@ -250,7 +251,7 @@ describe('AWS identity', () => {
     });
   });
 
-  test('web identity by a file that something else brings', async () => {
+  test('aws.webIdentity.tokenFile uses the file of an extra volume', async () => {
     const { volumes, containers } = await pod({
       'aws.webIdentity.roleArn': ROLE,
       'aws.webIdentity.tokenFile': '/spiffe/token',
@@ -265,7 +266,7 @@ describe('AWS identity', () => {
     expect(volumeMounts.at(-1)).toEqual({ name: 'spiffe', mountPath: '/spiffe' });
   });
 
-  test('static keys, and a role to assume with them', async () => {
+  test('aws.credentialsSecret and aws.assumeRole give the container keys and a role', async () => {
     const [{ env, envFrom }] = (
       await pod({ 'aws.credentialsSecret': 'keys', 'aws.assumeRole.roleArn': ROLE })
     ).containers;
@@ -273,7 +274,7 @@ describe('AWS identity', () => {
     expect(env).toContainEqual({ name: ENVIRONMENT.assumeRole, value: ROLE });
   });
 
-  test('IRSA: the annotation is on the ServiceAccount of the pod', async () => {
+  test('serviceAccount.annotations are on the ServiceAccount of the pod, for IRSA', async () => {
     const key = 'serviceAccount.annotations.eks\\.amazonaws\\.com/role-arn';
     const all = await manifests({ [key]: ROLE });
     const annotations = { 'eks.amazonaws.com/role-arn': ROLE };
@@ -287,33 +288,33 @@ describe('AWS identity', () => {
     {
       what: 'two identities',
       values: { 'aws.credentialsSecret': 'keys', 'aws.webIdentity.roleArn': ROLE },
-      says: /both set/,
+      message: /aws\.credentialsSecret and aws\.webIdentity\.roleArn are both set/,
     },
     {
-      what: 'a token and no role',
+      what: 'a token file without a role',
       values: { 'aws.webIdentity.tokenFile': '/token' },
-      says: /no role to assume/,
+      message: /--set aws\.webIdentity\.roleArn=/,
     },
     {
-      what: 'an external id and no role',
+      what: 'an external ID without a role',
       values: { 'aws.assumeRole.externalId': 'cluster-1' },
-      says: /no role to assume/,
+      message: /--set aws\.assumeRole\.roleArn=/,
     },
-    { what: 'no ARN', values: { 'aws.webIdentity.roleArn': 'pull' }, says: /roleArn/ },
-  ])('$what: said', async ({ values, says }) => {
+    { what: 'a role that is not an ARN', values: { 'aws.webIdentity.roleArn': 'pull' }, message: /roleArn/ },
+  ])('refuses $what', async ({ values, message }) => {
     const { code, stderr } = await render({ ...REQUIRED, ...values } as Record<string, string>);
     expect(code).not.toBe(0);
-    expect(stderr).toMatch(says);
+    expect(stderr).toMatch(message);
   });
 });
 
-describe('the policy', () => {
+describe('the registry policy', () => {
   const policyOf = (all: readonly Manifest[]) =>
     readPolicy(find<ConfigMap>(all, 'ConfigMap', `${NAME}-policy`).data['policy.yaml'] ?? '', {
       region: REQUIRED['aws.region'],
     });
 
-  test('the values are what the webhook reads', async () => {
+  test('is the document that the webhook reads', async () => {
     const { logLevel, registries } = policyOf(
       await manifests({
         logLevel: 'debug',
@@ -336,21 +337,21 @@ describe('the policy', () => {
     ]);
   });
 
-  test('without registries it is the own one, and the file is where the container looks', () => {
+  test('without registries is the registry of the webhook’s own account, mounted in the container', () => {
     expect(policyOf(chart)).toMatchObject({ logLevel: 'info', registries: [{ source: { service: 'ecr' } }] });
     const { volumes } = find<Deployment>(chart, 'Deployment').spec.template.spec;
     expect(volumes).toContainEqual({ name: 'policy', configMap: { name: `${NAME}-policy` } });
   });
 });
 
-test('the API server waits as long as the webhook thinks, and a pod that stops may finish', async () => {
+test('passes the time-out to the API server, and gives a stopping pod time for its open requests', async () => {
   const all = await manifests({ 'webhook.timeoutSeconds': '30', drainSeconds: '60' });
   expect(find(all, 'MutatingWebhookConfiguration')).toMatchObject({ webhooks: [{ timeoutSeconds: 30 }] });
   const { terminationGracePeriodSeconds } = find<Deployment>(all, 'Deployment').spec.template.spec;
   expect(terminationGracePeriodSeconds).toBeGreaterThan(90);
 });
 
-test('the pod runs with as little as it can', () => {
+test('runs the pod without root, capabilities and a writable file system', () => {
   expect(find(chart, 'Deployment')).toMatchObject({
     spec: {
       template: {
@@ -381,7 +382,7 @@ describe('tls.mode', () => {
     all.filter(({ kind, metadata }) => kind.endsWith('RoleBinding') && metadata.name === NAME);
   const configurationOf = (all: readonly Manifest[]) => find(all, 'MutatingWebhookConfiguration');
 
-  test('self: two objects by name, and of the configuration only what the policy lets through', () => {
+  test('self lets the webhook write two objects by name, within the limits of its policy', () => {
     const secret = `${NAME}-self-tls`;
     expect(find<Role>(chart, 'Role').rules).toEqual([
       { apiGroups: [''], resources: ['secrets'], resourceNames: [secret], verbs: ['get', 'create', 'patch'] },
@@ -395,7 +396,7 @@ describe('tls.mode', () => {
       },
     ]);
     expect(bound(chart)).toHaveLength(2);
-    // What is set at run time is not said here, so nobody who applies this again takes it away.
+    // The manifests omit what the webhook sets at run time, so that applying them again does not reset it.
     expect(find(chart, 'Secret', secret)).not.toHaveProperty('data');
     expect(JSON.stringify(configurationOf(chart))).not.toContain('caBundle');
     const { spec } = find<Policy>(chart, 'ValidatingAdmissionPolicy', `${NAME}-ca-bundle`);
@@ -406,7 +407,7 @@ describe('tls.mode', () => {
     });
   });
 
-  test('cert-manager: it brings the certificate and the caBundle, and the webhook may do nothing', async () => {
+  test('cert-manager provides certificate and caBundle, and the webhook has no roles', async () => {
     const all = await manifests({ 'tls.mode': 'cert-manager' });
     expect(bound(all)).toEqual([]);
     expect(configurationOf(all)).toMatchObject({
@@ -423,14 +424,14 @@ describe('tls.mode', () => {
     expect(find(all, 'Issuer')).toMatchObject({ spec: { ca: { secretName: `${NAME}-ca` } } });
   });
 
-  test('cert-manager with an issuer of another group', async () => {
+  test('cert-manager accepts an issuer of another API group', async () => {
     const issuerRef = { name: 'pca', kind: 'AWSPCAClusterIssuer', group: 'awspca.cert-manager.io' };
     const set = Object.entries(issuerRef).map(([key, value]) => [`tls.certManager.issuerRef.${key}`, value]);
     const all = await manifests({ 'tls.mode': 'cert-manager', ...Object.fromEntries(set) });
     expect(find(all, 'Certificate')).toMatchObject({ spec: { issuerRef } });
   });
 
-  test('cert-manager with an issuer of the user’s: none of the chart’s', async () => {
+  test('cert-manager with an issuer of the operator renders no issuer of the chart', async () => {
     const issuer = 'tls.certManager.issuerRef';
     const all = await manifests({
       'tls.mode': 'cert-manager',
@@ -443,7 +444,7 @@ describe('tls.mode', () => {
     });
   });
 
-  test('provided: the webhook may do nothing', async () => {
+  test('provided mounts the given Secret, and the webhook has no roles', async () => {
     const all = await manifests({ ...PROVIDED, 'tls.secretName': 'own' });
     expect(bound(all)).toEqual([]);
     const { volumes } = find<Deployment>(all, 'Deployment').spec.template.spec;
@@ -454,36 +455,37 @@ describe('tls.mode', () => {
   });
 });
 
-describe('where the network is special', () => {
+describe('network values', () => {
   const podOf = (all: readonly Manifest[]) =>
     find<Deployment>(all, 'Deployment').spec as unknown as {
       strategy: { rollingUpdate: object };
       template: { spec: { dnsPolicy: string; hostNetwork?: boolean; containers: [Container] } };
     };
 
-  test('another port', async () => {
+  test('webhook.port is the port of container and webhook', async () => {
     const [container] = podOf(await manifests({ 'webhook.port': '10250' })).template.spec.containers;
     expect(container.ports[0]).toMatchObject({ name: 'webhook', containerPort: 10250 });
     expect(container.env).toContainEqual({ name: 'PORT', value: '10250' });
   });
 
-  test('a port that only root may listen on: the pod’s own network is told otherwise', async () => {
-    const sysctls = [{ name: 'net.ipv4.ip_unprivileged_port_start', value: '0' }];
-    for (const [values, expected] of [
-      [{}, undefined],
-      [{ 'webhook.port': '1024', 'metrics.port': '0' }, undefined],
-      [{ 'webhook.port': '443' }, sysctls],
-      [{ 'metrics.port': '1023' }, sysctls],
-    ] as const) {
-      const { spec } = podOf(await manifests(values)).template as unknown as {
+  test.each([
+    { values: {}, isPrivileged: false },
+    { values: { 'webhook.port': '1024', 'metrics.port': '0' }, isPrivileged: false },
+    { values: { 'webhook.port': '443' }, isPrivileged: true },
+    { values: { 'metrics.port': '1023' }, isPrivileged: true },
+  ])(
+    'a port below 1024 adds a sysctl, because the pod is not root: $values',
+    async ({ values, isPrivileged }) => {
+      const { spec } = podOf(await manifests(values as Record<string, string>)).template as unknown as {
         spec: { securityContext: { runAsUser: number; sysctls?: object[] } };
       };
-      expect(spec.securityContext.sysctls).toEqual(expected);
+      const sysctls = [{ name: 'net.ipv4.ip_unprivileged_port_start', value: '0' }];
+      expect(spec.securityContext.sysctls).toEqual(isPrivileged ? sysctls : undefined);
       expect(spec.securityContext.runAsUser).toBe(65532);
-    }
-  });
+    },
+  );
 
-  test('the node’s network: another DNS policy, and no pod more than there is room for', async () => {
+  test('hostNetwork changes the DNS policy, and a rollout starts no extra pod', async () => {
     expect(podOf(chart)).toMatchObject({
       strategy: { rollingUpdate: { maxUnavailable: 0, maxSurge: 1 } },
       template: { spec: { dnsPolicy: 'ClusterFirst' } },
@@ -497,7 +499,7 @@ describe('where the network is special', () => {
     });
   });
 
-  test('a proxy, and its authority', async () => {
+  test('proxy and extraCA set the environment of the container and mount the authority', async () => {
     const values = {
       'proxy.httpsProxy': 'http://proxy:3128',
       'proxy.noProxy': 'a.example',
@@ -516,7 +518,7 @@ describe('where the network is special', () => {
     ).not.toMatch(/PROXY|EXTRA/);
   });
 
-  test('a NetworkPolicy: who calls, and whom it calls', async () => {
+  test('networkPolicy allows the API servers, the test pod, metrics and the egress that the webhook needs', async () => {
     const values = { 'networkPolicy.enabled': 'true', 'networkPolicy.apiServers': '{10.0.0.0/28}' };
     const TEST_POD = find(chart, 'Pod', `${NAME}-test`).metadata.labels;
     expect(find(await manifests(values), 'NetworkPolicy')).toMatchObject({
@@ -540,29 +542,30 @@ describe('where the network is special', () => {
   });
 });
 
-test('alerts ask for metrics that there are', async () => {
+test('alerts use only metrics that the documentation lists', async () => {
   const values = { 'metrics.prometheusRule.enabled': 'true', 'metrics.serviceMonitor.enabled': 'true' };
   const all = await manifests(values);
   const names = JSON.stringify(find(all, 'PrometheusRule')).match(/ecr_anywhere_[a-z_]+/g) ?? [];
   expect(names.length).toBeGreaterThan(5);
-  const page = await readFile(join(CHART, '../../../docs/metrics-and-logs.md'), 'utf8');
-  for (const name of names) expect(page).toContain(`\`${name}\``);
+  const pages = (await readdir(join(ROOT, 'docs'))).filter((file) => file.endsWith('.md'));
+  const texts = await Promise.all(pages.map((page) => readFile(join(ROOT, 'docs', page), 'utf8')));
+  for (const name of names) expect(texts.join()).toContain(`\`${name}\``);
   expect(find(all, 'ServiceMonitor')).toMatchObject({ spec: { endpoints: [{ port: 'metrics' }] } });
   expect(find(all, 'Service')).toMatchObject({
     spec: { ports: [{}, { name: 'metrics', targetPort: 'metrics' }] },
   });
 });
 
-test('no alerts where there are no metrics: they could only ever say that no replica is up', async () => {
+test('renders no alerts without metrics, because they would always fire', async () => {
   const all = await manifests({ 'metrics.prometheusRule.enabled': 'true', 'metrics.port': '0' });
   expect(all.filter(({ kind }) => kind === 'PrometheusRule')).toEqual([]);
 });
 
 test.each([
-  { values: {}, asks: 'default' },
+  { values: {}, namespace: 'default' },
   {
     values: { 'registries[0].host': 'public.ecr.aws', 'registries[0].namespaces': '{team-*,shop}' },
-    asks: 'team-x',
+    namespace: 'team-x',
   },
   {
     values: {
@@ -570,18 +573,21 @@ test.each([
       'registries[0].namespaces': '{shop}',
       'test.namespace': 'billing',
     },
-    asks: 'billing',
+    namespace: 'billing',
   },
-])('helm test asks for a namespace that is entitled to something: $asks', async ({ values, asks }) => {
-  const { containers } = find<Manifest & { spec: { containers: [Container] } }>(
-    await manifests(values as Record<string, string>),
-    'Pod',
-    `${NAME}-test`,
-  ).spec;
-  expect(containers[0].env).toContainEqual({ name: 'TEST_NAMESPACE', value: asks });
-});
+])(
+  'helm test tries a Secret of a namespace that has a registry: $namespace',
+  async ({ values, namespace }) => {
+    const { containers } = find<Manifest & { spec: { containers: [Container] } }>(
+      await manifests(values as Record<string, string>),
+      'Pod',
+      `${NAME}-test`,
+    ).spec;
+    expect(containers[0].env).toContainEqual({ name: 'TEST_NAMESPACE', value: namespace });
+  },
+);
 
-test('what need not wait does not: unlabelled ones and those on their way out, but for the refresher', () => {
+test('sends unmanaged Secrets and those being deleted to the webhook only for the refresher', () => {
   const [webhook] = (
     find(chart, 'MutatingWebhookConfiguration') as unknown as {
       webhooks: [{ matchConditions: { expression: string }[] }];
@@ -597,7 +603,7 @@ test('what need not wait does not: unlabelled ones and those on their way out, b
     expect(expression).toContain(word);
 });
 
-describe("the refresher's rights", () => {
+describe("the refresher's RBAC", () => {
   const SECRETS = { apiGroups: [''], resources: ['secrets'], verbs: ['list', 'patch'] };
   const NAMESPACES = { apiGroups: [''], resources: ['namespaces'], verbs: ['list'] };
   const REFRESHER = `${NAME}-refresher`;
@@ -606,7 +612,7 @@ describe("the refresher's rights", () => {
     { kind: 'Group', apiGroup: 'rbac.authorization.k8s.io', name: REFRESHER_GROUP },
   ];
 
-  test('everywhere, as it comes', () => {
+  test('covers all namespaces by default', () => {
     expect(find<Role>(chart, 'ClusterRole', REFRESHER).rules).toEqual([NAMESPACES, SECRETS]);
     expect(find(chart, 'ClusterRoleBinding', REFRESHER)).toMatchObject({
       roleRef: { kind: 'ClusterRole', name: REFRESHER },
@@ -617,7 +623,7 @@ describe("the refresher's rights", () => {
     expect(find(chart, 'ServiceAccount', REFRESHER)).toMatchObject({ automountServiceAccountToken: false });
   });
 
-  test('in the named namespaces only', async () => {
+  test('covers only the namespaces of refresher.namespaces', async () => {
     const all = await manifests({ 'refresher.namespaces': '{shop,billing}' });
     expect(find<Role>(all, 'ClusterRole', REFRESHER).rules).toEqual([NAMESPACES]);
     const roles = all.filter(
@@ -634,26 +640,30 @@ describe("the refresher's rights", () => {
   });
 });
 
-describe('the fence', () => {
-  const names = ['update', 'create-delete'].map((what) => `${NAME}-refresher-${what}`);
+describe('the write policies', () => {
+  const names = ['update', 'create-delete', 'token'].map((what) => `${NAME}-refresher-${what}`);
 
-  test.each(names)('%s is for the refresher, by name and by group, and denies', (name) => {
-    const { spec } = find<Policy>(chart, 'ValidatingAdmissionPolicy', name);
-    const [condition] = spec.matchConditions;
-    expect(condition?.expression).toContain(`'system:serviceaccount:${NAMESPACE}:${NAME}-refresher'`);
-    expect(condition?.expression).toContain(`'${REFRESHER_GROUP}'`);
-    expect(spec.failurePolicy).toBe('Fail');
-    for (const { message, reason } of spec.validations) {
-      expect(message).not.toBe('');
-      expect(reason).toBe('Forbidden');
-    }
-    expect(find(chart, 'ValidatingAdmissionPolicyBinding', name)).toMatchObject({
-      spec: { policyName: name, validationActions: ['Deny'] },
-    });
-  });
+  test.each(names)(
+    '%s matches the refresher by name and by group, and denies with reason Forbidden',
+    (name) => {
+      const { spec } = find<Policy>(chart, 'ValidatingAdmissionPolicy', name);
+      const [condition] = spec.matchConditions;
+      expect(condition?.expression).toContain(`'system:serviceaccount:${NAMESPACE}:${NAME}-refresher'`);
+      expect(condition?.expression).toContain(`'${REFRESHER_GROUP}'`);
+      expect(spec.failurePolicy).toBe('Fail');
+      for (const { message, reason } of spec.validations) {
+        expect(message).not.toBe('');
+        expect(reason).toBe('Forbidden');
+      }
+      expect(find(chart, 'ValidatingAdmissionPolicyBinding', name)).toMatchObject({
+        spec: { policyName: name, validationActions: ['Deny'] },
+      });
+    },
+  );
 
-  test('together they judge every write', () => {
-    const operations = names.flatMap((name) =>
+  test('cover every write of a Secret', () => {
+    const secretPolicies = names.filter((name) => !name.endsWith('-token'));
+    const operations = secretPolicies.flatMap((name) =>
       find<Policy>(chart, 'ValidatingAdmissionPolicy', name).spec.matchConstraints.resourceRules.flatMap(
         (rule) => rule.operations,
       ),
@@ -661,7 +671,7 @@ describe('the fence', () => {
     expect(operations.sort()).toEqual(['CREATE', 'DELETE', 'UPDATE']);
   });
 
-  test('its expressions use the words of the contract', () => {
+  test('use the names of the contract in their expressions', () => {
     const { variables = [], validations } = find<Policy>(
       chart,
       'ValidatingAdmissionPolicy',
@@ -683,54 +693,54 @@ describe('the fence', () => {
   });
 });
 
-describe('what is missing or wrong is said', () => {
+describe('the values', () => {
   test.each([
-    { key: 'image.repository', says: /image\.repository is missing: none is published\. Build the image/ },
-    { key: 'aws.region', says: /aws\.region is missing: add --set aws\.region=/ },
-    { key: 'tls.caBundle', says: /tls\.caBundle is missing: the PEM certificate .* base64/ },
-  ])('no $key', async ({ key, says }) => {
+    { key: 'image.repository', message: /image\.repository is missing.* --set image\.repository=/ },
+    { key: 'aws.region', message: /aws\.region is missing.* --set aws\.region=/ },
+    { key: 'tls.caBundle', message: /tls\.caBundle is missing.* --set tls\.caBundle=/ },
+  ])('are refused without $key, with the option that sets it', async ({ key, message }) => {
     const { code, stderr } = await render({ ...REQUIRED, ...PROVIDED, [key]: '' });
     expect(code).not.toBe(0);
-    expect(stderr).toMatch(says);
+    expect(stderr).toMatch(message);
   });
 
   test.each([
     {
       key: 'tls.mode=provided,tls.caBundle',
       value: 'bm90IGEgY2VydGlmaWNhdGU=',
-      says: /tls\.caBundle is not what it should be/,
+      message: /tls\.caBundle is not a base64-encoded PEM certificate/,
     },
-    { key: 'tls.caBundle', value: CA, says: /tls\.mode is self, which needs none/ },
-    { key: 'tls.mode', value: 'auto', says: /mode/ },
-    { key: 'tls.certManager.issuerRef.kind', value: 'issuer', says: /kind/ },
-    { key: 'networkPolicy.apiServers', value: '{api}', says: /apiServers/ },
-    { key: 'proxy.httpsProxy', value: 'proxy', says: /httpsProxy/ },
-    { key: 'dnsPolicy', value: 'Cluster', says: /dnsPolicy/ },
-    // The API server would want a dnsConfig with it, for which there is no value.
-    { key: 'dnsPolicy', value: 'None', says: /dnsPolicy/ },
-    { key: 'webhook.port', value: '9090', says: /both 9090/ },
-    { key: 'hostNetwork=true,webhook.port', value: '443', says: /only root may listen on/ },
-    { key: 'hostNetwork=true,metrics.port', value: '80', says: /only root may listen on/ },
-    { key: 'webhook.port', value: '0', says: /port/ },
-    { key: 'metrics.serviceMonitor.interval', value: 'often', says: /interval/ },
-    { key: 'replica', value: '3', says: /replica/ },
-    { key: 'refresher.namespace', value: 'shop', says: /namespace/ },
-    { key: 'webhook.timeoutSeconds', value: '31', says: /timeoutSeconds/ },
-    { key: 'webhook.timeoutSeconds', value: '2', says: /timeoutSeconds/ },
-    { key: 'service.port', value: '0', says: /port/ },
-    { key: 'logLevel', value: 'loud', says: /logLevel/ },
-    { key: 'aws.region', value: 'Frankfurt', says: /region/ },
-    { key: 'refresher.namespaces', value: '{*}', says: /namespaces/ },
-    { key: 'registries[0].host', value: 'public.ecr.aws', says: /namespaces/ },
-    { key: 'registries[0].hosts', value: 'public.ecr.aws', says: /hosts/ },
-    { key: 'metrics.port', value: '-1', says: /port/ },
-  ])('$key=$value', async ({ key, value, says }) => {
+    { key: 'tls.caBundle', value: CA, message: /tls\.mode is self/ },
+    { key: 'tls.mode', value: 'auto', message: /mode/ },
+    { key: 'tls.certManager.issuerRef.kind', value: 'issuer', message: /kind/ },
+    { key: 'networkPolicy.apiServers', value: '{api}', message: /apiServers/ },
+    { key: 'proxy.httpsProxy', value: 'proxy', message: /httpsProxy/ },
+    { key: 'dnsPolicy', value: 'Cluster', message: /dnsPolicy/ },
+    // The API server requires a dnsConfig with None, and the chart has no value for it.
+    { key: 'dnsPolicy', value: 'None', message: /dnsPolicy/ },
+    { key: 'webhook.port', value: '9090', message: /both 9090/ },
+    { key: 'hostNetwork=true,webhook.port', value: '443', message: /Only root may listen/ },
+    { key: 'hostNetwork=true,metrics.port', value: '80', message: /Only root may listen/ },
+    { key: 'webhook.port', value: '0', message: /port/ },
+    { key: 'metrics.serviceMonitor.interval', value: 'often', message: /interval/ },
+    { key: 'replica', value: '3', message: /replica/ },
+    { key: 'refresher.namespace', value: 'shop', message: /namespace/ },
+    { key: 'webhook.timeoutSeconds', value: '31', message: /timeoutSeconds/ },
+    { key: 'webhook.timeoutSeconds', value: '2', message: /timeoutSeconds/ },
+    { key: 'service.port', value: '0', message: /port/ },
+    { key: 'logLevel', value: 'loud', message: /logLevel/ },
+    { key: 'aws.region', value: 'Frankfurt', message: /region/ },
+    { key: 'refresher.namespaces', value: '{*}', message: /namespaces/ },
+    { key: 'registries[0].host', value: 'public.ecr.aws', message: /namespaces/ },
+    { key: 'registries[0].hosts', value: 'public.ecr.aws', message: /hosts/ },
+    { key: 'metrics.port', value: '-1', message: /port/ },
+  ])('are refused with $key=$value', async ({ key, value, message }) => {
     const { code, stderr } = await render({ ...REQUIRED, [key]: value });
     expect(code).not.toBe(0);
-    expect(stderr).toMatch(says);
+    expect(stderr).toMatch(message);
   });
 
-  test('helm lint finds nothing', async () => {
+  test('pass helm lint without warnings', async () => {
     const { code, stdout } = await render(REQUIRED, ['lint', '--strict']);
     expect(code, stdout).toBe(0);
     expect(stdout).not.toMatch(/\[(WARNING|ERROR)\]/);

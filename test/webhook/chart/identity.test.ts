@@ -1,4 +1,4 @@
-// The chart's ways to an AWS identity, on a real API server: what the pod is given is what STS sees.
+// The chart's ways to give the webhook an AWS identity, on a real API server: STS receives what the chart configures.
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -37,7 +37,7 @@ beforeAll(async () => {
 });
 afterAll(() => stack.disposeAsync());
 
-/** Makes a Secret; who asked AWS for its token. */
+/** Creates a Secret. @returns the principal that requested its ECR token, and the calls to STS */
 async function tokenFor(name: string): Promise<{ principal: string | undefined; sts: readonly StsCall[] }> {
   const before = ecr.stsCalls.length;
   await cluster.kubectl(['create', '--namespace', 'team', '-f', '-'], {
@@ -51,7 +51,7 @@ async function tokenFor(name: string): Promise<{ principal: string | undefined; 
   return { principal: ecr.calls.at(-1)?.role, sts: ecr.stsCalls.slice(before) };
 }
 
-/** With other values, as a rollout would bring it. */
+/** Upgrades the release with other values and restarts the webhook, as a rollout does. */
 async function rollOut(document: object): Promise<void> {
   await webhook.upgrade(document);
   await webhook.syncVolumes();
@@ -59,7 +59,7 @@ async function rollOut(document: object): Promise<void> {
   await webhook.start();
 }
 
-test('web identity: a token of the webhook’s ServiceAccount, for AWS and nobody else', async () => {
+test('with aws.webIdentity, assumes the role with a token of the ServiceAccount whose only audience is AWS', async () => {
   const { principal, sts } = await tokenFor('web-identity');
   expect(principal).toBe(role('webhook'));
   expect(sts).toMatchObject([{ action: 'AssumeRoleWithWebIdentity', role: role('webhook'), ok: true }]);
@@ -72,7 +72,7 @@ test('web identity: a token of the webhook’s ServiceAccount, for AWS and nobod
   ]);
 });
 
-test('keys of a Secret, and a role that is assumed with them', async () => {
+test('with aws.credentialsSecret and aws.assumeRole, assumes the role with the keys of the Secret', async () => {
   await rollOut({
     aws: { credentialsSecret: 'keys', assumeRole: { roleArn: role('webhook'), externalId: 'cluster-1' } },
   });
@@ -89,7 +89,7 @@ test('keys of a Secret, and a role that is assumed with them', async () => {
   ]);
 });
 
-test('a role of a registry’s own, assumed by that role', async () => {
+test('assumes the role of a registry with the role of aws.assumeRole', async () => {
   await rollOut({
     aws: { credentialsSecret: 'keys', assumeRole: { roleArn: role('webhook') } },
     registries: [
@@ -104,7 +104,7 @@ test('a role of a registry’s own, assumed by that role', async () => {
   ]);
 });
 
-test('the keys alone', async () => {
+test('with aws.credentialsSecret alone, requests ECR tokens with its keys', async () => {
   await rollOut({ aws: { credentialsSecret: 'keys' } });
   expect(await tokenFor('keys-alone')).toEqual({ principal: '', sts: [] });
 });

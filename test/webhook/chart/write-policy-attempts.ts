@@ -1,4 +1,5 @@
-// What a stolen refresher credential might send to a managed Secret, and which sentence of the fence must refuse it.
+// Requests that a stolen refresher credential might send to a managed Secret, and the rule of the write policy that must
+// deny each one.
 import { ANNOTATION, SECRET_KEY, SECRET_LABEL, SECRET_TYPE } from '../../../contract/names.ts';
 
 export const MERGE = 'application/merge-patch+json';
@@ -6,12 +7,12 @@ export const JSON_PATCH = 'application/json-patch+json';
 export const STRATEGIC = 'application/strategic-merge-patch+json';
 export const APPLY = 'application/apply-patch+yaml';
 
-/** Of the refresher, in these tests. */
-export const MARK = '2026-11-23T12:00:00Z';
+/** The time that the refresher requests in these tests. */
+export const REQUESTED_AT = '2026-11-23T12:00:00Z';
 
 export const base64 = (text: string) => Buffer.from(text).toString('base64');
 
-/** A managed Secret that holds something of everything the fence protects. */
+/** A managed Secret with a value in every field that the write policy protects. */
 export function pullSecret(name: string, namespace: string, change: object = {}): object {
   return {
     apiVersion: 'v1',
@@ -21,7 +22,7 @@ export function pullSecret(name: string, namespace: string, change: object = {})
       name,
       namespace,
       labels: { [SECRET_LABEL.key]: SECRET_LABEL.value, app: 'shop' },
-      annotations: { [ANNOTATION.expiresAt]: '2026-11-23T18:00:00Z', note: 'ours to keep' },
+      annotations: { [ANNOTATION.expiresAt]: '2026-11-23T18:00:00Z', note: 'must stay' },
     },
     data: { [SECRET_KEY]: base64('{"auths":{}}'), other: base64('other') },
     ...change,
@@ -29,72 +30,125 @@ export function pullSecret(name: string, namespace: string, change: object = {})
 }
 
 export const annotate = (annotations: object) => ({ metadata: { annotations } });
-export const MARKED = annotate({ [ANNOTATION.requestedAt]: MARK });
-/** A merge patch that sets the mark and something else with it. */
-export const markedAnd = (metadata: object, rest: object = {}) => ({
-  metadata: { annotations: { [ANNOTATION.requestedAt]: MARK }, ...metadata },
+export const REQUEST = annotate({ [ANNOTATION.requestedAt]: REQUESTED_AT });
+/** A merge patch that requests a refresh and changes something else with it. */
+export const requestAnd = (metadata: object, rest: object = {}) => ({
+  metadata: { annotations: { [ANNOTATION.requestedAt]: REQUESTED_AT }, ...metadata },
   ...rest,
 });
 export const pointer = (key: string) => key.replaceAll('/', '~1');
 const OWNER = { apiVersion: 'v1', kind: 'ConfigMap', name: 'x', uid: '6d5f3a1e-0000-4000-8000-000000000000' };
 
-/** What is sent to a Secret, and the part of the fence that must refuse it. */
+/** The messages of the two write policies, as the chart renders them for the release of the tests. */
+export const DENIALS = {
+  namespace:
+    'The refresher may change Secrets only in namespaces with the label ecr-anywhere.centml.ai/namespace=enabled, and never in kube-system, kube-public, ecr-anywhere.',
+  managed:
+    'The refresher may change only managed Secrets, which have the label ecr-anywhere.centml.ai/managed=true.',
+  type: 'The refresher may change only Secrets of type kubernetes.io/dockerconfigjson, and may not change the type.',
+  labels: 'The refresher may not change the labels.',
+  immutable: 'The refresher may not change the field immutable.',
+  finalizers: 'The refresher may not change the finalizers.',
+  owners: 'The refresher may not change the owner references.',
+  generateName: 'The refresher may not change generateName.',
+  annotations:
+    'The refresher may not change annotations other than its request and those that the webhook writes with it.',
+  data: 'The refresher may not change keys of the data other than .dockerconfigjson.',
+  withoutRequest:
+    'The refresher may change credentials and their annotations only through the webhook, together with a new ecr-anywhere.centml.ai/marked_for_update_at.',
+  time: 'The refresher may set ecr-anywhere.centml.ai/marked_for_update_at only to an RFC 3339 time such as 2026-01-31T12:00:00Z.',
+  managedFields: 'The refresher may not reset managedFields.',
+  applied: 'The refresher may not change fields that another manager applied.',
+  ownership: 'The refresher may not own fields other than its request annotations (managedFields).',
+  createOrDelete:
+    'The refresher may not create or delete Secrets. To revoke its own tokens, its ServiceAccount may delete Secret ecr-anywhere-refresher-token, with the uid as a precondition.',
+} as const;
+
+/** A request to a Secret, and the message of the rule that must deny it. */
 export interface Attempt {
   what: string;
   body: object;
   contentType?: string;
-  refusal: RegExp;
+  denial: string;
 }
 
-const WITHOUT_MARK = /change only together with a new/;
-const NOT_A_TIME = /must be an RFC 3339 time/;
 export const PATCHES: Attempt[] = [
-  { what: 'immutable', body: markedAnd({}, { immutable: true }), refusal: /immutable/ },
-  { what: 'managed label off', body: markedAnd({ labels: { [SECRET_LABEL.key]: null } }), refusal: /labels/ },
   {
-    what: 'managed label changed',
-    body: markedAnd({ labels: { [SECRET_LABEL.key]: 'no' } }),
-    refusal: /labels/,
-  },
-  { what: 'another label on', body: markedAnd({ labels: { extra: 'x' } }), refusal: /labels/ },
-  { what: 'all labels off', body: markedAnd({ labels: null }), refusal: /labels/ },
-  { what: 'finalizer', body: markedAnd({ finalizers: ['example.com/keep'] }), refusal: /finalizers/ },
-  { what: 'owner', body: markedAnd({ ownerReferences: [OWNER] }), refusal: /owner references/ },
-  { what: 'generateName', body: markedAnd({ generateName: 'x-' }), refusal: /generateName/ },
-  {
-    what: 'another annotation on',
-    body: markedAnd({ annotations: { [ANNOTATION.requestedAt]: MARK, extra: 'x' } }),
-    refusal: /other annotations/,
+    what: 'to make the Secret immutable',
+    body: requestAnd({}, { immutable: true }),
+    denial: DENIALS.immutable,
   },
   {
-    what: 'the choice of registries',
-    body: markedAnd({ annotations: { [ANNOTATION.requestedAt]: MARK, [ANNOTATION.only]: 'public.ecr.aws' } }),
-    refusal: /other annotations/,
+    what: 'to remove the managed label',
+    body: requestAnd({ labels: { [SECRET_LABEL.key]: null } }),
+    denial: DENIALS.labels,
   },
   {
-    what: 'another annotation changed',
-    body: markedAnd({ annotations: { [ANNOTATION.requestedAt]: MARK, note: 'x' } }),
-    refusal: /other annotations/,
+    what: 'to change the managed label',
+    body: requestAnd({ labels: { [SECRET_LABEL.key]: 'no' } }),
+    denial: DENIALS.labels,
+  },
+  { what: 'to add another label', body: requestAnd({ labels: { extra: 'x' } }), denial: DENIALS.labels },
+  { what: 'to remove all labels', body: requestAnd({ labels: null }), denial: DENIALS.labels },
+  {
+    what: 'to add a finalizer',
+    body: requestAnd({ finalizers: ['example.com/keep'] }),
+    denial: DENIALS.finalizers,
   },
   {
-    what: 'another annotation off',
-    body: markedAnd({ annotations: { [ANNOTATION.requestedAt]: MARK, note: null } }),
-    refusal: /other annotations/,
+    what: 'to add an owner reference',
+    body: requestAnd({ ownerReferences: [OWNER] }),
+    denial: DENIALS.owners,
   },
-  { what: 'all annotations off', body: { metadata: { annotations: null } }, refusal: /other annotations/ },
-  { what: 'data key on', body: markedAnd({}, { data: { extra: base64('x') } }), refusal: /other data/ },
-  { what: 'data key changed', body: markedAnd({}, { data: { other: base64('x') } }), refusal: /other data/ },
-  { what: 'data key off', body: markedAnd({}, { data: { other: null } }), refusal: /other data/ },
-  { what: 'stringData', body: markedAnd({}, { stringData: { extra: 'x' } }), refusal: /other data/ },
+  { what: 'to set generateName', body: requestAnd({ generateName: 'x-' }), denial: DENIALS.generateName },
   {
-    what: 'credentials without the mark',
+    what: 'to add another annotation',
+    body: requestAnd({ annotations: { [ANNOTATION.requestedAt]: REQUESTED_AT, extra: 'x' } }),
+    denial: DENIALS.annotations,
+  },
+  {
+    what: 'to set the annotation only',
+    body: requestAnd({
+      annotations: { [ANNOTATION.requestedAt]: REQUESTED_AT, [ANNOTATION.only]: 'public.ecr.aws' },
+    }),
+    denial: DENIALS.annotations,
+  },
+  {
+    what: 'to change another annotation',
+    body: requestAnd({ annotations: { [ANNOTATION.requestedAt]: REQUESTED_AT, note: 'x' } }),
+    denial: DENIALS.annotations,
+  },
+  {
+    what: 'to remove another annotation',
+    body: requestAnd({ annotations: { [ANNOTATION.requestedAt]: REQUESTED_AT, note: null } }),
+    denial: DENIALS.annotations,
+  },
+  {
+    what: 'to remove all annotations',
+    body: { metadata: { annotations: null } },
+    denial: DENIALS.annotations,
+  },
+  { what: 'to add a data key', body: requestAnd({}, { data: { extra: base64('x') } }), denial: DENIALS.data },
+  {
+    what: 'to change a data key',
+    body: requestAnd({}, { data: { other: base64('x') } }),
+    denial: DENIALS.data,
+  },
+  { what: 'to remove a data key', body: requestAnd({}, { data: { other: null } }), denial: DENIALS.data },
+  {
+    what: 'to add a data key as stringData',
+    body: requestAnd({}, { stringData: { extra: 'x' } }),
+    denial: DENIALS.data,
+  },
+  {
+    what: 'to write credentials without a request',
     body: { data: { [SECRET_KEY]: base64('{"auths":{"x":{}}}') } },
-    refusal: WITHOUT_MARK,
+    denial: DENIALS.withoutRequest,
   },
   {
-    what: 'credentials without the mark, as stringData',
+    what: 'to write credentials without a request, as stringData',
     body: { stringData: { [SECRET_KEY]: '{"auths":{"x":{}}}' } },
-    refusal: WITHOUT_MARK,
+    denial: DENIALS.withoutRequest,
   },
   ...[
     ANNOTATION.force,
@@ -103,28 +157,40 @@ export const PATCHES: Attempt[] = [
     ANNOTATION.registries,
     ANNOTATION.fingerprint,
   ].map((key) => ({
-    what: `${key.split('/')[1]} without the mark`,
+    what: `to set ${key.split('/')[1]} without a request`,
     body: annotate({ [key]: '2027-01-01T00:00:00Z' }),
-    refusal: WITHOUT_MARK,
+    denial: DENIALS.withoutRequest,
   })),
   {
-    what: 'expires_at off without the mark',
+    what: 'to remove expires_at without a request',
     body: annotate({ [ANNOTATION.expiresAt]: null }),
-    refusal: WITHOUT_MARK,
+    denial: DENIALS.withoutRequest,
   },
-  ...['now', '', '2026-11-23', '2026-11-23 12:00:00', '1763899200', `${MARK} `, `x${MARK}`].map((mark) => ({
-    what: `the mark ${JSON.stringify(mark)}`,
-    body: annotate({ [ANNOTATION.requestedAt]: mark }),
-    refusal: NOT_A_TIME,
+  ...[
+    'now',
+    '',
+    '2026-11-23',
+    '2026-11-23 12:00:00',
+    '1763899200',
+    `${REQUESTED_AT} `,
+    `x${REQUESTED_AT}`,
+  ].map((time) => ({
+    what: `to request a refresh at ${JSON.stringify(time)}`,
+    body: annotate({ [ANNOTATION.requestedAt]: time }),
+    denial: DENIALS.time,
   })),
   {
-    what: 'a mark on a day that does not exist',
+    what: 'to request a refresh on a day that does not exist',
     body: annotate({ [ANNOTATION.requestedAt]: '2026-02-30T12:00:00Z' }),
-    refusal: /to 'google.protobuf.Timestamp'/,
+    denial: "to 'google.protobuf.Timestamp'",
   },
-  { what: 'managedFields reset', body: markedAnd({ managedFields: [{}] }), refusal: /managedFields/ },
   {
-    what: "another's applied fields taken off managedFields",
+    what: 'to reset managedFields',
+    body: requestAnd({ managedFields: [{}] }),
+    denial: DENIALS.managedFields,
+  },
+  {
+    what: 'to remove the applied fields of another manager from managedFields',
     body: [
       {
         op: 'replace',
@@ -133,16 +199,16 @@ export const PATCHES: Attempt[] = [
       },
     ],
     contentType: JSON_PATCH,
-    refusal: /others have applied/,
+    denial: DENIALS.applied,
   },
   {
-    what: "another manager's fields claimed",
+    what: 'to own a field of another manager',
     body: [
       {
         op: 'add',
         path: '/metadata/managedFields/-',
         value: {
-          manager: 'thief',
+          manager: 'attacker',
           operation: 'Update',
           apiVersion: 'v1',
           fieldsType: 'FieldsV1',
@@ -151,17 +217,17 @@ export const PATCHES: Attempt[] = [
       },
     ],
     contentType: JSON_PATCH,
-    refusal: /claim/,
+    denial: DENIALS.ownership,
   },
   {
-    what: 'data claimed, along with the mark',
+    what: 'to own data, together with a request',
     body: [
-      { op: 'add', path: `/metadata/annotations/${pointer(ANNOTATION.requestedAt)}`, value: MARK },
+      { op: 'add', path: `/metadata/annotations/${pointer(ANNOTATION.requestedAt)}`, value: REQUESTED_AT },
       {
         op: 'add',
         path: '/metadata/managedFields/-',
         value: {
-          manager: 'thief',
+          manager: 'attacker',
           operation: 'Apply',
           apiVersion: 'v1',
           fieldsType: 'FieldsV1',
@@ -170,66 +236,66 @@ export const PATCHES: Attempt[] = [
       },
     ],
     contentType: JSON_PATCH,
-    refusal: /claim/,
+    denial: DENIALS.ownership,
   },
   {
-    what: 'managedFields reset by JSON patch',
+    what: 'to reset managedFields by JSON patch',
     body: [{ op: 'replace', path: '/metadata/managedFields', value: [{}] }],
     contentType: JSON_PATCH,
-    refusal: /managedFields/,
+    denial: DENIALS.managedFields,
   },
   {
-    what: 'a label off by JSON patch',
+    what: 'to remove a label by JSON patch',
     body: [{ op: 'remove', path: `/metadata/labels/${pointer(SECRET_LABEL.key)}` }],
     contentType: JSON_PATCH,
-    refusal: /labels/,
+    denial: DENIALS.labels,
   },
   {
-    what: 'data off by JSON patch',
+    what: 'to remove a data key by JSON patch',
     body: [{ op: 'remove', path: '/data/other' }],
     contentType: JSON_PATCH,
-    refusal: /other data/,
+    denial: DENIALS.data,
   },
   {
-    what: 'a label by strategic merge patch',
+    what: 'to add a label by strategic merge patch',
     body: { metadata: { labels: { extra: 'x' } } },
     contentType: STRATEGIC,
-    refusal: /labels/,
+    denial: DENIALS.labels,
   },
   {
-    what: 'finalizers by strategic merge patch',
+    what: 'to add a finalizer by strategic merge patch',
     body: { metadata: { finalizers: ['example.com/keep'] } },
     contentType: STRATEGIC,
-    refusal: /finalizers/,
+    denial: DENIALS.finalizers,
   },
 ];
 
-/** For the same by server-side apply and by PUT. */
-export const REPLACEMENTS: { what: string; change: (secret: SecretBody) => void; refusal: RegExp }[] = [
+/** Changes to try by server-side apply and by PUT. */
+export const REPLACEMENTS: { what: string; change: (secret: SecretBody) => void; denial: string }[] = [
   {
-    what: 'a label',
+    what: 'to add a label',
     change: ({ metadata }) => Object.assign(metadata.labels, { extra: 'x' }),
-    refusal: /labels/,
+    denial: DENIALS.labels,
   },
   {
-    what: 'an annotation',
+    what: 'to add an annotation',
     change: ({ metadata }) => Object.assign(metadata.annotations, { extra: 'x' }),
-    refusal: /other annotations/,
+    denial: DENIALS.annotations,
   },
   {
-    what: 'a data key',
+    what: 'to add a data key',
     change: ({ data }) => Object.assign(data, { extra: base64('x') }),
-    refusal: /other data/,
+    denial: DENIALS.data,
   },
   {
-    what: 'credentials',
+    what: 'to write credentials',
     change: ({ data }) => Object.assign(data, { [SECRET_KEY]: base64('{}') }),
-    refusal: WITHOUT_MARK,
+    denial: DENIALS.withoutRequest,
   },
   {
-    what: 'a finalizer',
+    what: 'to add a finalizer',
     change: ({ metadata }) => Object.assign(metadata, { finalizers: ['example.com/x'] }),
-    refusal: /finalizers/,
+    denial: DENIALS.finalizers,
   },
 ];
 export interface SecretBody {

@@ -1,4 +1,5 @@
-// The refresher's write fence, tried against a real API server: whatever its credential sends, only the mark arrives.
+// The refresher's write policy on a real API server: of all that the refresher's credential can send, the API server stores
+// only refresh requests.
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -26,15 +27,16 @@ import {
   APPLY,
   annotate,
   base64,
+  DENIALS,
   JSON_PATCH,
-  MARK,
-  MARKED,
   MERGE,
-  markedAnd,
   PATCHES,
   pointer,
   pullSecret,
   REPLACEMENTS,
+  REQUEST,
+  REQUESTED_AT,
+  requestAnd,
   type SecretBody,
   STRATEGIC,
 } from './write-policy-attempts.ts';
@@ -44,6 +46,7 @@ const IDENTITIES = ['ServiceAccount token', 'client certificate in the group'] a
 const BY_RBAC = /cannot \w+ resource/;
 const BY_POLICY = /ValidatingAdmissionPolicy 'ecr-anywhere-refresher-(update|create-delete)'/;
 const BY_WEBHOOK = /admission webhook .*sync\.ecr-anywhere\.centml\.ai.* denied/;
+const BY_POLICY_OR_WEBHOOK = new RegExp(`${BY_POLICY.source}|${BY_WEBHOOK.source}`);
 const BY_KUBERNETES = /field is immutable/;
 
 let dir: string;
@@ -54,8 +57,8 @@ let admin: Call;
 const callers = new Map<string, Call>();
 
 beforeAll(async () => {
-  dir = await mkdtemp(join(tmpdir(), 'fence-'));
-  [cluster, ecr] = await Promise.all([startControlPlane({ name: 'fence', dir }), startAwsEndpoint()]);
+  dir = await mkdtemp(join(tmpdir(), 'write-policy-'));
+  [cluster, ecr] = await Promise.all([startControlPlane({ name: 'write-policy', dir }), startAwsEndpoint()]);
   admin = await callerOf(await readFile(cluster.adminKubeconfigPath, 'utf8'));
   for (const name of [NAMESPACE, TEAM, 'elsewhere']) await cluster.kubectl(['create', 'namespace', name]);
   for (const name of [NAMESPACE, TEAM, 'kube-system', 'kube-public']) {
@@ -78,7 +81,7 @@ function as(identity: string): Call {
 
 const secretsOf = (namespace: string) => `/api/v1/namespaces/${namespace}/secrets`;
 
-/** All Secrets of a namespace as they are stored: resource versions included, so that no write goes unseen. */
+/** All stored Secrets of a namespace, with their resource versions, so that every write shows. */
 async function stored(namespace: string): Promise<string> {
   return JSON.stringify(JSON.parse((await admin('GET', secretsOf(namespace))).text).items);
 }
@@ -87,11 +90,11 @@ async function annotationsOf(path: string): Promise<Record<string, string>> {
   return JSON.parse((await admin('GET', path)).text).metadata.annotations;
 }
 
-/** A Secret as the documentation recommends it, without data, and injected while the webhook was there. */
-let recommended: string;
+/** Path of a Secret that was created without data, as the documentation recommends, and filled by the webhook. */
+let createdWithoutData: string;
 
 let count = 0;
-/** Stores a new Secret as the administrator; its metadata are given without a name. @returns its path */
+/** Creates a Secret as the administrator; the name is added to the metadata. @returns its path */
 async function given(
   namespace: string,
   change: { metadata?: object; [field: string]: unknown } = {},
@@ -106,7 +109,7 @@ async function given(
   return `${secretsOf(namespace)}/pull-${count}`;
 }
 
-/** Stores one by server-side apply, as GitOps tools do. */
+/** Creates a Secret by server-side apply, as GitOps tools do. @returns its path */
 async function applied(): Promise<string> {
   count += 1;
   const path = `${secretsOf(TEAM)}/pull-${count}`;
@@ -120,25 +123,28 @@ async function applied(): Promise<string> {
   return path;
 }
 
-/** Expects that an attempt is refused by who should refuse it, and that nothing in the namespace has changed. */
-async function expectRefused(
+/** Expects that the named component denies a request, with this message, and that nothing in the namespace changes. */
+async function expectDenied(
   namespace: string,
   attempt: () => Promise<CallAnswer>,
-  ...refusals: RegExp[]
+  by: RegExp,
+  message = '',
 ): Promise<void> {
   const before = await stored(namespace);
   const answer = await attempt();
   expect(await stored(namespace)).toBe(before);
-  for (const refusal of refusals) expect(answer.text).toMatch(refusal);
-  // 422 is what Kubernetes itself, and a policy whose expression failed, say.
+  const { message: denied } = JSON.parse(answer.text) as { message: string };
+  expect(denied).toMatch(by);
+  expect(denied).toContain(message);
+  // Kubernetes itself, and a policy whose expression fails, answer 422.
   expect([403, 422]).toContain(answer.status);
 }
 
 describe('the chart', () => {
   test.each([
-    { title: 'as it comes', values: [] },
-    { title: 'with named namespaces', values: ['--set', `refresher.namespaces={${TEAM},elsewhere}`] },
-  ])('is accepted field by field, $title', async ({ values }) => {
+    { title: 'with default values', values: [] },
+    { title: 'with refresher.namespaces', values: ['--set', `refresher.namespaces={${TEAM},elsewhere}`] },
+  ])('passes strict validation $title', async ({ values }) => {
     const { stdout: input } = await helm([
       ...['template', RELEASE, CHART, '--namespace', NAMESPACE, '--kube-version', '1.36.3'],
       ...['--set', 'image.repository=registry.example.com/ecr-anywhere', '--set', 'aws.region=eu-central-1'],
@@ -152,11 +158,11 @@ describe('the chart', () => {
     expect(stdout.match(/created \(server dry run\)$/gm)?.length).toBe(rendered.length);
   });
 
-  test('installs, and its policies come into force', async () => {
+  test('installs, and the API server enforces its policies', async () => {
     webhook = await installWebhook(cluster, { ecrUrl: ecr.url });
     callers.set(IDENTITIES[0], await callerOf(await refresherKubeconfig(cluster)));
     callers.set(IDENTITIES[1], await callerOf(await cluster.kubeconfigFor('the-lambda', [REFRESHER_GROUP])));
-    // The API server acts by new policies and webhooks after a second or two.
+    // The API server uses new policies and webhooks after a second or two.
     const path = await given('elsewhere');
     await vi.waitFor(
       async () => {
@@ -169,45 +175,57 @@ describe('the chart', () => {
   });
 });
 
-describe.each(IDENTITIES)('with the webhook, as %s', (identity) => {
-  test("the mark arrives, and the webhook's credentials with it", async () => {
+test('the write policies have these messages, each with the reason Forbidden', async () => {
+  const policies = await Promise.all(
+    ['update', 'create-delete'].map(async (name) => {
+      const path = `/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/${RELEASE}-refresher-${name}`;
+      return JSON.parse((await admin('GET', path)).text) as {
+        spec: { validations: { message: string; reason: string }[] };
+      };
+    }),
+  );
+  const validations = policies.flatMap(({ spec }) => spec.validations);
+  expect(validations.map(({ message, reason }) => ({ message, reason }))).toEqual(
+    Object.values(DENIALS).map((message) => ({ message, reason: 'Forbidden' })),
+  );
+});
+
+describe.each(IDENTITIES)('with webhook and policies, the refresher as %s', (identity) => {
+  test('may request a refresh, which stores new credentials', async () => {
     const labels = { [SECRET_LABEL.key]: SECRET_LABEL.value };
     const withoutData = await given(TEAM, { metadata: { labels }, data: undefined });
     for (const path of [withoutData, await given(TEAM), await applied()]) {
-      for (const mark of [MARK, '2026-11-23T13:00:00Z']) {
+      for (const time of [REQUESTED_AT, '2026-11-23T13:00:00Z']) {
         const before = await annotationsOf(path);
-        const body = annotate({ [ANNOTATION.requestedAt]: mark, [ANNOTATION.force]: mark });
+        const body = annotate({ [ANNOTATION.requestedAt]: time, [ANNOTATION.force]: time });
         const answer = await as(identity)('PATCH', path, body, MERGE);
         expect(answer.status, answer.text).toBe(200);
         const after = await annotationsOf(path);
-        expect(after[ANNOTATION.requestedAt]).toBe(mark);
+        expect(after[ANNOTATION.requestedAt]).toBe(time);
         expect(after[ANNOTATION.fingerprint]).not.toBe(before[ANNOTATION.fingerprint]);
       }
     }
   });
 
-  test.each(PATCHES)('$what: refused', async ({ body, contentType = MERGE }) => {
+  test.each(PATCHES)('is not allowed $what', async ({ body, contentType = MERGE }) => {
     const path = await applied();
-    await expectRefused(
-      TEAM,
-      () => as(identity)('PATCH', path, body, contentType),
-      /The refresher may|change only together with a new|must be an RFC 3339 time|to 'google.protobuf.Timestamp'/,
-    );
+    const attempt = () => as(identity)('PATCH', path, body, contentType);
+    await expectDenied(TEAM, attempt, BY_POLICY_OR_WEBHOOK);
   });
 
-  test('credentials along with the mark: refused by the webhook, which sees what was sent', async () => {
+  test('is not allowed by the webhook to send credentials together with a request', async () => {
     const path = await given(TEAM);
     const data = { [SECRET_KEY]: base64('{"auths":{"registry.example.com":{}}}') };
-    await expectRefused(TEAM, () => as(identity)('PATCH', path, markedAnd({}, { data }), MERGE), BY_WEBHOOK);
-    const claims = markedAnd({
-      annotations: { [ANNOTATION.requestedAt]: MARK, [ANNOTATION.expiresAt]: '2026-11-24T00:00:00Z' },
+    await expectDenied(TEAM, () => as(identity)('PATCH', path, requestAnd({}, { data }), MERGE), BY_WEBHOOK);
+    const withExpiry = requestAnd({
+      annotations: { [ANNOTATION.requestedAt]: REQUESTED_AT, [ANNOTATION.expiresAt]: '2026-11-24T00:00:00Z' },
     });
-    await expectRefused(TEAM, () => as(identity)('PATCH', path, claims, MERGE), BY_WEBHOOK);
+    await expectDenied(TEAM, () => as(identity)('PATCH', path, withExpiry, MERGE), BY_WEBHOOK);
   });
 });
 
-test('without the webhook nothing but the policies stands between the refresher and what is stored', async () => {
-  recommended = await given(TEAM, { data: undefined });
+test('after its configuration is deleted, the API server calls the webhook no more', async () => {
+  createdWithoutData = await given(TEAM, { data: undefined });
   await cluster.kubectl(['delete', 'mutatingwebhookconfiguration', RELEASE]);
   await vi.waitFor(
     async () => expect(await annotationsOf(await given(TEAM))).not.toHaveProperty([ANNOTATION.fingerprint]),
@@ -215,18 +233,18 @@ test('without the webhook nothing but the policies stands between the refresher 
   );
 });
 
-describe.each(IDENTITIES)('with the policies alone, as %s', (identity) => {
-  test('the mark arrives, by every kind of patch', async () => {
+describe.each(IDENTITIES)('with the policies alone, the refresher as %s', (identity) => {
+  test('may request a refresh by every kind of patch', async () => {
     const path = `/metadata/annotations/${pointer(ANNOTATION.requestedAt)}`;
-    const marks: [contentType: string, body: unknown][] = [
-      [MERGE, MARKED],
-      [STRATEGIC, MARKED],
-      [JSON_PATCH, [{ op: 'add', path, value: MARK }]],
-      [APPLY, { apiVersion: 'v1', kind: 'Secret', ...MARKED }],
-      [MERGE, annotate({ [ANNOTATION.requestedAt]: MARK, [ANNOTATION.force]: MARK })],
+    const requests: [contentType: string, body: unknown][] = [
+      [MERGE, REQUEST],
+      [STRATEGIC, REQUEST],
+      [JSON_PATCH, [{ op: 'add', path, value: REQUESTED_AT }]],
+      [APPLY, { apiVersion: 'v1', kind: 'Secret', ...REQUEST }],
+      [MERGE, annotate({ [ANNOTATION.requestedAt]: REQUESTED_AT, [ANNOTATION.force]: REQUESTED_AT })],
       [MERGE, annotate({ [ANNOTATION.requestedAt]: '2026-11-23T12:00:00.123+01:00' })],
     ];
-    for (const [contentType, body] of marks) {
+    for (const [contentType, body] of requests) {
       for (const secret of [await given(TEAM), await applied()]) {
         const query = contentType === APPLY ? '?fieldManager=refresher' : '';
         const answer = await as(identity)('PATCH', secret + query, body, contentType);
@@ -236,17 +254,17 @@ describe.each(IDENTITIES)('with the policies alone, as %s', (identity) => {
     }
   });
 
-  test('a second mark arrives, even where somebody else applied the first', async () => {
+  test('may request again when another manager applied the first request', async () => {
     const path = await given(TEAM);
-    const mine = { apiVersion: 'v1', kind: 'Secret', ...MARKED };
-    expect((await admin('PATCH', `${path}?fieldManager=hand`, mine, APPLY)).status).toBe(200);
-    for (const mark of ['2026-11-23T13:00:00Z', '2026-11-23T14:00:00Z']) {
-      const answer = await as(identity)('PATCH', path, annotate({ [ANNOTATION.requestedAt]: mark }), MERGE);
+    const request = { apiVersion: 'v1', kind: 'Secret', ...REQUEST };
+    expect((await admin('PATCH', `${path}?fieldManager=hand`, request, APPLY)).status).toBe(200);
+    for (const time of ['2026-11-23T13:00:00Z', '2026-11-23T14:00:00Z']) {
+      const answer = await as(identity)('PATCH', path, annotate({ [ANNOTATION.requestedAt]: time }), MERGE);
       expect(answer.status, answer.text).toBe(200);
     }
   });
 
-  test('it arrives where so many have written before that their managedFields are merged', async () => {
+  test('may request a refresh when the API server has merged the managedFields of many managers', async () => {
     const path = await given(TEAM);
     for (let n = 0; n < 12; n += 1) {
       const answer = await admin(
@@ -257,16 +275,16 @@ describe.each(IDENTITIES)('with the policies alone, as %s', (identity) => {
       );
       expect(answer.status, answer.text).toBe(200);
     }
-    for (const mark of [MARK, '2026-11-23T13:00:00Z']) {
-      const answer = await as(identity)('PATCH', path, annotate({ [ANNOTATION.requestedAt]: mark }), MERGE);
+    for (const time of [REQUESTED_AT, '2026-11-23T13:00:00Z']) {
+      const answer = await as(identity)('PATCH', path, annotate({ [ANNOTATION.requestedAt]: time }), MERGE);
       expect(answer.status, answer.text).toBe(200);
     }
   });
 
-  test('it arrives on a Secret without annotations, and on one as large as Kubernetes allows', async () => {
+  test('may request a refresh of a Secret without annotations, and of the largest that Kubernetes allows', async () => {
     const labels = { [SECRET_LABEL.key]: SECRET_LABEL.value };
     const bare = await given(TEAM, { metadata: { labels } });
-    expect((await as(identity)('PATCH', bare, MARKED, MERGE)).status).toBe(200);
+    expect((await as(identity)('PATCH', bare, REQUEST, MERGE)).status).toBe(200);
     // 1 MiB of data and 256 KiB of annotations: the policy's cost limit must leave room for both.
     const notes = Array.from({ length: 2_000 }, (_, n) => [`note-${n}`, 'x'.repeat(100)]);
     const data = {
@@ -274,60 +292,68 @@ describe.each(IDENTITIES)('with the policies alone, as %s', (identity) => {
       other: base64('x'.repeat(500_000)),
     };
     const large = await given(TEAM, { metadata: { labels, annotations: Object.fromEntries(notes) }, data });
-    const answer = await as(identity)('PATCH', large, MARKED, MERGE);
+    const answer = await as(identity)('PATCH', large, REQUEST, MERGE);
     expect(answer.status, answer.text.slice(0, 500)).toBe(200);
     await admin('DELETE', large);
   });
 
-  test.each(PATCHES)('$what: refused', async ({ body, contentType = MERGE, refusal }) => {
+  test.each(PATCHES)('is not allowed $what', async ({ body, contentType = MERGE, denial }) => {
     const path = await applied();
-    await expectRefused(TEAM, () => as(identity)('PATCH', path, body, contentType), BY_POLICY, refusal);
+    await expectDenied(TEAM, () => as(identity)('PATCH', path, body, contentType), BY_POLICY, denial);
   });
 
-  test('credentials along with the mark: refused, for managedFields tell the caller from the webhook', async () => {
+  test('is not allowed to send credentials together with a request, because managedFields record the caller', async () => {
     const path = await applied();
     const data = { [SECRET_KEY]: base64('{"auths":{"registry.example.com":{}}}') };
-    const attempt = () => as(identity)('PATCH', path, markedAnd({}, { data }), MERGE);
-    await expectRefused(TEAM, attempt, BY_POLICY, /others have applied/);
-    // Nor under the name of the manager that created the Secret, where that sent no data.
-    const [{ manager }] = JSON.parse((await admin('GET', recommended)).text).metadata.managedFields;
+    const attempt = () => as(identity)('PATCH', path, requestAnd({}, { data }), MERGE);
+    await expectDenied(TEAM, attempt, BY_POLICY, DENIALS.applied);
+    // The name of the manager that created the Secret does not help, because it sent no data.
+    const [{ manager }] = JSON.parse((await admin('GET', createdWithoutData)).text).metadata.managedFields;
     const query = `?fieldManager=${encodeURIComponent(manager)}`;
-    const injected = () => as(identity)('PATCH', recommended + query, markedAnd({}, { data }), MERGE);
-    await expectRefused(TEAM, injected, BY_POLICY, /claim/);
-    const annotations = { [ANNOTATION.requestedAt]: MARK, [ANNOTATION.expiresAt]: '2026-11-24T00:00:00Z' };
-    const claim = () => as(identity)('PATCH', path, markedAnd({ annotations }), MERGE);
-    await expectRefused(TEAM, claim, BY_POLICY, /claim|others have applied/);
+    const injected = () => as(identity)('PATCH', createdWithoutData + query, requestAnd({}, { data }), MERGE);
+    await expectDenied(TEAM, injected, BY_POLICY, DENIALS.ownership);
+    const annotations = {
+      [ANNOTATION.requestedAt]: REQUESTED_AT,
+      [ANNOTATION.expiresAt]: '2026-11-24T00:00:00Z',
+    };
+    const withExpiry = () => as(identity)('PATCH', path, requestAnd({ annotations }), MERGE);
+    await expectDenied(TEAM, withExpiry, BY_POLICY, DENIALS.applied);
   });
 
-  test.each(REPLACEMENTS)('$what by server-side apply: refused', async ({ change, refusal }) => {
+  test.each(REPLACEMENTS)('is not allowed $what by server-side apply', async ({ change, denial }) => {
     const path = await given(TEAM);
     const body = pullSecret(`pull-${count}`, TEAM) as SecretBody;
     change(body);
     const apply = () => as(identity)('PATCH', `${path}?fieldManager=x&force=true`, body, APPLY);
-    await expectRefused(TEAM, apply, BY_POLICY, refusal);
+    await expectDenied(TEAM, apply, BY_POLICY, denial);
   });
 
   test.each([
-    { where: 'an unmanaged Secret', namespace: TEAM, change: { metadata: { labels: { app: 'shop' } } } },
-    { where: 'a Secret of another type', namespace: TEAM, change: { type: 'Opaque' } },
-    { where: 'a namespace that is not enabled', namespace: 'elsewhere', change: {} },
-    { where: 'kube-system', namespace: 'kube-system', change: {} },
-    { where: 'kube-public', namespace: 'kube-public', change: {} },
-    { where: "the release's namespace", namespace: NAMESPACE, change: {} },
-  ])('the mark in $where: refused', async ({ namespace, change }) => {
+    {
+      where: 'an unmanaged Secret',
+      namespace: TEAM,
+      change: { metadata: { labels: { app: 'shop' } } },
+      denial: DENIALS.managed,
+    },
+    { where: 'a Secret of another type', namespace: TEAM, change: { type: 'Opaque' }, denial: DENIALS.type },
+    ...['elsewhere', 'kube-system', 'kube-public', NAMESPACE].map((namespace) => ({
+      where: `a Secret in namespace ${namespace}, which is not enabled or excluded`,
+      namespace,
+      change: {},
+      denial: DENIALS.namespace,
+    })),
+  ])('is not allowed to request a refresh of $where', async ({ namespace, change, denial }) => {
     const path = await given(namespace, change);
-    const refusal =
-      /managed Secrets only|Secrets of type kubernetes.io\/dockerconfigjson|enabled namespaces only/;
-    await expectRefused(namespace, () => as(identity)('PATCH', path, MARKED, MERGE), BY_POLICY, refusal);
-    // Nor can the same request make it belong.
-    const managed = markedAnd({ labels: { [SECRET_LABEL.key]: SECRET_LABEL.value } });
+    await expectDenied(namespace, () => as(identity)('PATCH', path, REQUEST, MERGE), BY_POLICY, denial);
+    // The same request cannot make the Secret a managed one.
+    const managed = requestAnd({ labels: { [SECRET_LABEL.key]: SECRET_LABEL.value } });
     const typed = { ...managed, type: SECRET_TYPE };
-    await expectRefused(namespace, () => as(identity)('PATCH', path, managed, MERGE), BY_POLICY);
-    const refusals = namespace === TEAM && 'type' in change ? BY_KUBERNETES : BY_POLICY;
-    await expectRefused(namespace, () => as(identity)('PATCH', path, typed, MERGE), refusals);
+    await expectDenied(namespace, () => as(identity)('PATCH', path, managed, MERGE), BY_POLICY);
+    const by = namespace === TEAM && 'type' in change ? BY_KUBERNETES : BY_POLICY;
+    await expectDenied(namespace, () => as(identity)('PATCH', path, typed, MERGE), by);
   });
 
-  test("fields that are the API server's own: ignored or refused", async () => {
+  test('cannot change the fields that the API server sets', async () => {
     const path = await given(TEAM);
     const before = await stored(TEAM);
     for (const [field, value] of Object.entries({
@@ -345,7 +371,7 @@ describe.each(IDENTITIES)('with the policies alone, as %s', (identity) => {
     expect(await stored(TEAM)).toBe(before);
   });
 
-  test('another verb, or another resource: refused by RBAC', async () => {
+  test('is not allowed another verb or another resource by RBAC', async () => {
     const path = await given(TEAM);
     const one = pullSecret('new', TEAM);
     const team = `/api/v1/namespaces/${TEAM}`;
@@ -372,11 +398,11 @@ describe.each(IDENTITIES)('with the policies alone, as %s', (identity) => {
       ['DELETE', `${admission}/validatingadmissionpolicybindings/${RELEASE}-refresher-update`],
       ['PATCH', `/apis/rbac.authorization.k8s.io/v1/clusterroles/${RELEASE}-refresher`, { rules }, MERGE],
     ];
-    for (const attempt of attempts) await expectRefused(TEAM, () => as(identity)(...attempt), BY_RBAC);
+    for (const attempt of attempts) await expectDenied(TEAM, () => as(identity)(...attempt), BY_RBAC);
   });
 });
 
-test("somebody else's role gives the refresher every right on Secrets", async () => {
+test('another role grants the refresher every verb on Secrets', async () => {
   const subjects = [
     { kind: 'ServiceAccount', name: `${RELEASE}-refresher`, namespace: NAMESPACE },
     { kind: 'Group', apiGroup: 'rbac.authorization.k8s.io', name: REFRESHER_GROUP },
@@ -395,8 +421,8 @@ test("somebody else's role gives the refresher every right on Secrets", async ()
   }
 });
 
-describe.each(IDENTITIES)('with every right on Secrets, as %s', (identity) => {
-  test('it creates nothing', async () => {
+describe.each(IDENTITIES)('with every verb on Secrets, the refresher as %s', (identity) => {
+  test('is not allowed to create a Secret', async () => {
     const one = pullSecret('new', TEAM);
     const token = {
       apiVersion: 'v1',
@@ -410,42 +436,42 @@ describe.each(IDENTITIES)('with every right on Secrets, as %s', (identity) => {
       ['POST', secretsOf(TEAM), { ...token, metadata: { ...token.metadata, namespace: TEAM } }],
       ['PATCH', `${secretsOf(TEAM)}/new?fieldManager=x`, one, APPLY],
     ];
-    for (const attempt of attempts) await expectRefused(TEAM, () => as(identity)(...attempt), BY_POLICY);
-    await expectRefused(
+    for (const attempt of attempts) await expectDenied(TEAM, () => as(identity)(...attempt), BY_POLICY);
+    await expectDenied(
       NAMESPACE,
       () => as(identity)('POST', secretsOf(NAMESPACE), { ...token, metadata: { ...token.metadata } }),
       BY_POLICY,
     );
   });
 
-  test('it deletes nothing, one by one or all together', async () => {
+  test('is not allowed to delete one Secret or all of them', async () => {
     const path = await given(TEAM);
-    await expectRefused(TEAM, () => as(identity)('DELETE', path), BY_POLICY);
-    await expectRefused(TEAM, () => as(identity)('DELETE', secretsOf(TEAM)), BY_POLICY);
+    await expectDenied(TEAM, () => as(identity)('DELETE', path), BY_POLICY);
+    await expectDenied(TEAM, () => as(identity)('DELETE', secretsOf(TEAM)), BY_POLICY);
   });
 
-  test('nor does it by the uid, which would be enough for the Secret that its tokens are bound to', async () => {
+  test('is not allowed to delete another Secret by its uid', async () => {
     const path = await given(TEAM);
     const { uid } = JSON.parse((await admin('GET', path)).text).metadata;
-    await expectRefused(TEAM, () => as(identity)('DELETE', path, { preconditions: { uid } }), BY_POLICY);
+    await expectDenied(TEAM, () => as(identity)('DELETE', path, { preconditions: { uid } }), BY_POLICY);
   });
 
-  test.each(REPLACEMENTS)('$what by PUT: refused', async ({ change, refusal }) => {
+  test.each(REPLACEMENTS)('is not allowed $what by PUT', async ({ change, denial }) => {
     const path = await given(TEAM);
     const body = pullSecret(`pull-${count}`, TEAM) as SecretBody;
     change(body);
-    await expectRefused(TEAM, () => as(identity)('PUT', path, body), BY_POLICY, refusal);
+    await expectDenied(TEAM, () => as(identity)('PUT', path, body), BY_POLICY, denial);
   });
 
-  test('the type: refused by Kubernetes, for everybody', async () => {
+  test('cannot change the type of a Secret, which Kubernetes allows no caller', async () => {
     const path = await given(TEAM);
     const other = pullSecret(`pull-${count}`, TEAM, { type: 'Opaque' });
-    await expectRefused(TEAM, () => as(identity)('PUT', path, other), BY_KUBERNETES);
-    await expectRefused(TEAM, () => as(identity)('PATCH', path, { type: 'Opaque' }, MERGE), BY_KUBERNETES);
+    await expectDenied(TEAM, () => as(identity)('PUT', path, other), BY_KUBERNETES);
+    await expectDenied(TEAM, () => as(identity)('PATCH', path, { type: 'Opaque' }, MERGE), BY_KUBERNETES);
   });
 });
 
-describe('the Secret that its tokens are bound to', () => {
+describe("the Secret that the refresher's tokens are bound to", () => {
   const BOUND_TO = `${RELEASE}-refresher-token`;
   const path = (name = BOUND_TO, namespace = NAMESPACE) => `${secretsOf(namespace)}/${name}`;
   const byUid = (uid: string) => ({ kind: 'DeleteOptions', apiVersion: 'v1', preconditions: { uid } });
@@ -455,7 +481,7 @@ describe('the Secret that its tokens are bound to', () => {
   const selected = `fieldSelector=metadata.name=${BOUND_TO}`;
 
   beforeAll(async () => {
-    // By the same name elsewhere, and beside it.
+    // One with the same name in another namespace, and one with another name in the same namespace.
     const body = { apiVersion: 'v1', kind: 'Secret', metadata: { name: BOUND_TO } };
     expect((await admin('POST', secretsOf(TEAM), body)).status).toBe(201);
     const other = { ...body, metadata: { name: `${BOUND_TO}-2` } };
@@ -463,38 +489,42 @@ describe('the Secret that its tokens are bound to', () => {
   });
 
   test.each<{ what: string; as: string; path?: string; without?: 'uid' }>([
-    { what: 'a member of the group deletes it', as: member },
-    { what: 'a member of the group deletes it along with all', as: member, path: secretsOf(NAMESPACE) },
-    { what: 'without saying which, as a look-alike may be there', as: account, without: 'uid' },
-    { what: 'another Secret of the namespace', as: account, path: path(`${BOUND_TO}-2`) },
-    { what: 'by its name in another namespace', as: account, path: path(BOUND_TO, TEAM) },
-    { what: 'along with all others', as: account, path: secretsOf(NAMESPACE), without: 'uid' },
-    { what: 'selected of all', as: account, path: `${secretsOf(NAMESPACE)}?${selected}`, without: 'uid' },
-    { what: 'a dry run without the uid', as: account, path: `${path()}?dryRun=All`, without: 'uid' },
-  ])('$what: refused', async ({ as: identity, path: at = path(), without }) => {
+    { what: 'for a member of the group', as: member },
+    { what: 'for a member of the group, together with all others', as: member, path: secretsOf(NAMESPACE) },
+    { what: 'without its uid', as: account, without: 'uid' },
+    { what: 'when another Secret of the namespace is named', as: account, path: path(`${BOUND_TO}-2`) },
+    {
+      what: 'when a Secret of this name in another namespace is named',
+      as: account,
+      path: path(BOUND_TO, TEAM),
+    },
+    { what: 'together with all others', as: account, path: secretsOf(NAMESPACE), without: 'uid' },
+    { what: 'by a field selector', as: account, path: `${secretsOf(NAMESPACE)}?${selected}`, without: 'uid' },
+    { what: 'in a dry run without its uid', as: account, path: `${path()}?dryRun=All`, without: 'uid' },
+  ])('cannot be deleted $what', async ({ as: identity, path: at = path(), without }) => {
     const isOne = !at.includes('?') && at !== secretsOf(NAMESPACE);
     const uid = await uidOf(isOne ? at : path());
     const inTeam = await stored(TEAM);
     const attempt = () => as(identity)('DELETE', at, without ? undefined : byUid(uid));
-    await expectRefused(NAMESPACE, attempt, BY_POLICY, /create nor delete/);
+    await expectDenied(NAMESPACE, attempt, BY_POLICY, DENIALS.createOrDelete);
     expect(await stored(TEAM)).toBe(inTeam);
   });
 
-  test('by the uid of another one: refused by Kubernetes, which compares them first', async () => {
+  test('cannot be deleted by the uid of another Secret, which Kubernetes compares first', async () => {
     const uid = await uidOf(path(`${BOUND_TO}-2`));
     const before = await stored(NAMESPACE);
     expect((await as(account)('DELETE', path(), byUid(uid))).status).toBe(409);
     expect(await stored(NAMESPACE)).toBe(before);
   });
 
-  test('the ServiceAccount deletes this very one, and cannot make it again; then it is out', async () => {
+  test('can be deleted by the ServiceAccount, which then has no valid token and cannot create it again', async () => {
     const body = JSON.parse((await admin('GET', path())).text);
     const answer = await as(account)('DELETE', path(), byUid(body.metadata.uid));
     expect(answer.status, answer.text).toBe(200);
     expect((await admin('GET', path())).status).toBe(404);
     const { name, labels } = body.metadata;
     const again = { apiVersion: 'v1', kind: 'Secret', metadata: { name, labels }, immutable: true };
-    await expectRefused(NAMESPACE, () => as(member)('POST', secretsOf(NAMESPACE), again), BY_POLICY);
+    await expectDenied(NAMESPACE, () => as(member)('POST', secretsOf(NAMESPACE), again), BY_POLICY);
     expect([401, 403]).toContain((await as(account)('POST', secretsOf(NAMESPACE), again)).status);
     expect((await admin('GET', path())).status).toBe(404);
     await vi.waitFor(
@@ -509,18 +539,18 @@ describe('the Secret that its tokens are bound to', () => {
   });
 });
 
-test("credentials along with the mark pass the policies under another manager's name: they alone are not enough", async () => {
+test("credentials sent with a request under another manager's name pass the policies, so the webhook is needed too", async () => {
   const path = `${await given(TEAM)}?fieldManager=hand`;
   const data = (auths: object) => ({ data: { [SECRET_KEY]: base64(JSON.stringify({ auths })) } });
   expect((await admin('PATCH', path, data({ 'registry.example.com': {} }), MERGE)).status).toBe(200);
-  const mine = markedAnd({}, data({ 'registry.example.org': {} }));
-  const answer = await as(IDENTITIES[0])('PATCH', path, mine, MERGE);
+  const request = requestAnd({}, data({ 'registry.example.org': {} }));
+  const answer = await as(IDENTITIES[0])('PATCH', path, request, MERGE);
   expect(answer.status, answer.text).toBe(200);
 });
 
-test('nobody else is held up', async () => {
+test('other callers are not affected', async () => {
   const path = await given(TEAM);
-  const change = markedAnd({ labels: { extra: 'x' }, annotations: { note: 'changed' } });
+  const change = requestAnd({ labels: { extra: 'x' }, annotations: { note: 'changed' } });
   expect((await admin('PATCH', path, change, MERGE)).status).toBe(200);
   expect((await admin('DELETE', path)).status).toBe(200);
 });

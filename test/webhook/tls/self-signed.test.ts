@@ -340,7 +340,7 @@ describe('what is not theirs to keep', () => {
     const { rules } = await admin<{ rules: unknown[] }>('GET', role);
     await admin('PATCH', role, { rules: [] });
     await using replicas = await start(1, async (logs) => {
-      await eventually(() => logs().includes('certificates not looked after'), 30_000);
+      await eventually(() => logs().includes('certificate upkeep failed'), 30_000);
       await admin('PATCH', role, { rules });
     });
     expect(replicas.logs()).toMatch(/403: secrets .*is forbidden/);

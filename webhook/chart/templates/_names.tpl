@@ -1,4 +1,4 @@
-{{/* The words that the templates share. Those of the contract are compared with contract/names.ts by a test. */}}
+{{/* Names that several templates use. A test compares those of the contract with contract/names.ts. */}}
 
 {{- define "ecr-anywhere.fullname" -}}
 {{- if contains .Chart.Name .Release.Name -}}
@@ -12,17 +12,17 @@
 {{ include "ecr-anywhere.fullname" . }}-policy
 {{- end -}}
 
-{{/* The name by which the API server calls the webhook, and which its certificate has. */}}
+{{/* The DNS name at which the API server calls the webhook; the serving certificate is for this name. */}}
 {{- define "ecr-anywhere.serverName" -}}
 {{ include "ecr-anywhere.fullname" . }}.{{ .Release.Namespace }}.svc
 {{- end -}}
 
-{{/* What is reached without the proxy: this machine, the cluster, and where AWS' credentials come from. */}}
+{{/* Hosts that the webhook reaches without the proxy: loopback, the cluster, and the AWS credential endpoints. */}}
 {{- define "ecr-anywhere.noProxy" -}}
 {{ list "localhost" "127.0.0.1" "::1" ".svc" ".cluster.local" "169.254.169.254" "169.254.170.2" "169.254.170.23" "fd00:ec2::254" "fd00:ec2::23" .Values.proxy.noProxy | compact | join "," }}
 {{- end -}}
 
-{{/* Not empty where the kubelet is to bring the token with which the webhook's role is assumed. */}}
+{{/* Not empty if the kubelet projects the token with which the webhook assumes its role. */}}
 {{- define "ecr-anywhere.projectsToken" -}}
 {{- with .Values.aws.webIdentity -}}
 {{- if and .roleArn (not .tokenFile) -}}true{{- end -}}
@@ -33,7 +33,7 @@
 {{ include "ecr-anywhere.fullname" . }}-refresher
 {{- end -}}
 
-{{/* The Secret that its tokens are bound to, and what lets it ask for them. */}}
+{{/* The Secret that the refresher's tokens are bound to; also the Role and the policy for requesting tokens. */}}
 {{- define "ecr-anywhere.refresherToken" -}}
 {{ include "ecr-anywhere.refresher" . }}-token
 {{- end -}}
@@ -51,8 +51,8 @@ ecr-anywhere.centml.ai
 {{- end -}}
 
 {{/*
-Never served. The release's own namespace is among them for recovery's sake: what the webhook needs to start must
-never wait for the webhook.
+The webhook never serves these namespaces. The release's own namespace is among them because the Secrets that the webhook
+needs to start must not wait for the webhook.
 */}}
 {{- define "ecr-anywhere.excludedNamespaces" -}}
 {{ list "kube-system" "kube-public" .Release.Namespace | uniq | toJson }}
@@ -70,7 +70,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{/* Whom the refresher's roles are bound to: its ServiceAccount here, and the group for identities from elsewhere. */}}
+{{/* The subjects of the refresher's roles: its ServiceAccount, and the group for other identities, such as an EKS access entry. */}}
 {{- define "ecr-anywhere.refresherSubjects" -}}
 - kind: ServiceAccount
   name: {{ include "ecr-anywhere.refresher" . }}
@@ -80,14 +80,14 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
   name: {{ include "ecr-anywhere.refresherGroup" . }}
 {{- end -}}
 
-{{/* list finds what is due, patch sets the mark; get, watch and update are not needed. */}}
+{{/* The refresher lists Secrets to find those that are due, and patches the refresh request. It needs no other verb. */}}
 {{- define "ecr-anywhere.refresherRules" -}}
 - apiGroups: [""]
   resources: [secrets]
   verbs: [list, patch]
 {{- end -}}
 
-{{/* The fence's condition. Nobody else is held up: an absent name or group is no error. */}}
+{{/* The match condition of the policies for the refresher. A request without username or groups does not match, and is no error. */}}
 {{- define "ecr-anywhere.isRefresher" -}}
 - name: is-refresher
   expression: >-
@@ -100,7 +100,7 @@ request.userInfo.?username.orValue('') == '{{ include "ecr-anywhere.refresherUse
 {{- end -}}
 
 
-{{/* Who the webhook is to the API server. */}}
+{{/* The webhook's username at the API server. */}}
 {{- define "ecr-anywhere.webhookUsername" -}}
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "ecr-anywhere.fullname" . }}
 {{- end -}}
@@ -111,7 +111,7 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "ecr-anywhere.fullname
   namespace: {{ .Release.Namespace }}
 {{- end -}}
 
-{{/* Not empty where the Prometheus operator is to read metrics. */}}
+{{/* Not empty if the Prometheus operator reads the metrics. */}}
 {{- define "ecr-anywhere.serviceMonitor" -}}
 {{- if and .Values.metrics.port .Values.metrics.serviceMonitor.enabled -}}true{{- end -}}
 {{- end -}}
@@ -120,7 +120,7 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "ecr-anywhere.fullname
 runAsNonRoot: true
 runAsUser: 65532
 runAsGroup: 65532
-# Keys and tokens are readable by this group and nobody else.
+# Only this group can read the mounted keys and tokens.
 fsGroup: 65532
 seccompProfile:
   type: RuntimeDefault
@@ -133,7 +133,7 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
-{{/* Of the Secret that `helm test` asks for: one that the policy entitles to something. */}}
+{{/* The namespace of the Secret that `helm test` tries: one that the registry policy gives a registry. */}}
 {{- define "ecr-anywhere.testNamespace" -}}
 {{- $entitled := "default" -}}
 {{- with .Values.registries -}}
@@ -142,7 +142,7 @@ capabilities:
 {{ .Values.test.namespace | default $entitled }}
 {{- end -}}
 
-{{/* What the kubelet would mount by itself, with a token of an hour. */}}
+{{/* The volume that the kubelet would mount by default, with a token of one hour. */}}
 {{- define "ecr-anywhere.serviceAccountVolume" -}}
 projected:
   defaultMode: 0440

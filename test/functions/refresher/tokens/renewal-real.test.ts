@@ -27,10 +27,10 @@ const IDENTITIES = ['ServiceAccount token', 'client certificate in the group'] a
 const BY_RBAC = /cannot \w+ resource/;
 const BY_POLICY = "ValidatingAdmissionPolicy 'ecr-anywhere-refresher-token'";
 const REFUSAL = {
-  account: 'tokens of its own ServiceAccount only',
-  binding: 'only that are bound to Secret ecr-anywhere-refresher-token',
-  life: 'only that live 3600 seconds at most',
-  audience: `for the audiences ${AUDIENCE} only`,
+  account: 'only tokens of its own ServiceAccount',
+  binding: 'only tokens that are bound to Secret ecr-anywhere-refresher-token',
+  life: 'only tokens that live 3600 seconds at most',
+  audience: `only tokens for the audiences ${AUDIENCE}`,
 };
 
 const secretPath = (name: string) => `/api/v1/namespaces/${NAMESPACE}/secrets/${name}`;
