@@ -1,25 +1,29 @@
 // How the tests are found, in which order, and how many files run at the same time.
 import { defineConfig } from 'vitest/config';
+import { unitTests } from './test/unit-tests.ts';
 
 const common = { testTimeout: 60_000, hookTimeout: 180_000 };
+const unit = unitTests(import.meta.dirname);
 
 export default defineConfig({
   test: {
-    // Most files run control planes of their own: more at once would only take turns on the processors.
+    // Most files start control planes of their own: more files at once would only wait for a processor.
     maxWorkers: 2,
     globalSetup: 'test/evidence.setup.ts',
     projects: [
+      // Needs neither control plane nor local AWS: `npm run test:unit`.
+      { test: { ...common, name: 'unit', include: unit, sequence: { groupOrder: 0 } } },
       {
         test: {
           ...common,
-          name: 'tests',
+          name: 'bed',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/last/**'],
-          sequence: { groupOrder: 0 },
+          exclude: ['test/last/**', ...unit],
+          sequence: { groupOrder: 1 },
         },
       },
-      // Looks at what all the others left.
-      { test: { ...common, name: 'last', include: ['test/last/*.test.ts'], sequence: { groupOrder: 1 } } },
+      // Checks what all the other tests wrote.
+      { test: { ...common, name: 'last', include: ['test/last/*.test.ts'], sequence: { groupOrder: 2 } } },
     ],
   },
 });

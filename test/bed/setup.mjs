@@ -1,6 +1,7 @@
-// The first half of `npm run demo`, `npm test`, `npm run bench` and `npm run bed`: on a machine with nothing but
-// Node, npm, Go and Python it installs and builds all else, says what it does, and is done at once the next time.
-// Plain JavaScript without dependencies, because it runs before there are any.
+// The first half of `npm run demo`, `npm test`, `npm run bench` and `npm run bed`. On a machine with only Node, npm, Go
+// and Python it installs and builds everything else, prints its progress, and returns at once the next time.
+// `--npm-only` stops after the npm dependencies: unit tests need no more, and neither Go nor Python.
+// Plain JavaScript without dependencies, because it runs before any are installed.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
@@ -9,10 +10,14 @@ import { fileURLToPath } from 'node:url';
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const stamp = `${root}node_modules/.installed-lockfile`;
 
-/** What must be there already: command, the oldest version that will do, how to get it. */
-const REQUIRED = [
+const isNpmOnly = process.argv.includes('--npm-only');
+
+/** Required beforehand: command, arguments, the oldest version that works, how to get it. */
+const REQUIRED_BY_NPM = [
   ['node', ['--version'], [20, 0], 'Node.js 20 or later (nodejs.org, or your package manager)'],
   ['npm', ['--version'], [10, 0], 'npm 10 or later (comes with Node.js)'],
+];
+const REQUIRED_BY_PROGRAMS = [
   ['go', ['version'], [1, 26], 'Go 1.26 or later (go.dev): it builds kube-apiserver, etcd and helm'],
   ['python3', ['--version'], [3, 11], 'Python 3.11 or later: it runs the local AWS'],
   [
@@ -26,7 +31,7 @@ const REQUIRED = [
 function missing([command, args, [major, minor], how]) {
   const { status, stdout } = spawnSync(command, args, { encoding: 'utf8' });
   const version = status === 0 && /(\d+)\.(\d+)/.exec(stdout);
-  if (!version) return `${command} is not there: install ${how}`;
+  if (!version) return `${command} is missing: install ${how}`;
   const isOld = Number(version[1]) < major || (Number(version[1]) === major && Number(version[2]) < minor);
   return isOld ? `${command} is ${version[0]}: install ${how}` : undefined;
 }
@@ -35,17 +40,17 @@ function run(command, args) {
   const { status, error } = spawnSync(command, args, { cwd: root, stdio: 'inherit' });
   if (error) throw error;
   if (status !== 0) {
-    console.error(
-      `\n✖ ${command} ${args.join(' ')} failed (exit code ${status}); what it printed stands above.`,
-    );
+    console.error(`\n✖ ${command} ${args.join(' ')} failed (exit code ${status}). See its output above.`);
     process.exit(1);
   }
 }
 
-const problems = REQUIRED.map(missing).filter(Boolean);
+const problems = [...REQUIRED_BY_NPM, ...(isNpmOnly ? [] : REQUIRED_BY_PROGRAMS)]
+  .map(missing)
+  .filter(Boolean);
 if (problems.length > 0) {
   console.error(
-    `✖ This machine lacks what the set-up needs:\n${problems.map((problem) => `  - ${problem}`).join('\n')}`,
+    `✖ This machine lacks programs that the set-up needs:\n${problems.map((problem) => `  - ${problem}`).join('\n')}`,
   );
   process.exit(1);
 }
@@ -58,4 +63,4 @@ if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== lockfile) {
   run('npm', ['ci', '--prefer-offline', '--no-audit', '--no-fund', '--loglevel=error']);
   writeFileSync(stamp, lockfile);
 }
-run(`${root}node_modules/.bin/node`, ['test/bed/toolchain.ts']);
+if (!isNpmOnly) run(`${root}node_modules/.bin/node`, ['test/bed/toolchain.ts']);
