@@ -1,5 +1,5 @@
-// The commands, their options and their help. What each does is a file of its own, loaded when it is called: kubectl
-// runs get-token for each of its own commands.
+// The commands, their options and their help. Each command is a module that is loaded when it is called: kubectl runs
+// get-token before each of its own commands.
 
 import tab from '@bomb.sh/tab/commander';
 import { Command, Option } from 'commander';
@@ -7,36 +7,42 @@ import { DEFAULT_STACK_NAME } from '../contract/keyless.ts';
 import manifest from '../package.json' with { type: 'json' };
 import type { AuthenticationOptions } from './commands/authentication-config.ts';
 import type { GetTokenOptions } from './commands/get-token.ts';
+import type { RefreshOptions } from './commands/refresh.ts';
 import type { RegisterOptions } from './commands/register/register.ts';
 import type { StatusOptions } from './commands/status/status.ts';
+import type { UnregisterOptions } from './commands/unregister.ts';
+import { parseDuration } from './output/duration.ts';
 import { CliError, type ExitCode } from './output/errors.ts';
 import { createIo, type Format, type Io, type IoOptions } from './output/io.ts';
 import type { AwsOptions, KubeOptions } from './output/options.ts';
 
-const DAY_SECONDS = 86_400;
+const SECOND_MS = 1_000;
+const HOUR_MS = 3_600_000;
+/** Timers cannot wait for more than 24 days. */
+const MAX_INTERVAL_MS = 24 * HOUR_MS;
 
 type Common = AwsOptions & IoOptions;
 
-const withOutput = (command: Command) =>
+const withOutput = (command: Command, formats: readonly Format[] = ['text', 'json']) =>
   command
-    .addOption(
-      new Option('-o, --output <format>', 'what to print')
-        .choices(['text', 'json'] satisfies Format[])
-        .default('text'),
-    )
-    .option('-q, --quiet', 'no progress, no notes');
+    .addOption(new Option('-o, --output <format>', 'output format').choices(formats).default('text'))
+    .option('-q, --quiet', 'do not print progress and notes');
+
+const withStackName = (command: Command) =>
+  command
+    .option('--stack-name <name>', `name of the CDK stack (default: ${DEFAULT_STACK_NAME})`)
+    // The name of this option in kubeconfigs that `register --keyless` has generated.
+    .addOption(new Option('--stage <name>', 'the same as --stack-name').hideHelp());
 
 const withAws = (command: Command) =>
-  command
-    .option('--profile <name>', 'AWS profile')
-    .option('--region <region>', 'AWS region of the stack')
-    .option('--stage <name>', `name of the CDK stack (default: ${DEFAULT_STACK_NAME})`)
-    .option('--function <name>', "the refresher's function, where it is part of a stack of yours");
+  withStackName(
+    command.option('--profile <name>', 'AWS profile').option('--region <region>', 'AWS region of the stack'),
+  ).option('--function <name>', "name or ARN of the refresher's function, if it is part of your own stack");
 
 const withKube = (command: Command) =>
   command
-    .option('--kubeconfig <file>', 'kubeconfig of yours (default: KUBECONFIG, or ~/.kube/config)')
-    .option('--context <name>', 'its context (default: the current one)');
+    .option('--kubeconfig <file>', 'your kubeconfig (default: KUBECONFIG, or ~/.kube/config)')
+    .option('--context <name>', 'the context in it (default: the current one)');
 
 export interface ProgramOptions {
   /** Called before a command that changes something. */
@@ -56,21 +62,23 @@ export function createProgram(
 ): Command {
   const program = new Command('ecr-anywhere')
     .description(
-      'Private ECR images from any Kubernetes cluster: registers clusters, and shows how they are.',
+      'Gives Kubernetes clusters access to private ECR images: registers clusters, and shows their state.',
     )
     .version(manifest.version)
     .showSuggestionAfterError()
-    .showHelpAfterError('(--help says more)')
+    .showHelpAfterError('(add --help for the usage)')
     .configureHelp({ showGlobalOptions: true })
     .exitOverride()
     .configureOutput(writesUsageErrors ? {} : { writeErr: () => {} })
+    .helpCommand(false)
+    .hook('preAction', (_, command) => replaceStage(command))
     .addHelpText(
       'after',
       `
-Exit codes: 0 done; 1 something is wrong with a cluster; 2 not understood; 3 sign in to AWS; 4 not allowed;
-5 no such cluster, stack or context; 6 in the way of something; 7 no answer; 10 failed; 130 interrupted.
+Exit codes: 0 success; 1 a cluster has a problem; 2 invalid command line; 3 no valid credentials; 4 access denied;
+5 no such cluster, stack, context or chart; 6 conflict; 7 network; 10 other failure; 130 interrupted.
 
-A cluster's registered kubeconfig is read by the deployed function and nowhere else.`,
+Commands about registered clusters call the deployed Lambda function. Only that function reads registered kubeconfigs.`,
     );
 
   const run = async (options: object, work: (io: Io) => Promise<ExitCode | undefined>) => {
@@ -82,42 +90,47 @@ A cluster's registered kubeconfig is read by the deployed function and nowhere e
   };
 
   withKube(withOutput(withAws(program.command('register'))))
-    .argument('<name>', 'what the cluster is to be called')
-    .summary('have a cluster refreshed from now on')
+    .argument('<name>', 'name for the cluster')
+    .summary('register a cluster, so that its Secrets are refreshed')
     .description(
-      'Checks what the chart has installed, obtains a credential of its refresher, stores it in Secrets Manager, and proves it by a run limited to this cluster. What cannot be proved is taken back.',
+      'Checks the installed chart, obtains a credential for the refresher, stores it in Secrets Manager, and verifies it by a run limited to this cluster. A registration that cannot be verified is rolled back.',
     )
-    .option('--server <url>', "the API server's address as AWS reaches it (default: the context's)")
+    .option('--server <url>', "URL of the API server as AWS reaches it (default: the context's)")
     .option(
-      '--duration <hours>',
-      'how long the token lives, renewed from half of it on (default: 168)',
-      hours,
+      '--duration <duration>',
+      'lifetime of the token, such as 168h; it is renewed after half of it (a plain number: hours)',
+      (text) => positiveDuration('--duration', text, HOUR_MS) / HOUR_MS,
     )
     .option(
       '--credential <kubeconfig>',
-      `register this kubeconfig's identity in place of a token: a member of the group that the fence is around`,
+      'register the identity of this kubeconfig, a member of the group ecr-anywhere:refreshers, instead of a token',
     )
     .addOption(
-      new Option('--eks [name]', "an EKS cluster, by its own tokens (default: the context's)").conflicts([
+      new Option('--eks', "use the refresher's own role by an EKS access entry").conflicts([
         'credential',
         'keyless',
         'duration',
       ]),
     )
     .addOption(
-      new Option('--keyless', 'by tokens of the account’s issuer: nothing is stored').conflicts([
+      new Option('--eks-name <name>', "name of the EKS cluster; implies --eks (default: the context's)")
+        .implies({ eks: true })
+        .conflicts(['credential', 'keyless', 'duration']),
+    )
+    .addOption(
+      new Option('--keyless', "use tokens of the AWS account's issuer, and store none").conflicts([
         'credential',
         'duration',
       ]),
     )
-    .option('--issuer <url>', 'with --keyless: the account’s issuer (default: asked for)')
+    .option('--issuer <url>', "with --keyless: URL of the account's issuer (default: STS is asked for it)")
     .option(
-      '--wait <seconds>',
-      'with --keyless: how long to wait until the API server takes the token',
-      seconds,
+      '--wait <duration>',
+      'with --keyless: how long to wait until the API server accepts the token (a plain number: seconds)',
+      (text) => positiveDuration('--wait', text, SECOND_MS) / SECOND_MS,
       0,
     )
-    .option('--replace', 'the cluster is registered already: give it another credential')
+    .option('--replace', 'give a registered cluster another credential')
     .option('--dry-run', 'check everything, and store nothing')
     .action((name, options: RegisterOptions) =>
       change(options, async (io) =>
@@ -126,29 +139,24 @@ A cluster's registered kubeconfig is read by the deployed function and nowhere e
     );
 
   withOutput(withAws(program.command('unregister')))
-    .argument('<name>', 'a registered cluster')
-    .summary('end the tokens of a cluster, and forget it')
+    .argument('<name>', 'name of a registered cluster')
+    .summary("revoke a cluster's token, and delete its registration")
     .description(
-      'Has the refresher delete the Secret that the registered token is bound to, which ends it and all that came of it, then deletes the registration. The managed Secrets stay, and expire.',
+      'Has the refresher delete the Secret that the registered token is bound to. This revokes the token and all tokens that it was renewed to. Then deletes the registration. The managed Secrets stay until their credentials expire.',
     )
-    .option('--keep-token', 'forget the cluster even if its token cannot be ended')
-    .action((name, options: Common) =>
+    .option('--keep-token', 'delete the registration without revoking the token')
+    .action((name, options: UnregisterOptions) =>
       change(options, async (io) => (await import('./commands/unregister.ts')).unregister(name, options, io)),
     );
 
-  withOutput(withAws(program.command('list')))
-    .summary('the clusters that there are')
-    .action((options: Common) =>
-      run(options, async (io) => (await import('./commands/list.ts')).list(options, io)),
-    );
-
   for (const [name, summary] of [
-    ['pause', 'have a cluster left alone'],
-    ['resume', 'have it refreshed again'],
+    ['pause', 'stop refreshing a cluster'],
+    ['resume', 'refresh a paused cluster again'],
   ] as const) {
     withOutput(withAws(program.command(name)))
-      .argument('<name>', 'a cluster')
+      .argument('<name>', 'name of a cluster')
       .summary(summary)
+      .description(`${summary[0]?.toUpperCase()}${summary.slice(1)}.`)
       .action((cluster, options: Common) =>
         change(options, async (io) =>
           (await import('./commands/pause.ts')).setPaused(cluster, name === 'pause', options, io),
@@ -157,42 +165,50 @@ A cluster's registered kubeconfig is read by the deployed function and nowhere e
   }
 
   withOutput(withAws(program.command('refresh')))
-    .argument('<name>', 'a cluster')
-    .summary('refresh a cluster now')
-    .description('Asks for a refresh of what is due now, and says what came of each Secret.')
-    .option('-n, --namespace <name...>', 'only these namespaces')
-    .option('--force', 'what is not due, too, and past the token cache: after a role change or a leak')
-    .option('--dry-run', 'API server and webhook answer as they would, and nothing is stored')
-    .action((name, options: Common) =>
+    .argument('<name>', 'name of a cluster')
+    .summary('refresh the due Secrets of a cluster now')
+    .description('Refreshes the Secrets of a cluster that are due, and prints the outcome of each.')
+    .option(
+      '-n, --namespace <name>',
+      'refresh only the Secrets of this namespace (can be repeated)',
+      (name, names: readonly string[] = []) => [...names, name],
+    )
+    .option('--force', 'refresh all Secrets, with new tokens: after a change of a role, or a leak')
+    .option('--dry-run', 'send dry-run requests: the webhook runs, and nothing is stored')
+    .action((name, options: RefreshOptions) =>
       change(options, async (io) => (await import('./commands/refresh.ts')).refresh(name, options, io)),
     );
 
-  withOutput(withAws(program.command('status')))
-    .summary('how the clusters are, who needs you first')
-    .description('A table of all clusters, from what the refresher last knew.')
-    .option('--live', 'ask the clusters themselves, by a dry run')
-    .option('--watch', 'again and again, until Ctrl-C')
-    .addOption(new Option('--interval <seconds>', 'with --watch').argParser(interval).default(10))
+  withOutput(withAws(program.command('status')), ['text', 'wide', 'json'])
+    .summary('show all clusters, the most urgent first')
+    .description('Prints a table of all clusters, from the state that the refresher has saved.')
+    .option('--live', 'run a dry run over the clusters first')
+    .option('--watch', 'repeat until Ctrl-C')
+    .option(
+      '--interval <duration>',
+      'with --watch: time between two updates (a plain number: seconds; default: 10s)',
+      interval,
+    )
     .action((options: StatusOptions) =>
       run(options, async (io) => (await import('./commands/status/status.ts')).status(options, io)),
     );
 
   withKube(withOutput(withAws(program.command('doctor'))))
-    .argument('[name]', 'a cluster; without it all of them, as far as they can be seen from AWS')
-    .summary('find the first broken link between AWS and a pull')
+    .argument('[name]', 'name of a cluster (default: all clusters, as far as they can be checked from AWS)')
+    .summary('find the first problem between AWS and a pulled image')
     .description(
-      'Walks the chain from your AWS session to the credentials in a Secret, names the first broken link, what that means, and what commands it. Looks into the cluster as you; changes nothing.',
+      'Checks everything between your AWS session and the credentials in a Secret. Prints the first problem, its effect, and a command. Uses your own access to the cluster, and changes nothing.',
     )
     .action((name: string | undefined, options: Common & KubeOptions) =>
       run(options, async (io) => (await import('./commands/doctor/doctor.ts')).doctor(name, options, io)),
     );
 
-  program
-    .command('get-token')
-    .summary('a token for a keyless cluster, for kubectl')
-    .description('Has STS sign a token for whoever runs it, and prints it as an ExecCredential for kubectl.')
-    .requiredOption('--cluster <name>', 'as it is registered')
-    .option('--stage <name>', 'name of the CDK stack', DEFAULT_STACK_NAME)
+  withOutput(withStackName(program.command('get-token')))
+    .summary('print a token for a keyless cluster, as an exec plugin of kubectl')
+    .description(
+      'Has STS sign a token for your AWS identity, and prints it as an ExecCredential for kubectl, which is JSON in either output format.',
+    )
+    .requiredOption('--cluster <name>', 'registered name of the cluster')
     .option('--region <region>', "AWS region (default: AWS_REGION, or the profile's)")
     .option('--profile <name>', 'AWS profile')
     .addHelpText(
@@ -212,16 +228,17 @@ In a kubeconfig:
       run(options, async (io) => (await import('./commands/get-token.ts')).getToken(options, io)),
     );
 
-  program
-    .command('authentication-config')
-    .summary("a keyless cluster's AuthenticationConfiguration, for its API server")
+  withOutput(withStackName(program.command('authentication-config')))
+    .summary("print a keyless cluster's AuthenticationConfiguration for its API server")
     .description(
-      "Prints an AuthenticationConfiguration (Kubernetes 1.30 and later) for kube-apiserver's --authentication-config, by which the refresher's role is a member of the group that the fence is around.",
+      "Prints an AuthenticationConfiguration (Kubernetes 1.30 and later) for kube-apiserver's --authentication-config. It makes the refresher's role a member of the group that the write policy restricts. The text is YAML.",
     )
-    .requiredOption('--cluster <name>', 'as it is registered')
-    .requiredOption('--issuer <url>', "the account's: aws iam get-outbound-web-identity-federation-info")
-    .requiredOption('--role-arn <arn>', "the stack's output RoleArn")
-    .option('--stage <name>', 'name of the CDK stack', DEFAULT_STACK_NAME)
+    .requiredOption('--cluster <name>', 'registered name of the cluster')
+    .requiredOption(
+      '--issuer <url>',
+      "URL of the account's issuer: aws iam get-outbound-web-identity-federation-info",
+    )
+    .requiredOption('--role-arn <arn>', "ARN of the refresher's role: the output RoleArn of the stack")
     .addOption(
       new Option('--api-version <version>', 'v1 for Kubernetes 1.34 and later')
         .choices(['v1beta1', 'v1'])
@@ -233,6 +250,22 @@ In a kubeconfig:
       ),
     );
 
+  program
+    .command('help')
+    .argument('[command]')
+    .summary('print the help of a command')
+    .description('Prints the help of a command.')
+    .action((name?: string) => {
+      const found = name === undefined ? program : program.commands.find((one) => one.name() === name);
+      if (!found)
+        throw new CliError(
+          'usage',
+          `There is no command "${name}".`,
+          'ecr-anywhere help lists the commands.',
+        );
+      found.help();
+    });
+
   tab(program, { completionCommandName: 'completion' });
   program.commands
     .find((command) => command.name() === 'completion')
@@ -243,7 +276,7 @@ In a kubeconfig:
   return program;
 }
 
-/** What the script for bash takes from the package bash-completion, for where that is not installed. */
+/** A function of the package bash-completion that the script for bash calls, for systems without that package. */
 const BASH_WORDS = `if ! declare -F _get_comp_words_by_ref >/dev/null; then
   _get_comp_words_by_ref() {
     words=("\${COMP_WORDS[@]}") cword=$COMP_CWORD
@@ -252,25 +285,35 @@ const BASH_WORDS = `if ! declare -F _get_comp_words_by_ref >/dev/null; then
 fi
 `;
 
-function hours(text: string): number {
-  return positive(text, 'hours');
+/** Moves the value of the alias --stage to --stack-name. */
+function replaceStage(command: Command): void {
+  const { stage, stackName = stage } = command.opts<{ stage?: string; stackName?: string }>();
+  if (stage === undefined) return;
+  if (stage !== stackName)
+    throw new CliError(
+      'usage',
+      `--stack-name ${stackName} and --stage ${stage} differ.`,
+      '--stage is another name of --stack-name: use only --stack-name.',
+    );
+  command.setOptionValue('stackName', stackName).setOptionValue('stage', undefined);
 }
 
-function seconds(text: string): number {
-  return positive(text, 'seconds');
-}
-
-/** Each look is an invocation; and longer than days no timer waits. */
+/** @returns seconds */
 function interval(text: string): number {
-  const value = seconds(text);
-  if (value < 1 || value > DAY_SECONDS)
-    throw new CliError('usage', `--interval must be from 1 to ${DAY_SECONDS} seconds`);
-  return value;
+  const ms = positiveDuration('--interval', text, SECOND_MS);
+  if (ms < SECOND_MS || ms > MAX_INTERVAL_MS)
+    throw new CliError('usage', '--interval must be between 1s and 24h.', 'For example: --interval 30s');
+  return ms / SECOND_MS;
 }
 
-function positive(text: string, unit: string): number {
-  const value = Number(text);
-  if (!(value > 0) || !Number.isFinite(value))
-    throw new CliError('usage', `"${text}" is no number of ${unit}`);
-  return value;
+/** @param unitMs milliseconds that a plain number counts @returns milliseconds */
+function positiveDuration(option: string, text: string, unitMs: number): number {
+  const ms = parseDuration(text, unitMs);
+  if (ms === undefined || !(ms > 0) || !Number.isFinite(ms))
+    throw new CliError(
+      'usage',
+      `"${text}" is not a duration for ${option}.`,
+      `For example: ${option} ${unitMs === HOUR_MS ? '168h' : '90s'}`,
+    );
+  return ms;
 }

@@ -30,7 +30,7 @@ export class EcrAnywhereStack extends Stack {
       ...(settings.alarmEmail !== undefined && { alarmEmail: settings.alarmEmail }),
     });
     const { functionName } = refresher.function;
-    const stage = settings.stackName === DEFAULT_STACK_NAME ? '' : ` --stage ${settings.stackName}`;
+    const stage = settings.stackName === DEFAULT_STACK_NAME ? '' : ` --stack-name ${settings.stackName}`;
     const outputs = {
       FunctionName: functionName,
       // Whom EKS clusters and other accounts' roles let in.

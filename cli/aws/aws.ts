@@ -1,7 +1,10 @@
 // The operator's own AWS identity, and what it is used for: finding the stack, invoking the refresher, and writing,
 // tagging and deleting registered secrets. Never for reading one.
 
+import { X509Certificate } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { Agent } from 'node:https';
+import { getCACertificates } from 'node:tls';
 import { CloudFormationClient, DescribeStacksCommand } from '@aws-sdk/client-cloudformation';
 import { GetFunctionConfigurationCommand, LambdaClient } from '@aws-sdk/client-lambda';
 import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
@@ -17,7 +20,7 @@ export interface Stack {
   readonly functionName: string;
   /** ARN of the function's role. */
   readonly roleArn: string;
-  readonly stage: string;
+  readonly stackName: string;
 }
 
 const CONNECT_MS = 5_000;
@@ -35,9 +38,37 @@ export function clientConfig({ profile, region }: AwsOptions, requestMs = REQUES
       requestTimeout: requestMs,
       throwOnRequestTimeout: true,
       // Without it the SDK pays no heed to HTTPS_PROXY.
-      httpsAgent: new Agent({ keepAlive: true, proxyEnv: process.env }),
+      httpsAgent: new Agent({ keepAlive: true, proxyEnv: process.env, ...caBundle() }),
     }),
   };
+}
+
+/**
+ * The certificate authorities of AWS_CA_BUNDLE, for endpoints of AWS only. The AWS CLI trusts these instead of its own;
+ * here they are added to Node's, which include those of NODE_EXTRA_CA_CERTS.
+ *
+ * @throws CliError if the file cannot be read, or holds no certificate
+ */
+function caBundle(): { readonly ca?: string[] } {
+  const path = process.env.AWS_CA_BUNDLE;
+  if (!path) return {};
+  try {
+    const pem = readFileSync(path, 'utf8');
+    // TLS ignores a file without certificates.
+    new X509Certificate(pem);
+    return { ca: [...getCACertificates('default'), pem] };
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const isMissing = code !== undefined && !code.startsWith('ERR_');
+    throw new CliError(
+      'ca-bundle-unreadable',
+      isMissing
+        ? `The file of AWS_CA_BUNDLE, ${path}, cannot be read: ${code}.`
+        : `The file of AWS_CA_BUNDLE, ${path}, holds no PEM certificate.`,
+      'Correct the variable AWS_CA_BUNDLE, or unset it.',
+      error,
+    );
+  }
 }
 
 /** AWS' errors may quote what was sent: the session's token, wherever the SDK has it from, is never shown. */
@@ -83,28 +114,30 @@ export class Aws {
 
   /** The deployed refresher. @throws CliError where there is none */
   async stack(): Promise<Stack> {
-    const { stage = DEFAULT_STACK_NAME, function: name } = this.options;
+    const { stackName = DEFAULT_STACK_NAME, function: name } = this.options;
     const region = await this.region();
-    if (name !== undefined) return { functionName: name, stage, roleArn: await this.#roleOf(name) };
+    if (name !== undefined) return { functionName: name, stackName, roleArn: await this.#roleOf(name) };
     const client = new CloudFormationClient(clientConfig(this.options));
     const missing = (why: string) =>
       new CliError(
         'stack-not-found',
         `${why} in ${region}`,
-        'deploy it (npx cdk deploy), or name it: --stage, --region, --profile; --function where it is part of a stack of yours',
+        'deploy it (npx cdk deploy), or name it: --stack-name, --region, --profile; --function where it is part of a stack of yours',
       );
-    const { Stacks = [] } = await this.ask(`looking for the stack ${stage}`, (abortSignal) =>
-      client.send(new DescribeStacksCommand({ StackName: stage }), { abortSignal }).catch((error: Error) => {
-        if (error.name === 'ValidationError') throw missing(`there is no stack ${stage}`);
-        throw error;
-      }),
+    const { Stacks = [] } = await this.ask(`looking for the stack ${stackName}`, (abortSignal) =>
+      client
+        .send(new DescribeStacksCommand({ StackName: stackName }), { abortSignal })
+        .catch((error: Error) => {
+          if (error.name === 'ValidationError') throw missing(`there is no stack ${stackName}`);
+          throw error;
+        }),
     );
     const outputs = Object.fromEntries(
       (Stacks[0]?.Outputs ?? []).map(({ OutputKey = '', OutputValue = '' }) => [OutputKey, OutputValue]),
     );
     const { FunctionName, RoleArn } = outputs;
-    if (!FunctionName || !RoleArn) throw missing(`the stack ${stage} is no refresher's`);
-    return { functionName: FunctionName, roleArn: RoleArn, stage };
+    if (!FunctionName || !RoleArn) throw missing(`the stack ${stackName} is no refresher's`);
+    return { functionName: FunctionName, roleArn: RoleArn, stackName };
   }
 
   async #roleOf(functionName: string): Promise<string> {

@@ -3,9 +3,9 @@ import { clusterAudience } from '../../contract/keyless.ts';
 import { CliError } from '../output/errors.ts';
 
 /** As in contract/keyless.ts. @throws CliError that names which of the two is none */
-export function checkedAudience(stage: string, cluster: string): string {
+export function checkedAudience(stackName: string, cluster: string): string {
   try {
-    return clusterAudience(stage, cluster);
+    return clusterAudience(stackName, cluster);
   } catch (error) {
     throw new CliError('usage', (error as Error).message, undefined, error);
   }

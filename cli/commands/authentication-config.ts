@@ -1,5 +1,6 @@
 // The API server's side of a keyless cluster: whom it takes for the refresher.
-import { stringify } from 'yaml';
+import { parse, stringify } from 'yaml';
+import { DEFAULT_STACK_NAME } from '../../contract/keyless.ts';
 import { REFRESHER_GROUP } from '../../contract/names.ts';
 import { CliError } from '../output/errors.ts';
 import type { Io } from '../output/io.ts';
@@ -10,24 +11,24 @@ export interface AuthenticationOptions {
   /** The account's. */
   readonly issuer: string;
   readonly roleArn: string;
-  readonly stage: string;
+  readonly stackName?: string;
   readonly apiVersion: 'v1beta1' | 'v1';
 }
 
 /** Prints it. @throws CliError that names what is wrong */
 export async function authenticationConfig(options: AuthenticationOptions, io: Io): Promise<undefined> {
   const document = authenticationConfigOf(options);
-  io.print(document, () => document);
+  io.print(parse(document), () => document);
 }
 
 /** An AuthenticationConfiguration (YAML) for one role and one audience. @throws CliError that names what is wrong */
 export function authenticationConfigOf(options: AuthenticationOptions): string {
-  const { cluster, issuer, roleArn, stage, apiVersion } = options;
+  const { cluster, issuer, roleArn, stackName = DEFAULT_STACK_NAME, apiVersion } = options;
   if (!/^https:\/\/[^\s/?#]+(\/[^\s?#]*)?$/.test(issuer))
     throw new CliError('usage', '--issuer must be an https URL');
   if (!/^arn:aws[a-z-]*:iam::\d{12}:role\/[\w+=,.@/-]+$/.test(roleArn))
     throw new CliError('usage', '--role-arn must be such as arn:aws:iam::123456789012:role/refresher');
-  const audience = checkedAudience(stage, cluster);
+  const audience = checkedAudience(stackName, cluster);
   const literal = (text: string) => JSON.stringify(text);
   return stringify(
     {

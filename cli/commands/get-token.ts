@@ -1,5 +1,6 @@
 // A token for a keyless cluster, as kubectl asks its exec plugins for one.
 import { STSClient } from '@aws-sdk/client-sts';
+import { DEFAULT_STACK_NAME } from '../../contract/keyless.ts';
 import { webIdentityToken } from '../../lib/aws/web-identity.ts';
 import { Aws, clientConfig } from '../aws/aws.ts';
 import type { Io } from '../output/io.ts';
@@ -10,18 +11,21 @@ const PATIENCE_MS = 10_000;
 
 export interface GetTokenOptions {
   readonly cluster: string;
-  readonly stage: string;
+  readonly stackName?: string;
   readonly region?: string;
   readonly profile?: string;
 }
 
 /** Prints an ExecCredential (client.authentication.k8s.io/v1). @throws CliError or Error that says why there is none */
-export async function getToken({ cluster, stage, ...options }: GetTokenOptions, io: Io): Promise<undefined> {
-  checkedAudience(stage, cluster);
+export async function getToken(
+  { cluster, stackName = DEFAULT_STACK_NAME, ...options }: GetTokenOptions,
+  io: Io,
+): Promise<undefined> {
+  checkedAudience(stackName, cluster);
   await new Aws(options, io.signal).region();
   const { token, expiresAt } = await webIdentityToken(
     new STSClient(clientConfig(options)),
-    { stage, cluster },
+    { stage: stackName, cluster },
     AbortSignal.any([io.signal, AbortSignal.timeout(PATIENCE_MS)]),
   );
   const credential = {

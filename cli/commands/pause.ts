@@ -27,7 +27,7 @@ export async function setPaused(
     throw new CliError(
       'not-a-cluster',
       `${name} is a place where clusters are looked for, and no cluster`,
-      `${commands.cli(['list'])} has their names`,
+      `${commands.cli(['status'])} has their names`,
     );
   await io.step(isPaused ? 'pausing' : 'resuming', () =>
     cluster.source === 'eks' ? tagEks(aws, name, isPaused) : tagPaused(aws, name, isPaused),

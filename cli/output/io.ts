@@ -5,7 +5,8 @@ import ora from 'ora';
 import { redact } from './redact.ts';
 import { sanitize } from './sanitize.ts';
 
-export type Format = 'text' | 'json';
+/** `wide` is `text` with more columns. */
+export type Format = 'text' | 'wide' | 'json';
 type Style = Parameters<typeof styleText>[0];
 
 export interface Io {

@@ -4,7 +4,7 @@ export interface AwsOptions {
   readonly profile?: string;
   readonly region?: string;
   /** Name of the CDK stack. */
-  readonly stage?: string;
+  readonly stackName?: string;
   /** Name or ARN of the function, where the construct is part of somebody's own stack. */
   readonly function?: string;
 }

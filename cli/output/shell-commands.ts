@@ -31,10 +31,10 @@ export class ShellCommands {
 
   /** @param options of which only those are given that lead to the stack, and with `isOfCluster` to the cluster */
   cli(args: readonly string[], isOfCluster = false): string {
-    const { profile, region, stage, function: name } = this.#options;
+    const { profile, region, stackName, function: name } = this.#options;
     return written('ecr-anywhere', [
       ...args,
-      ...flags({ profile, region, stage, function: name }),
+      ...flags({ profile, region, 'stack-name': stackName, function: name }),
       ...(isOfCluster ? flags({ kubeconfig: this.#options.kubeconfig, context: this.#context }) : []),
     ]);
   }
@@ -93,8 +93,8 @@ export class ShellCommands {
    * so itself, wherever it is shown, as a comment of the shell's.
    */
   deploy(settings: Readonly<Record<string, string>> = {}): string {
-    const { profile, region, stage } = this.#options;
-    const context = Object.entries({ ...(stage && { stackName: stage }), ...settings });
+    const { profile, region, stackName } = this.#options;
+    const context = Object.entries({ ...(stackName && { stackName }), ...settings });
     const command = written('npx', [
       ...['cdk', 'deploy', ...context.flatMap(([key, value]) => ['-c', `${key}=${value}`])],
       ...flags({ profile }),

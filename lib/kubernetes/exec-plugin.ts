@@ -83,9 +83,12 @@ const COMMANDS: Readonly<Record<string, Understood>> = {
     identity: (values, region) => eksIdentity({ cluster: 'cluster-id', role: 'role' }, values, region),
   },
   'ecr-anywhere': {
-    options: { cluster: text(), stage: text(), region: text() },
+    // `--stage` is the former name of `--stack-name`.
+    options: { cluster: text(), 'stack-name': text(), stage: text(), region: text() },
     positionals: ['get-token'],
-    identity: ({ cluster, stage }) => {
+    identity: ({ cluster, stage: former, 'stack-name': stage = former }) => {
+      if (former !== undefined && former !== stage)
+        throw new Error('has --stage and --stack-name, which differ');
       if (!cluster) throw new Error('does not name the cluster: --cluster');
       return { keyless: { cluster, ...(stage !== undefined && { stage }) } };
     },

@@ -172,7 +172,7 @@ test('all that works', async () => {
   const left = filesBelow(operator.cli.home);
   expect(await run('register beta')).toMatchObject({ code: 0 });
   for (const args of [
-    'list',
+    'status -o wide',
     'status',
     'doctor beta',
     'doctor',
@@ -223,8 +223,8 @@ describe('what AWS repeats', () => {
           const said = echoes(String(headers['x-amz-security-token'])).join('; ');
           return { reply: name === call ? awsError(call, code, said) : DEPLOYED };
         };
-        await run('list', { env });
-        await run('list --profile canary', { env: fromProfile });
+        await run('status', { env });
+        await run('status --profile canary', { env: fromProfile });
       }
       const sent = operator.aws.calls.map(({ headers }) => headers['x-amz-security-token']);
       expect(new Set(sent)).toEqual(new Set([PLANTED.sessionToken, PLANTED.profileToken]));
@@ -238,7 +238,7 @@ describe('what AWS repeats', () => {
         name.startsWith('lambda:')
           ? { reply: functionAnswer({ errorMessage: said }, 'Unhandled') }
           : undefined;
-      await run('list');
+      await run('status');
       await run('doctor beta');
     }
   });
@@ -280,7 +280,7 @@ describe('what an API server or a proxy repeats', () => {
     for (const at of [`127.0.0.1:${port}`, '127.0.0.1:1', 'proxy.invalid:3128', '[::1:3128']) {
       const HTTPS_PROXY = `http://me:${PLANTED.proxyPassword}@${at}`;
       const env = { HTTPS_PROXY, AWS_ENDPOINT_URL: 'https://aws.invalid' };
-      for (const command of ['list', 'doctor beta'])
+      for (const command of ['status', 'doctor beta'])
         expect((await both(command, { env })).code, at).toBeGreaterThan(0);
     }
   });

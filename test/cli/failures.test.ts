@@ -63,7 +63,6 @@ const INVOKE = (action: string) => `lambda:InvokeFunction ${action}`;
 
 /** Every command, and what it asks of AWS in turn. */
 const COMMANDS: readonly (readonly [string, readonly string[]])[] = [
-  ['list', [STACK, INVOKE('status')]],
   ['status', [STACK, INVOKE('status')]],
   ['refresh alpha', [STACK, INVOKE('refresh')]],
   ['refresh alpha --function FUNCTION', ['lambda:GetFunctionConfiguration']],
@@ -132,7 +131,7 @@ describe('the session has expired', () => {
     await writeFile(AWS_CONFIG_FILE, config);
     const env = { AWS_ACCESS_KEY_ID: undefined, AWS_SECRET_ACCESS_KEY: undefined, AWS_CONFIG_FILE };
     expectSentence(
-      await run('list --profile work', { env }),
+      await run('status --profile work', { env }),
       EXIT.unauthenticated,
       /\(profile work\): (nobody is signed in|the AWS session has expired)/,
     );
@@ -143,7 +142,7 @@ describe('the other side is not what it was', () => {
   test.each<[string, string, string, Reply, number, RegExp | string]>([
     [
       'AWS does not know the key',
-      'list',
+      'status',
       STACK,
       awsError(STACK, 'InvalidClientTokenId', 'The security token included in the request is invalid.'),
       EXIT.unauthenticated,
@@ -151,7 +150,7 @@ describe('the other side is not what it was', () => {
     ],
     [
       'a signature that does not fit',
-      'list',
+      'status',
       STACK,
       awsError(
         STACK,
@@ -163,7 +162,7 @@ describe('the other side is not what it was', () => {
     ],
     [
       'throttled',
-      'list',
+      'status',
       INVOKE('status'),
       awsError('lambda:', 'TooManyRequests', 'Rate Exceeded.', 429),
       EXIT.failed,
@@ -171,7 +170,7 @@ describe('the other side is not what it was', () => {
     ],
     [
       'AWS fails',
-      'list',
+      'status',
       INVOKE('status'),
       awsError('lambda:', 'Service', 'Service Unavailable', 503),
       EXIT.failed,
@@ -179,7 +178,7 @@ describe('the other side is not what it was', () => {
     ],
     [
       'a page of a proxy in place of AWS',
-      'list',
+      'status',
       STACK,
       { status: 200, headers: { 'content-type': 'text/html' }, body: '<html><body>Sign in to the hotel' },
       EXIT.network,
@@ -188,7 +187,7 @@ describe('the other side is not what it was', () => {
     ],
     [
       'a page of a proxy in place of Lambda',
-      'list --function FUNCTION',
+      'status --function FUNCTION',
       'lambda:GetFunctionConfiguration',
       { status: 200, headers: { 'content-type': 'text/html' }, body: '<html>Sign in to the hotel' },
       EXIT.network,
@@ -196,7 +195,7 @@ describe('the other side is not what it was', () => {
     ],
     [
       'the function throws',
-      'list',
+      'status',
       INVOKE('status'),
       functionAnswer(
         { errorType: 'Error', errorMessage: 'boom\n  at x', trace: ['Error: boom', '    at file.js:1:2'] },
@@ -229,7 +228,7 @@ describe('the other side is not what it was', () => {
     ],
     [
       'the function answers something else',
-      'list',
+      'status',
       INVOKE('status'),
       functionAnswer('hello'),
       EXIT.failed,
@@ -237,7 +236,7 @@ describe('the other side is not what it was', () => {
     ],
     [
       'nothing',
-      'list',
+      'status',
       INVOKE('status'),
       functionAnswer(''),
       EXIT.failed,
@@ -253,7 +252,7 @@ describe('the other side is not what it was', () => {
     ],
     [
       'an older version says no',
-      'list',
+      'status',
       INVOKE('status'),
       functionAnswer(
         {
@@ -312,8 +311,8 @@ describe('unregister, when the token has ended', () => {
   const DELETE = 'secretsmanager:DeleteSecret';
   const REVOKE = INVOKE('revoke');
   const secret = { namespace: 'pulls', name: 'ecr-refresher-token' };
-  const OPTIONS = '--stage EcrAnywhere --region eu-central-1';
-  const REST = `ecr-anywhere unregister alpha --region eu-central-1 --stage EcrAnywhere does the rest; ecr-anywhere register alpha --replace --region eu-central-1 --stage EcrAnywhere gives it another token`;
+  const OPTIONS = '--stack-name EcrAnywhere --region eu-central-1';
+  const REST = `ecr-anywhere unregister alpha --region eu-central-1 --stack-name EcrAnywhere does the rest; ecr-anywhere register alpha --replace --region eu-central-1 --stack-name EcrAnywhere gives it another token`;
   const DELETION =
     'kubectl --context CONTEXT --namespace pulls delete secret ecr-refresher-token --ignore-not-found';
 
@@ -381,7 +380,7 @@ describe('unregister, when the token has ended', () => {
     const ended = await run(`unregister alpha ${OPTIONS}`);
     expectSentence(ended, EXIT.unhealthy, 'could not be ended, so it stays registered: no route');
     expect(ended.stderr).toContain(
-      `→ end it yourself: ${DELETION}; then ecr-anywhere unregister alpha --keep-token --region eu-central-1 --stage EcrAnywhere\n`,
+      `→ end it yourself: ${DELETION}; then ecr-anywhere unregister alpha --keep-token --region eu-central-1 --stack-name EcrAnywhere\n`,
     );
     expect(operator.aws.calls.map(({ name }) => name)).not.toContain(DELETE);
   });
@@ -400,7 +399,7 @@ describe('a proxy that lets nobody through is not AWS', () => {
       AWS_ENDPOINT_URL: 'https://aws.invalid',
       HTTPS_PROXY: `http://me:a-password-of-4711@127.0.0.1:${port}`,
     };
-    const ended = await run('list', { env });
+    const ended = await run('status', { env });
     expectSentence(ended, EXIT.network, `HTTP/1.1 ${says}`);
     expect(ended.stderr).toContain('a proxy (HTTPS_PROXY)?');
     expect(ended.stderr).not.toContain('4711');
@@ -411,7 +410,6 @@ describe('a proxy that lets nobody through is not AWS', () => {
 const NOBODY = { AWS_ACCESS_KEY_ID: undefined, AWS_SECRET_ACCESS_KEY: undefined };
 
 describe.each([
-  'list',
   'status',
   'refresh alpha',
   'pause alpha',
@@ -446,12 +444,12 @@ describe.each([
 
   test('no such stack; a stack of something else', async () => {
     expectSentence(
-      await run(`${command} --stage Nope`),
+      await run(`${command} --stack-name Nope`),
       EXIT.notFound,
       'there is no stack Nope in eu-central-1',
     );
     expectSentence(
-      await run(`${command} --stage CDKToolkit`),
+      await run(`${command} --stack-name CDKToolkit`),
       EXIT.notFound,
       "the stack CDKToolkit is no refresher's in eu-central-1",
     );
@@ -493,7 +491,7 @@ test('registered twice: by its name, and as the same cluster under another', asy
 test('a host that says nothing costs half a minute at most', async () => {
   const startedAt = performance.now();
   const ended = await Promise.all([
-    run('list', { env: { AWS_ENDPOINT_URL: silent.url } }),
+    run('status', { env: { AWS_ENDPOINT_URL: silent.url } }),
     run('register beta', { env: { AWS_ENDPOINT_URL: silent.url } }),
   ]);
   for (const one of ended)
@@ -668,7 +666,7 @@ test('an invocation that takes long says nothing where nobody looks', async () =
     call.name === INVOKE('status')
       ? { before: () => new Promise((resolve) => setTimeout(resolve, 3_000)) }
       : undefined;
-  expect(await run('list')).toMatchObject({ code: 0, stderr: '' });
+  expect(await run('status')).toMatchObject({ code: 0, stderr: '' });
 });
 
 test('nothing of all this has written anything', async () => {

@@ -121,7 +121,7 @@ test('the page has a policy, and says of each of its actions what fails without 
 
 test('without any policy, nothing', async () => {
   await iam.send(new DeleteUserPolicyCommand({ UserName, PolicyName: 'documented' })).catch(() => undefined);
-  const { code, stderr } = await run('list');
+  const { code, stderr } = await run('status');
   expect({ code, stderr }).toEqual({
     code: EXIT.denied,
     stderr: expect.stringMatching(/AWS does not allow it: .*cloudformation:DescribeStacks/),
@@ -132,7 +132,6 @@ test('with it, everything works', async () => {
   await allow();
   for (const args of [
     'register alpha',
-    'list',
     'status',
     'doctor alpha',
     'refresh alpha --force',
@@ -148,7 +147,7 @@ test('with it, everything works', async () => {
   const unreachable = await run('register alpha --server https://127.0.0.1:1');
   expect(unreachable).toMatchObject({ code: EXIT.unhealthy });
   expect(unreachable.stderr).not.toContain('taken back');
-  expect((await run('list', root)).stdout).toContain('No cluster is registered');
+  expect((await run('status', root)).stdout).toContain('No cluster is registered');
 });
 
 test('with it, no registered kubeconfig can be read', async () => {
@@ -176,7 +175,6 @@ describe('without one action', () => {
         expect(`${stderr}${stdout}`, args).toContain(action);
         expect(code, args).toBe(command === 'doctor' ? EXIT.unhealthy : EXIT.denied);
       };
-      await attempt('list', 'list');
       await attempt('status', 'status');
       await attempt('doctor', 'doctor alpha');
       await attempt('refresh', 'refresh alpha');
@@ -191,7 +189,7 @@ describe('without one action', () => {
       await run('unregister beta --keep-token', root);
       const expected = (fails.get(action) ?? []).filter((command) => command !== NOT_TRIED[action]);
       expect(failed.sort()).toEqual(expected.sort());
-      expect((await run('list', root)).stdout).toMatch(/^CLUSTER.*\nalpha [^\n]*\n$/);
+      expect((await run('status', root)).stdout).toMatch(/^CLUSTER.*\nalpha [^\n]*\n\n/);
     },
     120_000,
   );
@@ -223,6 +221,6 @@ describe('without one action', () => {
     await allow();
     const again = await run('unregister beta');
     expect(again, again.stderr).toMatchObject({ code: 0 });
-    expect((await run('list', root)).stdout).not.toContain('beta');
+    expect((await run('status', root)).stdout).not.toContain('beta');
   });
 });

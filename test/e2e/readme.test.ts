@@ -113,7 +113,7 @@ test('register', async () => {
 test('status', async () => {
   const { code, stdout } = await type(lineOf('npx ecr-anywhere status'));
   expect(stdout).toMatch(/^prod {3}.*well .*\b1 {9}0 {5}11h 59m/m);
-  expect(stdout).toContain('1 cluster, none needs you.');
+  expect(stdout).toContain('1 cluster, none needs attention.');
   expect(code).toBe(0);
 });
 
@@ -155,7 +155,7 @@ test('unregister: the token is dead, and nobody knows the cluster', { timeout: 1
   expect(await controlPlane.kubectl(token, { mayFail: true })).toMatchObject({
     stderr: expect.stringContaining('NotFound'),
   });
-  expect(await type('npx ecr-anywhere list')).toMatchObject({
+  expect(await type('npx ecr-anywhere status')).toMatchObject({
     stdout: expect.stringContaining('No cluster is registered.'),
   });
 });

@@ -318,9 +318,9 @@ test('outputs say what to do next', () => {
   ]);
   const text = (name: string) => JSON.stringify(outputs[name]?.Value);
   expect(text('RegisterCluster')).toContain('ecr-anywhere register NAME --context CONTEXT --region ');
-  expect(text('RegisterCluster')).not.toContain('--stage');
+  expect(text('RegisterCluster')).not.toContain('--stack-name');
   const { RegisterCluster } = synth({ stackName: 'Live' }).toJSON().Outputs;
-  expect(JSON.stringify(RegisterCluster.Value)).toContain(' --stage Live');
+  expect(JSON.stringify(RegisterCluster.Value)).toContain(' --stack-name Live');
   expect(text('DryRun')).toContain('aws lambda invoke');
   expect(text('TailLog')).toContain('aws logs tail');
 });

@@ -5,9 +5,10 @@ import type { ClusterStatus, ClusterSummary, Inspection } from '../../../contrac
 import { regionOfEndpoint } from '../../../lib/aws/eks-endpoint.ts';
 import { type Installation, refresherUsername } from '../../kubernetes/chart.ts';
 import { type Identity, isFenced } from '../../kubernetes/identity.ts';
+import { formatDuration } from '../../output/duration.ts';
 import { formatProblems } from '../../output/format-outcome.ts';
 import type { ShellCommands } from '../../output/shell-commands.ts';
-import { isSilent, span } from '../status/urgency.ts';
+import { isSilent } from '../status/urgency.ts';
 import { broken, type Finding, type LinkName, unknown, well } from './checks.ts';
 
 /** API servers and webhooks refuse tokens and certificates that are minutes off. */
@@ -82,7 +83,7 @@ export function fromStatus({ status, commands }: Subject, now: number): Finding[
 
 function schedule(lookedAt: string | undefined, now: number, commands: ShellCommands): Finding {
   if (lookedAt === undefined) return unknown('schedule', 'no run has looked at it yet');
-  const says = `the last run looked ${span(now - Date.parse(lookedAt))} ago`;
+  const says = `the last run looked ${formatDuration(now - Date.parse(lookedAt))} ago`;
   if (!isSilent(lookedAt, now)) return well('schedule', says);
   return broken(
     'schedule',

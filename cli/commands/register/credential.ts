@@ -93,18 +93,20 @@ export interface Keyless {
 /** @param issuer the account's, where whoever runs this may not ask for it. @throws CliError */
 export async function keyless(
   aws: Aws,
-  { stage, roleArn }: Stack,
+  { stackName, roleArn }: Stack,
   cluster: string,
   issuer: string | undefined,
   kubernetesMinor: number,
   commands: ShellCommands,
 ): Promise<Keyless> {
-  const url = await issuerOf(aws, stage, cluster, issuer, commands);
+  const url = await issuerOf(aws, stackName, cluster, issuer, commands);
   const apiVersion = kubernetesMinor >= 34 ? 'v1' : 'v1beta1';
-  const of = ['--cluster', cluster, '--stage', stage, '--issuer', url, '--role-arn', roleArn];
+  const of = ['--cluster', cluster, '--stack-name', stackName, '--issuer', url, '--role-arn', roleArn];
   return {
-    user: { exec: { command: 'ecr-anywhere', args: ['get-token', '--cluster', cluster, '--stage', stage] } },
-    authenticationConfig: authenticationConfigOf({ cluster, issuer: url, roleArn, stage, apiVersion }),
+    user: {
+      exec: { command: 'ecr-anywhere', args: ['get-token', '--cluster', cluster, '--stage', stackName] },
+    },
+    authenticationConfig: authenticationConfigOf({ cluster, issuer: url, roleArn, stackName, apiVersion }),
     // It asks nobody, and takes no option that says whom.
     command: new ShellCommands({}, {}).cli(['authentication-config', ...of, '--api-version', apiVersion]),
     identity: {
@@ -117,7 +119,7 @@ export async function keyless(
 /** The account's issuer, told by a token of STS'. */
 async function issuerOf(
   aws: Aws,
-  stage: string,
+  stackName: string,
   cluster: string,
   given: string | undefined,
   commands: ShellCommands,
@@ -126,7 +128,7 @@ async function issuerOf(
   let issuer: string;
   try {
     const { token } = await aws.ask('asking STS for the issuer', (signal) =>
-      webIdentityToken(sts, { stage, cluster }, signal),
+      webIdentityToken(sts, { stage: stackName, cluster }, signal),
     );
     const payload = JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString());
     issuer = z.object({ iss: z.url() }).parse(payload).iss;

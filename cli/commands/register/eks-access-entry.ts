@@ -60,7 +60,7 @@ export async function admitToEks(
           throw new CliError(
             'eks-cluster-not-found',
             `there is no EKS cluster ${name} in ${region}`,
-            `${command('list-clusters')}; then --eks NAME`,
+            `${command('list-clusters')}; then --eks-name NAME`,
           );
         throw error;
       });

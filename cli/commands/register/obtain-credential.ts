@@ -168,18 +168,18 @@ async function minorVersion(kubernetes: Kubernetes): Promise<number> {
 
 /** Which EKS cluster is meant; undefined where none is. @throws CliError where that cannot be told */
 export async function eksTarget(
-  { eks }: RegisterOptions,
+  { eks, eksName }: RegisterOptions,
   kubernetes: Kubernetes,
   aws: Aws,
 ): Promise<EksTarget | undefined> {
   if (eks === undefined) return undefined;
   const ofContext = kubernetes.eks();
-  const name = typeof eks === 'string' ? eks : ofContext?.cluster;
+  const name = eksName ?? ofContext?.cluster;
   if (name === undefined)
     throw new CliError(
       'eks-cluster-unknown',
       'the context does not say which EKS cluster it is',
-      'name it: --eks NAME',
+      'Name it with --eks-name NAME.',
     );
   const { url, proxyUrl } = await kubernetes.server();
   const region = ofContext?.region ?? regionOfEndpoint(url) ?? (await aws.region());

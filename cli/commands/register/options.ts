@@ -10,8 +10,9 @@ export interface RegisterOptions extends AwsOptions, KubeOptions, IoOptions {
   readonly duration?: number;
   /** Path of a kubeconfig. */
   readonly credential?: string;
-  /** The cluster's name in EKS, or that of the context. */
-  readonly eks?: string | true;
+  readonly eks?: true;
+  /** Name of the EKS cluster; absent: the context's. */
+  readonly eksName?: string;
   readonly keyless?: true;
   readonly issuer?: string;
   /** Seconds. */

@@ -54,7 +54,7 @@ export async function prove(
         throw new CliError(
           'different-cluster',
           'the address leads the refresher to another cluster than the one of this context',
-          'is --context right, and the address (--server, or the name after --eks)?',
+          'is --context right, and the address (--server, or --eks-name)?',
         );
       return { username, groups };
     }

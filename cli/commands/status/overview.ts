@@ -1,34 +1,42 @@
-// All clusters in a table, who needs somebody first, and in how many words a terminal has room for. Pure: `now` is an
-// argument.
+// The table of `status`: all clusters, the most urgent first, cut to what fits a terminal. Pure: `now` is an argument.
 import type { ClusterStatus } from '../../../contract/refresher-api.ts';
+import { formatDuration } from '../../output/duration.ts';
 import type { CliError } from '../../output/errors.ts';
 import { colorize } from '../../output/io.ts';
 import type { ShellCommands } from '../../output/shell-commands.ts';
 import { heightOf, table, truncate } from '../../output/table.ts';
-import { byUrgency, NEEDY, type State, span, stateOf } from './urgency.ts';
+import { ATTENTION_STATES, byUrgency, type State, stateOf } from './urgency.ts';
 
 export type Row = ClusterStatus & { readonly state: State };
 
-/** The clusters, and the places where such are looked for, who needs somebody first. */
+/** The clusters and discovery targets, the most urgent first. */
 export function rowsOf(all: readonly ClusterStatus[], now: number): Row[] {
   return all.toSorted(byUrgency(now)).map((one) => ({ state: stateOf(one, now), ...one }));
 }
 
-export function isNeedy({ state }: Row): boolean {
-  return NEEDY.has(state);
+export function needsAttention({ state }: Row): boolean {
+  return ATTENTION_STATES.has(state);
 }
 
-/** Of a terminal, in characters. */
+/** The size of a terminal, in characters. */
 export interface Screen {
   readonly rows: number;
   readonly columns: number;
 }
 
-/** A look that has failed while somebody watches. */
-export interface Missed {
+/** An update of `--watch` that failed. */
+export interface FailedUpdate {
   readonly error: CliError;
-  /** When what is shown was known, milliseconds since the epoch. */
-  readonly knownAt: number;
+  /** Time of the last update that succeeded, in milliseconds since the epoch. */
+  readonly lastUpdate: number;
+}
+
+export interface OverviewOptions {
+  /** The terminal that the whole text has to fit; undefined: nothing is cut. */
+  readonly screen?: Screen | undefined;
+  readonly failed?: FailedUpdate | undefined;
+  /** Adds the columns SOURCE, TOKEN EXPIRES and CONTEXT. */
+  readonly isWide?: boolean;
 }
 
 const COLOURS: Readonly<Record<State, Parameters<typeof colorize>[0]>> = {
@@ -38,35 +46,74 @@ const COLOURS: Readonly<Record<State, Parameters<typeof colorize>[0]>> = {
   silent: 'yellow',
   new: 'cyan',
   paused: 'gray',
-  well: 'green',
+  healthy: 'green',
 };
-const HEAD = ['CLUSTER', 'STATE', 'REACHED', 'SECRETS', 'DUE', 'EXPIRES IN', 'FAILURES', 'REASON'];
-/** Of an error below the table. */
+
+interface Column {
+  readonly head: string;
+  readonly isWide?: true;
+  readonly cell: (row: Row, now: number) => string;
+}
+
+const SOURCES = { registered: 'registered', eks: 'EKS tag', 'eks-discovery': 'EKS discovery' } as const;
+
+/** The last column is the one that a terminal may cut. */
+const COLUMNS: readonly Column[] = [
+  { head: 'CLUSTER', cell: ({ name }) => name },
+  { head: 'STATE', cell: ({ state }) => colorize(COLOURS[state], state) },
+  { head: 'SOURCE', isWide: true, cell: ({ source }) => SOURCES[source] },
+  {
+    head: 'REACHED',
+    cell: ({ reachedAt }, now) =>
+      reachedAt === undefined ? '-' : `${formatDuration(now - Date.parse(reachedAt))} ago`,
+  },
+  { head: 'SECRETS', cell: ({ managed }) => (managed === undefined ? '-' : String(managed)) },
+  { head: 'DUE', cell: ({ due }) => (due === undefined ? '-' : String(due)) },
+  {
+    head: 'EXPIRES IN',
+    cell: ({ soonestExpiry }, now) =>
+      soonestExpiry === undefined ? '-' : formatDuration(Date.parse(soonestExpiry) - now),
+  },
+  {
+    head: 'FAILURES',
+    cell: ({ failures = 0 }) => (failures === 0 ? '-' : colorize('yellow', String(failures))),
+  },
+  {
+    head: 'TOKEN EXPIRES',
+    isWide: true,
+    cell: ({ tokenExpiresAt = '-' }) => tokenExpiresAt.replace(/\.\d+Z$/, 'Z'),
+  },
+  { head: 'CONTEXT', isWide: true, cell: ({ context = '-' }) => context },
+  { head: 'REASON', cell: ({ failures = 0, reason = '' }) => (failures === 0 ? '' : reason) },
+];
+/** Lines of a terminal that the error of a failed update may take. */
 const ERROR_LINES = 2;
 
-/** @param screen where all of it is to be seen at once */
+/** The table, with a summary below it. */
 export function overview(
   rows: readonly Row[],
   now: number,
   commands: ShellCommands,
-  { screen, missed }: { readonly screen?: Screen | undefined; readonly missed?: Missed | undefined } = {},
+  { screen, failed, isWide = false }: OverviewOptions = {},
 ): string {
-  const foot = [summary(rows, commands), ...(missed ? [missedInWords(missed, now, screen)] : [])];
+  const foot = [summary(rows, commands), ...(failed ? [formatFailedUpdate(failed, now, screen)] : [])];
   if (rows.length === 0) return foot.join('\n');
-  const cells = rows.map((row) => cellsOf(row, now));
+  const columns = COLUMNS.filter((column) => isWide || !column.isWide);
+  const head = columns.map((column) => column.head);
+  const cells = rows.map((row) => columns.map(({ cell }) => cell(row, now)));
   const size = screen && { columns: screen.columns };
-  // In a narrow terminal every row would be broken for its reason's sake, which doctor tells, too.
+  // In a narrow terminal the reasons would wrap every row. They are left out there; doctor prints them, too.
   const isNarrow =
     screen &&
-    table(HEAD, cells.slice(0, screen.rows), { ...size, lines: 2 })
+    table(head, cells.slice(0, screen.rows), { ...size, lines: 2 })
       .split('\n')
       .some((line) => heightOf(line, screen.columns) > 1);
-  const width = isNarrow ? HEAD.length - 1 : HEAD.length;
+  const width = isNarrow ? head.length - 1 : head.length;
   const cut = (count: number) => {
     const more = rows.length - count;
     return [
       table(
-        HEAD.slice(0, width),
+        head.slice(0, width),
         cells.slice(0, count).map((row) => row.slice(0, width)),
         { ...size, lines: 2 },
       ),
@@ -77,50 +124,38 @@ export function overview(
   };
   if (!screen) return cut(rows.length);
   let count = Math.min(rows.length, screen.rows);
-  // The last line of a terminal is the cursor's.
+  // The cursor takes the last line of the terminal.
   while (count > 0 && heightOf(cut(count), screen.columns) >= screen.rows) count--;
   return cut(count);
 }
 
-function cellsOf(row: Row, now: number): string[] {
-  const { name, state, managed, due, soonestExpiry, failures = 0, reachedAt, reason = '' } = row;
-  return [
-    name,
-    colorize(COLOURS[state], state),
-    reachedAt === undefined ? '-' : `${span(now - Date.parse(reachedAt))} ago`,
-    managed === undefined ? '-' : String(managed),
-    due === undefined ? '-' : String(due),
-    soonestExpiry === undefined ? '-' : span(Date.parse(soonestExpiry) - now),
-    failures === 0 ? '-' : colorize('yellow', String(failures)),
-    failures === 0 ? '' : reason,
-  ];
-}
-
 function summary(rows: readonly Row[], commands: ShellCommands): string {
   if (rows.length === 0) return `No cluster is registered.\n  → ${commands.cli(['register', 'NAME'])}`;
-  // A place where clusters are looked for is none.
+  // A discovery target is not a cluster.
   const clusters = rows.filter(({ source }) => source !== 'eks-discovery');
-  const needy = rows.filter(isNeedy);
-  const [worst] = needy;
+  const urgent = rows.filter(needsAttention);
+  const [first] = urgent;
   const count = `${clusters.length} ${clusters.length === 1 ? 'cluster' : 'clusters'}`;
-  if (!worst) return colorize('green', `${count}, none needs you.`);
-  const places = needy.filter(({ source }) => source === 'eks-discovery').map(({ name }) => name);
-  const inNeed = needy.length - places.length;
+  if (!first) return colorize('green', `${count}, none needs attention.`);
+  const targets = urgent.filter(({ source }) => source === 'eks-discovery').map(({ name }) => name);
+  const others = urgent.length - targets.length;
   const red = (text: string) => colorize(['bold', 'red'], text);
   return [
-    `${count}, ${inNeed === 0 ? 'none needs you' : red(`${inNeed} ${inNeed === 1 ? 'needs' : 'need'} you`)}.`,
-    ...(places.length > 0
-      ? [`${red('Where clusters are looked for, something is wrong')}: ${places.join(', ')}.`]
-      : []),
-    `  → ${commands.cli(worst.source === 'eks-discovery' ? ['doctor'] : ['doctor', worst.name])}`,
+    `${count}, ${others === 0 ? 'none needs attention' : red(`${others} ${others === 1 ? 'needs' : 'need'} attention`)}.`,
+    ...(targets.length > 0 ? [`${red('EKS discovery fails')}: ${targets.join(', ')}.`] : []),
+    `  → ${commands.cli(first.source === 'eks-discovery' ? ['doctor'] : ['doctor', first.name])}`,
   ].join('\n');
 }
 
-function missedInWords({ error, knownAt }: Missed, now: number, screen: Screen | undefined): string {
+function formatFailedUpdate(
+  { error, lastUpdate }: FailedUpdate,
+  now: number,
+  screen: Screen | undefined,
+): string {
   const { message, hint } = error;
-  const says = `This is from ${span(now - knownAt)} ago. The last look failed: ${message}`;
+  const text = `This table is ${formatDuration(now - lastUpdate)} old. The last update failed: ${message}`;
   return [
-    colorize('red', screen ? truncate(says, ERROR_LINES * screen.columns) : says),
+    colorize('red', screen ? truncate(text, ERROR_LINES * screen.columns) : text),
     ...(hint === undefined ? [] : [`  → ${hint}`]),
   ].join('\n');
 }

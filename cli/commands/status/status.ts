@@ -1,4 +1,4 @@
-// ecr-anywhere status: one table of all clusters, who needs you first; once, or for as long as somebody watches.
+// ecr-anywhere status: prints all clusters in one table, the most urgent first; once, or repeatedly with --watch.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ClusterStatus, ClusterSummary } from '../../../contract/refresher-api.ts';
@@ -8,82 +8,101 @@ import { CliError, EXIT, type ExitCode } from '../../output/errors.ts';
 import type { Io, IoOptions } from '../../output/io.ts';
 import type { AwsOptions } from '../../output/options.ts';
 import { ShellCommands } from '../../output/shell-commands.ts';
-import { isNeedy, type Missed, overview, rowsOf, type Screen } from './overview.ts';
+import { type FailedUpdate, needsAttention, overview, rowsOf, type Screen } from './overview.ts';
 
 export interface StatusOptions extends AwsOptions, IoOptions {
   readonly live?: true;
   readonly watch?: true;
   /** Seconds. */
-  readonly interval: number;
+  readonly interval?: number;
 }
 
-/** What was there before stays in the terminal's history. */
+const DEFAULT_INTERVAL_SECONDS = 10;
+/** Clears the screen, and keeps what the terminal has scrolled away. */
 const CLEAR_SCREEN = '\u001b[H\u001b[2J';
 
-/** Shows it. @returns EXIT.unhealthy where a cluster needs somebody. @throws CliError */
+/** Prints the table. @returns EXIT.unhealthy if a cluster needs attention. @throws CliError */
 export async function status(options: StatusOptions, io: Io): Promise<ExitCode | undefined> {
+  if (options.interval !== undefined && !options.watch)
+    throw new CliError(
+      'usage',
+      '--interval has no effect without --watch.',
+      'Add --watch, or leave --interval out.',
+    );
   const aws = new Aws(options, io.signal);
   const commands = new ShellCommands(options, {});
-  const refresher = new Refresher(aws, await io.step('the deployed refresher', () => aws.stack()));
-  const look = () => (options.live ? lookLive(refresher) : refresher.status());
-  if (options.watch) return watch(look, options, commands, io);
-  const title = options.live ? 'asking the clusters' : 'asking the refresher what it knows';
-  const all = await io.step(title, look);
+  const refresher = new Refresher(aws, await io.step('finding the deployed refresher', () => aws.stack()));
+  const fetchAll = () => (options.live ? fetchLive(refresher) : refresher.status());
+  if (options.watch) return watch(fetchAll, options, commands, io);
+  const all = await io.step(
+    options.live ? 'running a dry run over the clusters' : 'reading the saved state',
+    fetchAll,
+  );
   const now = Date.now();
   const clusters = rowsOf(all, now);
-  io.print({ clusters }, () => overview(clusters, now, commands));
-  return clusters.some(isNeedy) ? EXIT.unhealthy : undefined;
+  const isWide = io.format === 'wide';
+  io.print({ clusters }, () => overview(clusters, now, commands, { isWide }));
+  return clusters.some(needsAttention) ? EXIT.unhealthy : undefined;
 }
 
-/** Looks again and again. @throws CliError where there is nothing to be shown yet; InterruptedError */
+/**
+ * Prints the table every interval. After the first table, an update that fails does not end the command.
+ *
+ * @throws CliError if the first update fails; InterruptedError
+ */
 async function watch(
-  look: () => Promise<readonly ClusterStatus[]>,
-  { interval }: StatusOptions,
+  fetchAll: () => Promise<readonly ClusterStatus[]>,
+  { interval = DEFAULT_INTERVAL_SECONDS }: StatusOptions,
   commands: ShellCommands,
   io: Io,
 ): Promise<never> {
-  let known: { readonly all: readonly ClusterStatus[]; readonly at: number } | undefined;
+  let last: { readonly all: readonly ClusterStatus[]; readonly at: number } | undefined;
   for (;;) {
-    let missed: Missed | undefined;
+    let failed: FailedUpdate | undefined;
     try {
-      // No progress: a table that is replaced shows itself that it is alive.
-      known = { all: await look(), at: Date.now() };
+      // Without progress: the table itself shows that the command is running.
+      last = { all: await fetchAll(), at: Date.now() };
     } catch (error) {
       io.signal.throwIfAborted();
-      if (!known || !(error instanceof CliError)) throw error;
-      missed = { error, knownAt: known.at };
+      if (!last || !(error instanceof CliError)) throw error;
+      failed = { error, lastUpdate: last.at };
     }
     const now = Date.now();
-    const clusters = rowsOf(known.all, now);
+    const clusters = rowsOf(last.all, now);
     const screen = screenOf(io);
+    const isWide = io.format === 'wide';
     if (screen) process.stdout.write(CLEAR_SCREEN);
-    if (screen || !missed)
-      io.print({ clusters }, () => overview(clusters, now, commands, { screen, missed }));
-    else io.warn(`ecr-anywhere: the last look failed: ${missed.error.message}`);
+    if (screen || !failed)
+      io.print({ clusters }, () => overview(clusters, now, commands, { screen, failed, isWide }));
+    else io.warn(`ecr-anywhere: The last update failed: ${failed.error.message}`);
     await sleep(interval * 1000, undefined, { signal: io.signal });
   }
 }
 
-/** Where a table is replaced by the next one; undefined: they follow one another. */
+/** The terminal in which each table replaces the one before; undefined: the tables are printed one after the other. */
 function screenOf({ isTerminal, format }: Io): Screen | undefined {
   const { rows, columns } = process.stdout;
-  return isTerminal && format === 'text' && rows > 0 && columns > 0 ? { rows, columns } : undefined;
+  return isTerminal && format !== 'json' && rows > 0 && columns > 0 ? { rows, columns } : undefined;
 }
 
-/** What is known, with what a dry run has seen just now in its place. */
-async function lookLive(refresher: Refresher): Promise<ClusterStatus[]> {
-  // One after the other: the function may be allowed one execution at a time.
-  const known = await refresher.status();
+/** The saved state, updated with the results of a dry run over all clusters. */
+async function fetchLive(refresher: Refresher): Promise<ClusterStatus[]> {
+  // In sequence: the function's reserved concurrency may be 1.
+  const saved = await refresher.status();
   const { clusters } = await refresher.refresh({ dryRun: true });
-  const seen = new Map(clusters.map((summary) => [summary.cluster, summary]));
+  const summaries = new Map(clusters.map((summary) => [summary.cluster, summary]));
   const lookedAt = new Date().toISOString();
-  return known.map((cluster) => {
-    const summary = seen.get(cluster.name);
-    return summary ? { ...cluster, ...figuresOf(summary, cluster, lookedAt) } : cluster;
+  return saved.map((cluster) => {
+    const summary = summaries.get(cluster.name);
+    return summary ? { ...cluster, ...observationOf(summary, cluster, lookedAt) } : cluster;
   });
 }
 
-function figuresOf(summary: ClusterSummary, known: ClusterStatus, lookedAt: string): Partial<ClusterStatus> {
+function observationOf(
+  summary: ClusterSummary,
+  saved: ClusterStatus,
+  lookedAt: string,
+): Partial<ClusterStatus> {
   const { served, failed, isPaused, managed, due, soonestExpiry, reason, problems } = summary;
   if (isPaused) return {};
   const why = reason ?? problems.find((problem) => problem.reason !== undefined)?.reason;
@@ -91,8 +110,8 @@ function figuresOf(summary: ClusterSummary, known: ClusterStatus, lookedAt: stri
     lookedAt,
     ...(served && { reachedAt: lookedAt, managed, due }),
     ...(soonestExpiry !== undefined && { soonestExpiry }),
-    // A dry run is none of the runs that are counted.
-    failures: failed ? Math.max(known.failures ?? 0, 1) : 0,
+    // The refresher does not count dry runs.
+    failures: failed ? Math.max(saved.failures ?? 0, 1) : 0,
     ...(failed && why !== undefined && { reason: why }),
   };
 }

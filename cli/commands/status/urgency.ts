@@ -1,22 +1,21 @@
-// Which cluster needs somebody, and how soon. Pure: `now` is an argument.
+// Which clusters need attention, and in which order. Pure: `now` is an argument.
 
 import { freshness, MAX_INTERVAL_MS, parseTime, REFRESH_WINDOW_MS } from '../../../contract/freshness.ts';
 import type { ClusterStatus } from '../../../contract/refresher-api.ts';
 
-/** From what needs somebody first to what needs nobody. */
-export const STATES = ['expired', 'expiring', 'failing', 'silent', 'new', 'paused', 'well'] as const;
+/** From the most urgent to the least urgent. */
+export const STATES = ['expired', 'expiring', 'failing', 'silent', 'new', 'paused', 'healthy'] as const;
 export type State = (typeof STATES)[number];
 
-const MINUTE_MS = 60_000;
-/** No schedule lets a cluster be without a look for longer: the longest interval, and a sixth of it to begin at random. */
+/** The longest time between two runs: the longest schedule interval, and a sixth of it for its random start. */
 const SILENT_AFTER_MS = (MAX_INTERVAL_MS * 7) / 6;
 
-/** What these need: somebody. */
-export const NEEDY: ReadonlySet<State> = new Set(['expired', 'expiring', 'failing', 'silent']);
+/** The states in which an operator has to act. */
+export const ATTENTION_STATES: ReadonlySet<State> = new Set(['expired', 'expiring', 'failing', 'silent']);
 
 /**
- * How a cluster is. `expired`: pods cannot pull. `expiring`: half of the time to act is over, as the alarm SoonestExpiry
- * has it. `silent`: nobody has looked for longer than any schedule allows. `new`: nobody has looked yet.
+ * The state of a cluster. `expired`: Pods cannot pull. `expiring`: half of the refresh window is over, as for the alarm
+ * SoonestExpiry. `silent`: no run for longer than any schedule allows. `new`: no run yet.
  */
 export function stateOf(cluster: ClusterStatus, now: number): State {
   const { soonestExpiry, failures = 0, lookedAt, isPaused } = cluster;
@@ -26,15 +25,15 @@ export function stateOf(cluster: ClusterStatus, now: number): State {
   if (isPaused) return 'paused';
   if (failures > 0) return 'failing';
   if (lookedAt === undefined) return 'new';
-  return isSilent(lookedAt, now) ? 'silent' : 'well';
+  return isSilent(lookedAt, now) ? 'silent' : 'healthy';
 }
 
-/** Whether the last look is longer ago than any schedule allows. @param lookedAt RFC 3339 */
+/** Whether the last run is longer ago than any schedule allows. @param lookedAt start of the last run (RFC 3339) */
 export function isSilent(lookedAt: string, now: number): boolean {
   return now - Date.parse(lookedAt) > SILENT_AFTER_MS;
 }
 
-/** Who needs somebody first: by state, then by expiry, then by name. */
+/** Orders clusters by state, then by expiry, then by name. */
 export function byUrgency(now: number): (a: ClusterStatus, b: ClusterStatus) => number {
   const rank = (cluster: ClusterStatus) => STATES.indexOf(stateOf(cluster, now));
   const expiry = ({ soonestExpiry }: ClusterStatus) =>
@@ -44,13 +43,4 @@ export function byUrgency(now: number): (a: ClusterStatus, b: ClusterStatus) => 
 
 function compare<Value extends number | string>(a: Value, b: Value): number {
   return a < b ? -1 : a > b ? 1 : 0;
-}
-
-/** A time from now, for people: `5h 12m`, `-3m`. @param ms milliseconds */
-export function span(ms: number): string {
-  const minutes = Math.floor(Math.abs(ms) / MINUTE_MS);
-  const [days, hours, rest] = [Math.floor(minutes / 1440), Math.floor(minutes / 60) % 24, minutes % 60];
-  const text =
-    days > 0 ? `${days}d ${hours}h` : hours > 0 ? `${hours}h ${rest}m` : minutes > 0 ? `${rest}m` : '0m';
-  return ms < 0 && minutes > 0 ? `-${text}` : text;
 }

@@ -62,12 +62,12 @@ async function createNamespace(name: string, isEnabled = true): Promise<void> {
     .controlPlane.kubectl(['create', '-f', '-'], { input: JSON.stringify(namespace) });
 }
 
-test('a cluster that nobody has looked at yet is new, and needs nobody', async () => {
+test('a cluster without a run is new, and needs no attention', async () => {
   const { code, stdout } = await cli.run(['status']);
   expect(stdout).toMatch(/^alpha +new +- +- +- +- +-$/m);
   expect({ code, last: stdout.trimEnd().split('\n').at(-1) }).toEqual({
     code: 0,
-    last: '1 cluster, none needs you.',
+    last: '1 cluster, none needs attention.',
   });
 });
 
@@ -120,7 +120,7 @@ describe('refresh', () => {
     await createNamespace('quiet', false);
     const one = await cli.json<RefreshAnswer>(['refresh', 'alpha', '--force', '-n', 'team-b']);
     expect(one.clusters[0]?.secrets?.map(({ secret }) => secret)).toEqual(['team-b/other']);
-    const { code, stderr } = await cli.run(['refresh', 'alpha', '--namespace', 'team-b', 'quiet']);
+    const { code, stderr } = await cli.run(['refresh', '-n', 'team-b', '-n', 'quiet', 'alpha']);
     expect(code).toBe(1);
     expect(stderr).toContain(
       'kubectl --context CONTEXT label namespace quiet ecr-anywhere.centml.ai/namespace=enabled',
@@ -146,22 +146,22 @@ describe('several clusters', () => {
     await bed.deployment.registerCluster('later', UNREACHABLE);
   });
 
-  test('who needs somebody comes first, with the reason; the exit code tells scripts', async () => {
+  test('status prints the most urgent cluster first, with the reason, and ends with exit code 1', async () => {
     const { code, stdout } = await cli.run(['status']);
     const names = stdout.split('\n').flatMap((line) => /^(alpha|dead|junk|later) /.exec(line)?.[1] ?? []);
     expect(names).toEqual(['dead', 'junk', 'later', 'alpha']);
     expect(stdout).toMatch(/^dead +failing +- +- +- +- +2 +GET \/api\/v1\/namespaces: .*ECONNREFUSED/m);
     expect(stdout).toMatch(/^junk +failing .* it is not a kubeconfig/m);
     expect(stdout).toMatch(/^later +new /m);
-    expect(stdout).toMatch(/^alpha +well +0m ago +3 +0 +1[12]h \d+m +-$/m);
-    expect(stdout).toContain('4 clusters, 2 need you.\n  → ecr-anywhere doctor dead');
+    expect(stdout).toMatch(/^alpha +healthy +0m ago +3 +0 +1[12]h \d+m +-$/m);
+    expect(stdout).toContain('4 clusters, 2 need attention.\n  → ecr-anywhere doctor dead');
     expect(code).toBe(1);
   });
 
   test('as JSON: everything that is known, and the state', async () => {
     expect(await row('alpha')).toMatchObject({
       source: 'registered',
-      state: 'well',
+      state: 'healthy',
       isPaused: false,
       managed: 3,
       due: 0,
@@ -188,13 +188,12 @@ describe('several clusters', () => {
     expect((await row('dead')).failures).toBe(2);
   });
 
-  test('list names them all, and where they are from', async () => {
-    const { code, stdout } = await cli.run(['list']);
-    expect(code).toBe(0);
-    expect(stdout.split('\n').map((line) => line.split(/ {3,}/)[0])).toEqual([
-      ...['CLUSTER', 'alpha', 'dead', 'junk', 'later', ''],
-    ]);
-    expect(stdout).toMatch(/^alpha +registered +\d{4}-\d\d-\d\dT[\d:]+Z$/m);
+  test('--output wide adds the source, the expiry of the token and the context', async () => {
+    const { code, stdout } = await cli.run(['status', '--output', 'wide']);
+    expect(code).toBe(1);
+    expect(stdout).toMatch(/^CLUSTER +STATE +SOURCE .* TOKEN EXPIRES +CONTEXT +REASON$/m);
+    expect(stdout).toMatch(/^alpha +healthy +registered .* \d{4}-\d\d-\d\dT[\d:]+Z +-$/m);
+    expect(stdout).toMatch(/^dead +failing +registered .* GET /m);
   });
 
   test('watch goes on until Ctrl-C', { timeout: 30_000 }, async () => {
@@ -216,7 +215,7 @@ describe('several clusters', () => {
 });
 
 describe('pause and resume', () => {
-  test('are idempotent, show in status and list, and the cluster is left alone meanwhile', async () => {
+  test('are idempotent and shown by status, and no run contacts the cluster meanwhile', async () => {
     for (const _ of [1, 2]) {
       const { code, stdout } = await cli.run(['pause', 'dead']);
       expect({ code, stdout }).toMatchObject({ code: 0, stdout: expect.stringContaining('dead is paused') });
@@ -227,7 +226,7 @@ describe('pause and resume', () => {
       isPaused: true,
       pausedSince: expect.any(String),
     });
-    expect((await cli.run(['list'])).stdout).toMatch(/^dead +registered +yes/m);
+    expect((await cli.run(['status', '-o', 'wide'])).stdout).toMatch(/^dead +paused +registered /m);
     const refused = await cli.run(['refresh', 'dead']);
     expect(refused).toMatchObject({
       code: 1,

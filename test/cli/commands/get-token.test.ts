@@ -69,7 +69,7 @@ const claimsOf = (token: string) =>
   JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString());
 
 test('an ExecCredential with a token for this cluster, of 15 minutes', async () => {
-  const { code, stdout, stderr } = await getToken({}, '--stage', 'Live');
+  const { code, stdout, stderr } = await getToken({}, '--stack-name', 'Live');
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
   const { status, ...credential } = JSON.parse(stdout);
   expect(credential).toEqual({ apiVersion: 'client.authentication.k8s.io/v1', kind: 'ExecCredential' });

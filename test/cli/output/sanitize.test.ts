@@ -115,7 +115,7 @@ describe('a function', () => {
   };
 
   test.each<[string, number, object, string?]>([
-    ['list', 0, { clusters: known }],
+    ['status -o wide', 1, { clusters: known }],
     ['status', 1, { clusters: known }],
     ['status --live', 1, { clusters: [{ ...summary, cluster: name }] }, 'refresh'],
     ['refresh alpha', 1, { clusters: [summary], namespacesNotEnabled: [evil('ns')] }],
@@ -153,7 +153,7 @@ describe('a function', () => {
         ? DEPLOYED
         : functionAnswer({ errorMessage: evil('boom') }, 'Unhandled'),
     });
-    await expectPrintable('list', 10);
+    await expectPrintable('status', 10);
   });
 });
 
@@ -161,7 +161,7 @@ test('AWS itself', async () => {
   aws.treat = (call) => ({
     reply: call.name.startsWith('lambda:') ? awsError('lambda:', 'AccessDenied', evil('no')) : DEPLOYED,
   });
-  await expectPrintable('list', 4);
+  await expectPrintable('status', 4);
 });
 
 /** What an API server answers whose owner would like to have the operator's terminal. */

@@ -10,7 +10,7 @@ import { DEPLOYED, functionAnswer, type Reply, startAwsWire, type Wire } from '.
 
 const NAME = "it's $HOME";
 const QUOTED = `'it'\\''s $HOME'`;
-const FLAGS = '--profile work --region eu-central-1 --stage Pulls';
+const FLAGS = '--profile work --region eu-central-1 --stack-name Pulls';
 
 let aws: Wire;
 let api: Server;
@@ -42,10 +42,10 @@ async function said(args: readonly string[], reply: Reply): Promise<string> {
       return {
         reply: { status: 200, headers: { 'content-type': 'application/x-amz-json-1.1' }, body: '{}' },
       };
-    const isLook = call.name.endsWith(' status') && !['list', 'status'].includes(args[0] ?? '');
+    const isLook = call.name.endsWith(' status') && args[0] !== 'status';
     return { reply: isLook ? functionAnswer({ clusters: known }) : reply };
   };
-  const options = ['--stage', 'Pulls', '--region', 'eu-central-1', '--profile', 'work'];
+  const options = ['--stack-name', 'Pulls', '--region', 'eu-central-1', '--profile', 'work'];
   const { stdout, stderr } = await cli.run([...args, ...options]);
   return `${stdout}${stderr}`;
 }
@@ -54,7 +54,6 @@ const paused = { cluster: NAME, served: false, failed: false, isPaused: true, ma
 const unknown = { names: [NAME], registered: [] };
 
 test.each<[string, readonly string[], unknown, string]>([
-  ['no cluster', ['list'], { clusters: [] }, `→ ecr-anywhere register NAME ${FLAGS}`],
   ['no cluster', ['status'], { clusters: [] }, `→ ecr-anywhere register NAME ${FLAGS}`],
   [
     'one that needs somebody',
@@ -88,7 +87,7 @@ test.each<[string, readonly string[], unknown, string]>([
     { clusters: [{ ...paused, outcomes: {}, problems: [] }], namespacesNotEnabled: ['a b'] },
     "→ kubectl --context CONTEXT label namespace 'a b' ecr-anywhere.centml.ai/namespace=enabled",
   ],
-  ['another version', ['list'], {}, '-c stackName=Pulls --profile work'],
+  ['another version', ['status'], {}, '-c stackName=Pulls --profile work'],
 ])('%s: %j', async (_, args, answer, hint) => {
   expect(await said(args, functionAnswer(answer))).toContain(hint);
 });

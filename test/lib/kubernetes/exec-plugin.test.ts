@@ -13,6 +13,10 @@ test.each([
     args: ['get-token', '--cluster=team/prod', '--stage', 'Live', '--region', 'eu-west-1'],
     keyless: { cluster: 'team/prod', stage: 'Live' },
   },
+  {
+    args: ['get-token', '--cluster=team/prod', '--stack-name', 'Live', '--region', 'eu-west-1'],
+    keyless: { cluster: 'team/prod', stage: 'Live' },
+  },
 ])('understood as keyless: $args', ({ args, keyless }) => {
   for (const command of ['ecr-anywhere', '/usr/local/bin/ecr-anywhere'])
     expect(readExecPlugin({ command, args })).toEqual({ keyless });

@@ -64,7 +64,7 @@ describe('before the function', () => {
   test('stack: there is none of that name', async () => {
     const repair = await on.expectBroken('stack', {
       says: /there is no stack Other in eu-central-1/,
-      args: ['alpha', '--stage', 'Other'],
+      args: ['alpha', '--stack-name', 'Other'],
     });
     expect(repair).toBe(
       'npx cdk deploy -c stackName=Other # with the settings that the stack has: -c … or cdk.json',
@@ -410,7 +410,7 @@ describe('all clusters', () => {
   });
 
   test('and where there is no way to the function, that is what is said', async () => {
-    await on.expectBroken('stack', { says: /there is no stack Other/, args: ['--stage', 'Other'] });
+    await on.expectBroken('stack', { says: /there is no stack Other/, args: ['--stack-name', 'Other'] });
   });
 });
 

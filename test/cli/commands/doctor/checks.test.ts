@@ -71,7 +71,7 @@ describe('the first broken link', () => {
 });
 
 describe('commands', () => {
-  const options = { profile: 'ops', region: 'eu-west-1', stage: 'Blue', kubeconfig: '/home/me/a b' };
+  const options = { profile: 'ops', region: 'eu-west-1', stackName: 'Blue', kubeconfig: '/home/me/a b' };
   const context = "it's $HOME; `id`";
   const commands = new ShellCommands(options, { context, release: { release: 'ecr', namespace: 'pulls' } });
 
@@ -84,7 +84,7 @@ describe('commands', () => {
   test('name the same account, stack and cluster, whatever they are called', () => {
     expect(argsOf(commands.cli(['register', 'alpha'], true))).toEqual([
       ...['ecr-anywhere', 'register', 'alpha', '--profile', 'ops', '--region', 'eu-west-1'],
-      ...['--stage', 'Blue', '--kubeconfig', '/home/me/a b', '--context', context],
+      ...['--stack-name', 'Blue', '--kubeconfig', '/home/me/a b', '--context', context],
     ]);
     expect(argsOf(commands.kubectl(['get', 'pods']))).toEqual([
       ...['kubectl', '--kubeconfig', '/home/me/a b', '--context', context, 'get', 'pods'],

@@ -52,10 +52,10 @@ test.each([
   { reason: 'ListClusters: AccessDenied', says: '; the last look failed: ListClusters: AccessDenied' },
 ])('a place is no cluster, and is not to be registered: $reason', async ({ reason, says }) => {
   known = [{ ...place, ...(reason !== undefined && { failures: 1, reason }) }];
-  expect(await cli.run(['doctor', PLACE, '--stage', 'Blue'])).toEqual({
+  expect(await cli.run(['doctor', PLACE, '--stack-name', 'Blue'])).toEqual({
     code: 6,
     stdout: '',
-    stderr: `ecr-anywhere: ${PLACE} is a place where EKS clusters are looked for, and no cluster${says}\n  → ecr-anywhere doctor --stage Blue looks there, and at the clusters; docs/registering.md, "EKS clusters"\n`,
+    stderr: `ecr-anywhere: ${PLACE} is a place where EKS clusters are looked for, and no cluster${says}\n  → ecr-anywhere doctor --stack-name Blue looks there, and at the clusters; docs/registering.md, "EKS clusters"\n`,
   });
 });
 
@@ -70,10 +70,10 @@ test('it is not among the names of clusters', async () => {
 test('all clusters: a place that can be looked at is well', async () => {
   known = [alpha, place];
   inspected = [wellInspected];
-  const { code, stdout } = await cli.run(['doctor', '--stage', 'Blue']);
+  const { code, stdout } = await cli.run(['doctor', '--stack-name', 'Blue']);
   expect(stdout).toMatch(/^EKS in eu-central-1 +none$/m);
   expect(stdout).toContain('All well, as far as it can be seen from AWS.\n');
-  expect(stdout).toContain('  → ecr-anywhere doctor NAME --stage Blue looks into a cluster, too');
+  expect(stdout).toContain('  → ecr-anywhere doctor NAME --stack-name Blue looks into a cluster, too');
   expect(code).toBe(0);
 });
 

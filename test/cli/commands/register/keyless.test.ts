@@ -234,7 +234,7 @@ test('a stack whose clusters may not be keyless: with the setting', async () => 
     context: { ...CONTEXT, stackName: 'Other', allowLocalServers: true },
   });
   await expectRefusal(
-    register(['--stage', 'Other']),
+    register(['--stack-name', 'Other']),
     1,
     /the refresher cannot use it, so own is not registered: "ecr-anywhere get-token" needs the CDK setting keyless\n {2}→ deploy it with that setting: npx cdk deploy -c stackName=Other -c keyless=true [^\n]*\n$/,
   );

@@ -120,7 +120,7 @@ describe('register', () => {
     const { code, stderr, stdout } = await run('register alpha');
     expect({ code, stdout }, stderr).toEqual({ code: EXIT.denied, stdout: '' });
     expect(stderr).toMatch(/ HTTP 403: .*forbidden.*\n {2}→ .*docs\/command-line\.md/);
-    expect((await run('list')).stdout).toContain('No cluster is registered');
+    expect((await run('status')).stdout).toContain('No cluster is registered');
   });
 });
 

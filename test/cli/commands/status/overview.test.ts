@@ -19,8 +19,8 @@ const failing = (name: string): ClusterStatus => ({
 });
 const place = (one: ClusterStatus): ClusterStatus => ({ ...one, source: 'eks-discovery' });
 
-const OPTIONS = { stage: 'Pulls', region: 'eu-central-1', profile: 'work' };
-const FLAGS = '--profile work --region eu-central-1 --stage Pulls';
+const OPTIONS = { stackName: 'Pulls', region: 'eu-central-1', profile: 'work' };
+const FLAGS = '--profile work --region eu-central-1 --stack-name Pulls';
 const shown = (all: readonly ClusterStatus[], more?: Parameters<typeof overview>[3]) =>
   overview(rowsOf(all, NOW), NOW, new ShellCommands(OPTIONS, {}), more);
 /** Below the table. */
@@ -28,22 +28,26 @@ const footOf = (text: string) => text.split('\n\n').at(-1);
 
 test.each<[string, readonly ClusterStatus[], string]>([
   ['nothing', [], `No cluster is registered.\n  → ecr-anywhere register NAME ${FLAGS}`],
-  ['one', [well('a')], '1 cluster, none needs you.'],
+  ['one', [well('a')], '1 cluster, none needs attention.'],
   [
     'the worst is named',
     [well('a'), failing('b c')],
-    `2 clusters, 1 needs you.\n  → ecr-anywhere doctor 'b c' ${FLAGS}`,
+    `2 clusters, 1 needs attention.\n  → ecr-anywhere doctor 'b c' ${FLAGS}`,
   ],
-  ['a place is no cluster', [well('a'), place(well('EKS in eu-central-1'))], '1 cluster, none needs you.'],
+  [
+    'a place is no cluster',
+    [well('a'), place(well('EKS in eu-central-1'))],
+    '1 cluster, none needs attention.',
+  ],
   [
     'nor is it one that doctor could be asked about',
     [well('a'), place(failing('EKS in eu-central-1'))],
-    `1 cluster, none needs you.\nWhere clusters are looked for, something is wrong: EKS in eu-central-1.\n  → ecr-anywhere doctor ${FLAGS}`,
+    `1 cluster, none needs attention.\nEKS discovery fails: EKS in eu-central-1.\n  → ecr-anywhere doctor ${FLAGS}`,
   ],
   [
     'both',
     [failing('z'), place(failing('EKS in eu-central-1'))],
-    `1 cluster, 1 needs you.\nWhere clusters are looked for, something is wrong: EKS in eu-central-1.\n  → ecr-anywhere doctor ${FLAGS}`,
+    `1 cluster, 1 needs attention.\nEKS discovery fails: EKS in eu-central-1.\n  → ecr-anywhere doctor ${FLAGS}`,
   ],
 ])('%s', (_, all, foot) => {
   expect(footOf(shown(all))).toBe(foot);
@@ -84,10 +88,10 @@ test('all that fits is there, and none is said to be missing', () => {
 
 test('a look that failed is told below, with its way out, in as many lines as there are', () => {
   const error = new CliError('aws-session-expired', `the session ${'has expired '.repeat(40)}`, 'sign in');
-  const missed = { error, knownAt: NOW - 180_000 };
-  const text = shown(fleet, { screen: { rows: 24, columns: 80 }, missed });
-  expect(text).toContain('\nThis is from 3m ago. The last look failed: the session has');
+  const failed = { error, lastUpdate: NOW - 180_000 };
+  const text = shown(fleet, { screen: { rows: 24, columns: 80 }, failed });
+  expect(text).toContain('\nThis table is 3m old. The last update failed: the session has');
   expect(text).toMatch(/\n {2}→ sign in$/);
   expect(heightOf(text, 80)).toBeLessThan(24);
-  expect(shown(fleet, { missed })).toContain(error.message);
+  expect(shown(fleet, { failed })).toContain(error.message);
 });
