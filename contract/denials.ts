@@ -1,17 +1,22 @@
-// Why the webhook denied a request, as data: `Status.details.causes` of the denial. Programs branch on these codes,
-// people read the sentence beside them. The API server passes the causes on to the client unchanged.
+// The codes of a denial by the webhook, which travel to the client in `Status.details.causes`.
+// Programs branch on the codes; people read the message. The API server passes the causes on unchanged.
 
 /** The reason of a denial; also the `reason` of the webhook's log line and metric. */
 export const DENIAL_REASONS = [
+  /** The review is not one of a Secret, or its fields have the wrong types. */
   'malformed',
+  /** The webhook failed to process the Secret. */
   'internal-error',
   /** The refresher tried to change something other than the request annotations. */
   'refresher-out-of-bounds',
+  /** The Secret's type is not kubernetes.io/dockerconfigjson. */
   'wrong-type',
   'immutable',
+  /** The new data is not a docker config; storing it would lose entries of other registries. */
   'not-a-docker-config',
   /** The policy gives the namespace no registry, or none of those that the annotation `only` names. */
   'not-entitled',
+  /** With all its credentials the Secret would exceed the API server's limit. */
   'too-large',
   /** At least one registry has no token; its own cause says why. */
   'no-token',
@@ -21,12 +26,14 @@ export const DENIAL_REASONS = [
 export const TOKEN_FAILURES = [
   /** The webhook has no AWS credentials, or AWS does not accept them. */
   'aws-no-identity',
-  /** The role of the policy could not be assumed. */
+  /** STS refused to let the webhook assume a role: the one of the policy, or the one that the chart sets. */
   'aws-role-denied',
+  /** ECR refused the principal, for example because it lacks `ecr:GetAuthorizationToken`. */
   'ecr-denied',
   'ecr-throttled',
-  /** No answer in time, a network error, or an error of AWS itself. */
+  /** No answer from ECR or STS in time, a network error, or an internal error of AWS. */
   'ecr-unavailable',
+  /** Anything else, such as an answer without a usable token. */
   'ecr-error',
 ] as const;
 
@@ -37,11 +44,11 @@ export type TokenFailure = (typeof TOKEN_FAILURES)[number];
 export interface DenialCause {
   readonly reason: DenialReason | TokenFailure;
   /**
-   * The field that is at fault, as kubectl writes it: `type`, `metadata.annotations[ecr-anywhere.centml.ai/only]`;
-   * for a registry `data[.dockerconfigjson].auths[HOST]`.
+   * The field at fault, as kubectl writes it: `type`, `metadata.annotations[ecr-anywhere.centml.ai/only]`. For a registry
+   * it is `registryField(host)`. Absent where no single field is at fault.
    */
   readonly field?: string;
-  /** For a registry whose role cannot be assumed or is denied: the ARN of that AWS principal. Otherwise a sentence. */
+  /** For `aws-role-denied` and `ecr-denied`: the ARN of the AWS principal, if known. Otherwise a sentence. */
   readonly message: string;
 }
 
@@ -64,12 +71,19 @@ export function denialCauses(status: unknown): DenialCause[] {
   });
 }
 
-/** The `field` of a cause that is about one registry. */
-export function registryField(host: string): string {
-  return `data[.dockerconfigjson].auths[${host}]`;
+/** The field that holds the docker config. */
+export const CONFIG_FIELD = 'data[.dockerconfigjson]';
+
+/**
+ * The `field` of a cause that is about one registry.
+ *
+ * @param host undefined while the webhook does not know the host of its own registry: before the first token
+ */
+export function registryField(host?: string): string {
+  return host === undefined ? `${CONFIG_FIELD}.auths` : `${CONFIG_FIELD}.auths[${host}]`;
 }
 
-/** The registry that a cause is about; undefined where it is about the Secret as a whole. */
+/** The registry that a cause is about; undefined where it is about the Secret, or the host is not known. */
 export function registryOf({ field }: DenialCause): string | undefined {
   return /^data\[\.dockerconfigjson\]\.auths\[(.+)\]$/.exec(field ?? '')?.[1];
 }

@@ -6,7 +6,9 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import type { TokenFailure } from '../../contract/denials.ts';
 import { ANNOTATION, SECRET_KEY, SECRET_LABEL, SECRET_TYPE, WEBHOOK_PATH } from '../../contract/names.ts';
+import { parseWarning } from '../../contract/warnings.ts';
 import type { ReviewAnswer } from '../../webhook/admission/review.ts';
 import {
   ended,
@@ -148,7 +150,11 @@ describe('a body that is not what it should be gets an answer that names what is
   ])('%s: denied', async (_, fields, says) => {
     expect(await ask(webhook, fields)).toMatchObject({
       allowed: false,
-      status: { code: 400, message: expect.stringMatching(says) },
+      status: {
+        code: 400,
+        message: expect.stringMatching(says),
+        details: { causes: [{ reason: 'malformed', message: expect.stringMatching(says) }] },
+      },
     });
     expect(await ask(webhook)).toMatchObject({ allowed: true });
   });
@@ -179,7 +185,12 @@ describe('a body that is not what it should be gets an answer that names what is
       `{"auths":{"example.com":${nested(MIB / 8)}}}`,
       {
         allowed: false,
-        status: { code: 500, message: expect.stringMatching(/cannot process the Secret: RangeError/) },
+        status: {
+          code: 500,
+          details: {
+            causes: [{ reason: 'internal-error', message: expect.stringContaining('RangeError') }],
+          },
+        },
       },
     ],
   ])('a docker config that is %s: answered', async (_, config, answer) => {
@@ -220,27 +231,32 @@ describe('while ECR fails', () => {
     ask(from, { operation: 'UPDATE', object, oldObject: stored });
 
   /** What must be true of a webhook that has never had a token. */
-  const deniesAndKeeps = async (cold: RunningWebhook, cause: RegExp) => {
+  const deniesAndKeeps = async (cold: RunningWebhook, reason: TokenFailure, names: string) => {
     const startedAt = performance.now();
     const created = await ask(cold);
     expect(performance.now() - startedAt).toBeLessThan(3_000); // TIMEOUT_SECONDS: the API server would have given up
-    expect(created).toMatchObject({
+    const denial = {
       allowed: false,
-      status: { code: 503, message: expect.stringMatching(cause) },
-    });
+      status: {
+        code: 503,
+        message: expect.stringContaining(names),
+        details: { causes: [{ reason: 'no-token' }, { reason, message: expect.stringContaining(names) }] },
+      },
+    };
+    expect(created).toMatchObject(denial);
 
     const marked = annotated(stored, { [ANNOTATION.requestedAt]: '2026-11-23T12:00:00Z' });
-    expect(await update(cold, marked)).toMatchObject({
-      allowed: false,
-      status: { code: 503, message: expect.stringMatching(cause) },
-    });
+    expect(await update(cold, marked)).toMatchObject(denial);
 
     const labelled = {
       ...stored,
       metadata: { ...stored.metadata, labels: { ...stored.metadata.labels, a: 'b' } },
     };
     const other = await update(cold, labelled);
-    expect(other).toMatchObject({ allowed: true, warnings: [expect.stringMatching(cause)] });
+    expect(other).toMatchObject({ allowed: true });
+    expect(other.warnings?.map(parseWarning)).toEqual([
+      { host: cold.ecr.host, kind: 'kept', reason, message: expect.stringContaining(names) },
+    ]);
     expect(other).not.toHaveProperty('patch');
 
     const overwriting = holding(labelled, 'FAKE');
@@ -250,33 +266,36 @@ describe('while ECR fails', () => {
   };
 
   test.each([
-    ['throttle', /ThrottlingException: Rate exceeded/],
-    ['down', /ServerException/],
-    ['denied', /AccessDeniedException: User is not authorized/],
-    ['hang', /gave no token within 1.5 s/],
-  ] as const)('%s: cold, it denies in time and names the cause; warm, it serves', async (mode, cause) => {
-    await using own = await runWebhook();
-    own.ecr.settings.mode = mode;
-    await deniesAndKeeps(own, cause);
+    ['throttle', 'ecr-throttled', 'ThrottlingException'],
+    ['down', 'ecr-unavailable', 'ServerException'],
+    ['denied', 'ecr-denied', 'AccessDeniedException'],
+    ['hang', 'ecr-unavailable', '1.5 s'],
+  ] as const)(
+    '%s: cold, it denies in time with the reason %s; warm, it serves',
+    async (mode, reason, names) => {
+      await using own = await runWebhook();
+      own.ecr.settings.mode = mode;
+      await deniesAndKeeps(own, reason, names);
 
-    // Not asked again at once.
-    own.ecr.settings.mode = 'ok';
-    await vi.waitFor(
-      async () => expect(await ask(own)).toMatchObject({ allowed: true, patchType: 'JSONPatch' }),
-      { timeout: 8_000, interval: 500 },
-    );
-    own.ecr.settings.mode = mode;
-    const calls = own.ecr.calls.length;
-    const warm = await ask(own);
-    expect(warm).toMatchObject({ allowed: true, patchType: 'JSONPatch' });
-    expect(warm).not.toHaveProperty('warnings');
-    expect(own.ecr.calls).toHaveLength(calls);
-  });
+      // Not asked again at once.
+      own.ecr.settings.mode = 'ok';
+      await vi.waitFor(
+        async () => expect(await ask(own)).toMatchObject({ allowed: true, patchType: 'JSONPatch' }),
+        { timeout: 8_000, interval: 500 },
+      );
+      own.ecr.settings.mode = mode;
+      const calls = own.ecr.calls.length;
+      const warm = await ask(own);
+      expect(warm).toMatchObject({ allowed: true, patchType: 'JSONPatch' });
+      expect(warm).not.toHaveProperty('warnings');
+      expect(own.ecr.calls).toHaveLength(calls);
+    },
+  );
 
   test('not listening: the same', async () => {
     await using own = await runWebhook();
     await own.ecr.stop();
-    await deniesAndKeeps(own, /ECONNREFUSED/);
+    await deniesAndKeeps(own, 'ecr-unavailable', 'ECONNREFUSED');
   });
 
   test('whoever needs no token does not wait for those who do', async () => {

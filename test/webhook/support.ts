@@ -1,8 +1,11 @@
 // What the tests of the decision share: Secrets as an API server sends them, reviews about them that are really read,
 // and the answer's patch really applied, so that a test looks at the Secret that would be stored.
 
+import { expect } from 'vitest';
+import { type DenialCause, registryField } from '../../contract/denials.ts';
 import { formatTime } from '../../contract/freshness.ts';
 import { ANNOTATION, SECRET_KEY, SECRET_LABEL, SECRET_TYPE } from '../../contract/names.ts';
+import { formatWarning, type WarningKind } from '../../contract/warnings.ts';
 import {
   type Allowance,
   type Denial,
@@ -20,6 +23,7 @@ import {
 } from '../../webhook/admission/review.ts';
 import type { Token, TokenOutcome } from '../../webhook/aws/ecr-tokens.ts';
 import type { Registry } from '../../webhook/aws/registries.ts';
+import { TokenError } from '../../webhook/aws/token-error.ts';
 
 export const SECOND = 1_000;
 export const HOUR = 3_600_000;
@@ -145,6 +149,24 @@ export function fromReview(reading: Reading): AdmissionRequest {
 
 export function tokenFor(host: string, expiresAt: number = NOW + 12 * HOUR, password = 'new'): Token {
   return { host, username: 'AWS', password: `${password}-${host}`, expiresAt };
+}
+
+export const THROTTLED = new TokenError('ecr-throttled', 'ECR refused: ThrottlingException: Rate exceeded');
+
+/** The cause that a denial carries for a registry without a token. */
+export function causeFor(host: string, { reason, principal, message }: TokenError = THROTTLED): DenialCause {
+  return { reason, field: registryField(host), message: principal ?? message };
+}
+
+/** Matches a warning by its data, with `text` in its message. */
+export function warning(
+  host: string,
+  kind: WarningKind,
+  error?: TokenError,
+  text = error?.message ?? '',
+): unknown {
+  const start = formatWarning({ host, kind, ...(error && { reason: error.reason }), message: '' });
+  return expect.stringMatching(new RegExp(`^${RegExp.escape(start)}.*${RegExp.escape(text)}`));
 }
 
 /** Every registry of the policy with a new token. */

@@ -1,5 +1,6 @@
 // Admission to credentials, in order: read the review, decide, obtain tokens, settle, answer, log.
 import type { Logger } from 'pino';
+import type { DenialReason } from '../../contract/denials.ts';
 import type { EcrTokens } from '../aws/ecr-tokens.ts';
 import { decide, settle } from './decision.ts';
 import type { Policy } from './policy.ts';
@@ -46,10 +47,12 @@ export function admission({
       onAnswered({ operation, action, reason, ms: performance.now() - startedAt });
     const reading = readReview(body);
     if (reading.kind === 'mistake') {
-      logger.warn({ uid: reading.uid, reason: 'malformed', message: reading.message }, 'admission');
-      done('', 'deny', 'malformed');
-      if (reading.uid === undefined) return { status: 400, body: { message: reading.message } };
-      return { status: 200, body: denied(reading.uid, 400, reading.message) };
+      const { uid, message } = reading;
+      const reason: DenialReason = 'malformed';
+      logger.warn({ uid, action: 'deny', reason, causes: [reason], message }, 'admission');
+      done('', 'deny', reason);
+      if (uid === undefined) return { status: 400, body: { message } };
+      return { status: 200, body: denied(uid, { code: 400, message, causes: [{ reason, message }] }) };
     }
     if (reading.kind === 'nothing-to-do') {
       done('', 'ignore', 'nothing-to-do');
@@ -63,15 +66,24 @@ export function admission({
       return answer;
     } catch (error) {
       // A document nested so deep that the stack ends, or a defect of ours: whoever asked is told, and nobody else suffers.
-      const { name, message } = error as Error;
+      const { name, message: why } = error as Error;
+      const reason: DenialReason = 'internal-error';
+      const message = `The webhook cannot process the Secret: ${name}: ${why}`;
       logger.error(
-        { uid: request.uid, secret: `${request.namespace}/${request.name}`, error: name },
+        {
+          uid: request.uid,
+          secret: `${request.namespace}/${request.name}`,
+          action: 'deny',
+          reason,
+          causes: [reason],
+          error: name,
+        },
         'admission failed',
       );
-      done(request.operation, 'deny', 'failed');
+      done(request.operation, 'deny', reason);
       return {
         status: 200,
-        body: denied(request.uid, 500, `This webhook cannot process the Secret: ${name}: ${message}`),
+        body: denied(request.uid, { code: 500, message, causes: [{ reason, message }] }, request.name),
       };
     }
   };
@@ -102,14 +114,14 @@ export function admission({
         action,
         reason,
         ...(verdict.action === 'deny'
-          ? { message: verdict.message }
+          ? { causes: [...new Set(verdict.causes.map((cause) => cause.reason))], message: verdict.message }
           : verdict.warnings.length > 0 && { warnings: verdict.warnings }),
         ms: Math.round(performance.now() - startedAt),
       },
       'admission',
     );
     if (verdict.action === 'deny') {
-      const body = denied(request.uid, verdict.code, verdict.message);
+      const body = denied(request.uid, verdict, request.name);
       return { action, reason, answer: { status: 200, body } };
     }
     const body = allowed(request.uid, verdict.patch, verdict.warnings);

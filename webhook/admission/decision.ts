@@ -2,6 +2,7 @@
 // First `decide`, which asks for no token; then, where it says inject, `settle` with the tokens that could be had.
 
 import { isDeepStrictEqual } from 'node:util';
+import { CONFIG_FIELD, type DenialCause, type DenialReason, registryField } from '../../contract/denials.ts';
 import { type DueReason, formatTime, freshness } from '../../contract/freshness.ts';
 import {
   ANNOTATION,
@@ -12,8 +13,10 @@ import {
   SECRET_LABEL,
   SECRET_TYPE,
 } from '../../contract/names.ts';
+import { formatWarning } from '../../contract/warnings.ts';
 import type { Token, TokenOutcome } from '../aws/ecr-tokens.ts';
 import { isHostOf, principalOf, type Registry } from '../aws/registries.ts';
+import { TokenError } from '../aws/token-error.ts';
 import { formatEntry, hostOf } from './docker-config.ts';
 import {
   annotation,
@@ -36,9 +39,12 @@ import type { AdmissionRequest, PatchOperation, Secret } from './review.ts';
 
 export interface Denial {
   action: 'deny';
-  reason: string;
+  reason: DenialReason;
   code: 403 | 422 | 503;
+  /** For people: what happened, why, and what to do. */
   message: string;
+  /** For programs: first the reason itself, then one for each registry without a token. */
+  causes: readonly DenialCause[];
 }
 export interface Allowance {
   action: 'ignore' | 'keep' | 'inject';
@@ -89,6 +95,7 @@ export function decide(
       403,
       'wrong-type',
       `A managed Secret must be of type ${SECRET_TYPE}, this one is ${object.type}. Create one of that type (a Secret's type cannot be changed), or remove the label ${SECRET_LABEL.key}.`,
+      'type',
     );
   }
   if (object.immutable || oldObject?.immutable) {
@@ -96,6 +103,7 @@ export function decide(
       403,
       'immutable',
       `An immutable Secret cannot be kept fresh. Create it again without "immutable: true", or without the label ${SECRET_LABEL.key}.`,
+      'immutable',
     );
   }
   if (loses(object, oldObject, policy)) {
@@ -103,6 +111,7 @@ export function decide(
       422,
       'not-a-docker-config',
       `data["${SECRET_KEY}"] is not a docker config ({"auths": {...}}), and taking it would lose the stored entries of other registries. Correct it, or leave data out.`,
+      CONFIG_FIELD,
     );
   }
   const { wanted, warnings } = narrowed(request, policy);
@@ -122,7 +131,7 @@ export function decide(
   // What the Secret loses with the entitlement it loses now; nobody begins without one.
   if (wanted.length === 0 && (!stored?.size || (policy.registries.length > 0 && setsOnly(request)))) {
     if (stored?.size === 0 && !isRequest(request)) return keep(request, stored, 'not-entitled', warnings);
-    return deny(403, 'not-entitled', notEntitled(request, policy));
+    return notEntitled(request, policy);
   }
   if (!oldObject) return obtain('created');
   if (isRequest(request)) return obtain('requested');
@@ -150,6 +159,7 @@ export function settle(
   const outcomeOf = new Map(outcomes.map((outcome) => [outcome.registry, outcome]));
   const entries = new Map<string, Entry>();
   const failures: string[] = [];
+  const causes: DenialCause[] = [];
   const warnings = [...injection.warnings];
   let fresh = 0;
   let without = 0;
@@ -157,7 +167,8 @@ export function settle(
     const outcome = outcomeOf.get(registry);
     const token = outcome && 'token' in outcome ? outcome.token : undefined;
     const [storedHost, storedEntry] = storedFor(registry, stored) ?? [];
-    const host = registry.host ?? token?.host ?? storedHost ?? `ECR in ${registry.source.region}`;
+    const knownHost = registry.host ?? token?.host ?? storedHost;
+    const host = knownHost ?? `ECR in ${registry.source.region}`;
     const old = host === storedHost ? storedEntry : undefined;
     if (!outcome) {
       if (old) entries.set(host, old);
@@ -170,21 +181,26 @@ export function settle(
       const principal = principalOf(registry.source);
       entries.set(host, { text: formatEntry(username, password), expiresAt, principal });
       fresh += 1;
-      if (outcome.stale !== undefined) warnings.push(`${host}: an earlier token is used: ${outcome.stale}`);
+      if (outcome.stale) {
+        const { reason, message } = outcome.stale;
+        warnings.push(formatWarning({ host, kind: 'cached token', reason, message }));
+      }
       continue;
     }
-    const failure =
-      'error' in outcome ? outcome.error : (outcome.stale ?? 'ECR gave a token that expires sooner');
-    failures.push(`${host}: ${failure}`);
+    const failure = 'error' in outcome ? outcome.error : (outcome.stale ?? EXPIRES_SOONER);
+    failures.push(`${host}: ${failure.message}`);
+    causes.push(causeOf(failure, knownHost));
     if (kept) {
       entries.set(host, kept);
-      warnings.push(`${host}: kept the credentials that expire at ${formatTime(kept.expiresAt)}: ${failure}`);
+      const message = `the stored credentials expire at ${formatTime(kept.expiresAt)}: ${failure.message}`;
+      warnings.push(formatWarning({ host, kind: 'kept', reason: failure.reason, message }));
     } else {
       // Noted as expired, so that the Secret stays due until it has all that it should have.
       const expiresAt = Math.min(old?.expiresAt ?? now, now);
       entries.set(host, { expiresAt, principal: principalOf(registry.source) });
       without += 1;
-      warnings.push(`${host}: no valid credentials: ${failure}`);
+      const { reason, message } = failure;
+      warnings.push(formatWarning({ host, kind: 'no credentials', reason, message }));
     }
   }
 
@@ -195,12 +211,14 @@ export function settle(
       503,
       'no-token',
       `No ECR credentials could be had for this Secret: ${why}. Create it again once that is mended.`,
+      CONFIG_FIELD,
+      causes,
     );
   }
   if (fresh > 0 || failures.length === 0) {
     const patch = write(request, entries, stored, formatTime(now));
     const bytes = sizeAfter(request, patch);
-    if (bytes > MAX_SECRET_BYTES) return deny(422, 'too-large', tooLarge(bytes, entries.size));
+    if (bytes > MAX_SECRET_BYTES) return deny(422, 'too-large', tooLarge(bytes, entries.size), 'data');
     return { action: 'inject', reason, patch, warnings };
   }
   if (reason === 'requested' && !removes) {
@@ -208,6 +226,8 @@ export function settle(
       503,
       'no-token',
       `No fresh ECR credentials could be had, the stored ones stay as they are: ${why}`,
+      CONFIG_FIELD,
+      causes,
     );
   }
   if (stored.size === 0) {
@@ -215,6 +235,8 @@ export function settle(
       503,
       'no-token',
       `No ECR credentials could be had for this Secret: ${why}. Try again once that is mended.`,
+      CONFIG_FIELD,
+      causes,
     );
   }
   // Somebody changed something else: that may go through as long as no pull gets worse by it.
@@ -226,12 +248,22 @@ export function settle(
   return { action: 'keep', reason: 'no-token', patch, warnings };
 }
 
+/** A registry's failure where ECR did give a token. */
+export const EXPIRES_SOONER = new TokenError(
+  'ecr-error',
+  'ECR gave a token that expires sooner than the stored one',
+);
+
+function causeOf({ reason, principal, message }: TokenError, host: string | undefined): DenialCause {
+  return { reason, field: registryField(host), message: principal ?? message };
+}
+
 function tooLarge(bytes: number, registries: number): string {
   return `With the credentials of ${registries} registries the Secret would have ${bytes} bytes of data, and the API server takes ${MAX_SECRET_BYTES}. Name those that are needed in the annotation ${ANNOTATION.only}, in several Secrets if it must be.`;
 }
 
 /** A token takes an entry's place unless it expires sooner, or is an older one that brings nothing new. */
-function renews(outcome: { token: Token; stale?: string }, kept: Entry): boolean {
+function renews(outcome: { token: Token; stale?: TokenError }, kept: Entry): boolean {
   // In seconds, as an entry's expiry is written.
   const seconds = Math.floor(outcome.token.expiresAt / 1000);
   const stored = Math.floor(kept.expiresAt / 1000);
@@ -242,8 +274,16 @@ function ignore(reason: string): Allowance {
   return { action: 'ignore', reason, patch: [], warnings: [] };
 }
 
-function deny(code: Denial['code'], reason: string, message: string): Denial {
-  return { action: 'deny', reason, code, message };
+/** @param field the field at fault, if it is a single one */
+function deny(
+  code: Denial['code'],
+  reason: DenialReason,
+  message: string,
+  field?: string,
+  registryCauses: readonly DenialCause[] = [],
+): Denial {
+  const cause: DenialCause = { reason, ...(field !== undefined && { field }), message };
+  return { action: 'deny', reason, code, message, causes: [cause, ...registryCauses] };
 }
 
 function isRefresher({ user }: AdmissionRequest, policy: Entitlement): boolean {
@@ -280,7 +320,9 @@ function narrowed(
   const strangers = [...hosts].filter((host) => !registries.some((registry) => isHostOf(registry, host)));
   const warnings = strangers
     .slice(0, STRANGERS_NAMED)
-    .map((host) => `${host}: not given: the namespace ${namespace} is not entitled to it`);
+    .map((host) =>
+      formatWarning({ host, kind: 'not given', message: `the namespace ${namespace} is not entitled to it` }),
+    );
   const more = strangers.length - STRANGERS_NAMED;
   if (more > 0) warnings.push(`${ANNOTATION.only}: ${more} more that are not given`);
   return {
@@ -301,21 +343,35 @@ function removals(
   return [...stored.keys()]
     .filter((host) => !isOneOf(wanted, host))
     .map((host) =>
-      isOneOf(registries, host)
-        ? `${host}: removed: the annotation ${ANNOTATION.only} leaves it out`
-        : `${host}: removed: the namespace ${namespace} is not entitled to it`,
+      formatWarning({
+        host,
+        kind: 'removed',
+        message: isOneOf(registries, host)
+          ? `the annotation ${ANNOTATION.only} leaves it out`
+          : `the namespace ${namespace} is not entitled to it`,
+      }),
     );
 }
 
 /** So many of them are named in warnings. */
 const STRANGERS_NAMED = 5;
 
-function notEntitled({ object, namespace }: AdmissionRequest, { registries }: Entitlement): string {
+function notEntitled({ object, namespace }: AdmissionRequest, { registries }: Entitlement): Denial {
   if (registries.length === 0) {
-    return `The namespace ${namespace} is entitled to no registry: have it added to the policy (the chart's value registries), or remove the label ${SECRET_LABEL.key}.`;
+    return deny(
+      403,
+      'not-entitled',
+      `The namespace ${namespace} is entitled to no registry: have it added to the policy (the chart's value registries), or remove the label ${SECRET_LABEL.key}.`,
+      'metadata.namespace',
+    );
   }
   const hosts = registries.map(({ host, source }) => host ?? `ECR in ${source.region}`).join(', ');
-  return `${ANNOTATION.only}: ${annotation(object, ANNOTATION.only)} names none of the registries that the namespace ${namespace} is entitled to: ${hosts}.`;
+  return deny(
+    403,
+    'not-entitled',
+    `${ANNOTATION.only}: ${annotation(object, ANNOTATION.only)} names none of the registries that the namespace ${namespace} is entitled to: ${hosts}.`,
+    `metadata.annotations[${ANNOTATION.only}]`,
+  );
 }
 
 /** A request is forced where `force` repeats its mark: one left over from an earlier request means nothing. */

@@ -1,6 +1,7 @@
 // AdmissionReview v1 in and out. Pure: what the API server sends becomes a request or a named mistake,
 // what was decided becomes its answer.
 import { z } from 'zod';
+import type { DenialCause } from '../../contract/denials.ts';
 
 const StringMap = z.record(z.string(), z.string());
 
@@ -116,13 +117,21 @@ export interface PatchOperation {
   value?: unknown;
 }
 
+/** StatusDetails of the Kubernetes API. */
+interface DenialDetails {
+  readonly name?: string;
+  readonly kind?: 'Secret';
+  readonly causes: readonly DenialCause[];
+}
+
 export interface ReviewAnswer {
   apiVersion: 'admission.k8s.io/v1';
   kind: 'AdmissionReview';
   response: {
     uid: string;
     allowed: boolean;
-    status?: { code: number; message: string };
+    /** Of a Kubernetes Status; the API server passes it on to the client. */
+    status?: { code: number; message: string; details: DenialDetails };
     patchType?: 'JSONPatch';
     patch?: string;
     warnings?: string[];
@@ -149,7 +158,16 @@ export function allowed(
   });
 }
 
-/** Refuses the object; the API server hands code and message on to the client. */
-export function denied(uid: string, code: number, message: string): ReviewAnswer {
-  return answer(uid, { allowed: false, status: { code, message } });
+/**
+ * Denies the request. The API server passes the status on to the client.
+ *
+ * @param name of the Secret: kubectl shows it, and the causes instead of the message, for a denial with code 422
+ */
+export function denied(
+  uid: string,
+  { code, message, causes }: { code: number; message: string; causes: readonly DenialCause[] },
+  name?: string,
+): ReviewAnswer {
+  const details = { ...(name !== undefined && { name, kind: 'Secret' as const }), causes };
+  return answer(uid, { allowed: false, status: { code, message, details } });
 }

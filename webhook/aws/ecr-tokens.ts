@@ -2,6 +2,7 @@
 // that has not expired serves while ECR fails, and a failure is not tried again at once.
 import { formatTime, freshness } from '../../contract/freshness.ts';
 import { keyOf, type Registry, type TokenSource } from './registries.ts';
+import { TokenError, timedOut, tokenErrorOf } from './token-error.ts';
 
 /** A token is reused while it is younger than this, so that a wave of Secrets costs ECR one call. */
 const REUSE_MS = 15 * 60_000;
@@ -9,7 +10,7 @@ const REUSE_MS = 15 * 60_000;
 /** A failure answers for so long: a wave of Secrets must not become a wave of calls that are refused. */
 const FAILURE_MS = 5_000;
 
-/** The one thing that is asked of AWS. Rejects with a sentence that names the cause. */
+/** Asks AWS for a token. Rejects with a TokenError. */
 export type FetchToken = (source: TokenSource, signal: AbortSignal) => Promise<Token>;
 
 interface Flight {
@@ -25,7 +26,7 @@ interface Cached {
 }
 
 interface Failure {
-  readonly cause: string;
+  readonly error: TokenError;
   readonly at: number;
   readonly force: string | undefined;
 }
@@ -79,14 +80,14 @@ export class EcrTokens {
     if (cached && reusable) return { registry, token: cached.token };
     try {
       const failure = this.#recentFailure(key, force);
-      if (failure !== undefined) throw new Error(failure);
+      if (failure !== undefined) throw failure;
       return { registry, token: await this.#within(this.#flight(registry.source, force)) };
-    } catch (error) {
-      const cause = error instanceof Error ? error.message : String(error);
+    } catch (thrown) {
+      const error = tokenErrorOf(thrown);
       const older = this.#cached.get(key)?.token;
       if (force === undefined && older && older.expiresAt > this.#now())
-        return { registry, token: older, stale: cause };
-      return { registry, error: cause };
+        return { registry, token: older, stale: error };
+      return { registry, error };
     }
   }
 
@@ -97,11 +98,11 @@ export class EcrTokens {
   }
 
   /** A forced request is not told of a failure from before it either. */
-  #recentFailure(key: string, force: string | undefined): string | undefined {
+  #recentFailure(key: string, force: string | undefined): TokenError | undefined {
     const failure = this.#failures.get(key);
     if (!failure || (force !== undefined && failure.force !== force)) return undefined;
     const age = this.#now() - failure.at;
-    return age >= 0 && age < FAILURE_MS ? failure.cause : undefined;
+    return age >= 0 && age < FAILURE_MS ? failure.error : undefined;
   }
 
   /** Joins the flight that is under way, unless the request is forced and the flight is not its own. */
@@ -124,16 +125,17 @@ export class EcrTokens {
       // A little less than its callers wait: they are to hear why.
       const token = await this.#fetch(source, AbortSignal.timeout(this.#withinMs * 0.95));
       if (token.expiresAt <= this.#now()) {
-        throw new Error(
+        throw new TokenError(
+          'ecr-error',
           `ECR's token expired at ${formatTime(token.expiresAt)}: is this machine's clock right?`,
         );
       }
       this.#cached.set(key, { token, obtainedAt: this.#now(), force });
       this.#failures.delete(key);
       return token;
-    } catch (error) {
-      const cause = error instanceof Error ? error.message : String(error);
-      this.#failures.set(key, { cause, at: this.#now(), force });
+    } catch (thrown) {
+      const error = tokenErrorOf(thrown);
+      this.#failures.set(key, { error, at: this.#now(), force });
       throw error;
     }
   }
@@ -142,7 +144,7 @@ export class EcrTokens {
   async #within(flight: Promise<Token>): Promise<Token> {
     let timer: NodeJS.Timeout | undefined;
     const timeout = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(noAnswer(this.#withinMs)), this.#withinMs);
+      timer = setTimeout(() => reject(timedOut(this.#withinMs)), this.#withinMs);
     });
     try {
       return await Promise.race([flight, timeout]);
@@ -150,11 +152,6 @@ export class EcrTokens {
       clearTimeout(timer);
     }
   }
-}
-
-/** What is said where the time is up. */
-export function noAnswer(withinMs: number, lastFailure = ''): Error {
-  return new Error(`ECR gave no token within ${withinMs / 1000} s${lastFailure}`);
 }
 
 export interface Token {
@@ -166,7 +163,11 @@ export interface Token {
   readonly expiresAt: number;
 }
 
-/** What came of asking for a registry's token. */
+/** The result of asking for a registry's token. */
 export type TokenOutcome =
-  | { registry: Registry; token: Token /** Why an older one had to do. */; stale?: string }
-  | { registry: Registry; error: string };
+  | {
+      registry: Registry;
+      token: Token /** Why the token is an older one, from the cache. */;
+      stale?: TokenError;
+    }
+  | { registry: Registry; error: TokenError };

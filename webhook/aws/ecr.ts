@@ -12,9 +12,10 @@ import {
 import { fromNodeProviderChain, fromTemporaryCredentials } from '@aws-sdk/credential-providers';
 import type { AwsCredentialIdentityProvider } from '@aws-sdk/types';
 import pRetry from 'p-retry';
-import type { Token } from './ecr-tokens.ts';
-import { type FetchToken, noAnswer } from './ecr-tokens.ts';
+import type { TokenFailure } from '../../contract/denials.ts';
+import type { FetchToken, Token } from './ecr-tokens.ts';
 import type { TokenSource } from './registries.ts';
+import { TokenError, timedOut } from './token-error.ts';
 
 /** What a call came to. */
 export const ECR_RESULTS = ['ok', 'throttled', 'denied', 'unavailable', 'no-identity', 'error'] as const;
@@ -43,10 +44,16 @@ const THROTTLED_FROM = 0.15;
 const THROTTLED_TO = 0.88;
 const TURN_MS = 1000 / 18;
 
-/** A failure whose message is the whole sentence. */
-class Told extends Error {}
-/** A failure to be somebody, before ECR is asked. */
-class IdentityError extends Told {}
+/** The webhook has no credentials to ask ECR with. `cause` is the error of the SDK or of STS. */
+class IdentityError extends Error {
+  /** The role that could not be assumed; undefined where the default chain found no credentials. */
+  readonly roleArn: string | undefined;
+
+  constructor(message: string, cause: unknown, roleArn: string | undefined) {
+    super(message, { cause });
+    this.roleArn = roleArn;
+  }
+}
 
 /** As many sources may be asked at the same time. */
 const SOCKETS = 300;
@@ -76,8 +83,8 @@ export function fetchFromEcr(settings: AwsSettings): FetchToken {
     role: NonNullable<TokenSource['role']>,
     from: AwsCredentialIdentityProvider,
   ): AwsCredentialIdentityProvider =>
-    named(
-      `the role ${role.arn} cannot be assumed`,
+    describingFailures(
+      role.arn,
       fromTemporaryCredentials({
         masterCredentials: from,
         params: {
@@ -88,8 +95,8 @@ export function fetchFromEcr(settings: AwsSettings): FetchToken {
         clientConfig: { region: settings.region, maxAttempts: 1, requestHandler },
       }),
     );
-  const found = named(
-    'the webhook has no AWS identity',
+  const found = describingFailures(
+    undefined,
     fromNodeProviderChain({ clientConfig: { region: settings.region, requestHandler } }),
   );
   const own = remembered(settings.assumeRole ? assuming(settings.assumeRole, found) : found);
@@ -133,15 +140,16 @@ export function fetchFromEcr(settings: AwsSettings): FetchToken {
       signal.addEventListener('abort', () => reject(signal.reason), { once: true });
     });
     timeUp.catch(() => {});
-    let last = '';
+    let last: TokenError | undefined;
     let throttled = 0;
+    const principal = source.role?.arn ?? settings.assumeRole?.arn;
     const attempt = async () => {
       try {
         const token = await Promise.race([ask(signal), timeUp]);
         settings.onCall?.(source, 'ok');
         return token;
       } catch (error) {
-        if (!signal.aborted) last = `, last ${error instanceof Told ? error.message : describe(error)}`;
+        if (!signal.aborted) last = failureOf(error, principal);
         settings.onCall?.(source, signal.aborted ? 'unavailable' : resultOf(error));
         throw error;
       }
@@ -160,8 +168,7 @@ export function fetchFromEcr(settings: AwsSettings): FetchToken {
         return true;
       },
     }).catch((error: unknown) => {
-      if (signal.aborted) throw noAnswer(withinMs, last);
-      throw new Error(sentence(error), { cause: error });
+      throw signal.aborted ? timedOut(withinMs, last) : failureOf(error, principal);
     });
   };
 }
@@ -197,23 +204,25 @@ function tokenOf(data: {
 }
 
 function unusable(): Error {
-  return new Told('ECR answered without a usable token');
+  return new TokenError('ecr-error', 'ECR answered without a usable token');
 }
 
-/** A provider whose failures say what they are of. */
-function named(what: string, provider: AwsCredentialIdentityProvider): AwsCredentialIdentityProvider {
+/** A provider whose errors are IdentityErrors. @param roleArn the role that it assumes, if it does */
+function describingFailures(
+  roleArn: string | undefined,
+  provider: AwsCredentialIdentityProvider,
+): AwsCredentialIdentityProvider {
+  const what =
+    roleArn === undefined ? 'the webhook has no AWS identity' : `the role ${roleArn} cannot be assumed`;
   return async (properties) => {
     try {
       return await provider(properties);
     } catch (error) {
+      // From the provider of the credentials that this one assumes the role with.
       if (error instanceof IdentityError) throw error;
-      throw new IdentityError(`${what}: ${describe(error)}`, { cause: error });
+      throw new IdentityError(`${what}: ${describe(error)}`, error, roleArn);
     }
   };
-}
-
-function sentence(error: unknown): string {
-  return error instanceof Told ? error.message : `ECR refused: ${describe(error)}`;
 }
 
 function describe(error: unknown): string {
@@ -221,18 +230,65 @@ function describe(error: unknown): string {
 }
 
 const THROTTLED = /throttl|toomanyrequests|requestlimitexceeded|slowdown/i;
-/** The SDK renews an identity before it expires; where a clock is wrong, the second attempt has a new one. */
+/** The SDK renews credentials before they expire; if a clock is wrong, the second attempt has new ones. */
 const EXPIRED = /^(Expired|RequestExpired)/;
+/** AWS does not accept the credentials themselves, whatever they would be allowed to do. */
+const NOT_ACCEPTED =
+  /^(Expired|RequestExpired|UnrecognizedClient|InvalidClientTokenId|InvalidIdentityToken|InvalidAccessKeyId|InvalidSignature|SignatureDoesNotMatch|IncompleteSignature|MissingAuthenticationToken)/;
 
-function resultOf(error: unknown): EcrResult {
+/** What AWS answered; of an IdentityError, to the request for credentials. */
+function answerOf(error: unknown): { name: string; status: number | undefined; cause: unknown } {
   const cause = error instanceof IdentityError ? error.cause : error;
   const { name = '', $metadata } = cause as { name?: string; $metadata?: { httpStatusCode?: number } };
-  const status = $metadata?.httpStatusCode;
+  return { name, status: $metadata?.httpStatusCode, cause };
+}
+
+function resultOf(error: unknown): EcrResult {
+  const { name, status, cause } = answerOf(error);
   if (THROTTLED.test(name) || status === 429) return 'throttled';
   if (status === undefined ? isNetwork(cause) : status >= 500) return 'unavailable';
   if (EXPIRED.test(name)) return 'unavailable';
   if (error instanceof IdentityError) return 'no-identity';
   return status === undefined ? 'error' : 'denied';
+}
+
+function reasonOf(error: unknown): TokenFailure {
+  const { name, status } = answerOf(error);
+  if (NOT_ACCEPTED.test(name)) return 'aws-no-identity';
+  switch (resultOf(error)) {
+    case 'throttled':
+      return 'ecr-throttled';
+    case 'unavailable':
+      return 'ecr-unavailable';
+    case 'no-identity':
+      return (error as IdentityError).roleArn === undefined ? 'aws-no-identity' : 'aws-role-denied';
+    case 'denied':
+      return status === 401 || status === 403 || /accessdenied|unauthorized|notauthorized/i.test(name)
+        ? 'ecr-denied'
+        : 'ecr-error';
+    default:
+      return 'ecr-error';
+  }
+}
+
+/** @param principal the ARN of the role that ECR is asked as, if the webhook knows it */
+function failureOf(error: unknown, principal: string | undefined): TokenError {
+  if (error instanceof TokenError) return error;
+  const reason = reasonOf(error);
+  const message = error instanceof IdentityError ? error.message : `ECR refused: ${describe(error)}`;
+  const denied = {
+    'aws-role-denied': error instanceof IdentityError ? error.roleArn : undefined,
+    'ecr-denied': principal ?? principalIn(message),
+  };
+  return new TokenError(reason, message, {
+    principal: (denied as Partial<Record<TokenFailure, string>>)[reason],
+    cause: error,
+  });
+}
+
+/** AWS names the principal that it denies in its message only: `User: ARN is not authorized to perform: …`. */
+function principalIn(message: string): string | undefined {
+  return /\bUser: (arn:\S+)/.exec(message)?.[1];
 }
 
 function isNetwork(error: unknown): boolean {

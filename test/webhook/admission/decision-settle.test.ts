@@ -4,14 +4,17 @@
 import { describe, expect, test } from 'vitest';
 import { formatTime } from '../../../contract/freshness.ts';
 import { ANNOTATION } from '../../../contract/names.ts';
+import { type Allowance, type Denial, EXPIRES_SOONER } from '../../../webhook/admission/decision.ts';
 import type { TokenOutcome } from '../../../webhook/aws/ecr-tokens.ts';
 import type { Registry } from '../../../webhook/aws/registries.ts';
+import type { TokenError } from '../../../webhook/aws/token-error.ts';
 import {
   admit,
   allFresh,
   annotated,
   authsOf,
   type Change,
+  causeFor,
   edited,
   encode,
   entryOf,
@@ -27,12 +30,13 @@ import {
   ofContract,
   SECOND,
   stored,
+  THROTTLED,
   TWO,
   tokenFor,
+  warning,
 } from '../support.ts';
 
 const MARK = '2026-03-01T11:59:58Z';
-const CAUSE = 'ECR refused: ThrottlingException: Rate exceeded';
 const FOREIGN = { auth: encode('bot:hunter2') };
 const FOREIGN_CONFIG = JSON.stringify({ auths: { 'registry.example.com': FOREIGN } });
 
@@ -40,12 +44,12 @@ const old = (host: string) => entryOf(tokenFor(host, 0, 'old'));
 const fresh = (host: string) => entryOf(tokenFor(host));
 
 /** What came of asking for both: a new token, one that expires then, an older one, or none. */
-type Had = 'new' | 'none' | { expiresAt: number; stale?: string };
+type Had = 'new' | 'none' | { expiresAt: number; stale?: TokenError };
 function had(here: Had, there: Had): TokenOutcome[] {
   return TWO.registries.map((registry, index) => {
     const what = index === 0 ? here : there;
     const host = registry.host ?? '';
-    if (what === 'none') return { registry, error: CAUSE };
+    if (what === 'none') return { registry, error: THROTTLED };
     if (what === 'new') return { registry, token: tokenFor(host) };
     const { expiresAt, stale } = what;
     return { registry, token: tokenFor(host, expiresAt), ...(stale !== undefined && { stale }) };
@@ -88,6 +92,21 @@ const registriesOf = (expiries: Record<string, number>) =>
     .map(([host, expiresAt]) => `${host}=${formatTime(expiresAt)}`)
     .join(',');
 
+/** Denied for want of tokens, with a cause for each of these registries. */
+function expectNoToken(verdict: Denial | Allowance, hosts: string[], error = THROTTLED): void {
+  expect(verdict).toMatchObject({
+    action: 'deny',
+    code: 503,
+    reason: 'no-token',
+    causes: [
+      { reason: 'no-token', field: 'data[.dockerconfigjson]', message: expect.any(String) },
+      ...hosts.map((host) => causeFor(host, error)),
+    ],
+  });
+  for (const host of hosts)
+    expect(verdict).toMatchObject({ message: expect.stringContaining(`${host}: ${error.message}`) });
+}
+
 /** The Secret is one the webhook recognises: a touch an instant later finds it its own. */
 function expectOurs(secret: Manifest | undefined, policy = TWO): void {
   if (!secret) throw new Error('denied');
@@ -122,9 +141,7 @@ describe('every registry has a valid entry, and something is fresh: allow with t
     const first = settled(change, had('new', 'none'));
     expect(first.verdict).toMatchObject({
       action: 'inject',
-      warnings: [
-        `${OTHER_HOST}: kept the credentials that expire at ${formatTime(NOW + 4 * HOUR)}: ${CAUSE}`,
-      ],
+      warnings: [warning(OTHER_HOST, 'kept', THROTTLED, formatTime(NOW + 4 * HOUR))],
     });
     expectEntries(first.secret, { [HOST]: fresh(HOST), [OTHER_HOST]: old(OTHER_HOST) });
     // The soonest of both, so that the Secret stays due.
@@ -167,11 +184,11 @@ describe('every registry has a valid entry, and something is fresh: allow with t
   test('an older token counts as something fresh, and is named', () => {
     const { verdict, secret } = settled(
       requested(valid),
-      had({ expiresAt: NOW + 8 * HOUR, stale: CAUSE }, 'new'),
+      had({ expiresAt: NOW + 8 * HOUR, stale: THROTTLED }, 'new'),
     );
     expect(verdict).toMatchObject({
       action: 'inject',
-      warnings: [`${HOST}: an earlier token is used: ${CAUSE}`],
+      warnings: [warning(HOST, 'cached token', THROTTLED)],
     });
     expectEntries(secret, { [HOST]: fresh(HOST), [OTHER_HOST]: fresh(OTHER_HOST) });
     expect(notesOf(secret).expiresAt).toBe(formatTime(NOW + 8 * HOUR));
@@ -180,14 +197,13 @@ describe('every registry has a valid entry, and something is fresh: allow with t
 
 describe('CREATE, and a registry has none: deny, 503', () => {
   test.each([
-    { what: 'the first', outcomes: had('none', 'new'), missing: HOST },
-    { what: 'the second', outcomes: had('new', 'none'), missing: OTHER_HOST },
-    { what: 'both', outcomes: had('none', 'none'), missing: HOST },
+    { what: 'the first', outcomes: had('none', 'new'), missing: [HOST] },
+    { what: 'the second', outcomes: had('new', 'none'), missing: [OTHER_HOST] },
+    { what: 'both', outcomes: had('none', 'none'), missing: [HOST, OTHER_HOST] },
   ])('$what', ({ outcomes, missing }) => {
     for (const object of [manifest(), manifest(FOREIGN_CONFIG), annotated(valid, {})]) {
       const { verdict, secret } = settled({ object }, outcomes);
-      expect(verdict).toMatchObject({ action: 'deny', code: 503, reason: 'no-token' });
-      expect(verdict).toMatchObject({ message: expect.stringContaining(`${missing}: ${CAUSE}`) });
+      expectNoToken(verdict, missing);
       expect(secret).toBeUndefined();
     }
   });
@@ -196,11 +212,15 @@ describe('CREATE, and a registry has none: deny, 503', () => {
     const registry: Registry = { source: { service: 'ecr', region: 'eu-central-1' } };
     const { verdict } = admit(
       { object: manifest() },
-      { policy: { registries: [registry] }, outcomes: [{ registry, error: CAUSE }] },
+      { policy: { registries: [registry] }, outcomes: [{ registry, error: THROTTLED }] },
     );
     expect(verdict).toMatchObject({
       code: 503,
-      message: expect.stringContaining(`ECR in eu-central-1: ${CAUSE}`),
+      message: expect.stringContaining(`ECR in eu-central-1: ${THROTTLED.message}`),
+      causes: [
+        { reason: 'no-token' },
+        { reason: 'ecr-throttled', field: 'data[.dockerconfigjson].auths', message: THROTTLED.message },
+      ],
     });
   });
 });
@@ -214,32 +234,29 @@ describe('a request, and nothing fresh: deny, 503; what is stored stays', () => 
   ])('$what', ({ oldObject }) => {
     for (const change of [requested(oldObject), forced(oldObject)]) {
       const { verdict } = settled(change, had('none', 'none'));
-      expect(verdict).toMatchObject({ action: 'deny', code: 503, reason: 'no-token' });
-      for (const host of [HOST, OTHER_HOST]) {
-        expect(verdict).toMatchObject({ message: expect.stringContaining(`${host}: ${CAUSE}`) });
-      }
+      expectNoToken(verdict, [HOST, OTHER_HOST]);
     }
   });
 
   test('older tokens that bring nothing new are nothing fresh', () => {
     const { verdict } = settled(
       requested(valid),
-      had({ expiresAt: NOW + 3 * HOUR, stale: CAUSE }, { expiresAt: NOW + 4 * HOUR, stale: CAUSE }),
+      had({ expiresAt: NOW + 3 * HOUR, stale: THROTTLED }, { expiresAt: NOW + 4 * HOUR, stale: THROTTLED }),
     );
-    expect(verdict).toMatchObject({ code: 503, message: expect.stringContaining(CAUSE) });
+    expectNoToken(verdict, [HOST, OTHER_HOST]);
   });
 });
 
 describe('another UPDATE, and nothing fresh', () => {
   test.each([
-    { what: 'valid and due', oldObject: valid },
-    { what: 'one expired', oldObject: halfExpired },
-    { what: 'both expired', oldObject: expired },
-  ])('keep ours, with a warning: $what', ({ oldObject }) => {
+    { what: 'valid and due', oldObject: valid, kinds: ['kept', 'kept'] },
+    { what: 'one expired', oldObject: halfExpired, kinds: ['kept', 'no credentials'] },
+    { what: 'both expired', oldObject: expired, kinds: ['no credentials', 'no credentials'] },
+  ] as const)('keep ours, with a warning: $what', ({ oldObject, kinds }) => {
     const { verdict, secret } = settled(touched(oldObject), had('none', 'none'));
     expect(verdict).toMatchObject({ action: 'keep', reason: 'no-token', patch: [] });
     expect(verdict).toMatchObject({
-      warnings: [expect.stringContaining(`${HOST}: `), expect.stringContaining(`${OTHER_HOST}: `)],
+      warnings: [warning(HOST, kinds[0], THROTTLED), warning(OTHER_HOST, kinds[1], THROTTLED)],
     });
     expect(secret).toEqual(touched(oldObject).object);
   });
@@ -311,8 +328,7 @@ describe('another UPDATE, and nothing fresh', () => {
     },
   ])('deny, 503, if there is nothing of ours: $what', ({ oldObject }) => {
     const { verdict } = settled(touched(oldObject), had('none', 'none'));
-    expect(verdict).toMatchObject({ action: 'deny', code: 503, reason: 'no-token' });
-    expect(verdict).toMatchObject({ message: expect.stringContaining(CAUSE) });
+    expectNoToken(verdict, [HOST, OTHER_HOST]);
   });
 });
 
@@ -325,7 +341,7 @@ describe('UPDATE, some fresh, one expired and without a token: allow without the
     const { verdict, secret } = settled(change, had('new', 'none'));
     expect(verdict).toMatchObject({
       action: 'inject',
-      warnings: [`${OTHER_HOST}: no valid credentials: ${CAUSE}`],
+      warnings: [warning(OTHER_HOST, 'no credentials', THROTTLED)],
     });
     expect(authsOf(secret)).toEqual({ 'registry.example.com': FOREIGN, [HOST]: fresh(HOST) });
     expect(notesOf(secret)).toMatchObject({
@@ -372,7 +388,7 @@ describe('UPDATE, some fresh, one expired and without a token: allow without the
       now: NOW - HOUR,
       outcomes: had('new', 'none'),
     });
-    expect(verdict).toMatchObject({ warnings: [`${OTHER_HOST}: no valid credentials: ${CAUSE}`] });
+    expect(verdict).toMatchObject({ warnings: [warning(OTHER_HOST, 'no credentials', THROTTLED)] });
   });
 
   test('the first registry, not the second', () => {
@@ -394,17 +410,13 @@ describe('no entry is replaced by one that expires sooner, unless forced', () =>
     expectEntries(secret, { [HOST]: taken ? fresh(HOST) : old(HOST), [OTHER_HOST]: fresh(OTHER_HOST) });
     expect(verdict).toMatchObject({
       action: 'inject',
-      warnings: taken
-        ? []
-        : [
-            `${HOST}: kept the credentials that expire at ${formatTime(NOW + 11 * HOUR)}: ECR gave a token that expires sooner`,
-          ],
+      warnings: taken ? [] : [warning(HOST, 'kept', EXPIRES_SOONER, formatTime(NOW + 11 * HOUR))],
     });
   });
 
   test('an older token has to expire later', () => {
     const stale = (ahead: number) =>
-      settled(requested(long), had({ expiresAt: NOW + ahead, stale: CAUSE }, 'new')).secret;
+      settled(requested(long), had({ expiresAt: NOW + ahead, stale: THROTTLED }, 'new')).secret;
     expectEntries(stale(11 * HOUR), { [HOST]: old(HOST), [OTHER_HOST]: fresh(OTHER_HOST) });
     expectEntries(stale(11 * HOUR + SECOND), { [HOST]: fresh(HOST), [OTHER_HOST]: fresh(OTHER_HOST) });
   });
@@ -412,7 +424,7 @@ describe('no entry is replaced by one that expires sooner, unless forced', () =>
   // ECR tells milliseconds, the annotation seconds: the token that is stored already must not pass for a later one.
   test('the same token is no newer one for its milliseconds', () => {
     const ahead = 11 * HOUR;
-    const same: Had = { expiresAt: NOW + ahead + 789, stale: CAUSE };
+    const same: Had = { expiresAt: NOW + ahead + 789, stale: THROTTLED };
     expect(settled(requested(long), had(same, same)).verdict).toMatchObject({
       code: 503,
       reason: 'no-token',
@@ -426,10 +438,7 @@ describe('no entry is replaced by one that expires sooner, unless forced', () =>
 
   test('all sooner: a request is denied, another update keeps', () => {
     const soon = had({ expiresAt: NOW + HOUR }, { expiresAt: NOW + HOUR });
-    expect(settled(requested(long), soon).verdict).toMatchObject({
-      code: 503,
-      message: expect.stringContaining('a token that expires sooner'),
-    });
+    expectNoToken(settled(requested(long), soon).verdict, [HOST, OTHER_HOST], EXPIRES_SOONER);
     const due = expiring(3 * HOUR, 4 * HOUR);
     const { verdict, secret } = settled(touched(due), soon);
     expect(verdict).toMatchObject({ action: 'keep', reason: 'no-token' });
@@ -439,7 +448,7 @@ describe('no entry is replaced by one that expires sooner, unless forced', () =>
   test('an expired entry is replaced by whatever is valid', () => {
     const { secret } = settled(
       requested(expired),
-      had({ expiresAt: NOW + SECOND }, { expiresAt: NOW + SECOND, stale: CAUSE }),
+      had({ expiresAt: NOW + SECOND }, { expiresAt: NOW + SECOND, stale: THROTTLED }),
     );
     expectEntries(secret, { [HOST]: fresh(HOST), [OTHER_HOST]: fresh(OTHER_HOST) });
   });
@@ -455,7 +464,10 @@ describe('no entry is replaced by one that expires sooner, unless forced', () =>
 describe('once more: what was settled is kept when the same manifest is sent again', () => {
   test.each([
     { what: 'all fresh', outcomes: had('new', 'new') },
-    { what: 'tokens of different age', outcomes: had('new', { expiresAt: NOW + 9 * HOUR, stale: CAUSE }) },
+    {
+      what: 'tokens of different age',
+      outcomes: had('new', { expiresAt: NOW + 9 * HOUR, stale: THROTTLED }),
+    },
   ])('$what', ({ outcomes }) => {
     const sent = manifest(FOREIGN_CONFIG);
     const { secret } = settled({ object: sent }, outcomes);

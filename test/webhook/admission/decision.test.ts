@@ -37,6 +37,7 @@ import {
   stored,
   TWO,
   tokenFor,
+  warning,
 } from '../support.ts';
 
 const MARK = '2026-03-01T11:59:58Z';
@@ -88,9 +89,21 @@ function expectKept(change: Change, reason = 'fresh'): Manifest | undefined {
   return secret;
 }
 
+/** The field at fault, by the reason. */
+const FIELDS: Record<string, string | undefined> = {
+  'refresher-out-of-bounds': undefined,
+  'wrong-type': 'type',
+  immutable: 'immutable',
+  'not-a-docker-config': 'data[.dockerconfigjson]',
+};
+
 function expectDenied(change: Change, code: number, reason: string, ...said: string[]): void {
   const { first } = admit(change);
   expect(first).toMatchObject({ action: 'deny', code, reason });
+  if (first.action !== 'deny') return;
+  const { message, causes } = first;
+  const field = FIELDS[reason];
+  expect(causes).toEqual([{ reason, message, ...(field !== undefined && { field }) }]);
   for (const words of said) expect(first).toMatchObject({ message: expect.stringContaining(words) });
 }
 
@@ -674,7 +687,7 @@ describe('the stored entries are not the policy’s registries: inject', () => {
     expect(verdict).toMatchObject({
       action: 'inject',
       reason: 'registries-changed',
-      warnings: [`${OTHER_HOST}: removed: the namespace team-a is not entitled to it`],
+      warnings: [warning(OTHER_HOST, 'removed')],
     });
     expect(authsOf(secret)).toEqual({ 'registry.example.com': FOREIGN, [HOST]: OLD });
     expect(notesOf(secret)).toEqual({ ...notesOf(stored()), updatedAt: formatTime(NOW) });

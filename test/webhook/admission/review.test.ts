@@ -240,9 +240,15 @@ describe('answers', () => {
   });
 
   test('denied', () => {
-    expect(denied('u', 422, 'because')).toEqual({
+    const causes = [{ reason: 'too-large', field: 'data', message: 'because' }] as const;
+    expect(denied('u', { code: 422, message: 'because', causes })).toEqual({
       ...envelope,
-      response: { uid: 'u', allowed: false, status: { code: 422, message: 'because' } },
+      response: { uid: 'u', allowed: false, status: { code: 422, message: 'because', details: { causes } } },
+    });
+    expect(denied('u', { code: 422, message: 'because', causes }, 'pull').response.status?.details).toEqual({
+      name: 'pull',
+      kind: 'Secret',
+      causes,
     });
   });
 });

@@ -3,10 +3,12 @@
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
-import { fetchFromEcr } from '../../../webhook/aws/ecr.ts';
+import type { TokenFailure } from '../../../contract/denials.ts';
+import { type EcrResult, fetchFromEcr } from '../../../webhook/aws/ecr.ts';
 import type { TokenOutcome } from '../../../webhook/aws/ecr-tokens.ts';
 import { EcrTokens } from '../../../webhook/aws/ecr-tokens.ts';
 import type { Registry } from '../../../webhook/aws/registries.ts';
+import { TokenError } from '../../../webhook/aws/token-error.ts';
 import { encode, HOST } from '../support.ts';
 
 const REGISTRY: Registry = { source: { service: 'ecr', region: 'eu-central-1' } };
@@ -27,6 +29,8 @@ const OK: Reply = { body: { authorizationData: [DATA] } };
 const THROTTLED: Reply = { status: 400, body: { __type: 'ThrottlingException', message: 'Rate exceeded' } };
 const FAILED: Reply = { status: 500, body: { __type: 'ServerException', message: 'Internal failure' } };
 const UNAVAILABLE: Reply = { status: 503, body: '<html>Service Unavailable</html>' };
+
+const UNUSABLE = new TokenError('ecr-error', 'ECR answered without a usable token');
 
 /** Given one after the other; the last one again and again. */
 let replies: Reply[] = [];
@@ -95,7 +99,7 @@ test.each([
 test('throttled twice: said so, as each attempt costs', async () => {
   expect(await obtain(THROTTLED, THROTTLED, OK)).toEqual({
     registry: REGISTRY,
-    error: 'ECR refused: ThrottlingException: Rate exceeded',
+    error: new TokenError('ecr-throttled', 'ECR refused: ThrottlingException: Rate exceeded'),
   });
   expect(requests).toHaveLength(2);
 });
@@ -124,7 +128,7 @@ describe('ECR Public', () => {
   test.each([{}, { authorizationData: {} }, { authorizationData: { authorizationToken: 'x' } }])(
     'garbage is said to be: %j',
     async (body) => {
-      expect(await publicly(body)).toMatchObject({ error: 'ECR answered without a usable token' });
+      expect(await publicly(body)).toMatchObject({ error: UNUSABLE });
     },
   );
 });
@@ -145,7 +149,11 @@ test('a role that may not be assumed: the cause in the words of STS, and ECR is 
   });
   const source = { ...REGISTRY.source, role };
   expect(await new EcrTokens(fetch, BUDGET_MS).obtain({ source, host: HOST })).toMatchObject({
-    error: `the role ${role.arn} cannot be assumed: AccessDenied: not authorized to perform: sts:AssumeRole`,
+    error: {
+      reason: 'aws-role-denied',
+      principal: role.arn,
+      message: expect.stringContaining('AccessDenied: not authorized to perform: sts:AssumeRole'),
+    },
   });
   expect(requests).toHaveLength(1);
   expect(Object.fromEntries(new URLSearchParams(requests[0]?.body))).toMatchObject({
@@ -155,6 +163,136 @@ test('a role that may not be assumed: the cause in the words of STS, and ECR is 
     RoleSessionName: 'ecr-anywhere-webhook',
   });
   expect(results).toEqual(['no-identity']);
+});
+
+describe('the reason of a failure', () => {
+  const role = { arn: 'arn:aws:iam::123456789012:role/pull' };
+  const session = 'arn:aws:sts::123456789012:assumed-role/node/i-0123456789abcdef0';
+  const refusal = (status: number, type: string, message = 'no') => ({
+    status,
+    body: { __type: type, message },
+  });
+  const assumed = { ...role, arn: 'arn:aws:iam::123456789012:role/teams/webhook' };
+  const CREDENTIALS =
+    '<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>A</AccessKeyId><SecretAccessKey>S</SecretAccessKey><SessionToken>T</SessionToken><Expiration>2036-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>';
+  const refusedBySts = (status: number, code: string) => ({
+    status,
+    body: `<ErrorResponse><Error><Code>${code}</Code><Message>no</Message></Error></ErrorResponse>`,
+  });
+  const DENIED = refusal(400, 'AccessDeniedException', `User: ${session} is not authorized to perform: x`);
+
+  test.each<{
+    what: string;
+    script: Reply[];
+    role?: typeof role;
+    assumeRole?: typeof role;
+    reason: TokenFailure;
+    principal?: string;
+    /** As the metric counts it. */
+    result?: EcrResult;
+  }>([
+    { what: 'ECR denies', script: [DENIED], reason: 'ecr-denied', principal: session, result: 'denied' },
+    {
+      what: 'ECR denies without naming the principal',
+      script: [refusal(403, 'AccessDeniedException')],
+      reason: 'ecr-denied',
+      result: 'denied',
+    },
+    {
+      what: 'ECR denies the role of the policy',
+      script: [{ body: CREDENTIALS }, DENIED],
+      role,
+      reason: 'ecr-denied',
+      principal: role.arn,
+      result: 'denied',
+    },
+    {
+      what: 'ECR denies the role that the webhook assumes for everything',
+      script: [{ body: CREDENTIALS }, DENIED],
+      assumeRole: assumed,
+      reason: 'ecr-denied',
+      principal: assumed.arn,
+      result: 'denied',
+    },
+    {
+      what: 'ECR does not know the access key',
+      script: [refusal(400, 'UnrecognizedClientException')],
+      reason: 'aws-no-identity',
+      result: 'denied',
+    },
+    {
+      what: 'ECR says that the credentials have expired',
+      script: [refusal(400, 'ExpiredTokenException')],
+      reason: 'aws-no-identity',
+      result: 'unavailable',
+    },
+    {
+      what: 'ECR refuses for another reason',
+      script: [refusal(400, 'InvalidParameterException')],
+      reason: 'ecr-error',
+      result: 'denied',
+    },
+    { what: 'ECR is throttling', script: [THROTTLED], reason: 'ecr-throttled', result: 'throttled' },
+    { what: 'ECR fails', script: [FAILED], reason: 'ecr-unavailable', result: 'unavailable' },
+    { what: 'the answer is not JSON', script: [{ body: '<html>' }], reason: 'ecr-error' },
+    {
+      what: 'STS denies the role of the policy',
+      script: [refusedBySts(403, 'AccessDenied')],
+      role,
+      reason: 'aws-role-denied',
+      principal: role.arn,
+      result: 'no-identity',
+    },
+    {
+      what: 'STS denies the role that the webhook assumes for everything',
+      script: [refusedBySts(403, 'AccessDenied')],
+      role,
+      assumeRole: assumed,
+      reason: 'aws-role-denied',
+      principal: assumed.arn,
+      result: 'no-identity',
+    },
+    {
+      what: 'STS does not accept the credentials to assume the role with',
+      script: [refusedBySts(403, 'InvalidClientTokenId')],
+      role,
+      reason: 'aws-no-identity',
+      result: 'no-identity',
+    },
+    {
+      what: 'STS is throttling',
+      script: [refusedBySts(400, 'Throttling')],
+      role,
+      reason: 'ecr-throttled',
+      result: 'throttled',
+    },
+  ])('is $reason if $what', async ({ script, role: policyRole, assumeRole, reason, principal, result }) => {
+    replies = [...script];
+    const results: EcrResult[] = [];
+    const fetch = fetchFromEcr({
+      region: 'eu-central-1',
+      withinMs: BUDGET_MS,
+      ...(assumeRole && { assumeRole }),
+      onCall: (_, seen) => results.push(seen),
+    });
+    const registry = { source: { ...REGISTRY.source, role: policyRole }, host: HOST };
+    const outcome = await new EcrTokens(fetch, BUDGET_MS).obtain(registry);
+    expect(outcome).toMatchObject({ error: { name: 'TokenError', reason, principal } });
+    if (result) expect(new Set(results)).toEqual(new Set([result]));
+  });
+
+  test('is aws-no-identity if the webhook finds no credentials at all', async () => {
+    vi.stubEnv('AWS_ACCESS_KEY_ID', undefined);
+    vi.stubEnv('AWS_SECRET_ACCESS_KEY', undefined);
+    vi.stubEnv('AWS_EC2_METADATA_DISABLED', 'true');
+    try {
+      expect(await obtain(OK)).toMatchObject({ error: { reason: 'aws-no-identity', principal: undefined } });
+    } finally {
+      vi.stubEnv('AWS_ACCESS_KEY_ID', 'test');
+      vi.stubEnv('AWS_SECRET_ACCESS_KEY', 'test');
+    }
+    expect(requests).toEqual([]);
+  });
 });
 
 test('a password may hold colons', async () => {
@@ -192,7 +330,7 @@ test.each([
 ])('garbage, $what: said so, and not taken for a token', async ({ body }) => {
   expect(await obtain({ body })).toEqual({
     registry: REGISTRY,
-    error: 'ECR answered without a usable token',
+    error: UNUSABLE,
   });
 });
 
@@ -206,8 +344,7 @@ test.each([
   },
 ])('garbage, $what: an outcome that names the cause', async ({ body, says }) => {
   const outcome = await obtain({ body });
-  expect(outcome).toMatchObject({ error: expect.stringMatching(/^ECR /) });
-  expect(outcome).toMatchObject({ error: expect.stringMatching(says) });
+  expect(outcome).toMatchObject({ error: { reason: 'ecr-error', message: expect.stringMatching(says) } });
 });
 
 test('whatever it answered, the token is in no sentence', async () => {

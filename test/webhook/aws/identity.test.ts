@@ -4,12 +4,15 @@ import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { registryField, type TokenFailure } from '../../../contract/denials.ts';
 import { ANNOTATION } from '../../../contract/names.ts';
+import { parseWarning, type WarningKind } from '../../../contract/warnings.ts';
+import { TokenError } from '../../../webhook/aws/token-error.ts';
 import type { AwsEndpoint } from '../../bed/aws-endpoint.ts';
 import { virtualClock } from '../../virtual-clock.ts';
 import { ask } from '../ask.ts';
 import { type RunningWebhook, type RunOptions, runWebhook } from '../running-webhook.ts';
-import { annotated, authsOf, HOUR, type Manifest, manifest } from '../support.ts';
+import { annotated, authsOf, HOUR, type Manifest, manifest, warning } from '../support.ts';
 
 const MINUTE = 60_000;
 const DAY = 24 * HOUR;
@@ -30,7 +33,9 @@ interface Way {
   principal: string;
   /** The identity is lost, or is there again. */
   lose: (ecr: AwsEndpoint, isLost: boolean) => void;
-  says: RegExp;
+  reason: TokenFailure;
+  /** What AWS answers is named too. */
+  names: RegExp;
 }
 
 const dir = mkdtempSync(join(tmpdir(), 'ecr-anywhere-identity-'));
@@ -59,7 +64,8 @@ const WAYS: Way[] = [
     lose: (ecr, isLost) => {
       if (isLost) ecr.settings.containerToken = 'another';
     },
-    says: /the webhook has no AWS identity/,
+    reason: 'aws-no-identity',
+    names: /./,
   },
   {
     title: 'web identity',
@@ -72,7 +78,8 @@ const WAYS: Way[] = [
     lose: (ecr, isLost) => {
       if (isLost) ecr.settings.webIdentityToken = 'another';
     },
-    says: /the webhook has no AWS identity: ExpiredToken/,
+    reason: 'aws-no-identity',
+    names: /ExpiredToken/,
   },
   {
     title: 'static keys and a role to assume with them',
@@ -81,11 +88,12 @@ const WAYS: Way[] = [
     lose: (ecr, isLost) => {
       ecr.settings.roles[role('webhook')] = { externalId: 'cluster-1', denied: isLost };
     },
-    says: /the role .*\/webhook cannot be assumed: AccessDenied: .* not authorized to perform: sts:AssumeRole/,
+    reason: 'aws-role-denied',
+    names: /AccessDenied: .* not authorized to perform: sts:AssumeRole/,
   },
 ];
 
-describe.each(WAYS)('$title', ({ env, rotate, principal, lose, says }) => {
+describe.each(WAYS)('$title', ({ env, rotate, principal, lose, reason, names }) => {
   const clock = virtualClock(join(dir, 'clock'));
   let webhook: RunningWebhook;
   let stored: Manifest;
@@ -110,6 +118,18 @@ describe.each(WAYS)('$title', ({ env, rotate, principal, lose, says }) => {
   });
   afterAll(() => webhook?.[Symbol.asyncDispose]());
 
+  /** The cause of a denial for a host that gets no token because the identity is lost. */
+  const cause = (host: string) => ({
+    reason,
+    field: registryField(host),
+    message: reason === 'aws-role-denied' ? role('webhook') : expect.stringMatching(names),
+  });
+  const failed = (host: string, kinds: WarningKind[]) => ({
+    host,
+    kind: expect.toBeOneOf(kinds),
+    reason,
+    message: expect.stringMatching(names),
+  });
   const turn = (ms: number) => {
     clock.advance(ms);
     rotations += 1;
@@ -181,13 +201,15 @@ describe.each(WAYS)('$title', ({ env, rotate, principal, lose, says }) => {
       clock.advance(30 * MINUTE);
       const { response: created } = await ask(webhook, { object: manifest() });
       expect(created).toMatchObject({ allowed: true });
-      expect(created.warnings?.join('\n')).toMatch(
-        new RegExp(`${HOST}: an earlier token is used: .*${says.source}`),
-      );
+      expect(created.warnings?.map(parseWarning)).toContainEqual(failed(HOST, ['cached token']));
       const { response: forced } = await force();
       expect(forced).toMatchObject({
         allowed: false,
-        status: { code: 503, message: expect.stringMatching(says) },
+        status: {
+          code: 503,
+          message: expect.stringMatching(names),
+          details: { causes: expect.arrayContaining([cause(HOST), cause(OTHER)]) },
+        },
       });
     }
     lose(webhook.ecr, false);
@@ -206,11 +228,7 @@ describe.each(WAYS)('$title', ({ env, rotate, principal, lose, says }) => {
     const { response, secret } = await touched('alice');
     expect(response).toMatchObject({ allowed: true });
     for (const host of [HOST, OTHER])
-      expect(response.warnings?.join('\n')).toMatch(
-        new RegExp(
-          `${host}: (kept the credentials that expire at \\S+|an earlier token is used): .*${says.source}`,
-        ),
-      );
+      expect(response.warnings?.map(parseWarning)).toContainEqual(failed(host, ['kept', 'cached token']));
     expect(authsOf(secret)).toEqual(authsOf(stored));
 
     lose(webhook.ecr, false);
@@ -225,19 +243,19 @@ describe.each(WAYS)('$title', ({ env, rotate, principal, lose, says }) => {
 
   test('a registry’s role is denied for an hour: the other registry goes on, this one’s cause is told', async () => {
     const { roles } = webhook.ecr.settings;
-    const cause = `the role ${role('pull')} cannot be assumed: AccessDenied`;
+    const denied = new TokenError('aws-role-denied', 'AccessDenied');
     roles[role('pull')] = { externalId: 'pull-1', denied: true };
     turn(HOUR);
     const { response: created } = await ask(webhook, { object: manifest() });
     expect(created).toMatchObject({
       allowed: true,
-      warnings: [expect.stringContaining(`${OTHER}: an earlier token is used: ${cause}`)],
+      warnings: [warning(OTHER, 'cached token', denied)],
     });
     turn(MINUTE);
     const { response, secret } = await force();
     expect(response).toMatchObject({
       allowed: true,
-      warnings: [expect.stringMatching(`^${OTHER}: kept the credentials that expire at \\S+: ${cause}`)],
+      warnings: [warning(OTHER, 'kept', denied)],
     });
     expect(authsOf(secret)[OTHER]).toEqual(authsOf(stored)[OTHER]);
     expect(authsOf(secret)[HOST]).not.toEqual(authsOf(stored)[HOST]);

@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
+import { denialCauses, registryField, registryOf } from '../../../contract/denials.ts';
 import { ANNOTATION } from '../../../contract/names.ts';
 import { virtualClock } from '../../virtual-clock.ts';
 import { ask, eventually, sample } from '../ask.ts';
@@ -134,7 +135,10 @@ test('nothing is allowed for a while: hundreds of admissions are refused, and do
     const answers = await Promise.all(numbers(20).map(() => ask(webhook, { object: manifest() })));
     for (const { response } of answers) {
       expect(response).toMatchObject({ allowed: false, status: { code: 503 } });
-      expect(response.status?.message).toContain(`${hostOf(9)}: ECR refused: ThrottlingException`);
+      expect(response.status?.details.causes.map((cause) => [cause.reason, registryOf(cause)])).toEqual([
+        ['no-token', undefined],
+        ...numbers(10).map((index) => ['ecr-throttled', hostOf(index)]),
+      ]);
       refused += 1;
     }
   }
@@ -163,5 +167,12 @@ test('an STS that is silent for one role holds up nobody else', async () => {
   expect(other?.response).toMatchObject({ allowed: true });
   expect(other?.ms).toBeLessThan(4 * SECOND);
   expect(silent?.ms).toBeLessThan(TIMEOUT_S * SECOND);
-  expect(silent?.response.status?.message).toContain(`the role ${roleOf(0)} cannot be assumed: TimeoutError`);
+  expect(denialCauses(silent?.response.status)).toEqual([
+    expect.objectContaining({ reason: 'no-token' }),
+    {
+      reason: 'ecr-unavailable',
+      field: registryField(hostOf(0)),
+      message: expect.stringContaining('TimeoutError'),
+    },
+  ]);
 });

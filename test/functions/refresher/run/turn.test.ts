@@ -166,9 +166,9 @@ test.each<{ title: string; registries: string; warnings: string[]; reason: strin
     registries: 'a.example=2026-11-24T00:00:00Z,b.example=2026-11-23T11:00:00Z',
     warnings: [
       'somebody: speaks of b.example',
-      'b.example: no valid credentials: the role cannot be assumed',
+      'b.example: no credentials (aws-role-denied): the role cannot be assumed',
     ],
-    reason: 'b.example: no valid credentials: the role cannot be assumed',
+    reason: 'b.example: no credentials (aws-role-denied): the role cannot be assumed',
   },
   {
     title: 'by its expiry, where the webhook said nothing',
