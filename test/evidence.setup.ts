@@ -1,4 +1,4 @@
-// Before the first test and after the last one: the folder where evidence.ts keeps what was said.
+// Creates the directory for test/bed/evidence.ts before the first test, and removes it after the last one.
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -1,5 +1,5 @@
-// Loaded into a process before its program (node --import): the program's clock is so far ahead as SHIFT_CLOCK_MS says,
-// or as the file SHIFT_CLOCK_FILE says at the moment.
+// Preloaded into a process (node --import): shifts its clock forward by SHIFT_CLOCK_MS, or by the current content of the
+// file SHIFT_CLOCK_FILE.
 import { readFileSync } from 'node:fs';
 
 const { SHIFT_CLOCK_MS, SHIFT_CLOCK_FILE: file } = process.env;

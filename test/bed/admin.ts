@@ -1,13 +1,13 @@
-// The administrator's requests to a control plane, over connections that stay open: for what kubectl is too slow for.
+// An administrator's client for a control plane, with keep-alive connections, where kubectl would be too slow.
 import { readFile } from 'node:fs/promises';
 import { Agent } from 'undici';
 import { readKubeconfig } from '../../lib/kubernetes/kubeconfig.ts';
 import type { ControlPlane } from './control-plane.ts';
 
-/** Asks the API server; a PATCH is a merge patch. @throws Error with what it said */
+/** Sends a request; a PATCH is a merge patch. @throws Error with the API server's message */
 export type Admin = <Answer = unknown>(method: string, path: string, body?: unknown) => Promise<Answer>;
 
-/** Connects. */
+/** Returns a client. */
 export async function connectAdmin(cluster: ControlPlane): Promise<{ admin: Admin } & AsyncDisposable> {
   const access = readKubeconfig(await readFile(cluster.adminKubeconfigPath, 'utf8'));
   const agent = new Agent({ connections: 16, connect: { ca: access.ca ?? '' } });

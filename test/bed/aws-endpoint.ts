@@ -1,7 +1,7 @@
-// AWS at the wire, as far as a webhook needs it: ECR and ECR Public answer GetAuthorizationToken (AWS JSON 1.1) with a
-// new token each time, STS gives sessions of roles, a container credential endpoint gives the webhook one of its own.
-// It counts, knows who calls, and misbehaves on demand. Steered in this process, or over HTTP: POST /_control,
-// GET /_calls.
+// A stand-in for the AWS APIs that a webhook calls, over HTTP: ECR and ECR Public return a new token for each
+// GetAuthorizationToken (AWS JSON 1.1), STS returns role sessions, a container credential endpoint returns the webhook's
+// own credentials. It records each call with its caller, and fails on demand. Controlled from this process, or over
+// HTTP: POST /_control, GET /_calls.
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
@@ -11,37 +11,37 @@ import { type Conditions, type Issuer, Refusal, readRequest } from './web-identi
 export type EcrMode = 'ok' | 'throttle' | 'down' | 'hang' | 'denied';
 
 export interface RoleSettings {
-  /** What AssumeRole must bring. */
+  /** The external id that AssumeRole must send. */
   externalId?: string;
-  /** Nobody may assume it. */
+  /** True: AssumeRole is denied for every caller. */
   denied?: boolean;
-  /** Whoever wants to waits. */
+  /** True: AssumeRole never answers. */
   silent?: boolean;
 }
 
 export interface EcrSettings {
   mode: EcrMode;
-  /** Seconds that a token lives, from now on. */
+  /** Lifetime of the tokens issued from now on, in seconds. */
   lifetimeSeconds: number;
-  /** For so many of the next tokens, another lifetime each; used up from the front. */
+  /** Lifetimes of the next tokens, in seconds; each is used once, in order. */
   nextLifetimesSeconds: number[];
-  /** Before each answer. */
+  /** Milliseconds of delay before each answer. */
   latencyMs: number;
-  /** So many tokens a second, and so many at once; what is above is throttled. */
+  /** Rate and burst of tokens; calls above are throttled. */
   limit: { perSecond: number; burst: number } | undefined;
-  /** By ARN; any other role can be assumed by anybody. */
+  /** Settings by role ARN; any caller may assume a role that is not listed. */
   roles: Record<string, RoleSettings>;
-  /** Access keys of their own, for GetCallerIdentity. */
+  /** Access keys that GetCallerIdentity knows. */
   principals: Record<string, Principal>;
-  /** Signs web identity tokens, where the account has switched it on. */
+  /** Signs web identity tokens; absent: outbound federation is disabled. */
   issuer: Pick<Issuer, 'sign'> | undefined;
-  /** Under which conditions it does, as the callers' role has them; absent: under any. */
+  /** The conditions of the caller's policy for web identity tokens; absent: no condition. */
   webIdentityConditions: Conditions | undefined;
-  /** Seconds that a session lives. */
+  /** Lifetime of a role session, in seconds. */
   sessionSeconds: number;
-  /** The only one that is taken, where one is set. */
+  /** The only web identity token that is accepted; absent: any. */
   webIdentityToken: string | undefined;
-  /** The only one that the container credential endpoint takes, where one is set. */
+  /** The only authorization token that the container credential endpoint accepts; absent: any. */
   containerToken: string | undefined;
 }
 
@@ -51,9 +51,9 @@ export interface EcrCall {
   readonly outcome: EcrMode;
   readonly service: string;
   readonly region: string;
-  /** The role whose session asked; empty for a key that is not from here. */
+  /** The role of the calling session; empty for an access key that this endpoint did not issue. */
   readonly role: string;
-  /** The token that was minted; absent where none was. */
+  /** The token that was issued; absent if the call failed. */
   readonly password?: string;
   readonly expiresAt?: number;
 }
@@ -64,9 +64,9 @@ export interface StsCall {
   readonly role: string;
   readonly externalId: string | undefined;
   readonly webIdentityToken: string | undefined;
-  /** With which key; empty without one. */
+  /** The access key of the call; empty if it is unsigned. */
   readonly accessKeyId: string;
-  /** The role whose session asked; empty for a key that is not from here, or none. */
+  /** The role of the calling session; empty for an unknown access key, or none. */
   readonly by: string;
   readonly region: string;
   readonly ok: boolean;
@@ -74,12 +74,12 @@ export interface StsCall {
 
 export interface AwsEndpoint extends AsyncDisposable {
   readonly url: string;
-  /** The registry that its tokens are for. */
+  /** The host of the registry that the tokens are for. */
   readonly host: string;
   readonly settings: EcrSettings;
   readonly calls: readonly EcrCall[];
   readonly stsCalls: readonly StsCall[];
-  /** What makes the AWS SDK of a process call it for everything. */
+  /** Environment variables that make a process's AWS SDK send every call here. */
   readonly env: Readonly<Record<string, string>>;
   stop(): Promise<void>;
 }
@@ -99,7 +99,7 @@ interface Caller {
   readonly service: string;
 }
 
-/** Starts it on a free loopback port. @param now its clock, in milliseconds since the epoch */
+/** Starts the endpoint on a free loopback port. @param now the endpoint's clock, in milliseconds since the epoch */
 export async function startAwsEndpoint({
   account = '123456789012',
   region = 'eu-central-1',
@@ -127,7 +127,7 @@ export async function startAwsEndpoint({
   let available = Number.POSITIVE_INFINITY;
   let countedAt = 0;
 
-  /** A bucket that fills by the real clock: a burst is a burst, whatever day it is. */
+  /** A token bucket on the real clock: the endpoint's own clock may be virtual. */
   const isThrottled = () => {
     if (!settings.limit) return false;
     const { perSecond, burst } = settings.limit;
@@ -143,9 +143,9 @@ export async function startAwsEndpoint({
     minted += 1;
     const accessKeyId = `ASIA${String(minted).padStart(16, '0')}`;
     const expiresAt = now() + settings.sessionSeconds * 1000;
-    // Recognisable, wherever they may turn up.
+    // Recognisable, so that a leak can be found.
     const secretAccessKey = `secret-access-key-${randomBytes(16).toString('hex')}`;
-    // With what URLs have to escape, and about as long as STS' own.
+    // About as long as an STS token, with characters that URLs must escape.
     const sessionToken = `session-token-${randomBytes(20).toString('hex')}/+${randomBytes(900).toString('base64')}`;
     // As STS has them: without the role's path (IAM User Guide, "IAM identifiers").
     const [, partition = 'aws', owner = account, roleName = role] =
@@ -185,7 +185,7 @@ export async function startAwsEndpoint({
       return send(response, 400, { __type: 'AccessDeniedException', message });
     }
     const lifetime = settings.nextLifetimesSeconds.shift() ?? settings.lifetimeSeconds;
-    // As long as ECR's own are, and recognisable.
+    // As long as a real ECR token, and recognisable.
     const password = `ecr-token-${calls.length + 1}-${randomBytes(1_300).toString('base64url')}`;
     const expiresAt = at + lifetime * 1000;
     calls.push({ ...common, outcome: mode, password, expiresAt });
@@ -305,7 +305,7 @@ export async function startAwsEndpoint({
 
   const server = createServer(async (request, response) => {
     const body = await read(request);
-    // The SDK takes a far-off date for its own clock being wrong.
+    // The SDK corrects its clock from a Date header that is far off.
     response.setHeader('date', new Date(now()).toUTCString());
     const caller = callerOf(request);
     if (request.url === '/_control') {

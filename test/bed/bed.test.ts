@@ -1,4 +1,4 @@
-// The bed itself: what every other test stands on is a real control plane and an ECR that mints, proved in seconds.
+// The test bed itself: real control planes, and an ECR stand-in that issues tokens.
 import { randomUUID } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -22,21 +22,21 @@ describe('control planes', () => {
   });
   afterAll(() => stack.disposeAsync());
 
-  /** Writes a kubeconfig into a file of its own, for kubectl. */
+  /** Writes a kubeconfig into a new file, for kubectl. */
   async function fileOf(cluster: ControlPlane, yaml: string): Promise<string> {
     const path = join(cluster.dir, `${randomUUID()}.kubeconfig`);
     await writeFile(path, yaml);
     return path;
   }
 
-  /** Who the API server says this kubeconfig is. */
+  /** Returns the user that the API server sees for a kubeconfig. */
   async function whoAmI(cluster: ControlPlane, yaml: string) {
     const kubeconfig = await fileOf(cluster, yaml);
     const { stdout } = await cluster.kubectl(['auth', 'whoami', '-o', 'json'], { kubeconfig });
     return JSON.parse(stdout).status.userInfo as { username: string; groups: string[] };
   }
 
-  test('stand side by side, and neither sees what is in the other', async () => {
+  test('run side by side without sharing objects', async () => {
     await alpha.kubectl(['create', 'namespace', 'only-in-alpha']);
     const [inAlpha, inBeta] = await Promise.all(
       [alpha, beta].map((cluster) => cluster.kubectl(['get', 'namespace', '-o', 'name'])),
@@ -46,7 +46,7 @@ describe('control planes', () => {
     expect(inBeta?.stdout).not.toContain('only-in-alpha');
   });
 
-  test('give a Service a loopback address', async () => {
+  test('assign a loopback address to a Service', async () => {
     const { stdout } = await alpha.kubectl([
       ...['create', 'service', 'clusterip', 'reachable', '--tcp=8443'],
       ...['-o', 'jsonpath={.spec.clusterIP}'],
@@ -54,7 +54,7 @@ describe('control planes', () => {
     expect(stdout).toMatch(/^127\.\d+\.\d+\.\d+$/);
   });
 
-  test('know a user and its groups by a client certificate, of their own authority only', async () => {
+  test('authenticate a client certificate of their own authority only, with its groups', async () => {
     const yaml = await alpha.kubeconfigFor('jane', ['developers', 'testers']);
     expect(await whoAmI(alpha, yaml)).toMatchObject({
       username: 'jane',
@@ -66,7 +66,7 @@ describe('control planes', () => {
     await expect(whoAmI(alpha, elsewhere)).rejects.toThrow(/Unauthorized|must be logged in/);
   });
 
-  test('know a ServiceAccount by a requested token, and hold it to RBAC', async () => {
+  test('authenticate a requested ServiceAccount token, and apply RBAC to it', async () => {
     await alpha.kubectl(['create', 'serviceaccount', 'robot']);
     const { stdout: token } = await alpha.kubectl(['create', 'token', 'robot']);
     const yaml = alpha.kubeconfigForToken(token.trim());
@@ -78,7 +78,7 @@ describe('control planes', () => {
     expect(denied.stderr).toContain('Forbidden');
   });
 
-  test('are reached by helm', async () => {
+  test('can be reached by helm', async () => {
     const { stdout } = await helm(['list', '--all-namespaces', '-o', 'json'], { cluster: alpha });
     expect(JSON.parse(stdout)).toEqual([]);
   });
@@ -109,7 +109,7 @@ describe('the ECR endpoint', () => {
     return { login: Buffer.from(authorizationToken, 'base64').toString(), expiresAt, proxyEndpoint };
   }
 
-  test('answers the real client with a new token each time, and remembers them', async () => {
+  test('returns a new token for each call of the AWS SDK, and records it', async () => {
     const [first, second] = [await ask(), await ask()];
     expect(first.login).not.toBe(second.login);
     expect([first.login, second.login]).toEqual(ecr.calls.map(({ password }) => `AWS:${password}`));
@@ -117,7 +117,7 @@ describe('the ECR endpoint', () => {
     expect(second.expiresAt?.getTime()).toBe(ecr.calls[1]?.expiresAt);
   });
 
-  test('is steered from another process', async () => {
+  test('can be controlled from another process', async () => {
     const control = (settings: object) =>
       fetch(`${ecr.url}/_control`, { method: 'POST', body: JSON.stringify(settings) });
     await control({ mode: 'throttle' });

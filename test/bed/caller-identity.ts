@@ -1,14 +1,14 @@
-// STS' GetCallerIdentity by a presigned URL, as EKS asks for it: who signed it, if the signature holds. Written from
-// "Authenticating Requests: Using Query Parameters (AWS Signature Version 4)", not with the library that signs.
+// STS GetCallerIdentity by presigned URL, as EKS calls it: verifies the signature and returns the signer. Written from
+// "Authenticating Requests: Using Query Parameters (AWS Signature Version 4)", independently of the signing library.
 import { createHash, createHmac } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 
-/** Whose an access key is. */
+/** The owner of an access key. */
 export interface Principal {
   readonly secretAccessKey: string;
-  /** That of a session; it must be in the URL. */
+  /** The session token, which the URL must contain. */
   readonly sessionToken?: string;
-  /** When the session ends, in milliseconds since the epoch. */
+  /** Expiry of the session, in milliseconds since the epoch. */
   readonly expiresAt?: number;
   readonly arn: string;
   readonly account: string;
@@ -41,7 +41,7 @@ export function callerIdentity(
     return refused('ExpiredToken', 'The security token included in the request is expired');
 
   // The global endpoint is in us-east-1 (STS User Guide, "AWS STS Regions and endpoints"); others have their region in
-  // their name, whatever the partition's domain is.
+  // their name, in every partition.
   const hostRegion = /^sts\.([a-z]+(?:-[a-z]+)+-\d+)\./.exec(host)?.[1] ?? 'us-east-1';
   if (service !== 'sts' || region !== hostRegion)
     return refused('SignatureDoesNotMatch', `Credential should be scoped to a valid region, not ${region}.`);

@@ -1,5 +1,5 @@
-// Certificates for the bed: an authority, and what it signs for servers and for people.
-// The X.509 library wants it, and wants it first.
+// Certificates for the test bed: an authority that signs server and client certificates.
+// Required by the X.509 library, and must be imported before it.
 import 'reflect-metadata';
 import type { webcrypto } from 'node:crypto';
 import * as x509 from '@peculiar/x509';
@@ -20,7 +20,7 @@ export interface Authority {
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
 const DAY_MS = 86_400_000;
 
-/** Makes a new authority. */
+/** Creates a certificate authority. */
 export async function createAuthority(name: string): Promise<Authority> {
   const keys = await newKeys();
   const ca = await x509.X509CertificateGenerator.createSelfSigned({

@@ -1,4 +1,4 @@
-// `npm run bed -- [names of clusters]`: the whole bed, kept up for development until Ctrl-C.
+// `npm run bed -- [cluster names]`: runs the whole test bed for development until Ctrl-C.
 import { runSteps } from './progress.ts';
 import { Bed, interrupted } from './up.ts';
 
@@ -13,8 +13,8 @@ await using bed = await Bed.create({
   context: { rateMinutes: 1 },
 });
 await runSteps(bed.tasks());
-console.log(`\n${bed.howToLookAround()}\nCtrl-C ends it.`);
+console.log(`\n${bed.howToLookAround()}\nPress Ctrl-C to stop.`);
 await interrupted();
-console.log('ending');
+console.log('Stopping…');
 await bed[Symbol.asyncDispose]();
 process.exit(0);

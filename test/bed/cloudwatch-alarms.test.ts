@@ -1,4 +1,4 @@
-// Our CloudWatch against the examples of the Amazon CloudWatch User Guide.
+// The alarm evaluator, compared with the examples of the Amazon CloudWatch User Guide.
 import { describe, expect, test } from 'vitest';
 import {
   type AlarmProperties,
@@ -20,10 +20,10 @@ const alarm = (properties: Partial<AlarmProperties>): AlarmProperties => ({
 const OK = 'OK';
 const ALARM = 'ALARM';
 const UNKNOWN = 'INSUFFICIENT_DATA';
-/** The state until then, as no rule would set it. */
+/** The previous state: a value that no rule sets. */
 const RETAINED = 'retained' as AlarmState;
 
-// Columns: missing, ignore, breaching, notBreaching. 0 is well, X breaches, - is missing; the oldest comes first.
+// Columns: missing, ignore, breaching, notBreaching. 0 does not breach, X breaches, - is missing; oldest first.
 const TABLES: [string, number, [string, AlarmState, AlarmState, AlarmState, AlarmState][]][] = [
   [
     'three of three',
@@ -64,7 +64,7 @@ describe.each(TABLES)('%s', (_, DatapointsToAlarm, rows) => {
   });
 });
 
-describe('samples become datapoints', () => {
+describe('aggregating samples into datapoints', () => {
   const now = 3_600_000;
   const samples = [1, 2, 6].map((value, index) => ({ time: now - 1000 * (index + 1), value }));
   test.each<[AlarmProperties['Statistic'], number]>([
@@ -79,7 +79,7 @@ describe('samples become datapoints', () => {
     expect([at(value), at(value + 1)]).toEqual(['ALARM', 'OK']);
   });
 
-  test('a period holds its first moment, not its last', () => {
+  test('includes the start of a period and excludes its end', () => {
     const one = (time: number) =>
       alarmState(
         alarm({ EvaluationPeriods: 1, TreatMissingData: 'ignore' }),
@@ -96,7 +96,7 @@ describe('samples become datapoints', () => {
   });
 });
 
-test('embedded metrics are found among other lines', () => {
+test('finds embedded metrics among other log lines', () => {
   const line = JSON.stringify({
     _aws: {
       Timestamp: 1_000,

@@ -1,6 +1,6 @@
-// CloudWatch as far as our alarms need it, pure: embedded metrics out of log lines, and an alarm's state out of samples,
-// by the rules of the Amazon CloudWatch User Guide ("Configuring how CloudWatch alarms treat missing data").
-// The local cloud extracts no embedded metrics and ignores `treatMissingData`.
+// The parts of CloudWatch that the project's alarms use, as pure functions: metrics from embedded metric format, and an
+// alarm's state from samples, by the rules of the Amazon CloudWatch User Guide ("Configuring how CloudWatch alarms treat
+// missing data"). The local AWS extracts no embedded metrics and ignores `treatMissingData`.
 
 export type AlarmState = 'OK' | 'ALARM' | 'INSUFFICIENT_DATA';
 
@@ -43,11 +43,11 @@ const STATISTICS: Record<AlarmProperties['Statistic'], (values: readonly number[
   SampleCount: (values) => values.length,
 };
 
-/** CloudWatch looks further back than it evaluates; AWS does not say how far, its examples show five for three. */
+/** Length of the evaluation range. AWS does not document it; its examples use five periods for three. */
 const FURTHER_BACK = 2;
 
 /**
- * The state of an alarm.
+ * Evaluates an alarm.
  *
  * @param samples the alarm's metric, in any order
  * @param now the end of the last period, in milliseconds since the epoch
@@ -72,7 +72,7 @@ export function alarmState(
 }
 
 /**
- * The state that datapoints make.
+ * Derives an alarm's state from datapoints.
  *
  * @param datapoints the evaluation range, oldest first; undefined where there is none
  */
@@ -90,7 +90,7 @@ export function stateOf(
   if (missing === 'breaching') return breaching + n - latest.length >= m ? 'ALARM' : 'OK';
   if (missing === 'notBreaching' || breaching < latest.length) return 'OK';
   if (missing === 'ignore') return current;
-  // All there is breaches, and it is too little. It alarms once its oldest is as old as the datapoints to alarm.
+  // Every datapoint breaches, but too few exist: the alarm fires once the oldest is as old as `DatapointsToAlarm` periods.
   const oldest = datapoints.slice(-n).findIndex((value) => value !== undefined);
   return oldest >= 0 && Math.min(n, datapoints.length) - oldest >= m ? 'ALARM' : 'INSUFFICIENT_DATA';
 }
@@ -101,7 +101,7 @@ export interface Transition {
 }
 
 /**
- * An alarm's changes of state over a time; CloudWatch evaluates it every minute.
+ * Returns an alarm's state changes over a period; CloudWatch evaluates it every minute.
  *
  * @param from milliseconds since the epoch, when the alarm is new
  */
@@ -114,7 +114,7 @@ export function alarmHistory(
   const transitions: Transition[] = [];
   let current: AlarmState = 'INSUFFICIENT_DATA';
   for (let time = from; time <= to; time += 60_000) {
-    // A sample cannot be seen before it is written.
+    // A sample is visible only after it was written.
     const state = alarmState(
       alarm,
       samples.filter((sample) => sample.time < time),
@@ -139,7 +139,7 @@ interface Embedded {
   readonly [key: string]: unknown;
 }
 
-/** The metrics in log lines of the embedded metric format; other lines are passed over. */
+/** Extracts metrics from log lines in embedded metric format; skips other lines. */
 export function embeddedMetrics(lines: readonly string[]): Metric[] {
   return lines.flatMap((line) => {
     const document = parse(line);

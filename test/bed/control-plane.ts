@@ -1,5 +1,5 @@
 // A real Kubernetes control plane without nodes: etcd and kube-apiserver on loopback. Services get loopback
-// addresses, so a webhook that listens on its Service's ClusterIP is reached as it is in a cluster.
+// addresses, so the API server reaches a webhook that listens on its Service's ClusterIP as it would in a cluster.
 import { execFile } from 'node:child_process';
 import { generateKeyPairSync, randomBytes, randomInt } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
@@ -21,10 +21,10 @@ export interface ControlPlane extends AsyncDisposable {
   readonly dir: string;
   readonly server: string;
   readonly caPem: string;
-  /** Of its serving certificate, and of the client certificates that it takes. */
+  /** The authority of its serving certificate, and of accepted client certificates. */
   readonly authority: Authority;
   readonly adminKubeconfigPath: string;
-  /** Runs kubectl as the administrator. @throws Error with what it said, unless `mayFail` */
+  /** Runs kubectl as the administrator. @throws Error with kubectl's output, unless `mayFail` */
   kubectl(
     args: readonly string[],
     options?: { input?: string; mayFail?: boolean; kubeconfig?: string },
@@ -38,17 +38,17 @@ export interface ControlPlane extends AsyncDisposable {
 
 export interface ControlPlaneOptions {
   readonly name: string;
-  /** Holds all it writes. */
+  /** Directory for everything it writes. */
   readonly dir: string;
-  /** An AuthenticationConfiguration (YAML). It stays in the folder as authentication.yaml, and is read again there. */
+  /** An AuthenticationConfiguration (YAML), written to authentication.yaml in `dir`; the API server reloads that file. */
   readonly authentication?: string;
-  /** A kubeconfig (YAML) of whom it asks about bearer tokens (TokenReview). */
+  /** A kubeconfig (YAML) of the webhook that authenticates bearer tokens (TokenReview). */
   readonly tokenWebhook?: string;
-  /** Another's, so that the two are taken for one by whoever knows them by their certificates. Default: its own. */
+  /** Another control plane's authority, so that certificates cannot tell the two apart. Default: a new one. */
   readonly authority?: Authority;
 }
 
-/** Starts one. @throws Error with the end of a log where it does not come up */
+/** Starts a control plane. @throws Error with the end of a log if it does not become ready */
 export async function startControlPlane({
   name,
   dir,
@@ -62,8 +62,8 @@ export async function startControlPlane({
   const path = (file: string) => join(dir, file);
   const authority = given ?? (await createAuthority(`${name} control plane`));
   const serving = await authority.serving(['127.0.0.1', 'localhost', 'kubernetes.default.svc']);
-  // Two beds may race for a port: etcd speaks TLS with this control plane's own authority, so that nobody else's
-  // API server can store into it.
+  // Two test beds may race for a port: etcd requires certificates of this control plane's own authority, so that no
+  // other API server can write to it.
   const etcdClient = await authority.client('kube-apiserver', []);
   const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
   const adminToken = randomBytes(24).toString('hex');
@@ -111,8 +111,8 @@ export async function startControlPlane({
     },
   );
 
-  // Any second byte that Kubernetes and loopback both allow: beds side by side hardly ever share one, and a
-  // webhook that finds its address taken says so.
+  // A random second byte within loopback: test beds that run side by side rarely share one, and a webhook whose
+  // address is taken fails with an error.
   const serviceCidr = `127.${randomInt(16, 255)}.0.0/16`;
   const server = `https://127.0.0.1:${apiPort}`;
   let apiServer: Program;
@@ -126,7 +126,7 @@ export async function startControlPlane({
         `--etcd-certfile=${path('etcd-client.crt')}`,
         `--etcd-keyfile=${path('etcd-client.key')}`,
         '--bind-address=127.0.0.1',
-        // Loopback cannot be advertised, and a machine without a network has nothing else: nobody dials this one.
+        // Kubernetes refuses to advertise a loopback address; no client uses this one.
         '--advertise-address=192.0.2.1',
         '--endpoint-reconciler-type=none',
         `--secure-port=${apiPort}`,
@@ -195,7 +195,7 @@ export async function startControlPlane({
   };
 }
 
-/** Runs a program to its end with just the environment that is given. */
+/** Runs a program to completion with exactly the given environment. */
 export function runCommand(
   command: string,
   args: readonly string[],
@@ -208,7 +208,7 @@ export function runCommand(
       if (error && typeof code !== 'number') reject(new Error(`${command} cannot be run: ${error.message}`));
       else resolve({ code: Number(code), stdout, stderr });
     });
-    // Whoever ends before it reads has said all there is to say.
+    // A program may end before it reads its input; its own output explains why.
     child.stdin?.on('error', () => {});
     child.stdin?.end(input ?? '');
   });
@@ -244,7 +244,7 @@ users:
 `;
 }
 
-/** Whether a GET is answered with 200 by whoever has this authority's certificate. */
+/** Whether a server with a certificate of this authority answers a GET with 200. */
 function answers(
   url: string,
   { token, ...tls }: { ca: string; cert?: string; key?: string; token?: string },

@@ -1,5 +1,5 @@
-// `npm run demo`: the main job from end to end on this machine. Two Secrets get ECR credentials when they are
-// created, come due, and are refreshed by the deployed function on its own schedule.
+// `npm run demo`: the main job from end to end on this machine. Two Secrets get ECR credentials on creation, become due,
+// and are refreshed by the deployed function on its own schedule.
 import { createHash } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -11,9 +11,9 @@ import { runSteps } from './progress.ts';
 import { Bed, interrupted } from './up.ts';
 
 const CLUSTER = 'demo';
-/** The first tokens' life: long enough to be seen, and so short that they are due from the start. */
+/** Lifetime of the first tokens: long enough to be shown, short enough to be due at once. */
 const SHORT_LIFE_S = 300;
-/** A tick a minute, and what the local AWS takes to notice. */
+/** The schedule fires once a minute; the local AWS checks schedules every ten seconds. */
 const TICK_WITHIN_MS = 120_000;
 
 const MANIFEST = `apiVersion: v1
@@ -46,7 +46,7 @@ data:
 
 interface Credentials {
   readonly host: string;
-  /** Of the password. */
+  /** Hash of the password. */
   readonly hash: string;
   readonly expiresAt: string;
 }
@@ -69,14 +69,14 @@ try {
       },
     },
     {
-      title: 'Wait for the schedule to invoke the function (it ticks once a minute)',
+      title: 'Wait for the schedule to invoke the function (once a minute)',
       task: async (_, task) => {
         const since = Date.now();
         while (after.size < before.size) {
           const waited = Date.now() - since;
           if (waited > TICK_WITHIN_MS)
             throw new Error(`nothing was refreshed within ${TICK_WITHIN_MS / 1000} s`);
-          // A terminal shows one line that changes; a log would get one each time.
+          // A terminal updates one line; a log would get a line each time.
           if (process.stdout.isTTY) task.output = `${Math.round(waited / 1000)} s`;
           await sleep(1_000);
           for (const [name, credentials] of await readSecrets()) {
@@ -90,19 +90,19 @@ try {
 } catch (error) {
   bed.keepFolder = true;
   await saveFunctionLog();
-  console.error(`\n✖ ${(error as Error).message}\nThe logs of all parts are in ${bed.dir}`);
+  console.error(`\n✖ ${(error as Error).message}\nAll logs are in ${bed.dir}`);
   await bed[Symbol.asyncDispose]();
   process.exit(1);
 }
 
-const head = ['Secret', 'registry', 'before', 'after', 'expires', 'asked for by'];
+const head = ['Secret', 'registry', 'before', 'after', 'expires', 'requested by'];
 const table = new Table({ head, style: { head: [], border: [] } });
 for (const [name, { host, hash, expiresAt }] of after) {
-  table.push([name, host, before.get(name)?.hash ?? '', hash, expiresAt, whoAsked(name)]);
+  table.push([name, host, before.get(name)?.hash ?? '', hash, expiresAt, requesterOf(name)]);
 }
 console.log(`\n${table}\n(before, after: a hash of the password)\n`);
 if (keep) {
-  console.log(`${bed.howToLookAround()}\nCtrl-C ends it.`);
+  console.log(`${bed.howToLookAround()}\nPress Ctrl-C to stop.`);
   await interrupted();
 } else {
   console.log('To look around while it runs: npm run demo -- --keep');
@@ -114,7 +114,7 @@ async function kubectl(args: readonly string[], input?: string): Promise<{ stdou
   return bed.cluster(CLUSTER).controlPlane.kubectl(args, input === undefined ? {} : { input });
 }
 
-/** The Secrets' credentials, as anybody with kubectl may see them. */
+/** Reads the Secrets' credentials with kubectl. */
 async function readSecrets(): Promise<Map<string, Credentials>> {
   const { stdout } = await kubectl(['get', 'secrets', '--namespace', 'team-a', '-o', 'json']);
   const found = new Map<string, Credentials>();
@@ -132,8 +132,8 @@ async function readSecrets(): Promise<Map<string, Credentials>> {
   return found;
 }
 
-/** Who made the webhook write a Secret last, by its own log. */
-function whoAsked(secret: string): string {
+/** Returns the user of the last injection into a Secret, from the webhook's log. */
+function requesterOf(secret: string): string {
   const lines = bed.cluster(CLUSTER).webhook.program.log().trim().split('\n');
   const written = lines
     .map((line) => JSON.parse(line))
@@ -147,6 +147,6 @@ async function saveFunctionLog(): Promise<void> {
     const lines = await bed.deployment.logs();
     await writeFile(join(bed.dir, 'function.log'), lines.map(({ message }) => message).join('\n'));
   } catch {
-    // It was not deployed yet: there is no log.
+    // The function was not deployed, so there is no log.
   }
 }

@@ -1,4 +1,4 @@
-// Deploys a CDK app into the local AWS as anybody would into theirs: `cdk bootstrap`, then `cdk deploy`.
+// Deploys a CDK app into the local AWS with the real CDK: `cdk bootstrap`, then `cdk deploy`.
 import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -13,11 +13,11 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 export interface DeployOptions {
   /** Settings of the app (infra/settings.ts). */
   readonly context?: Readonly<Record<string, string | number | boolean>>;
-  /** Another app than the project's, as in cdk.json, with the name of its one stack. */
+  /** A CDK app in place of the project's, as in cdk.json, and the name of its only stack. */
   readonly app?: { readonly command: string; readonly stackName: string };
 }
 
-/** Deploys the stack, or updates it, and bootstraps the account where that is still to be done. */
+/** Deploys or updates the stack, and bootstraps the account if necessary. */
 export async function deployStack(emulator: Emulator, options: DeployOptions = {}): Promise<Deployment> {
   const { context = {}, app } = options;
   const stackName = app?.stackName ?? String(context.stackName ?? 'EcrAnywhere');

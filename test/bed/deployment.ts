@@ -1,5 +1,5 @@
-// A deployed stack, to work with: invoke it, register clusters, read its log, queues and alarms, start and stop its
-// schedule. Everything through AWS's own interfaces, as the account's root.
+// A client for a deployed stack: invokes the function, registers clusters, reads log, queues and alarms, starts and stops
+// the schedule. It uses AWS's own APIs, as the account's root.
 
 import { CloudFormationClient, DescribeStackResourcesCommand } from '@aws-sdk/client-cloudformation';
 import { CloudWatchClient, DescribeAlarmsCommand } from '@aws-sdk/client-cloudwatch';
@@ -24,12 +24,12 @@ import type { AlarmState } from './cloudwatch-alarms.ts';
 import type { Emulator } from './emulator.ts';
 import { keepEvidence } from './evidence.ts';
 
-/** What a synchronous invocation answered. */
+/** The result of a synchronous invocation. */
 export interface Invocation {
   readonly payload: unknown;
-  /** Set where the function failed; the payload then tells the error. */
+  /** Set if the function failed; `payload` is then Lambda's error object. */
   readonly functionError?: string;
-  /** The end of its log, up to 4 kB. */
+  /** The end of the invocation's log, up to 4 kB. */
   readonly logTail: string;
 }
 
@@ -71,7 +71,7 @@ export class Deployment {
     };
   }
 
-  /** Looks a deployed stack up. */
+  /** Reads a deployed stack. */
   static async of(
     emulator: Emulator,
     stackName: string,
@@ -90,7 +90,7 @@ export class Deployment {
     return new Deployment(emulator, stackName, outputs, resources);
   }
 
-  /** The physical id of the resource whose construct path is this; CloudFormation's name for it ends in a hash. */
+  /** Returns the physical id of the resource with this construct path; CloudFormation appends a hash to it. */
   resource(path: string): string {
     const pattern = new RegExp(`^${path}[0-9A-F]{8}$`);
     const found = this.resources.entries().find(([logicalId]) => pattern.test(logicalId));
@@ -139,7 +139,7 @@ export class Deployment {
     return lines.sort((a, b) => a.time - b.time);
   }
 
-  /** Registers a cluster, or gives it another kubeconfig. */
+  /** Registers a cluster, or replaces its kubeconfig. */
   async registerCluster(name: string, kubeconfig: string): Promise<void> {
     const id = `${CLUSTERS_PREFIX}${name}`;
     try {
@@ -150,19 +150,19 @@ export class Deployment {
     }
   }
 
-  /** Forgets a cluster. */
+  /** Deletes a cluster's registration. */
   async unregisterCluster(name: string): Promise<void> {
     await this.#clients.secrets.send(
       new DeleteSecretCommand({ SecretId: `${CLUSTERS_PREFIX}${name}`, ForceDeleteWithoutRecovery: true }),
     );
   }
 
-  /** What the function failed at when it was invoked without waiting; the messages stay. */
+  /** Returns the failed asynchronous invocations; the messages stay in the queue. */
   failures(): Promise<string[]> {
     return this.#peek(this.resource('RefresherFunctionFailures'));
   }
 
-  /** Ticks that the schedule could not deliver; the messages stay. */
+  /** Returns the schedule events that were not delivered; the messages stay in the queue. */
   deadLetters(): Promise<string[]> {
     return this.#peek(this.resource('RefresherScheduleDeadLetters'));
   }
@@ -174,7 +174,7 @@ export class Deployment {
     return Messages.map(({ Body = '' }) => Body);
   }
 
-  /** The stack's alarms by the names that infra/alarms.ts gives them. The local AWS evaluates them only when metrics come in: see metrics.ts. */
+  /** Returns alarm states by the names in infra/alarms.ts. The local AWS evaluates alarms only when metrics arrive: see metrics.ts. */
   async alarms(): Promise<Record<string, AlarmState>> {
     const names = new Map(
       [...this.resources].flatMap(([logicalId, name]) => {
@@ -193,7 +193,7 @@ export class Deployment {
     ) as Record<string, AlarmState>;
   }
 
-  /** Starts the schedule, at another rate if one is given. */
+  /** Starts the schedule, optionally at another rate. */
   startSchedule(options: { readonly rateMinutes?: number } = {}): Promise<void> {
     const { rateMinutes } = options;
     return this.#setSchedule({
@@ -205,7 +205,7 @@ export class Deployment {
     });
   }
 
-  /** Stops the schedule; the function still answers. */
+  /** Stops the schedule; the function can still be invoked. */
   stopSchedule(): Promise<void> {
     return this.#setSchedule({ State: 'DISABLED' });
   }

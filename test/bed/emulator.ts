@@ -1,5 +1,5 @@
-// A local AWS: MiniStack with IAM enforced, over TLS, on a free loopback port. It runs the deployed function under the
-// Node that is first on its PATH.
+// The local AWS: MiniStack with IAM enforced, over TLS, on a free loopback port. It runs the deployed function with the
+// first Node on its PATH.
 import { mkdir, writeFile } from 'node:fs/promises';
 import { Agent, get } from 'node:https';
 import { join } from 'node:path';
@@ -11,15 +11,15 @@ const ACCOUNT = '111122223333';
 const REGION = 'eu-central-1';
 
 export interface EmulatorOptions {
-  /** Holds everything it writes: data, log, certificate, temporary files. */
+  /** Directory for everything it writes: data, log, certificate, temporary files. */
   readonly dir: string;
-  /** The Python that has MiniStack. */
+  /** Path of a Python with MiniStack installed. */
   readonly python: string;
-  /** More environment variables for it, which the functions it runs inherit. */
+  /** Additional environment variables; the functions inherit them. */
   readonly env?: Readonly<Record<string, string>>;
 }
 
-/** Settings that every client of the AWS SDK takes. */
+/** Configuration for every client of the AWS SDK. */
 export interface ClientConfig {
   readonly endpoint: string;
   readonly region: string;
@@ -32,22 +32,22 @@ export interface Emulator extends AsyncDisposable {
   readonly endpoint: string;
   readonly account: string;
   readonly region: string;
-  /** A clean environment for child processes that talk to it as the account's root. */
+  /** A clean environment for child processes that call it as the account's root. */
   readonly env: Readonly<Record<string, string>>;
-  /** For clients in this process, as the account's root. */
+  /** Configuration of clients in this process, as the account's root. */
   readonly clientConfig: ClientConfig;
   readonly logPath: string;
   /** Stops it. Idempotent. */
   stop(): Promise<void>;
 }
 
-/** Starts it and waits until it answers. @throws Error with the end of its log where it does not */
+/** Starts the local AWS and waits until it answers. @throws Error with the end of its log if it does not */
 export async function startEmulator({ dir, python, env = {} }: EmulatorOptions): Promise<Emulator> {
   const tmp = join(dir, 'tmp');
   const home = join(dir, 'home');
   await mkdir(tmp, { recursive: true });
   await mkdir(home, { recursive: true });
-  // It unpacks functions here and adds CommonJS files: an ancestor's "type": "module" must not reach them.
+  // It unpacks functions here and adds CommonJS files; they must have no ancestor with "type": "module".
   await writeFile(join(tmp, 'package.json'), '{}');
 
   const certificate = join(dir, 'emulator.crt');
@@ -68,7 +68,7 @@ export async function startEmulator({ dir, python, env = {} }: EmulatorOptions):
   const program = await startProgram(
     'The local AWS',
     python,
-    // Not its own entry point, which would also take port 443.
+    // MiniStack's own entry point would also listen on port 443.
     ['-m', 'hypercorn', 'ministack.app:app', '--bind', `127.0.0.1:${port}`]
       .concat('--certfile', certificate, '--keyfile', key)
       .concat('--keep-alive', '75', '--graceful-timeout', '0'),
@@ -89,12 +89,12 @@ export async function startEmulator({ dir, python, env = {} }: EmulatorOptions):
         STATE_DIR: join(dir, 'state'),
         S3_DATA_DIR: join(dir, 's3'),
         PYTHONDONTWRITEBYTECODE: '1',
-        // Listeners on fixed ports that nobody here uses.
+        // Disabled: this listener uses a fixed port.
         SFTP_ENABLED: '0',
         IOT_MTLS_ENABLED: '0',
         ...env,
       },
-      // Only this process has the certificate's key, so what answers is this one and not another bed's.
+      // Only this process has the certificate's key, so an answer cannot come from another test bed.
       isReady: () => answers(`${endpoint}/_ministack/health`, httpsAgent),
     },
   );

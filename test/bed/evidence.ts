@@ -1,16 +1,15 @@
-// What programs, metrics and warnings said while the tests ran, kept for the suite's last step, which looks for
-// credentials in all of it.
+// Collects logs, metrics and warnings while the tests run. The suite's last tests search all of it for credentials.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** Set by the suite; without it nothing is kept. */
+/** Environment variable with the directory; set by the suite. If unset, nothing is kept. */
 export const EVIDENCE_DIR = 'EVIDENCE_DIR';
 
 export type Kind = 'log' | 'metrics' | 'warnings' | 'report' | 'cli';
 
 let kept = 0;
 
-/** Keeps a text. @param name of what said it */
+/** Saves an output. @param name of the program that wrote it */
 export function keepEvidence(kind: Kind, name: string, text: string): void {
   const dir = process.env[EVIDENCE_DIR];
   if (dir === undefined || text === '') return;

@@ -1,4 +1,4 @@
-// The real helm, against one control plane, with folders of its own.
+// Runs the real helm against one control plane, with separate cache and configuration directories.
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -8,7 +8,7 @@ import { tools } from './toolchain.ts';
 /** The project's chart. */
 export const CHART = fileURLToPath(new URL('../../webhook/chart', import.meta.url));
 
-/** Runs helm, 3 or 4. @throws Error with what it said, unless `mayFail` */
+/** Runs helm 3 or 4. @throws Error with helm's output, unless `mayFail` */
 export async function helm(
   args: readonly string[],
   {
@@ -18,7 +18,7 @@ export async function helm(
   }: { cluster?: ControlPlane; mayFail?: boolean; version?: 3 | 4 } = {},
 ): Promise<CommandResult> {
   const program = version === 4 ? 'helm4' : 'helm';
-  // A folder for each: neither finds what the other has kept there.
+  // One directory per version: they must not share state.
   const home = cluster
     ? join(cluster.dir, program)
     : join(process.env.TMPDIR ?? '/tmp', `${program}-${process.pid}`);

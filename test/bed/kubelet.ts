@@ -1,5 +1,5 @@
-// What a kubelet makes of a Deployment's container, where there is none: its environment, its volumes as files below a
-// directory, with every path in the environment moved there, and a process that listens on the pod's own address.
+// Plays the kubelet for a Deployment's container: derives its environment, writes its volumes below a directory, rewrites
+// the paths in the environment to that directory, and runs a process that listens on the pod's address.
 import { mkdir, mkdtemp, rename, writeFile } from 'node:fs/promises';
 import { request } from 'node:https';
 import { dirname, join } from 'node:path';
@@ -44,16 +44,16 @@ interface PodSpec {
 }
 
 export interface Container {
-  /** As the Deployment of the moment has it. */
+  /** The environment that the current Deployment defines. */
   environment(): Promise<Record<string, string>>;
-  /** Writes what is in the volumes at the moment. */
+  /** Writes the current content of the volumes. */
   syncVolumes(): Promise<void>;
 }
 
 /**
- * The only container of a Deployment's pods, or of a pod.
+ * Reads the only container of a Deployment's pods, or of a pod.
  *
- * @param root the directory that stands for the container's /
+ * @param root the directory that takes the place of the container's /
  */
 export function containerOf(
   cluster: ControlPlane,
@@ -76,7 +76,7 @@ export function containerOf(
   const configMapData = async (name: string) =>
     (await read<{ data: Record<string, string> }>('configmap', name)).data;
 
-  /** What is in a volume, by the names of its files. */
+  /** Returns a volume's content by file name. */
   const contents = async (volume: Volume, account: string): Promise<Record<string, Buffer>> => {
     const { secret, configMap, projected } = volume;
     if (secret) return decoded(await read<{ data: Record<string, string> }>('secret', secret.secretName));
@@ -118,7 +118,7 @@ export function containerOf(
       const { hostname, port } = new URL(cluster.server);
       return Object.fromEntries([
         ...all.map(([name, value]) => [name, isMounted(value) ? join(root, value) : value]),
-        // In every container.
+        // Kubernetes sets these in every container.
         ['KUBERNETES_SERVICE_HOST', hostname],
         ['KUBERNETES_SERVICE_PORT', port],
       ]);
@@ -141,34 +141,34 @@ export function containerOf(
 
 export interface Pod extends AsyncDisposable {
   readonly ip: string;
-  /** The process of the moment. */
+  /** The current process. */
   readonly program: Program;
   readonly container: Container;
-  /** What the kubelet's readiness probe finds. */
+  /** Runs the readiness probe. */
   isReady(): Promise<boolean>;
-  /** What Prometheus would read. */
+  /** Reads the metrics endpoint. */
   metrics(): Promise<string>;
-  /** Starts the process again, after it has ended; with more environment variables if given. */
+  /** Starts the process again after it ended, optionally with additional environment variables. */
   restart(env?: Readonly<Record<string, string>>): Promise<void>;
   stop(): Promise<void>;
 }
 
 export interface PodOptions {
-  /** Of the process: what stands for the image. */
+  /** Path of the bundle that takes the place of the image. */
   readonly bundle: string;
-  /** The loopback address that is its own. */
+  /** The pod's loopback address. */
   readonly ip: string;
-  /** Where "AWS" is. */
+  /** URL of the AWS endpoint. */
   readonly ecrUrl: string;
-  /** More environment variables, which win over the Deployment's. */
+  /** Additional environment variables, which override the Deployment's. */
   readonly env?: Readonly<Record<string, string>>;
-  /** For Node itself. */
+  /** Arguments for Node. */
   readonly nodeArgs?: readonly string[];
-  /** False: it may start without ever being ready. */
+  /** False: do not wait until it is ready. */
   readonly waitsForReady?: boolean;
 }
 
-/** Runs a Deployment's container as a process. @throws Error with the end of its log where it does not become ready */
+/** Runs a Deployment's container as a process. @throws Error with the end of its log if it does not become ready */
 export async function startPod(
   cluster: ControlPlane,
   namespace: string,
@@ -219,7 +219,7 @@ export async function startPod(
   };
 }
 
-/** How a process reaches "AWS", and as whom where the Deployment does not say. */
+/** Environment variables that lead to the AWS endpoint, with credentials unless the Deployment defines some. */
 function outside(own: Readonly<Record<string, string>>, ecrUrl: string): Record<string, string> {
   const hasIdentity = ['AWS_WEB_IDENTITY_TOKEN_FILE', 'AWS_CONTAINER_CREDENTIALS_FULL_URI'].some(
     (name) => name in own,
@@ -233,10 +233,10 @@ function outside(own: Readonly<Record<string, string>>, ecrUrl: string): Record<
 }
 
 /**
- * Waits for a pod without a Deployment, runs its container to the end, and tells the API server how that went.
+ * Waits for a pod without a Deployment, runs its container to completion, and writes the result to the pod's status.
  *
- * @param bundle what stands for the program in its image
- * @param services the addresses of Services by the names that the pod calls
+ * @param bundle path of the program that takes the place of the image's
+ * @param services addresses of Services, by the host names that the pod uses
  */
 export async function runPodToItsEnd(
   cluster: ControlPlane,
@@ -275,7 +275,7 @@ const POD_WITHIN_MS = 30_000;
 const RESOLVE_SERVICES = fileURLToPath(new URL('./resolve-services.ts', import.meta.url));
 const NODE = fileURLToPath(new URL('../../node_modules/.bin/node', import.meta.url));
 
-/** As the kubelet probes: over HTTPS, whatever the certificate. */
+/** Probes as the kubelet does: over HTTPS, without verifying the certificate. */
 function probe(host: string, port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const options = { host, port, path: '/readyz', rejectUnauthorized: false, agent: false, timeout: 3_000 };

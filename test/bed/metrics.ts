@@ -1,5 +1,5 @@
-// Does what CloudWatch does and the local AWS does not: turns the embedded metrics in a function's log into metrics, and
-// has alarms evaluated as time passes.
+// Adds what the local AWS lacks of CloudWatch: turns embedded metrics in the function's log into metrics, and triggers the
+// evaluation of alarms as time passes.
 import { CloudWatchClient, PutMetricDataCommand } from '@aws-sdk/client-cloudwatch';
 import { embeddedMetrics, type Metric } from './cloudwatch-alarms.ts';
 import type { Deployment } from './deployment.ts';
@@ -11,7 +11,7 @@ export interface MetricRelay extends AsyncDisposable {
   readonly metrics: readonly Metric[];
 }
 
-/** Relays metrics every second until it is disposed of. */
+/** Relays metrics every second until disposed. */
 export function relayMetrics(deployment: Deployment): MetricRelay {
   const client = new CloudWatchClient(deployment.emulator.clientConfig);
   const metrics: Metric[] = [];
@@ -26,7 +26,7 @@ export function relayMetrics(deployment: Deployment): MetricRelay {
       await put(client, metric);
     }
     read = found.length;
-    // Any metric that comes in has every alarm evaluated.
+    // Each metric that arrives makes the local AWS evaluate every alarm.
     await put(client, { namespace: 'Bed', name: 'Tick', dimensions: {}, time: Date.now(), value: 1 });
   };
   const loop = (async () => {
@@ -43,7 +43,7 @@ export function relayMetrics(deployment: Deployment): MetricRelay {
     }
     await relay();
   })();
-  // Told to whoever disposes of it; until then it must not count as unhandled.
+  // Rethrown on disposal; until then it must not count as an unhandled rejection.
   loop.catch(() => {});
 
   return {

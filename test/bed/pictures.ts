@@ -1,5 +1,5 @@
-// `npm run pictures`: the pictures of the command line in the README, drawn from what it shows on the bed: clusters that
-// are well, that fail, that are silent and that are paused.
+// `npm run pictures`: draws the README's pictures of the command line from its output on the test bed, with healthy,
+// failing, unreachable and paused clusters.
 import { execFile } from 'node:child_process';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
@@ -15,7 +15,7 @@ import { Bed } from './up.ts';
 const IMAGES = fileURLToPath(new URL('../../docs/images/', import.meta.url));
 const DRAW = fileURLToPath(new URL('./terminal-picture.py', import.meta.url));
 const COLUMNS = 118;
-/** Lives so long that it is due, and shows as expiring. */
+/** A token lifetime that makes a Secret due and shows as expiring. */
 const SHORT_LIFE_S = 2 * 3600;
 
 const stack = new AsyncDisposableStack();
@@ -47,7 +47,7 @@ const steps: ListrTask[] = [
         await startCommandLine({ ...bed.operatorEnv, KUBECONFIG: await kubeconfigs(['prod', 'edge']) }),
       );
       for (const name of ['prod', 'edge']) await ecrAnywhere('register', name, '--context', name);
-      // Further clusters, as far as the refresher can tell: one that is switched off, and one that is paused.
+      // Two more registrations: a cluster that is switched off, and one that is paused.
       const kubeconfig = await bed
         .cluster('prod')
         .controlPlane.kubeconfigFor('spare', ['ecr-anywhere:refreshers']);
@@ -64,7 +64,7 @@ const steps: ListrTask[] = [
     task: async () => {
       await bed.deployment.invoke();
       const { webhook } = bed.cluster('edge');
-      // A webhook that has just started has no token to reuse.
+      // A restarted webhook has no cached token.
       await webhook.program.stop();
       await webhook.start();
       bed.ecr.settings.nextLifetimesSeconds = [SHORT_LIFE_S];
@@ -91,7 +91,7 @@ try {
 }
 process.exit(0);
 
-/** A KUBECONFIG with a context for each, of its own name. */
+/** Writes a kubeconfig with one context per cluster, named after it. */
 async function kubeconfigs(names: readonly string[]): Promise<string> {
   const paths = names.map(async (name) => {
     const path = join(bed.dir, `${name}.kubeconfig`);
@@ -102,7 +102,7 @@ async function kubeconfigs(names: readonly string[]): Promise<string> {
   return (await Promise.all(paths)).join(delimiter);
 }
 
-/** Makes an enabled namespace and a managed Secret in it. */
+/** Creates an enabled namespace with a managed Secret. */
 async function apply(cluster: string, namespace: string): Promise<void> {
   const objects = [
     {
@@ -126,7 +126,7 @@ async function ecrAnywhere(...args: string[]): Promise<void> {
   if (code !== 0) throw new Error(`ecr-anywhere ${args.join(' ')}: ${stderr}`);
 }
 
-/** Draws what a command shows. */
+/** Draws a command's output. */
 async function draw(name: string, args: readonly string[]): Promise<void> {
   const file = join(IMAGES, `${name}.svg`);
   const title = `ecr-anywhere ${args.join(' ')}`;

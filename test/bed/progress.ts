@@ -1,7 +1,7 @@
-// How the demo and the bed show what they are doing: a line a step, with the time it took.
+// Shows the progress of the demo and the test bed: one line per step, with its duration.
 import { Listr, type ListrTask, PRESET_TIMER } from 'listr2';
 
-/** Runs steps one after the other. @throws what the first failing step threw */
+/** Runs steps in sequence. @throws the error of the first failing step */
 export async function runSteps(steps: ListrTask[]): Promise<void> {
   const options = {
     renderer: 'default',

@@ -1,5 +1,5 @@
-// A Deployment with several pods behind a Service, on a control plane without nodes: what the Deployment's controller,
-// the kubelet's probes and kube-proxy do. A pod gets connections from when it is ready until it is told to end.
+// Plays the Deployment controller, the kubelet's probes and kube-proxy for a Deployment with several pods behind a Service.
+// A pod receives connections from when it is ready until its termination begins.
 import { mkdtemp } from 'node:fs/promises';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
@@ -13,29 +13,29 @@ const PROBE_EVERY_MS = 200;
 const READY_WITHIN_MS = 60_000;
 
 export interface Replicas extends AsyncDisposable {
-  /** Those that are not ending. */
+  /** The pods that are not terminating. */
   readonly pods: readonly Pod[];
-  /** Replaces each pod by one of the Deployment as it is now: one more, and when it is ready, one less. */
+  /** Rolls out the current Deployment: adds one pod, waits until it is ready, removes one, and so on. */
   rollOut(): Promise<void>;
-  /** Runs all pods' volumes through a kubelet's sync. */
+  /** Updates the volumes of all pods. */
   syncVolumes(): Promise<void>;
-  /** What they have all logged, those that have ended too. */
+  /** The logs of all pods, including terminated ones. */
   logs(): string;
 }
 
 export interface ReplicasOptions {
   readonly count: number;
   readonly ecrUrl: string;
-  /** More environment variables of the processes. */
+  /** Additional environment variables of the processes. */
   readonly env?: Readonly<Record<string, string>>;
-  /** For Node itself. */
+  /** Arguments for Node. */
   readonly nodeArgs?: readonly string[];
   readonly readyWithinMs?: number;
-  /** Done while they run and before they must be ready. @param logs what they have all logged */
+  /** Called while the pods run, before they must be ready. @param logs returns the logs of all pods */
   readonly beforeReady?: (logs: () => string) => Promise<void>;
 }
 
-/** Starts the chart's Deployment at the same instant on all its pods, and waits until they are ready. */
+/** Starts all pods of the chart's Deployment at the same time, and waits until they are ready. */
 export async function startReplicas(
   cluster: ControlPlane,
   { count, ecrUrl, env, nodeArgs, readyWithinMs = READY_WITHIN_MS, beforeReady }: ReplicasOptions,
@@ -130,7 +130,7 @@ export async function startReplicas(
         all.push(next);
         pods = [...pods, next];
         await untilReady([next]);
-        // At the same time: no new connections, and the signal.
+        // As in a cluster, the endpoint is removed and the signal is sent at the same time.
         pods = pods.filter((pod) => pod !== old);
         ready.delete(old);
         await old.stop();

@@ -1,5 +1,5 @@
-// Loaded into a process before its program (node --import): the names of Services are their addresses, as SERVICES says
-// (JSON), where there is no cluster DNS.
+// Preloaded into a process (node --import) in place of cluster DNS: resolves Service names to the addresses in the JSON
+// of the environment variable SERVICES.
 import dns from 'node:dns';
 
 const services = JSON.parse(process.env.SERVICES ?? '{}') as Record<string, string>;

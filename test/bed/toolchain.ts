@@ -1,6 +1,6 @@
-// What the bed needs and npm does not have: kube-apiserver, etcd, kubectl, helm 3 and 4, EKS's verifier of tokens, a
-// Python with the local AWS, and other projects' CustomResourceDefinitions. Made once, into a cache outside the
-// checkout; a cache entry is named after what it was made from.
+// The test bed's programs that npm does not have: kube-apiserver, etcd, kubectl, helm 3 and 4, aws-iam-authenticator's
+// token verifier, a Python with the local AWS, and CustomResourceDefinitions of other projects. They are built once into a
+// cache outside the checkout; the name of a cache entry is derived from its sources.
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -12,7 +12,7 @@ import { fileURLToPath } from 'node:url';
 const SOURCES = fileURLToPath(new URL('toolchain', import.meta.url));
 const KUBERNETES_VERSION = 'v1.36.3';
 
-/** Where what was built is kept. */
+/** The cache directory. */
 export const CACHE =
   process.env.ECR_ANYWHERE_CACHE ??
   join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'ecr-anywhere');
@@ -35,9 +35,9 @@ export interface Tools {
 
 interface Build {
   readonly title: string;
-  /** What it is built from; the cache entry's name follows from their content. */
+  /** The sources; their content determines the cache entry's name. */
   readonly inputs: readonly string[];
-  /** A file of the result, to see that it is there. */
+  /** A file of the result, whose existence shows that it was built. */
   readonly result: string;
   readonly commands: (target: string) => readonly { command: string; args: readonly string[]; cwd: string }[];
 }
@@ -58,12 +58,12 @@ function goBuild(
     commands: (target) =>
       packages.map((path) => ({
         command: 'go',
-        // A package's last element is the program's name, but for etcd's.
+        // The program is named after the last element of its package path, except for etcd.
         args: [
           'build',
           '-mod=readonly',
           '-trimpath',
-          // What is built from the checkout would ask git for its state, which fails in another user's checkout.
+          // Go would read the state of the git checkout, which fails if another user owns it.
           '-buildvcs=false',
           '-ldflags',
           `-s -w ${ldflags}`,
@@ -127,7 +127,7 @@ const LOCAL_AWS: Build = {
   ],
 };
 
-/** The programs' paths. @throws Error that says how to build what is not there */
+/** Returns the programs' paths. @throws Error with the command that builds a missing one */
 export function tools(): Tools {
   const inCache = (build: Build, file = build.result) => {
     const path = join(folderOf(build), file);
@@ -147,7 +147,7 @@ export function tools(): Tools {
   };
 }
 
-/** $KUBEBUILDER_ASSETS, where it has an API server and an etcd. */
+/** Returns $KUBEBUILDER_ASSETS if it contains an API server and etcd. */
 function kubebuilderAssets(): string | undefined {
   const assets = process.env.KUBEBUILDER_ASSETS;
   return assets && existsSync(join(assets, 'kube-apiserver')) && existsSync(join(assets, 'etcd'))
@@ -173,7 +173,7 @@ async function ensure(build: Build): Promise<void> {
   mkdirSync(CACHE, { recursive: true });
   await using _ = await lock(`${folder}.lock`, build.title);
   if (existsSync(join(folder, build.result))) return;
-  // A virtual environment knows its own path, so it is made in place; the result appears last in both cases.
+  // A virtual environment contains its own path, so it is created in place; its result file is written last.
   const inPlace = build === LOCAL_AWS;
   const target = inPlace ? folder : `${folder}.${process.pid}`;
   rmSync(target, { recursive: true, force: true });
@@ -207,9 +207,9 @@ function run(command: string, args: readonly string[], cwd: string): Promise<voi
   });
 }
 
-/** A lock on a path, for two set-ups at the same time; one whose owner is gone is taken over. */
+/** Locks a path against a concurrent set-up; takes over the lock of a process that has ended. */
 async function lock(path: string, title: string): Promise<AsyncDisposable> {
-  for (let said = false; ; said = true) {
+  for (let isReported = false; ; isReported = true) {
     try {
       mkdirSync(path);
       writeFileSync(join(path, 'pid'), String(process.pid));
@@ -218,7 +218,7 @@ async function lock(path: string, title: string): Promise<AsyncDisposable> {
       if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
     }
     if (isAbandoned(path)) rmSync(path, { recursive: true, force: true });
-    else if (!said) console.log(`• ${title}: another process is building it; waiting`);
+    else if (!isReported) console.log(`• ${title}: another process is building it; waiting`);
     await sleep(500);
   }
 }
@@ -228,7 +228,7 @@ function isAbandoned(path: string): boolean {
     process.kill(Number(readFileSync(join(path, 'pid'), 'utf8')), 0);
     return false;
   } catch (error) {
-    // No such process; or no pid written yet, which is a matter of milliseconds.
+    // The process has ended, or has not written its pid yet, which takes milliseconds.
     const noPid = (error as NodeJS.ErrnoException).code === 'ENOENT';
     return !noPid || (existsSync(path) && Date.now() - statSync(path).mtimeMs > 5_000);
   }

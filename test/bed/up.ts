@@ -1,5 +1,5 @@
-// Brings the whole bed up, step by step and visibly: ECR at the wire, a local AWS with the deployed stack, and control
-// planes with the chart installed and registered. The demo, the command line and the end-to-end tests all start here.
+// Starts the whole test bed with visible steps: the AWS endpoint for ECR, the local AWS with the deployed stack, and control
+// planes with the chart installed and registered. Used by the demo, `npm run bed` and the end-to-end tests.
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -23,19 +23,19 @@ export interface BedOptions {
   readonly clusters: readonly string[];
   /** Settings of the CDK app (infra/settings.ts). */
   readonly context: Readonly<Record<string, string | number | boolean>>;
-  /** False: registering them is left to whoever uses the bed. Default: true. */
+  /** False: the caller registers the clusters. Default: true. */
   readonly registersClusters?: boolean;
-  /** More environment variables of the local AWS, which the functions it runs inherit. */
+  /** Additional environment variables of the local AWS; its functions inherit them. */
   readonly functionEnv?: Readonly<Record<string, string>>;
-  /** More options of a cluster's control plane, by its name. */
+  /** Additional options of control planes, by cluster name. */
   readonly controlPlanes?: Readonly<Record<string, Omit<ControlPlaneOptions, 'name' | 'dir'>>>;
 }
 
-/** The bed as far as it is up. Disposing of it ends every process, and removes its folder unless it is kept. */
+/** A test bed. Disposal ends every process, and removes the directory unless `keepFolder` is set. */
 export class Bed implements AsyncDisposable {
   readonly dir: string;
   readonly options: BedOptions;
-  /** For whoever wants to look at the logs afterwards. */
+  /** True: the directory with all logs stays after disposal. */
   keepFolder = false;
   readonly #stack = new AsyncDisposableStack();
   readonly #clusters = new Map<string, BedCluster>();
@@ -48,7 +48,7 @@ export class Bed implements AsyncDisposable {
     this.options = options;
   }
 
-  /** Makes a bed's folder; nothing runs yet. */
+  /** Creates the directory; starts nothing. */
   static async create(options: BedOptions): Promise<Bed> {
     return new Bed(await mkdtemp(join(tmpdir(), 'ecr-anywhere-')), options);
   }
@@ -65,13 +65,13 @@ export class Bed implements AsyncDisposable {
     return isUp(this.#clusters.get(name), `cluster ${name}`);
   }
 
-  /** The steps, for a listing that shows how far they are. */
+  /** The start-up steps, for a progress listing. */
   tasks(): ListrTask[] {
     const { clusters, context, registersClusters = true } = this.options;
     const isMany = clusters.length > 1;
     return [
       {
-        title: 'ECR at the wire, and a local AWS that enforces IAM',
+        title: 'ECR stand-in, and a local AWS that enforces IAM',
         task: async () => {
           this.#ecr = this.#stack.use(await startAwsEndpoint());
           const dir = join(this.dir, 'aws');
@@ -123,7 +123,7 @@ export class Bed implements AsyncDisposable {
     ];
   }
 
-  /** The bed without a listing: a line a step. */
+  /** Starts the test bed, and prints a line per step. */
   async start(): Promise<this> {
     for (const { title, task } of this.tasks()) {
       console.log(`… ${title}`);
@@ -132,18 +132,18 @@ export class Bed implements AsyncDisposable {
     return this;
   }
 
-  /** The environment of an operator of the local AWS, as the account's root. */
+  /** Environment variables of an operator of the local AWS, as the account's root. */
   get operatorEnv(): Record<string, string> {
     const { env } = this.deployment.emulator;
     return Object.fromEntries(Object.entries(env).filter(([name]) => /^(AWS|NODE)_/.test(name)));
   }
 
-  /** What to type to look at it. */
+  /** Commands for looking around, for the terminal. */
   howToLookAround(): string {
     const { deployment, ecr, options } = this;
     const { endpoint, env } = deployment.emulator;
     return [
-      'Look around (in another terminal):',
+      'To look around, in another terminal:',
       ...options.clusters.map(
         (name) => `  export KUBECONFIG=${this.cluster(name).controlPlane.adminKubeconfigPath}   # ${name}`,
       ),
@@ -153,7 +153,7 @@ export class Bed implements AsyncDisposable {
       `  export AWS_ENDPOINT_URL=${endpoint} AWS_CA_BUNDLE=${env.AWS_CA_BUNDLE} AWS_REGION=${env.AWS_REGION} \\`,
       `         AWS_ACCESS_KEY_ID=${env.AWS_ACCESS_KEY_ID} AWS_SECRET_ACCESS_KEY=${env.AWS_SECRET_ACCESS_KEY}`,
       `  ${deployment.outputs.DryRun ?? ''}`,
-      `Everything it writes is in ${this.dir}`,
+      `Logs and data are in ${this.dir}`,
     ].join('\n');
   }
 
@@ -164,18 +164,18 @@ export class Bed implements AsyncDisposable {
 }
 
 function isUp<T>(part: T | undefined, what: string): T {
-  if (part === undefined) throw new Error(`${what} is not up yet`);
+  if (part === undefined) throw new Error(`${what} has not been started`);
   return part;
 }
 
-/** Resolves when somebody presses Ctrl-C, or sends SIGTERM. */
+/** Resolves on Ctrl-C or SIGTERM. */
 export function interrupted(): Promise<void> {
   return new Promise((resolve) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) {
       process.removeAllListeners(signal);
       process.once(signal, () => resolve());
     }
-    // Nothing else may be left to keep this process waiting.
+    // Keeps the process alive: no other handle may be open.
     setInterval(() => {}, 60_000);
   });
 }

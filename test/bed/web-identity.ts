@@ -1,5 +1,5 @@
-// An issuer of web identity tokens, as AWS accounts have one: what STS signs with, and the discovery documents by HTTPS
-// that API servers read (OpenID Connect Discovery 1.0).
+// An issuer of web identity tokens, as an AWS account has one: signs for STS, and serves the discovery documents that API
+// servers read over HTTPS (OpenID Connect Discovery 1.0).
 import { createSign, generateKeyPairSync, type KeyObject, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer } from 'node:https';
@@ -14,23 +14,23 @@ export interface Claims {
 
 export interface Issuer extends AsyncDisposable {
   readonly url: string;
-  /** Of its HTTPS server, PEM. */
+  /** The authority of its HTTPS server, PEM. */
   readonly caPem: string;
   /** A token (JWS, RFC 7515) signed with ES384. */
   sign(claims: Claims): string;
 }
 
-/** Conditions of a statement, as they stand in a template: operators, their keys, and values. */
+/** Conditions of a policy statement: operators, keys and values. */
 export type Conditions = Readonly<Record<string, Readonly<Record<string, unknown>>>>;
 
-/** What is asked for, by the keys that conditions know it by (IAM User Guide, "outbound identity federation"). */
+/** The request's values by IAM condition key (IAM User Guide, "outbound identity federation"). */
 interface Asked {
   readonly 'sts:IdentityTokenAudience': readonly string[];
   readonly 'sts:DurationSeconds': readonly string[];
   readonly 'sts:SigningAlgorithm': readonly string[];
 }
 
-/** STS' refusal. */
+/** An error response of STS. */
 export class Refusal extends Error {
   readonly code: string;
 
@@ -43,8 +43,8 @@ export class Refusal extends Error {
 /**
  * Reads a GetWebIdentityToken request as STS does.
  *
- * @param conditions under which the caller may ask; absent: any
- * @throws Refusal for parameters that STS does not take (STS API reference), or that the conditions do not allow
+ * @param conditions of the caller's policy; absent: none
+ * @throws Refusal for parameters that STS rejects (STS API reference), or that the conditions do not allow
  */
 export function readRequest(
   form: URLSearchParams,
@@ -73,7 +73,7 @@ export function readRequest(
   return { audiences, seconds };
 }
 
-/** Whether all conditions are met, of the operators that are used here (IAM User Guide, "condition operators"). */
+/** Whether all conditions are met; knows the operators that the project uses (IAM User Guide, "condition operators"). */
 function hold(conditions: Conditions, asked: Asked): boolean {
   return Object.entries(conditions).every(([operator, keys]) =>
     Object.entries(keys).every(([key, wanted]) => {
@@ -100,7 +100,7 @@ function isLike(value: string, pattern: string): boolean {
   return new RegExp(`^${source}$`, 's').test(value);
 }
 
-/** Starts one on a free loopback port. */
+/** Starts an issuer on a free loopback port. */
 export async function startIssuer(): Promise<Issuer> {
   const authority = await createAuthority('issuer');
   const { certPem, keyPem } = await authority.serving(['127.0.0.1']);

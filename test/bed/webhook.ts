@@ -1,6 +1,6 @@
-// The webhook as a cluster runs it, on a control plane without nodes: the chart is installed by helm; then this file
-// and kubelet.ts play kubelet (the Deployment's environment and volumes, the bundle as a process), kube-proxy (the
-// process listens on the Service's own address), and the controller that brings each namespace its kube-root-ca.crt.
+// Runs the webhook on a control plane without nodes: helm installs the chart; then this file and kubelet.ts play the
+// kubelet (environment, volumes, the bundle as a process), kube-proxy (the process listens on the Service's address), and
+// the controller that publishes kube-root-ca.crt in each namespace.
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { buildWebhook } from '../../webhook/build.ts';
@@ -11,33 +11,33 @@ import type { Program } from './process.ts';
 
 export const RELEASE = 'ecr-anywhere';
 export const NAMESPACE = 'ecr-anywhere';
-/** An ordinary user may not listen below 1024, so the Service's port is set above. */
+/** Above 1024, so that an ordinary user may listen on it. */
 export const SERVICE_PORT = 8443;
 
 export interface WebhookInstallation extends AsyncDisposable {
-  /** The process of the moment. */
+  /** The current process. */
   readonly program: Program;
   readonly address: { readonly host: string; readonly port: number };
-  /** What Prometheus would read. */
+  /** Reads the metrics endpoint. */
   metrics(): Promise<string>;
-  /** Installs the chart again, with other values. */
+  /** Upgrades the release with other values. */
   upgrade(values: object): Promise<void>;
-  /** Brings ConfigMaps, Secrets and tokens to the process' files, as a kubelet does about once a minute. */
+  /** Writes ConfigMaps, Secrets and tokens to the process's files, as a kubelet does about once a minute. */
   syncVolumes(): Promise<void>;
-  /** Starts the process again, after `program.stop()` or a crash; with more environment variables if given. */
+  /** Starts the process again after `program.stop()` or a crash, optionally with additional environment variables. */
   start(env?: Readonly<Record<string, string>>): Promise<void>;
   stop(): Promise<void>;
 }
 
 export interface WebhookOptions {
   readonly ecrUrl: string;
-  /** More of helm's `--set key=value`. */
+  /** Additional `--set key=value` of helm. */
   readonly values?: readonly string[];
-  /** More of helm's values, as a document. */
+  /** Additional values, as a document. */
   readonly document?: object;
-  /** More environment variables of the process. */
+  /** Additional environment variables of the process. */
   readonly env?: Readonly<Record<string, string>>;
-  /** For Node itself. */
+  /** Arguments for Node. */
   readonly nodeArgs?: readonly string[];
 }
 
@@ -78,7 +78,7 @@ export async function installWebhook(
   };
 }
 
-/** Makes the release's namespace, with what a cluster's controllers put into each. */
+/** Creates the release's namespace, with the objects that a cluster's controllers create in each. */
 export async function prepareNamespace(cluster: ControlPlane, name = NAMESPACE): Promise<void> {
   const objects = [
     { apiVersion: 'v1', kind: 'Namespace', metadata: { name } },
@@ -93,7 +93,7 @@ export async function prepareNamespace(cluster: ControlPlane, name = NAMESPACE):
     await cluster.kubectl(['apply', '--server-side', '-f', '-'], { input: JSON.stringify(object) });
 }
 
-/** Runs helm on the chart with what the bed has to set; `values` and `document` come after it. */
+/** Runs helm on the chart with the test bed's values, followed by `values` and `document`. */
 export async function runHelm(
   cluster: ControlPlane,
   command: readonly string[],
@@ -117,12 +117,12 @@ export async function runHelm(
   return helm(args, { cluster, version, mayFail });
 }
 
-/** A kubeconfig as an operator registers it: the chart's ServiceAccount with a token that can be renewed. */
+/** Returns a kubeconfig as an operator registers it: the chart's ServiceAccount with a renewable token. */
 export async function refresherKubeconfig(cluster: ControlPlane, duration = '168h'): Promise<string> {
   return cluster.kubeconfigForToken(await refresherToken(cluster, duration));
 }
 
-/** Such a token. */
+/** Requests a renewable token of the refresher's ServiceAccount. */
 export async function refresherToken(cluster: ControlPlane, duration: string): Promise<string> {
   const { stdout } = await cluster.kubectl([
     ...['create', 'token', `${RELEASE}-refresher`, '--namespace', NAMESPACE, `--duration=${duration}`],
@@ -131,7 +131,7 @@ export async function refresherToken(cluster: ControlPlane, duration: string): P
   return stdout.trim();
 }
 
-/** The address of the chart's Service. */
+/** Returns the address of the chart's Service. */
 export async function serviceAddress(cluster: ControlPlane, name = RELEASE): Promise<string> {
   const { stdout } = await cluster.kubectl([
     ...['get', 'service', name, '--namespace', NAMESPACE, '-o', 'jsonpath={.spec.clusterIP}'],

@@ -1,6 +1,6 @@
-// Admissions per second and memory, over 1, 10 and 100 registries: the webhook bundle beside a bare HTTPS server of
-// Node's own that gives a constant answer of the same size and writes the same log line. Turn and turn about, so that
-// the machine's moods hit both.
+// Benchmarks admissions per second and memory with 1, 10 and 100 registries: the webhook bundle against a bare Node HTTPS
+// server that sends a constant answer of the same size and writes the same log line. Rounds alternate, so that changes in
+// the machine's speed affect both.
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
@@ -18,7 +18,7 @@ const SECONDS = 2;
 const ROUNDS = 5;
 const MIB = 1024 * 1024;
 
-/** Measures a CREATE with tokens from the cache, and an UPDATE that keeps what is stored. */
+/** Measures a CREATE with cached tokens, and an UPDATE that keeps the stored entries. */
 export async function benchAdmissions(dir: string): Promise<Row[]> {
   await mkdir(dir, { recursive: true });
   const path = (file: string) => join(dir, file);
@@ -43,7 +43,7 @@ async function benchWith(registries: number, path: (file: string) => string, ca:
     KEY_FILE: path('tls.key'),
     POLICY_FILE: path('policy.yaml'),
     DRAIN_SECONDS: '0',
-    // What the chart's memory limit of 512 MiB leaves for JavaScript.
+    // The JavaScript heap that the chart's memory limit of 512 MiB allows.
     NODE_OPTIONS: `--max-old-space-size=${Math.round(0.6 * 512)}`,
     AWS_REGION: 'eu-central-1',
     ...ecr.env,
@@ -116,7 +116,7 @@ async function benchWith(registries: number, path: (file: string) => string, ca:
   return rows;
 }
 
-/** Registries of as many accounts, all with the webhook's own token: what they cost here is their entries. */
+/** Registries of different accounts that all use the webhook's own token, so that only their entries cost time. */
 function policyOf(registries: number): string {
   const hosts = Array.from(
     { length: registries },
@@ -125,7 +125,7 @@ function policyOf(registries: number): string {
   return JSON.stringify({ registries: hosts.map((host) => ({ host, namespaces: ['*'] })) });
 }
 
-/** What a process holds at the moment, in MiB. */
+/** Returns a process's resident memory, in MiB. */
 async function memory({ pid }: Program): Promise<number> {
   const [, kib = '0'] = /VmRSS:\s+(\d+) kB/.exec(await readFile(`/proc/${pid}/status`, 'utf8')) ?? [];
   return Math.round((Number(kib) * 1024) / MIB);

@@ -1,5 +1,5 @@
-// The floor for admissions: an HTTPS server of Node's own that reads the body, writes one log line and gives a
-// constant answer. Arguments: certificate, key, host, port, a file with the answer.
+// The reference for admissions: a bare Node HTTPS server that reads the body, writes one log line and sends a constant
+// answer. Arguments: certificate, key, host, port, a file with the answer.
 import { readFileSync, writeSync } from 'node:fs';
 import { createServer } from 'node:https';
 

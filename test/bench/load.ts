@@ -1,4 +1,4 @@
-// Load on one HTTPS address on this machine, for a bounded time: how many answers a second, and how long they take.
+// Generates load on one loopback HTTPS address for a bounded time; measures throughput and latency.
 import { Pool } from 'undici';
 
 export interface Load {
@@ -7,7 +7,7 @@ export interface Load {
   readonly p99: number;
 }
 
-/** Posts the same body over `connections` kept-open connections, one request at a time on each, for `seconds`. */
+/** Posts the same body over `connections` keep-alive connections, one request at a time each, for `seconds`. */
 export async function load(
   { origin, ca, path }: { origin: string; ca: string; path: string },
   body: string,
@@ -36,7 +36,7 @@ export async function load(
   return { perSecond: took.length / elapsed, p99: took[Math.floor(took.length * 0.99)] ?? Number.NaN };
 }
 
-/** Posts once. */
+/** Posts one request. */
 export async function post(
   { origin, ca, path }: { origin: string; ca: string; path: string },
   body: string,

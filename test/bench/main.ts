@@ -1,5 +1,5 @@
-// `npm run bench`: how much of what this machine can do is left after our work. Ratios within one run; absolute
-// figures change from one minute to the next. Load stays on loopback and ends by itself.
+// `npm run bench`: measures throughput as a ratio to bare references within one run, because absolute figures vary from
+// minute to minute. Load goes to loopback only and is bounded in time.
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

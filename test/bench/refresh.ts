@@ -1,5 +1,5 @@
-// What it takes to refresh 500 due Secrets through API server, policies and webhook, beside the bare PATCH requests
-// of one client where no webhook and no policy listens; and what a run costs that finds all of them fresh.
+// Benchmarks a refresh of 500 due Secrets through API server, policies and webhook, against bare PATCH requests without
+// webhook and policies; and a run in which no Secret is due.
 import pMap from 'p-map';
 import { Pool } from 'undici';
 import { SECRET_LABEL, SECRET_TYPE } from '../../contract/names.ts';
@@ -19,7 +19,7 @@ const SECRETS = 500;
 const ROUNDS = 5;
 const HOUR_S = 3600;
 
-/** Measures both. */
+/** Measures both runs. */
 export async function benchRefresh(dir: string): Promise<Row[]> {
   await using ecr = await startAwsEndpoint();
   await using cluster = await startControlPlane({ name: 'bench', dir });
@@ -50,7 +50,7 @@ export async function benchRefresh(dir: string): Promise<Row[]> {
       { concurrency: PATCHES_AT_ONCE },
     );
 
-  // As large as a managed one, so that the API server has the same to read, write and compare.
+  // As large as a managed Secret, so that the API server's work is comparable.
   const config = JSON.stringify({
     auths: { 'registry.example.com': { username: 'AWS', password: 'x'.repeat(1_750) } },
   });
