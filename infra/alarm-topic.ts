@@ -1,20 +1,20 @@
-// Where the alarms go: an SNS topic that this deployment's alarms, and nobody else, may publish to.
+// The SNS topic of the alarms. Only the alarms of this deployment may publish to it.
 import { ArnFormat, Stack } from 'aws-cdk-lib';
 import { PolicyStatement, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import { Topic } from 'aws-cdk-lib/aws-sns';
 import { EmailSubscription } from 'aws-cdk-lib/aws-sns-subscriptions';
 import { Construct } from 'constructs';
 
-/** A topic of its own, with a subscription by e-mail where an address is given. */
+/** Creates the topic, with an e-mail subscription if an address is given. */
 export class AlarmTopic extends Construct {
   readonly topic: Topic;
 
   constructor(scope: Construct, id: string, { email }: { email: string | undefined }) {
     super(scope, id);
     const { stackName, account } = Stack.of(this);
-    // No KMS key: CloudWatch cannot publish through the AWS managed one, and an alarm's text is no secret.
+    // No KMS key: CloudWatch cannot use the AWS managed key for SNS, and the text of an alarm is not secret.
     this.topic = new Topic(this, 'Topic', { displayName: 'ECR Anywhere', enforceSSL: true });
-    // A topic with a policy has lost the default one, by which the account's own alarms could publish.
+    // A topic policy replaces the default one, which lets the account's alarms publish. So allow that again.
     this.topic.addToResourcePolicy(
       new PolicyStatement({
         sid: 'AlarmsPublish',
@@ -23,7 +23,7 @@ export class AlarmTopic extends Construct {
         resources: [this.topic.topicArn],
         conditions: {
           StringEquals: { 'aws:SourceAccount': account },
-          // CloudFormation begins an alarm's name with the stack's.
+          // CloudFormation starts the name of an alarm with the name of the stack.
           ArnLike: {
             'aws:SourceArn': Stack.of(this).formatArn({
               service: 'cloudwatch',

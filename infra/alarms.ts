@@ -1,8 +1,8 @@
-// What wakes people: five alarms, each hours before the first Pod cannot pull.
+// The refresher's five CloudWatch alarms. Each goes off hours before the first Pod cannot pull.
 //
-// The clock they work against: a Secret becomes due while its credentials still live for the refresh window. If every
-// refresh fails from then on, the first run to fail finds at least the window less one interval left, the second the
-// window less two.
+// How much time is left: a Secret becomes due when its credentials are still valid for the refresh window (six hours). If
+// every refresh fails from then on, at the first failed run at least the window minus one interval is left, at the second
+// the window minus two.
 import { Duration } from 'aws-cdk-lib';
 import {
   Alarm,
@@ -28,17 +28,17 @@ export interface RefresherAlarmsProps {
   readonly topic: ITopic;
 }
 
-interface Watch {
+interface AlarmDefinition {
   readonly metric: IMetric;
   readonly comparison: ComparisonOperator;
   readonly threshold: number;
   readonly periods: number;
   readonly missing: TreatMissingData;
-  /** What it means and what to do first. */
+  /** What happened, what it means for image pulls, and the first command to run. CloudWatch takes 1,024 characters. */
   readonly description: string;
 }
 
-/** The refresher's alarms. Each tells when it begins and when it is over. */
+/** The refresher's alarms. Each publishes to the topic when it goes off and when it is OK again. */
 export class RefresherAlarms extends Construct {
   private readonly action: SnsAction;
 
@@ -47,8 +47,8 @@ export class RefresherAlarms extends Construct {
     this.action = new SnsAction(props.topic);
     const { interval } = props;
     const windowMinutes = REFRESH_WINDOW_MS / 60_000;
-    // However late in its window one run comes and however early the last one came, so long a time holds one of them:
-    // a shorter period would at times hold none, and CloudWatch would go back to an older run's figures.
+    // Two runs can be this far apart: the first at the start of its flexible window, the next at the end. A shorter period
+    // could contain no run, and CloudWatch would then evaluate the figures of an older one.
     const oneRun = interval.toMinutes() + props.flexibleWindow.toMinutes();
     const period = Duration.minutes(oneRun);
     const metric = (metricName: string, statistic: string, every: Duration) =>
@@ -60,70 +60,71 @@ export class RefresherAlarms extends Construct {
         period: every,
       });
 
-    // Notice: the window less one interval. If runs stop, silence is no sign of recovery: the state stays that of the
-    // last run, and another alarm tells of the silence.
-    this.watch('Errors', {
+    // Time left: the window minus one interval. Missing data does not mean recovery, so it keeps the state of the last run;
+    // the alarm NotRunning reports missing runs.
+    this.addAlarm('Errors', {
       metric: props.function.metricErrors({ statistic: Stats.SUM, period }),
       comparison: ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
       threshold: 1,
       periods: 1,
       missing: TreatMissingData.IGNORE,
       description:
-        'An invocation of the refresher failed: the run itself broke, or clusters are registered and none could be ' +
-        `served. Pods go on pulling for ${hours(windowMinutes - oneRun)} at least. Read the last ERROR in the function's log.`,
+        'A run of the refresher failed: it ended with an error, or it could serve none of the registered clusters. ' +
+        `Pods can pull for at least ${hours(windowMinutes - oneRun)} more. Read the last ERROR in the function's log: ` +
+        "run the command in the stack's output TailLog, without --follow.",
     });
 
-    // Notice: the window less two intervals. Twice, because a cluster that is upgraded or restarted is back by the
-    // next run. Missing data is ignored for the same reason as above.
-    this.watch('ClustersFailed', {
+    // Time left: the window minus two intervals. Two runs, because a cluster that is upgraded or restarted works again at
+    // the next run. Missing data is ignored for the same reason as above.
+    this.addAlarm('ClustersFailed', {
       metric: metric(METRIC.clustersFailed, Stats.MAXIMUM, period),
       comparison: ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
       threshold: 1,
       periods: 2,
       missing: TreatMissingData.IGNORE,
       description:
-        'In two runs in a row some cluster could not be reached, or a Secret that was due was not refreshed. ' +
-        `Pods there go on pulling for ${hours(windowMinutes - 2 * oneRun)} at least. Invoke the function with ` +
-        '{"dryRun": true}: its answer names each cluster and the reason.',
+        'In two consecutive runs, at least one cluster failed: it could not be reached, or a due Secret was not refreshed. ' +
+        `Pods in it can pull for at least ${hours(windowMinutes - 2 * oneRun)} more. Find the cluster and the reason: run ` +
+        '"ecr-anywhere status", then "ecr-anywhere doctor" with the name of the cluster.',
     });
 
-    // Silence is what this one is for, so missing data breaches. Many short periods rather than two long ones, because
-    // CloudWatch looks a few periods further back for data before it calls any missing: short ones keep that delay
-    // short. Counted from the last run, which left nothing due: the window less two intervals and those few periods.
+    // This alarm detects missing runs, so missing data breaches it. It has many short periods rather than two long ones,
+    // because CloudWatch looks back a few more periods before it treats data as missing, and short periods keep that delay
+    // short. Time left, counted from the last run, which left no Secret due: the window minus two intervals and that delay.
     const slice = Math.max(1, Math.floor(interval.toMinutes() / 4));
     const silence = 2 * interval.toMinutes() + props.flexibleWindow.toMinutes();
-    this.watch('NotRunning', {
+    this.addAlarm('NotRunning', {
       metric: metric(METRIC.clustersRegistered, Stats.SAMPLE_COUNT, Duration.minutes(slice)),
       comparison: ComparisonOperator.LESS_THAN_THRESHOLD,
       threshold: 1,
       periods: Math.ceil(silence / slice),
       missing: TreatMissingData.BREACHING,
       description:
-        `The refresher has not finished a run for ${hours(silence)}. Pods go on pulling for ` +
-        `${hours(windowMinutes - silence - 3 * slice)} at least. Is the schedule enabled, does the function answer when ` +
-        'invoked by hand, do its queues for failures and dead letters hold anything? (Until the first run after the first ' +
-        'deployment this alarm rings: it cannot tell not yet from no more.)',
+        `The refresher has not finished a run for ${hours(silence)}. Pods can pull for at least ` +
+        `${hours(windowMinutes - silence - 3 * slice)} more. Run "ecr-anywhere doctor". If it finds no cause, check that the ` +
+        'schedule is enabled, and read the messages in the queue for failures and the dead-letter queue of the stack. ' +
+        'After the first deployment this alarm is on until the first run has finished.',
     });
 
-    // Half the window is left or, found by the next run only, that less one interval. Whatever the reason is, known to
-    // us or not: this one looks at the credentials. No cluster served, no data: neither good news nor bad, and the
-    // alarms above tell.
+    // Time left: half the window, or that minus one interval if only the next run finds it. This alarm watches the
+    // credentials themselves, whatever the cause. If no cluster is served there is no data, which is neither OK nor ALARM;
+    // the alarms above report that.
     const threshold = REFRESH_WINDOW_MS / 2 / 1000;
-    this.watch('SoonestExpiry', {
+    this.addAlarm('SoonestExpiry', {
       metric: metric(METRIC.soonestExpiry, Stats.MINIMUM, period),
       comparison: ComparisonOperator.LESS_THAN_THRESHOLD,
       threshold,
       periods: 1,
       missing: TreatMissingData.MISSING,
       description:
-        `Some managed Secret expires within ${hours(threshold / 60)} and refreshing it has failed for as long. ` +
-        'Invoke the function with {"dryRun": true}: its answer names the cluster and the Secret. New Pods there will ' +
-        'be in ImagePullBackOff once it has expired.',
+        `The credentials in at least one managed Secret expire within ${hours(threshold / 60)}, and every refresh has ` +
+        'failed since they became due. After the expiry, new Pods that use the Secret cannot pull (ImagePullBackOff). ' +
+        'Find the cluster: run "ecr-anywhere status". Find the Secret: run the command in the stack\'s output DryRun.',
     });
 
-    // Notice: the window less two intervals, as the lost tick's work falls to the next. SQS reports nothing of a queue
-    // that has long been empty, so missing data is well.
-    this.watch('ScheduleDeadLetters', {
+    // Time left: the window minus two intervals, because the next invocation does the work of the lost one. SQS publishes no
+    // metrics for a queue that has been empty for long, so missing data is OK.
+    this.addAlarm('ScheduleDeadLetters', {
       metric: props.scheduleDeadLetters.metricApproximateNumberOfMessagesVisible({
         statistic: Stats.MAXIMUM,
         period: Duration.minutes(5),
@@ -133,12 +134,18 @@ export class RefresherAlarms extends Construct {
       periods: 1,
       missing: TreatMissingData.NOT_BREACHING,
       description:
-        "The schedule could not invoke the refresher. The message's attributes in the schedule's dead-letter queue say " +
-        'why (often a changed permission). Invoke the function by hand, then purge the queue.',
+        'The schedule could not invoke the refresher. ' +
+        `Pods can pull for at least ${hours(windowMinutes - 2 * oneRun)} more. The error, often a missing permission, is in ` +
+        `the attributes of the messages: run "aws sqs receive-message --queue-url ${props.scheduleDeadLetters.queueUrl} ` +
+        '--message-attribute-names All". Correct it, invoke the function with the event {} for the lost run, and purge ' +
+        'the queue.',
     });
   }
 
-  private watch(id: string, { metric, comparison, threshold, periods, missing, description }: Watch): void {
+  private addAlarm(
+    id: string,
+    { metric, comparison, threshold, periods, missing, description }: AlarmDefinition,
+  ): void {
     const alarm = new Alarm(this, id, {
       alarmDescription: description,
       metric,

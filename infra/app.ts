@@ -1,4 +1,4 @@
-// The CDK app's entry: settings in, one stack out.
+// The entry point of the CDK app: reads the settings and creates one stack.
 import { App } from 'aws-cdk-lib';
 import { readSettings } from './settings.ts';
 import { EcrAnywhereStack } from './stack.ts';
@@ -8,7 +8,7 @@ try {
   const settings = readSettings(app.node.getAllContext());
   new EcrAnywhereStack(app, settings.stackName, { settings });
 } catch (error) {
-  // A wrong setting needs a sentence, not a stack trace.
+  // An invalid setting is the operator's to correct, so print the message without a stack trace.
   console.error(error instanceof Error ? error.message : error);
   process.exit(1);
 }

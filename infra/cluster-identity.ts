@@ -1,4 +1,4 @@
-// The other direction of a keyless cluster: its webhook's own identity in AWS, by the tokens of its ServiceAccount.
+// The AWS identity of a cluster's webhook: an IAM role that the webhook assumes with a token of its ServiceAccount.
 import { Stack } from 'aws-cdk-lib';
 import {
   CfnOIDCProvider,
@@ -11,25 +11,25 @@ import {
 import { Construct } from 'constructs';
 
 export interface ClusterIdentityProps {
-  /** Issuer of the cluster's service account tokens: an https URL that AWS can read the discovery documents of. */
+  /** The issuer of the cluster's ServiceAccount tokens: an https URL whose discovery documents AWS can read. */
   readonly issuer: string;
-  /** What its tokens may pull: names of repositories of this account and region, `*` for any part of them. */
+  /** Repositories of this account and region that the role may pull from; `*` matches any part of a name. */
   readonly repositories: readonly string[];
-  /** Where the chart is installed. Default: ecr-anywhere. */
+  /** The namespace of the chart's release. Default: ecr-anywhere. */
   readonly namespace?: string | undefined;
-  /** The webhook's ServiceAccount: the release's full name. Default: ecr-anywhere. */
+  /** The webhook's ServiceAccount, which has the full name of the release. Default: ecr-anywhere. */
   readonly serviceAccount?: string | undefined;
   /**
-   * SHA-1 sums, in hexadecimal, of the authority's certificate in the issuer's chain, up to five. AWS looks at them only
-   * where no public authority signed; without any, IAM takes the one that it is shown when the provider is made.
+   * SHA-1 fingerprints (hexadecimal, up to five) of the authority in the issuer's certificate chain. AWS uses them only if
+   * no public authority signed the chain. Default: IAM reads the fingerprint when it creates the provider.
    */
   readonly thumbprints?: readonly string[] | undefined;
 }
 
-/** STS' own, as the chart asks for it. */
+/** The audience of the tokens, which is the chart's default for aws.webIdentity.audience. */
 const AUDIENCE = 'sts.amazonaws.com';
 
-/** Trusts a cluster's issuer, for its webhook and for nobody else there. */
+/** An IAM OIDC provider for the cluster's issuer, and a role that only the webhook's ServiceAccount may assume. */
 export class ClusterIdentity extends Construct {
   readonly role: IRole;
 
@@ -42,19 +42,19 @@ export class ClusterIdentity extends Construct {
       clientIdList: [AUDIENCE],
       ...(thumbprints && { thumbprintList: [...thumbprints] }),
     });
-    const key = issuer.replace(/^https:\/\//, '');
+    const claimPrefix = issuer.replace(/^https:\/\//, '');
     this.role = new Role(this, 'Role', {
       description: `The webhook of ECR Anywhere in the cluster whose issuer is ${issuer}`.slice(0, 1_000),
       assumedBy: new WebIdentityPrincipal(provider.attrArn, {
         StringEquals: {
-          [`${key}:aud`]: AUDIENCE,
-          [`${key}:sub`]: `system:serviceaccount:${namespace}:${serviceAccount}`,
+          [`${claimPrefix}:aud`]: AUDIENCE,
+          [`${claimPrefix}:sub`]: `system:serviceaccount:${namespace}:${serviceAccount}`,
         },
       }),
       inlinePolicies: {
         Pull: new PolicyDocument({
           statements: [
-            // It knows no resources (Service Authorization Reference, ECR).
+            // This action supports no resources (Service Authorization Reference, ECR).
             new PolicyStatement({ actions: ['ecr:GetAuthorizationToken'], resources: ['*'] }),
             new PolicyStatement({
               actions: ['ecr:BatchGetImage', 'ecr:GetDownloadUrlForLayer', 'ecr:BatchCheckLayerAvailability'],

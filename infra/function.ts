@@ -1,5 +1,4 @@
-// The Lambda function: its bundle, its log group, and a role that can do what a run needs and nothing else.
-
+// The refresher's Lambda function: its bundle, log group, cluster state table, and a role with only what a run needs.
 import { ArnFormat, Duration, RemovalPolicy, Stack } from 'aws-cdk-lib';
 import { AttributeType, BillingMode, Table } from 'aws-cdk-lib/aws-dynamodb';
 import { PolicyDocument, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
@@ -20,35 +19,36 @@ export interface RefresherFunctionProps {
   readonly eksRegions: readonly string[];
   readonly assumableRoles: readonly string[];
   readonly eksDiscovery: readonly string[];
-  readonly keylessStage: string | undefined;
+  readonly keylessStackName: string | undefined;
   readonly allowLocalServers: boolean;
-  readonly memory: number;
+  readonly memorySize: number;
   readonly timeout: Duration;
   readonly logRetention: RetentionDays | undefined;
   readonly exclusive: boolean;
 }
 
-/** The function, ready to be invoked by a schedule or by people. */
+/** The function, which the schedule and operators invoke. */
 export class RefresherFunction extends Construct {
   readonly function: NodejsFunction;
   readonly logGroup: LogGroup;
-  /** What is known of each cluster. */
-  readonly memoryTable: Table;
+  /** The most recent observation of each cluster. */
+  readonly clusterStateTable: Table;
 
   constructor(scope: Construct, id: string, props: RefresherFunctionProps) {
     super(scope, id);
     const failures = deadLetters(this, 'Failures');
     this.logGroup = new LogGroup(this, 'Logs', {
       retention: props.logRetention ?? RetentionDays.ONE_MONTH,
-      // Reports of runs, worth nothing without the deployment.
+      // The log has no use after the stack is deleted.
       removalPolicy: RemovalPolicy.DESTROY,
     });
 
-    this.memoryTable = new Table(this, 'Memory', {
+    // The logical id is part of deployed stacks: another one would replace the table.
+    this.clusterStateTable = new Table(this, 'Memory', {
       partitionKey: { name: MEMORY.cluster, type: AttributeType.STRING },
       timeToLiveAttribute: MEMORY.forgetAt,
       billingMode: BillingMode.PAY_PER_REQUEST,
-      // The next run knows most of it again.
+      // The next run restores most of the content.
       removalPolicy: RemovalPolicy.DESTROY,
     });
 
@@ -59,18 +59,18 @@ export class RefresherFunction extends Construct {
       inlinePolicies: {
         Refresh: new PolicyDocument({
           statements: [
-            // A log group's ARN ends in `:*`, its streams: Lambda names them as it goes.
+            // The ARN of a log group ends in `:*`, which covers its streams.
             new PolicyStatement({
               actions: ['logs:CreateLogStream', 'logs:PutLogEvents'],
               resources: [this.logGroup.logGroupArn],
             }),
-            // Neither knows resources (Service Authorization Reference). The first lists names in the whole account,
-            // the second gives nothing that GetSecretValue does not.
+            // Neither action supports resources (Service Authorization Reference). ListSecrets lists the names of the
+            // whole account; BatchGetSecretValue returns only secrets for which GetSecretValue is allowed.
             new PolicyStatement({
               actions: ['secretsmanager:ListSecrets', 'secretsmanager:BatchGetSecretValue'],
               resources: ['*'],
             }),
-            // The last two store the next token of a cluster.
+            // The last two actions store a renewed token of a cluster.
             new PolicyStatement({
               actions: [
                 'secretsmanager:GetSecretValue',
@@ -86,10 +86,10 @@ export class RefresherFunction extends Construct {
                 }),
               ],
             }),
-            // The first writes and tells what it wrote, the second is for people who ask what is known.
+            // UpdateItem saves and returns the state of a cluster; Scan answers `ecr-anywhere status`.
             new PolicyStatement({
               actions: ['dynamodb:UpdateItem', 'dynamodb:Scan'],
-              resources: [this.memoryTable.tableArn],
+              resources: [this.clusterStateTable.tableArn],
             }),
             new PolicyStatement({ actions: ['sqs:SendMessage'], resources: [failures.queueArn] }),
             ...this.eksStatements(props),
@@ -100,34 +100,34 @@ export class RefresherFunction extends Construct {
     });
 
     this.function = new NodejsFunction(this, 'Refresher', {
-      description: 'Asks every registered cluster to refresh its ECR pull Secrets that are due.',
+      description: 'Requests a refresh of the due ECR pull Secrets in every registered cluster.',
       entry: props.entry,
       runtime: Runtime.NODEJS_24_X,
       architecture: Architecture.ARM_64,
-      memorySize: props.memory,
+      memorySize: props.memorySize,
       timeout: props.timeout,
       role,
       logGroup: this.logGroup,
-      // Loggers that write JSON to standard output pass unchanged, embedded metrics too. These carry no level and
-      // so count as INFO: a higher threshold here would discard them, and the alarms would see no runs.
+      // Lambda passes JSON lines on unchanged. Embedded metrics have no level and count as INFO: a higher level here
+      // would discard them, and the alarms would see no runs.
       loggingFormat: LoggingFormat.JSON,
       applicationLogLevelV2: ApplicationLogLevel.INFO,
       environment: {
         [ENVIRONMENT.clusterDeadline]: String(props.clusterDeadline.toSeconds()),
-        [ENVIRONMENT.memoryTable]: this.memoryTable.tableName,
+        [ENVIRONMENT.memoryTable]: this.clusterStateTable.tableName,
         [ENVIRONMENT.clusterConcurrency]: String(props.clusterConcurrency),
         ...(props.assumableRoles.length > 0 && {
           [ENVIRONMENT.assumableRoles]: props.assumableRoles.join(','),
         }),
         ...(props.eksDiscovery.length > 0 && { [ENVIRONMENT.eksDiscovery]: props.eksDiscovery.join(',') }),
-        ...(props.keylessStage !== undefined && { [ENVIRONMENT.keylessStage]: props.keylessStage }),
+        ...(props.keylessStackName !== undefined && { [ENVIRONMENT.keylessStage]: props.keylessStackName }),
         ...(props.allowLocalServers && { [ENVIRONMENT.allowLocalServers]: 'true' }),
         NODE_OPTIONS: '--enable-source-maps',
       },
-      // The next tick is the retry. An event that waits for a free execution is given up before the next one comes.
+      // The next scheduled run is the retry. An event that waits for a free execution expires before that run.
       retryAttempts: 0,
       maxEventAge: Duration.minutes(Math.max(1, Math.floor(props.interval.toMinutes() / 2))),
-      // Not SqsDestination, which grants more than sending.
+      // SqsDestination would grant the role more than sqs:SendMessage.
       onFailure: { bind: () => ({ destination: failures.queueArn }) },
       ...(props.exclusive && { reservedConcurrentExecutions: 1 }),
       bundling: {
@@ -138,25 +138,25 @@ export class RefresherFunction extends Construct {
         sourceMap: true,
         sourcesContent: false,
         logLevel: LogLevel.WARNING,
-        // The AWS SDK of our lock file, not the one that Lambda happens to have.
+        // Bundle the AWS SDK of the lock file. The SDK of the Lambda runtime has another version.
         externalModules: [],
-        // Some dependencies are CommonJS and ask for Node's own modules with `require`.
+        // Some dependencies are CommonJS and load modules of Node with `require`.
         banner:
           "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);",
       },
     });
   }
 
-  /** Tokens for the clusters of its stage and for nobody else, of one lifetime. */
-  private keylessStatements({ keylessStage: stage }: RefresherFunctionProps): PolicyStatement[] {
-    if (stage === undefined) return [];
+  /** Lets the refresher request tokens with the audiences of this stack's clusters and the fixed lifetime. */
+  private keylessStatements({ keylessStackName }: RefresherFunctionProps): PolicyStatement[] {
+    if (keylessStackName === undefined) return [];
     return [
       new PolicyStatement({
         actions: ['sts:GetWebIdentityToken'],
         resources: ['*'],
         conditions: {
-          // Every audience that is asked for; and as "every" is true of none, one there must be.
-          'ForAllValues:StringLike': { 'sts:IdentityTokenAudience': audiencePattern(stage) },
+          // ForAllValues also matches a request without any audience, so Null requires at least one.
+          'ForAllValues:StringLike': { 'sts:IdentityTokenAudience': audiencePattern(keylessStackName) },
           Null: { 'sts:IdentityTokenAudience': 'false' },
           NumericEquals: { 'sts:DurationSeconds': TOKEN_SECONDS },
           StringEquals: { 'sts:SigningAlgorithm': SIGNING_ALGORITHM },
@@ -165,18 +165,18 @@ export class RefresherFunction extends Construct {
     ];
   }
 
-  /** What EKS clusters need: endpoints and authorities, the roles that are named, and where tags are looked for, lists. */
+  /** Lets the refresher describe EKS clusters, list them in discovery targets, and assume the configured roles. */
   private eksStatements(props: RefresherFunctionProps): PolicyStatement[] {
-    const scopes = props.eksDiscovery.map((scope) => scope.split(/=(.*)/));
-    const ownRegions = scopes.flatMap(([region = '', roleArn]) => (roleArn === undefined ? region : []));
+    const targets = props.eksDiscovery.map((target) => target.split(/=(.*)/));
+    const ownRegions = targets.flatMap(([region = '', roleArn]) => (roleArn === undefined ? region : []));
     const described = [...new Set([...props.eksRegions, ...ownRegions])];
-    const roles = new Set([...props.assumableRoles, ...scopes.flatMap(([, roleArn]) => roleArn ?? [])]);
+    const roles = new Set([...props.assumableRoles, ...targets.flatMap(([, roleArn]) => roleArn ?? [])]);
     return [
       ...(ownRegions.length > 0
         ? [
             new PolicyStatement({
               actions: ['eks:ListClusters'],
-              // It knows no resources (Service Authorization Reference, EKS).
+              // This action supports no resources (Service Authorization Reference, EKS).
               resources: ['*'],
               conditions: { StringEquals: { 'aws:RequestedRegion': ownRegions } },
             }),

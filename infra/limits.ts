@@ -1,4 +1,4 @@
-// What the settings of a deployment may be, derived from how long credentials live.
+// The limits of a deployment's settings, derived from the lifetime of the credentials.
 import { MAX_INTERVAL_MS } from '../contract/freshness.ts';
 import { REPORTING_SECONDS } from '../functions/refresher/settings.ts';
 
@@ -7,15 +7,15 @@ const MINUTE_MS = 60_000;
 /** Minutes between two runs. */
 export const INTERVAL = { min: 1, max: MAX_INTERVAL_MS / MINUTE_MS, default: 60 } as const;
 
-/** Seconds that AWS lets a function run. */
+/** The longest time, in seconds, that Lambda lets a function run. */
 export const FUNCTION_TIMEOUT_SECONDS = 900;
 
-/** Seconds that one cluster may take. */
+/** The time limit of one cluster run, in seconds. */
 export const CLUSTER_DEADLINE = {
   min: 1,
   max: FUNCTION_TIMEOUT_SECONDS - REPORTING_SECONDS,
   default: 120,
 } as const;
 
-/** Clusters at the same time: each opens up to 8 connections, and a function may open 1,024 files. */
+/** Clusters served at the same time. Each needs up to 8 connections, and a function may open 1,024 files. */
 export const CLUSTER_CONCURRENCY = { min: 1, max: 100, default: 25 } as const;

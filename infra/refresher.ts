@@ -1,4 +1,4 @@
-// The refresher as a construct that any stack can embed: function, schedule, dead letters, alarms, and who may do what.
+// The refresher as a construct for any stack: function, schedule, dead-letter queues, alarms and permissions.
 import { fileURLToPath } from 'node:url';
 import { Duration } from 'aws-cdk-lib';
 import type { Table } from 'aws-cdk-lib/aws-dynamodb';
@@ -13,62 +13,64 @@ import { CLUSTER_CONCURRENCY, CLUSTER_DEADLINE, FUNCTION_TIMEOUT_SECONDS, INTERV
 import { RefresherSchedule } from './schedule.ts';
 
 export interface RefresherProps {
-  /** Time between two runs, in whole minutes. Default: one hour. */
+  /** The time between two runs, in whole minutes. Default: one hour. */
   readonly interval?: Duration;
-  /** Each run starts at a random moment within it, so that accounts do not all ask ECR at once. Default: a sixth of the interval. */
+  /** Each run starts at a random time in this window, so that accounts do not all call ECR at once. Default: a sixth of the interval. */
   readonly flexibleWindow?: Duration;
-  /** Whether the schedule runs. Default: true. */
+  /** Whether the schedule is enabled. Default: true. */
   readonly scheduleEnabled?: boolean;
-  /** What one cluster may take. Default: two minutes. */
+  /** The time limit of one cluster run. Default: two minutes. */
   readonly clusterDeadline?: Duration;
-  /** Clusters that run at the same time. Default: 25. */
+  /** The number of clusters served at the same time. Default: 25. */
   readonly clusterConcurrency?: number;
-  /** Regions whose EKS clusters may be registered with "aws eks get-token" in place of a token. Default: none. */
+  /** Regions whose EKS clusters may be registered with "aws eks get-token" instead of a token. Default: none. */
   readonly eksRegions?: readonly string[];
-  /** ARNs of the roles that such a kubeconfig may name. Default: none. */
+  /** ARNs of the roles that such a kubeconfig may use. Default: none. */
   readonly assumableRoles?: readonly string[];
-  /** Where tagged EKS clusters are refreshed: regions, or `region=ARN of a role` in another account. Default: none. */
+  /** Discovery targets, in which tagged EKS clusters are served: regions, or `region=role ARN` for another account. Default: none. */
   readonly eksDiscovery?: readonly string[];
   /**
-   * Keyless clusters, whose audiences begin with this name: letters, digits and hyphens, another for each deployment of
-   * the account. Default: none may be.
+   * Allows keyless clusters. Their audiences contain this name (letters, digits, hyphens), usually the stack's, which must
+   * differ between the deployments of an account. Default: keyless clusters are not allowed.
    */
-  readonly keylessStage?: string;
-  /** Whether clusters may be on loopback and link-local addresses: for tests only. Default: false. */
+  readonly keylessStackName?: string;
+  /** Whether clusters may have loopback and link-local addresses. Only for tests. Default: false. */
   readonly allowLocalServers?: boolean;
-  /** Megabytes; the share of a CPU grows with them. Default: 512. */
-  readonly memory?: number;
-  /** What a run may take. Default: 15 minutes, the most that Lambda grants. */
+  /** The function's memory in MB; its CPU share grows with it. Default: 512. */
+  readonly memorySize?: number;
+  /** The time limit of a run. Default: 15 minutes, the maximum of Lambda. */
   readonly timeout?: Duration;
-  /** Default: one month. */
+  /** How long the log is kept. Default: one month. */
   readonly logRetention?: RetentionDays;
   /**
-   * Reserves the function one execution, so that two runs never overlap. Overlapping runs do no harm (a Secret that was
-   * just refreshed is not due), and an account whose limit is still 10 executions cannot reserve any. Default: false.
+   * Reserves one concurrent execution, so that two runs never overlap. Overlapping runs do no harm, because a Secret that
+   * was just refreshed is not due. An account whose limit is still 10 executions cannot reserve any. Default: false.
    */
   readonly exclusive?: boolean;
-  /** Where the alarms go; CloudWatch must be allowed to publish there. Default: a topic of its own. */
+  /** The topic of the alarms; CloudWatch must be allowed to publish to it. Default: a new topic. */
   readonly alarmTopic?: ITopic;
-  /** Subscribed to the topic of its own. */
+  /** An e-mail address to subscribe to the new topic. Default: none. */
   readonly alarmEmail?: string;
-  /** Source of the function's handler. Default: this project's. */
+  /** The source file of the function's handler. Default: this project's handler. */
   readonly entry?: string;
 }
 
-/** Keeps the pull Secrets of every registered cluster fresh, and says so in time where it cannot. */
+/** Keeps the pull Secrets of every registered cluster fresh, and raises an alarm in time if it cannot. */
 export class Refresher extends Construct {
   readonly function: IFunction;
   readonly logGroup: ILogGroup;
   readonly alarmTopic: ITopic;
-  /** What is known of each cluster. */
-  readonly memoryTable: Table;
+  /** The most recent observation of each cluster. */
+  readonly clusterStateTable: Table;
 
   constructor(scope: Construct, id: string, props: RefresherProps = {}) {
     super(scope, id);
     const interval = props.interval ?? Duration.minutes(INTERVAL.default);
-    const minutes = interval.toMinutes(); // throws where they are not whole
+    const minutes = interval.toMinutes(); // throws if the interval is not in whole minutes
     if (minutes < INTERVAL.min || minutes > INTERVAL.max) {
-      throw new Error(`The interval must be ${INTERVAL.min} to ${INTERVAL.max} minutes, not ${minutes}.`);
+      throw new Error(
+        `The interval must be ${INTERVAL.min} to ${INTERVAL.max} minutes, not ${minutes}: with longer ones the alarms would come too late.`,
+      );
     }
     const flexibleWindow = props.flexibleWindow ?? Duration.minutes(Math.floor(minutes / 6));
 
@@ -80,16 +82,16 @@ export class Refresher extends Construct {
       eksRegions: props.eksRegions ?? [],
       assumableRoles: props.assumableRoles ?? [],
       eksDiscovery: props.eksDiscovery ?? [],
-      keylessStage: props.keylessStage,
+      keylessStackName: props.keylessStackName,
       allowLocalServers: props.allowLocalServers ?? false,
-      memory: props.memory ?? 512,
+      memorySize: props.memorySize ?? 512,
       timeout: props.timeout ?? Duration.seconds(FUNCTION_TIMEOUT_SECONDS),
       logRetention: props.logRetention,
       exclusive: props.exclusive ?? false,
     });
     this.function = refresher.function;
     this.logGroup = refresher.logGroup;
-    this.memoryTable = refresher.memoryTable;
+    this.clusterStateTable = refresher.clusterStateTable;
 
     const schedule = new RefresherSchedule(this, 'Schedule', {
       function: this.function,

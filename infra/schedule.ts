@@ -1,5 +1,5 @@
-// When the refresher runs: an EventBridge schedule that may invoke this one function, and a queue for ticks it could
-// not deliver.
+// The refresher's schedule: an EventBridge schedule that may invoke only this function, and a queue for invocations that it
+// could not deliver.
 import { Duration, RemovalPolicy, Stack } from 'aws-cdk-lib';
 import { PolicyDocument, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import type { IFunction } from 'aws-cdk-lib/aws-lambda';
@@ -22,15 +22,15 @@ export interface RefresherScheduleProps {
   readonly enabled: boolean;
 }
 
-/** The refresher's clock. */
+/** The schedule, with its own group, role and dead-letter queue. */
 export class RefresherSchedule extends Construct {
   readonly deadLetters: Queue;
 
   constructor(scope: Construct, id: string, props: RefresherScheduleProps) {
     super(scope, id);
     this.deadLetters = deadLetters(this, 'DeadLetters');
-    // A group of its own: EventBridge Scheduler names the group as the source when it assumes the role, so schedules
-    // of others in the account cannot borrow it.
+    // EventBridge Scheduler passes the group as the source when it assumes the role. With a separate group, other schedules
+    // of the account cannot use the role.
     const group = new ScheduleGroup(this, 'Group', { removalPolicy: RemovalPolicy.DESTROY });
     const role = new Role(this, 'Role', {
       assumedBy: new ServicePrincipal('scheduler.amazonaws.com', {
@@ -62,11 +62,12 @@ export class RefresherSchedule extends Construct {
       enabled: props.enabled,
       scheduleGroup: group,
       target: new LambdaInvoke(props.function, {
-        // As it is: the target would add permissions to every version and alias of the function.
+        // Otherwise the target adds permissions for every version and alias of the function.
         role: role.withoutPolicyUpdates(),
         input: ScheduleTargetInput.fromObject({}),
         deadLetterQueue: this.deadLetters,
-        // A tick that cannot be delivered soon is a lost one: the next is due, and the dead letter tells.
+        // An invocation that cannot be delivered soon goes to the dead-letter queue, which raises an alarm; the next one
+        // does its work.
         retryAttempts: 5,
         maxEventAge: Duration.minutes(Math.max(1, Math.floor(props.interval.toMinutes() / 4))),
       }),

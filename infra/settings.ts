@@ -1,18 +1,18 @@
-// The deployer's settings: CDK context, validated, every problem reported together.
+// The settings of the CDK app: reads them from the CDK context and reports all problems together.
 import { z } from 'zod';
 import { DEFAULT_STACK_NAME } from '../contract/keyless.ts';
 import { CLUSTER_CONCURRENCY, CLUSTER_DEADLINE, INTERVAL } from './limits.ts';
 
-/** `-c key=value` on the command line arrives as text, in cdk.json as what it is. */
+/** A number, or its text: `-c key=value` on the command line gives text. */
 const number = (limits: { min: number; max: number }) =>
   z.coerce.number().int().min(limits.min).max(limits.max);
 const flag = z.preprocess(String, z.stringbool());
 const REGION = '[a-z]{2,4}(-[a-z]+)+-\\d+';
-// Without commas, which separate the list's items.
+// No commas, because they separate the items of a list.
 const ROLE_ARN = 'arn:aws[a-z-]*:iam::\\d{12}:role/[\\w+=.@/-]+';
 /** Lambda's limit for all environment variables is 4 KB (Lambda quotas). */
 const LIST_LENGTH = 1_500;
-/** Comma-separated on the command line, a list in cdk.json too. */
+/** A list, or a comma-separated text: `-c key=value` gives text. */
 const list = (item: string, message: string) =>
   z
     .preprocess(
@@ -21,12 +21,12 @@ const list = (item: string, message: string) =>
         .array(z.string().regex(new RegExp(`^${item}$`), message))
         .refine(
           (items) => items.join().length <= LIST_LENGTH,
-          `must not be longer than ${LIST_LENGTH} characters`,
+          `must not be longer than ${LIST_LENGTH} characters in total, because Lambda limits the size of environment variables`,
         ),
     )
     .default([]);
 
-/** On the command line, where a context value is text. */
+/** Parses text as JSON: `-c key=value` gives text. Leaves other values to the schema. */
 const fromJson = (value: unknown) => {
   if (typeof value !== 'string') return value;
   try {
@@ -36,113 +36,137 @@ const fromJson = (value: unknown) => {
   }
 };
 
-/** Names of Kubernetes (RFC 1123). */
-const dnsName = z.string().regex(/^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/, 'must be a name of Kubernetes');
+/** A name of a Kubernetes object (RFC 1123). */
+const dnsName = z
+  .string()
+  .regex(
+    /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/,
+    'must be a Kubernetes name: lower-case letters, digits, hyphens and dots',
+  );
 
 const Webhook = z.strictObject({
-  name: z.string().regex(/^[A-Za-z0-9-]*[A-Za-z0-9][A-Za-z0-9-]*$/, 'must be letters, digits and hyphens'),
+  name: z
+    .string()
+    .regex(/^[A-Za-z0-9-]*[A-Za-z0-9][A-Za-z0-9-]*$/, 'must consist of letters, digits and hyphens'),
   issuer: z
-    .url({ protocol: /^https$/, error: 'must be an https URL' })
+    .url({ protocol: /^https$/, error: 'must be an https URL, such as https://oidc.example.com/cluster' })
     .refine(
       (url) => !/[?#]|\/$/.test(url),
-      'must be as the cluster writes it in its tokens: no query, no slash at the end',
+      "must be exactly the iss of the cluster's tokens, without a query and without a slash at the end",
     )
     // IAM API reference, CreateOpenIDConnectProvider.
     .refine(
       (url) => /^https:\/\/[a-z0-9.-]+(\/|$)/.test(url),
-      'must be a host, in small letters, and no port',
+      'must have a lower-case host and no port, because IAM accepts no other',
     ),
   repositories: z
-    .array(z.string().regex(/^[a-z0-9*][a-z0-9._/*-]*$/, 'must be names of repositories'))
+    .array(
+      z
+        .string()
+        .regex(
+          /^[a-z0-9*][a-z0-9._/*-]*$/,
+          'must be the name of an ECR repository, without the registry host; * matches any characters',
+        ),
+    )
     .min(1),
   namespace: dnsName.optional(),
   serviceAccount: dnsName.optional(),
   thumbprints: z
-    .array(z.string().regex(/^[0-9A-Fa-f]{40}$/, 'must be SHA-1 sums of certificates, 40 hexadecimal digits'))
+    .array(
+      z
+        .string()
+        .regex(
+          /^[0-9A-Fa-f]{40}$/,
+          'must be the SHA-1 fingerprint of a certificate: 40 hexadecimal digits without colons',
+        ),
+    )
     .min(1)
     .max(5)
     .optional(),
 });
 
 type Webhook = z.infer<typeof Webhook>;
-const differ = (keyOf: (webhook: Webhook) => string) => (webhooks: readonly Webhook[]) =>
+const hasUnique = (keyOf: (webhook: Webhook) => string) => (webhooks: readonly Webhook[]) =>
   new Set(webhooks.map(keyOf)).size === webhooks.length;
 
 const Settings = z.object({
-  /** Name of the CloudFormation stack; a second stage in the same account and region takes another. */
+  /** Name of the CloudFormation stack. A second deployment in the same account and region needs another name. */
   stackName: z
     .string()
-    .regex(/^[A-Za-z][A-Za-z0-9-]{0,127}$/, 'must be a letter, then letters, digits and hyphens')
+    .regex(
+      /^[A-Za-z][A-Za-z0-9-]{0,127}$/,
+      'must start with a letter and consist of letters, digits and hyphens',
+    )
     .default(DEFAULT_STACK_NAME),
   /** Minutes between two runs. */
   rateMinutes: number(INTERVAL).default(INTERVAL.default),
-  /** Whether the schedule runs. Off, the function answers whoever invokes it, and an alarm rings where nobody does. */
+  /** Whether the schedule is enabled. If not, the function still answers, and the alarm NotRunning goes off without runs. */
   scheduleEnabled: flag.default(true),
-  /** Who gets the alarms by e-mail; AWS asks them to confirm. Without it, subscribe to the topic yourself. */
+  /** E-mail address for the alarms; AWS sends a confirmation request first. Without it, subscribe to the topic by hand. */
   alarmEmail: z.email().optional(),
-  /** Seconds one cluster may take. */
+  /** Time limit of one cluster run, in seconds. */
   clusterDeadlineSeconds: number(CLUSTER_DEADLINE).default(CLUSTER_DEADLINE.default),
-  /** How many clusters run at the same time. */
+  /** Number of clusters served at the same time. */
   clusterConcurrency: number(CLUSTER_CONCURRENCY).default(CLUSTER_CONCURRENCY.default),
-  /** Regions whose EKS clusters may be registered with "aws eks get-token" in place of a token, comma-separated. */
-  eksRegions: list(REGION, 'must be regions such as eu-central-1'),
-  /** The roles that such a kubeconfig may name, comma-separated: ARNs, in this account or others. */
-  assumableRoles: list(ROLE_ARN, 'must be ARNs such as arn:aws:iam::123456789012:role/refresher'),
+  /** Regions whose EKS clusters may be registered with "aws eks get-token" instead of a token. */
+  eksRegions: list(REGION, 'must be an AWS region such as eu-central-1'),
+  /** ARNs of the roles that such a kubeconfig may use, in this account or others. */
+  assumableRoles: list(ROLE_ARN, 'must be a role ARN such as arn:aws:iam::123456789012:role/refresher'),
   /**
-   * Where EKS clusters are refreshed that carry the tag ecr-anywhere.centml.ai/managed=true: regions, and for other
-   * accounts `region=ARN of a role there`, comma-separated.
+   * Discovery targets, in which EKS clusters with the tag ecr-anywhere.centml.ai/managed=true are served: regions, and for
+   * another account `region=ARN of a role in it`.
    */
   eksDiscovery: list(
     `${REGION}(=${ROLE_ARN})?`,
-    'must be regions such as eu-central-1, or eu-central-1=arn:aws:iam::123456789012:role/refresher',
+    'must be an AWS region such as eu-central-1, or eu-central-1=arn:aws:iam::123456789012:role/refresher',
   ),
-  /** Whether clusters may be keyless: the refresher may have STS sign tokens for them. docs/keyless.md. */
+  /** Whether clusters may be keyless: the refresher may request tokens for them from STS (docs/keyless.md). */
   keyless: flag.default(false),
   /**
-   * Clusters whose webhooks get an identity: a list of {"name", "issuer", "repositories"}, where the chart is not
-   * installed as README.md says {"namespace", "serviceAccount"}, and for an issuer with a certificate of its own making
-   * {"thumbprints"}. docs/keyless.md.
+   * Clusters for whose webhook the stack creates an AWS role: a list of {"name", "issuer", "repositories"}. If the release
+   * has another name or namespace than in README.md, add {"namespace", "serviceAccount"}; if no public authority signed the
+   * issuer's certificate, add {"thumbprints"} (docs/aws-identity.md).
    */
   webhooks: z
     .preprocess(
       fromJson,
       z
         .array(Webhook)
-        // CloudFormation's names of outputs have no hyphens.
+        // CloudFormation removes hyphens from the names of outputs.
         .refine(
-          differ(({ name }) => name.replaceAll('-', '')),
-          'name: each cluster needs another, also without the hyphens',
+          hasUnique(({ name }) => name.replaceAll('-', '')),
+          'name: two clusters have the same name, apart from hyphens; give each another, because outputs and roles are named after it',
         )
         .refine(
-          differ(({ issuer }) => issuer),
-          'issuer: an account has one provider for each',
+          hasUnique(({ issuer }) => issuer),
+          'issuer: two clusters have the same issuer, and IAM has one provider for each issuer; keep one of them',
         ),
     )
     .default([]),
-  /** Whether clusters may be on loopback and link-local addresses: for tests on one machine only. */
+  /** Whether API servers may have loopback and link-local addresses. Only for tests on one machine. */
   allowLocalServers: flag.default(false),
 });
 
 export type Settings = Readonly<z.infer<typeof Settings>>;
 
-/** The CDK's own context keys all carry one of these; a key without is meant for us. */
-const NOT_OURS = /[:/@-]/;
+/** All context keys of the CDK itself contain one of these characters; other keys are settings. */
+const CDK_KEY = /[:/@-]/;
 
 /**
  * Reads the settings.
  *
- * @param context everything that the CDK knows: cdk.json and `-c key=value`
- * @throws Error that names every setting that is wrong or unknown (a mistyped `alarmEmail` must not pass silently)
+ * @param context the whole CDK context: cdk.json and `-c key=value`
+ * @throws Error that names every invalid and every unknown setting, so that a mistyped `alarmEmail` is not ignored
  */
 export function readSettings(context: Readonly<Record<string, unknown>>): Settings {
-  const ours = Object.fromEntries(Object.entries(context).filter(([key]) => !NOT_OURS.test(key)));
-  const parsed = Settings.strict().safeParse(ours);
+  const settings = Object.fromEntries(Object.entries(context).filter(([key]) => !CDK_KEY.test(key)));
+  const parsed = Settings.strict().safeParse(settings);
   if (parsed.success) return parsed.data;
   const problems = parsed.error.issues.map((issue) =>
     issue.path.length > 0 ? `${issue.path.join('.')}: ${issue.message}` : issue.message,
   );
   throw new Error(
-    `The CDK context does not fit:\n${problems.map((problem) => `  - ${problem}`).join('\n')}\n` +
-      `Known settings: ${Object.keys(Settings.shape).join(', ')}. Set them with -c key=value or in cdk.json.`,
+    `The settings in the CDK context are not valid:\n${problems.map((problem) => `  - ${problem}`).join('\n')}\n` +
+      `Correct them with -c key=value or under context in cdk.json (docs/settings.md). Known settings: ${Object.keys(Settings.shape).join(', ')}.`,
   );
 }

@@ -1,4 +1,4 @@
-// The stack of this project's own CDK app: one refresher, and outputs that say what to do next.
+// The stack of the CDK app: one refresher, the webhooks' roles, and outputs with the next commands.
 import { CfnOutput, Duration, Stack, type StackProps } from 'aws-cdk-lib';
 import type { Construct } from 'constructs';
 import { DEFAULT_STACK_NAME } from '../contract/keyless.ts';
@@ -10,7 +10,7 @@ export interface EcrAnywhereStackProps extends StackProps {
   readonly settings: Settings;
 }
 
-/** One refresher. Two stages in one account and region are two stacks; they serve the same registered clusters. */
+/** One refresher. Two stacks in one account and region serve the same registered clusters. */
 export class EcrAnywhereStack extends Stack {
   constructor(scope: Construct, id: string, { settings, ...props }: EcrAnywhereStackProps) {
     super(scope, id, {
@@ -25,25 +25,26 @@ export class EcrAnywhereStack extends Stack {
       eksRegions: settings.eksRegions,
       assumableRoles: settings.assumableRoles,
       eksDiscovery: settings.eksDiscovery,
-      ...(settings.keyless && { keylessStage: settings.stackName }),
+      ...(settings.keyless && { keylessStackName: settings.stackName }),
       allowLocalServers: settings.allowLocalServers,
       ...(settings.alarmEmail !== undefined && { alarmEmail: settings.alarmEmail }),
     });
     const { functionName } = refresher.function;
-    const stage = settings.stackName === DEFAULT_STACK_NAME ? '' : ` --stack-name ${settings.stackName}`;
+    const stackOption =
+      settings.stackName === DEFAULT_STACK_NAME ? '' : ` --stack-name ${settings.stackName}`;
     const outputs = {
       FunctionName: functionName,
-      // Whom EKS clusters and other accounts' roles let in.
+      // The principal for EKS access entries and for trust policies of roles in other accounts.
       RoleArn: refresher.function.role?.roleArn ?? '',
       AlarmTopicArn: refresher.alarmTopic.topicArn,
-      RegisterCluster: `ecr-anywhere register NAME --context CONTEXT --region ${this.region}${stage}`,
+      RegisterCluster: `ecr-anywhere register NAME --context CONTEXT --region ${this.region}${stackOption}`,
       DryRun: `aws lambda invoke --region ${this.region} --function-name ${functionName} --cli-binary-format raw-in-base64-out --cli-read-timeout 900 --payload '{"dryRun":true}' /dev/stdout`,
-      Status: `aws dynamodb scan --region ${this.region} --table-name ${refresher.memoryTable.tableName} --output table --query 'Items[].{cluster:cluster.S,lookedAt:lookedAt.S,reachedAt:reachedAt.S,managed:managed.N,due:due.N,soonestExpiry:soonestExpiry.S,failures:failures.N,failingSince:failingSince.S,reason:reason.S}'`,
+      Status: `aws dynamodb scan --region ${this.region} --table-name ${refresher.clusterStateTable.tableName} --output table --query 'Items[].{cluster:cluster.S,lookedAt:lookedAt.S,reachedAt:reachedAt.S,managed:managed.N,due:due.N,soonestExpiry:soonestExpiry.S,failures:failures.N,failingSince:failingSince.S,reason:reason.S}'`,
       TailLog: `aws logs tail ${refresher.logGroup.logGroupName} --region ${this.region} --follow`,
     };
     for (const { name, ...props } of settings.webhooks) {
       const { role } = new ClusterIdentity(this, `Webhook-${name}`, props);
-      // For the chart's aws.webIdentity.roleArn.
+      // The value of the chart's aws.webIdentity.roleArn.
       new CfnOutput(this, `WebhookRoleArn-${name}`, { value: role.roleArn });
     }
     for (const [name, value] of Object.entries(outputs)) new CfnOutput(this, name, { value });

@@ -1,4 +1,4 @@
-// The five alarms: what the template says of them, and how they behave by CloudWatch's rules over days of runs.
+// The five alarms: their properties in the template, and when they go off by CloudWatch's rules over days of runs.
 import { describe, expect, test } from 'vitest';
 import { REFRESH_WINDOW_MS } from '../../contract/freshness.ts';
 import { METRIC, METRICS_NAMESPACE } from '../../functions/refresher/settings.ts';
@@ -10,7 +10,8 @@ const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 
 type Name = 'Errors' | 'ClustersFailed' | 'NotRunning' | 'SoonestExpiry' | 'ScheduleDeadLetters';
-type Alarm = AlarmProperties & { readonly AlarmDescription: string };
+type Text = string | { readonly 'Fn::Join': readonly [string, readonly unknown[]] };
+type Alarm = AlarmProperties & { readonly AlarmDescription: Text };
 
 function alarms(context: Record<string, unknown> = {}): Record<Name, Alarm> {
   const found = Object.entries(resources(synth(context), 'AWS::CloudWatch::Alarm')).map(
@@ -19,10 +20,16 @@ function alarms(context: Record<string, unknown> = {}): Record<Name, Alarm> {
   return Object.fromEntries(found) as Record<Name, Alarm>;
 }
 
+/** The text of a description; a value that CloudFormation inserts becomes `{}`. */
+function textOf(text: Text): string {
+  if (typeof text === 'string') return text;
+  return text['Fn::Join'][1].map((part) => (typeof part === 'string' ? part : '{}')).join('');
+}
+
 const hourly = alarms();
 const service = { Name: 'service', Value: { Ref: expect.stringMatching(/^RefresherFunctionRefresher/) } };
 
-test('each goes to the topic when it begins and when it is over, and says what to do', () => {
+test('each publishes to the topic when it goes off and when it is OK again, with the first command to run', () => {
   expect(Object.keys(hourly).sort()).toEqual([
     'ClustersFailed',
     'Errors',
@@ -33,8 +40,11 @@ test('each goes to the topic when it begins and when it is over, and says what t
   const topic = [{ Ref: expect.stringMatching(/^RefresherAlarmTopic/) }];
   for (const alarm of Object.values(hourly)) {
     expect(alarm).toMatchObject({ AlarmActions: topic, OKActions: topic });
-    expect(alarm.AlarmDescription).toMatch(/Read|Invoke|\?/);
-    expect(alarm.AlarmDescription.length).toBeLessThanOrEqual(1024); // CloudWatch's limit
+    const text = textOf(alarm.AlarmDescription);
+    expect(text).toMatch(/[Rr]un ("ecr-anywhere|"aws|the command)/);
+    expect(text).toMatch(/[Pp]ods .*can(not)? pull/);
+    // CloudWatch's limit, less the URL of a queue.
+    expect(text.length).toBeLessThanOrEqual(1024 - 150);
   }
 });
 
@@ -109,12 +119,12 @@ test.each<[Name, object]>([
       TreatMissingData: 'notBreaching',
     },
   ],
-])('%s watches what it says', (name, properties) => {
+])('%s has its metric, threshold and periods', (name, properties) => {
   expect(hourly[name]).toMatchObject(properties);
 });
 
 test.each([1, 7, 30, 60, 120])(
-  'at a run every %i minutes: periods CloudWatch takes, and notice left',
+  'with a run every %i minutes, uses valid periods and goes off as early as its description promises',
   (rateMinutes) => {
     const all = alarms({ rateMinutes });
     for (const { Period, EvaluationPeriods } of Object.values(all)) {
@@ -132,55 +142,44 @@ test.each([1, 7, 30, 60, 120])(
       0,
       DAY + 8 * HOUR,
     );
-    const rang =
+    const wentOff =
       silent.filter(({ time, state }) => state === 'ALARM' && time > DAY / 2)[0]?.time ?? Number.NaN;
-    expect(rang - DAY).toBeGreaterThan(rateMinutes * MINUTE);
-    expect(rang - DAY).toBeLessThan(REFRESH_WINDOW_MS);
-    const promised = Number(/pulling for ([\d.]+) h/.exec(all.NotRunning.AlarmDescription)?.[1]) * HOUR;
-    expect(DAY + REFRESH_WINDOW_MS - rang).toBeGreaterThanOrEqual(promised - 6 * MINUTE); // said to a tenth of an hour
+    expect(wentOff - DAY).toBeGreaterThan(rateMinutes * MINUTE);
+    expect(wentOff - DAY).toBeLessThan(REFRESH_WINDOW_MS);
+    const promised =
+      Number(/pull for at least ([\d.]+) h/.exec(textOf(all.NotRunning.AlarmDescription))?.[1]) * HOUR;
+    // The description rounds to a tenth of an hour.
+    expect(DAY + REFRESH_WINDOW_MS - wentOff).toBeGreaterThanOrEqual(promised - 6 * MINUTE);
   },
 );
 
-describe('over days of hourly runs, each at a random moment of its window', () => {
-  // Unknown at first; then the one state it should have.
+describe('over days of hourly runs, each at a random time of its window', () => {
+  /** The states that the alarm goes through, without the first, which is INSUFFICIENT_DATA. */
   const states = (name: Name, samples: readonly Sample[], until = 3 * DAY) =>
     alarmHistory(hourly[name], samples, 0, until).map(({ state }) => state);
 
-  test('a healthy refresher wakes nobody, but for the first minutes without a run', () => {
-    expect(
-      states(
-        'ClustersFailed',
-        runs(60, 3 * DAY, () => 0),
-      ),
-    ).toEqual(['OK']);
-    expect(
-      states(
-        'NotRunning',
-        runs(60, 3 * DAY, () => 3),
-      ),
-    ).toEqual(['ALARM', 'OK']);
-    expect(
-      states(
-        'SoonestExpiry',
-        runs(60, 3 * DAY, () => 6 * 3600),
-      ),
-    ).toEqual(['OK']);
-    expect(
-      states(
-        'Errors',
-        runs(60, 3 * DAY, () => 0),
-      ),
-    ).toEqual(['OK']);
+  test.each<{ name: Name; value: number; expected: string[] }>([
+    { name: 'ClustersFailed', value: 0, expected: ['OK'] },
+    // The alarm is on until the first run has finished.
+    { name: 'NotRunning', value: 3, expected: ['ALARM', 'OK'] },
+    { name: 'SoonestExpiry', value: 6 * 3600, expected: ['OK'] },
+    { name: 'Errors', value: 0, expected: ['OK'] },
+  ])('$name is OK for a healthy refresher', ({ name, value, expected }) => {
+    const samples = runs(60, 3 * DAY, () => value);
+    expect(states(name, samples)).toEqual(expected);
+  });
+
+  test('ScheduleDeadLetters is OK without data', () => {
     expect(states('ScheduleDeadLetters', [])).toEqual(['OK']);
   });
 
-  test('one missed tick wakes nobody, two do', () => {
+  test('NotRunning goes off after several missed runs, not after one', () => {
     const all = runs(60, 3 * DAY, () => 3);
     expect(states('NotRunning', all.toSpliced(20, 1))).toEqual(['ALARM', 'OK']);
     expect(states('NotRunning', all.toSpliced(20, 4))).toEqual(['ALARM', 'OK', 'ALARM', 'OK']);
   });
 
-  test('a cluster that fails once wakes nobody; twice in a row, or for good, it alarms until it is well', () => {
+  test('ClustersFailed goes off after two failed runs, and is OK again after a good run', () => {
     const failing = (from: number, to: number) =>
       runs(60, 3 * DAY, (run) => (run >= from && run < to ? 2 : 0));
     expect(states('ClustersFailed', failing(20, 21))).toEqual(['OK']);
@@ -188,12 +187,12 @@ describe('over days of hourly runs, each at a random moment of its window', () =
     expect(states('ClustersFailed', failing(20, 200))).toEqual(['OK', 'ALARM']);
   });
 
-  test('two failed runs and then silence: the alarm does not take silence for recovery', () => {
+  test('ClustersFailed stays in ALARM when runs stop after two failures', () => {
     const samples = runs(60, 22 * HOUR, (run) => (run >= 20 ? 2 : 0));
     expect(states('ClustersFailed', samples).at(-1)).toBe('ALARM');
   });
 
-  test('an invocation that fails alarms at once, until one has succeeded', () => {
+  test('Errors goes off within a minute of a failed run, and is OK after the next good one', () => {
     const samples = runs(60, DAY, (run) => (run === 10 ? 1 : 0));
     const [, alarm] = alarmHistory(hourly.Errors, samples, 0, DAY);
     expect(alarm?.state).toBe('ALARM');
@@ -201,14 +200,14 @@ describe('over days of hourly runs, each at a random moment of its window', () =
     expect(states('Errors', samples)).toEqual(['OK', 'ALARM', 'OK']);
   });
 
-  test('half the refresh window is the limit for the soonest expiry, to the second', () => {
+  test('SoonestExpiry goes off below half of the refresh window', () => {
     const soonest = (seconds: number) => runs(60, DAY, (run) => (run < 10 ? 7 * 3600 : seconds));
     expect(states('SoonestExpiry', soonest(10_800), DAY)).toEqual(['OK']);
     expect(states('SoonestExpiry', soonest(10_799), DAY)).toEqual(['OK', 'ALARM']);
     expect(states('SoonestExpiry', soonest(-60), DAY)).toEqual(['OK', 'ALARM']);
   });
 
-  test('no cluster left to look at: the soonest expiry is neither well nor an alarm', () => {
+  test('SoonestExpiry has no state without data', () => {
     expect(
       states(
         'SoonestExpiry',
@@ -217,13 +216,13 @@ describe('over days of hourly runs, each at a random moment of its window', () =
     ).toEqual(['ALARM', 'INSUFFICIENT_DATA']);
   });
 
-  test('one dead letter alarms', () => {
+  test('ScheduleDeadLetters goes off with one message, and is OK when the queue is empty', () => {
     const samples = Array.from({ length: 10 }, (_, minute) => ({ time: HOUR + minute * MINUTE, value: 1 }));
     expect(states('ScheduleDeadLetters', samples, DAY)).toEqual(['OK', 'ALARM', 'OK']);
   });
 });
 
-/** What runs report: one sample an interval, somewhere in the flexible window (a sixth of it), the same every time. */
+/** The samples that runs publish: one in each interval, at a fixed pseudo-random time of the flexible window. */
 function runs(rateMinutes: number, until: number, value: (run: number) => number): Sample[] {
   const samples: Sample[] = [];
   for (let run = 0; run * rateMinutes * MINUTE < until; run++) {

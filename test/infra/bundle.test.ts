@@ -1,4 +1,4 @@
-// The bundle that is deployed: one file that Node can load with nothing beside it.
+// The deployed bundle is one file that Node can load without other modules.
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -25,13 +25,13 @@ const load = (env: Record<string, string>) =>
     { cwd: bundle, env, encoding: 'utf8', stdio: 'pipe' },
   );
 
-test('is a module with its source map, without the sources', () => {
+test('the bundle is a module with a source map that contains no sources', () => {
   expect(readdirSync(bundle).sort()).toEqual(['index.mjs', 'index.mjs.map']);
   const map = JSON.parse(readFileSync(join(bundle, 'index.mjs.map'), 'utf8')) as Record<string, unknown>;
   expect(map).not.toHaveProperty('sourcesContent');
 });
 
-test('loads under Node 24 outside the checkout, so the AWS SDK is inside', () => {
+test('the bundle loads under Node 24 outside the checkout, so it contains the AWS SDK', () => {
   expect(process.versions.node).toMatch(/^24\./);
   const env = {
     AWS_REGION: 'eu-central-1',
@@ -43,6 +43,6 @@ test('loads under Node 24 outside the checkout, so the AWS SDK is inside', () =>
   expect(load(env).trim()).toBe('function');
 });
 
-test('without its settings it says which are missing', () => {
+test('the bundle names a missing environment variable', () => {
   expect(() => load({ AWS_REGION: 'eu-central-1' })).toThrow('CLUSTER_DEADLINE_SECONDS');
 });

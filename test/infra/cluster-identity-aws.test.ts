@@ -1,6 +1,6 @@
-// A webhook's role in the local AWS, which enforces trust policies and IAM: which tokens it takes, and what the session
-// may do. The local CloudFormation has no OIDC providers, so the ARN that a real one would have stands in the template;
-// signatures are not checked there either.
+// A webhook's role in the local AWS, which enforces trust policies and IAM: the tokens that may assume it, and what the
+// session may do. The local CloudFormation has no OIDC providers, so the template contains the ARN that a real one would
+// have. The local STS does not check signatures.
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -59,7 +59,7 @@ afterAll(async () => {
   await rm(dir, { recursive: true, force: true });
 });
 
-/** The template's role, for a provider. */
+/** The role of the template, with the ARN of a provider. */
 function roleWith(providerArn: string): Resource {
   const template = synth({ webhooks: [{ name: 'k3s', issuer: ISSUER, repositories: ['team-a/*'] }] });
   const role = resources(template, 'AWS::IAM::Role').Webhookk3sRole;
@@ -67,19 +67,19 @@ function roleWith(providerArn: string): Resource {
     /\{"Fn::GetAtt":\["Webhookk3sIssuer\w+","Arn"\]\}/,
     `"${providerArn}"`,
   );
-  if (!role || text === JSON.stringify(role)) throw new Error('the role trusts no provider of the template');
+  if (!role || text === JSON.stringify(role)) throw new Error('The role trusts no provider of the template.');
   return JSON.parse(text) as Resource;
 }
 
-/** A session of the role for who has a token with these claims. */
-async function assume(with_: object) {
+/** Credentials of a session that a token with these claims starts. */
+async function assume(tokenClaims: object) {
   const { requestHandler, endpoint, region } = emulator.clientConfig;
   const sts = new STSClient({ requestHandler, endpoint, region });
   const { Credentials } = await sts.send(
     new AssumeRoleWithWebIdentityCommand({
       RoleArn: roleArn,
       RoleSessionName: 'webhook',
-      WebIdentityToken: jwt({ ...with_, exp: Math.floor(Date.now() / 1000) + 3600 }),
+      WebIdentityToken: jwt({ ...tokenClaims, exp: Math.floor(Date.now() / 1000) + 3600 }),
     }),
   );
   return {
@@ -89,31 +89,31 @@ async function assume(with_: object) {
   };
 }
 
-test('the webhook’s ServiceAccount has ECR tokens by it, its repositories’ images, and no more', async () => {
+test('the webhook’s ServiceAccount may request ECR tokens and pull from the given repositories only', async () => {
   const ecr = new ECRClient({ ...emulator.clientConfig, credentials: await assume(claims) });
   const { authorizationData } = await ecr.send(new GetAuthorizationTokenCommand({}));
   expect(authorizationData).toHaveLength(1);
   const imageIds = [{ imageTag: 'latest' }];
   const pull = (repositoryName: string) => ecr.send(new BatchGetImageCommand({ repositoryName, imageIds }));
-  // Let through, to where there is nothing.
+  // IAM allows the call, and then the repository does not exist.
   await expect(pull('team-a/shop')).rejects.toThrow(
     expect.objectContaining({ name: 'RepositoryNotFoundException' }),
   );
-  for (const refused of [
+  for (const denied of [
     pull('team-b/shop'),
     ecr.send(new DescribeRepositoriesCommand({})),
     ecr.send(new DeleteRepositoryCommand({ repositoryName: 'team-a/shop' })),
   ])
-    await expect(refused).rejects.toThrow(expect.objectContaining({ name: 'AccessDeniedException' }));
+    await expect(denied).rejects.toThrow(expect.objectContaining({ name: 'AccessDeniedException' }));
 });
 
 test.each([
   { title: 'another ServiceAccount', but: { sub: 'system:serviceaccount:ecr-anywhere:default' } },
-  { title: 'the same in another namespace', but: { sub: 'system:serviceaccount:default:ecr-anywhere' } },
-  { title: 'a token for the API server', but: { aud: 'https://kubernetes.default.svc' } },
+  { title: 'its name in another namespace', but: { sub: 'system:serviceaccount:default:ecr-anywhere' } },
+  { title: 'an audience other than AWS', but: { aud: 'https://kubernetes.default.svc' } },
   { title: 'another cluster', but: { iss: 'https://oidc.example.com/gpu' } },
-  { title: 'an issuer whose URL begins alike', but: { iss: `${ISSUER}/x` } },
-])('nobody is it with $title', async ({ but }) => {
+  { title: 'an issuer whose URL has the same start', but: { iss: `${ISSUER}/x` } },
+])('does not accept a token with $title', async ({ but }) => {
   await expect(assume({ ...claims, ...but })).rejects.toThrow(
     expect.objectContaining({ message: 'Not authorized to perform sts:AssumeRoleWithWebIdentity' }),
   );

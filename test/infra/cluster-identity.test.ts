@@ -1,4 +1,4 @@
-// The identities of clusters' webhooks: whose tokens IAM takes, and what they open.
+// The IAM roles of clusters' webhooks: which tokens may assume them, and what they allow.
 import { expect, test } from 'vitest';
 import { resources, synth } from './synth.ts';
 
@@ -16,7 +16,7 @@ const template = synth({
   ]),
 });
 
-test('each issuer is trusted for AWS’ audience', () => {
+test('creates an OIDC provider for each issuer, with the audience of AWS', () => {
   const providers = Object.values(resources(template, 'AWS::IAM::OIDCProvider'));
   expect(providers.map(({ Properties }) => Properties)).toEqual([
     { Url: 'https://oidc.example.com/k3s', ClientIdList: ['sts.amazonaws.com'] },
@@ -30,7 +30,7 @@ test('each issuer is trusted for AWS’ audience', () => {
 
 const refs = [{ Ref: 'AWS::Partition' }, ':ecr:', { Ref: 'AWS::Region' }, ':', { Ref: 'AWS::AccountId' }];
 
-test('a role is for one ServiceAccount of its cluster, and pulls what it was given', () => {
+test('creates a role for one ServiceAccount of each cluster, which may pull the given repositories', () => {
   const roles = resources(template, 'AWS::IAM::Role');
   const role = (name: string) => roles[`Webhook${name}Role`]?.Properties;
   expect(role('k3s')).toMatchObject({
@@ -80,7 +80,7 @@ test('a role is for one ServiceAccount of its cluster, and pulls what it was giv
   expect(role('gpu')).not.toHaveProperty('ManagedPolicyArns');
 });
 
-test('outputs name the roles, for the chart', () => {
+test('has the ARN of each role as an output', () => {
   expect(Object.keys(template.toJSON().Outputs as object)).toEqual(
     expect.arrayContaining(['WebhookRoleArnk3s', 'WebhookRoleArngpu']),
   );
@@ -89,35 +89,38 @@ test('outputs name the roles, for the chart', () => {
 const WEBHOOK = { name: 'a', issuer: 'https://a.example', repositories: ['a'] };
 
 test.each([
-  { title: 'no list', webhooks: 'k3s', says: 'expected array' },
-  { title: 'an issuer without TLS', but: { issuer: 'http://a.example' }, says: 'https URL' },
-  { title: 'an issuer with a slash at its end', but: { issuer: 'https://a.example/' }, says: 'no slash' },
-  { title: 'an issuer with a port', but: { issuer: 'https://a.example:6443' }, says: 'no port' },
-  { title: 'an issuer with a user', but: { issuer: 'https://me@a.example' }, says: 'must be a host' },
-  { title: 'an issuer in capitals', but: { issuer: 'https://A.example' }, says: 'small letters' },
-  { title: 'no repositories', but: { repositories: [] }, says: 'repositories' },
-  { title: 'a repository with its host', but: { repositories: ['x:y'] }, says: 'names of repositories' },
-  { title: 'a pattern for a namespace', but: { namespace: '*' }, says: 'namespace: must be a name of' },
+  { title: 'a text instead of a list', webhooks: 'k3s', path: 'webhooks' },
+  { title: 'an issuer without TLS', but: { issuer: 'http://a.example' }, path: 'webhooks.0.issuer' },
+  {
+    title: 'an issuer with a slash at its end',
+    but: { issuer: 'https://a.example/' },
+    path: 'webhooks.0.issuer',
+  },
+  { title: 'an issuer with a port', but: { issuer: 'https://a.example:6443' }, path: 'webhooks.0.issuer' },
+  { title: 'an issuer with a user', but: { issuer: 'https://me@a.example' }, path: 'webhooks.0.issuer' },
+  { title: 'an issuer in capitals', but: { issuer: 'https://A.example' }, path: 'webhooks.0.issuer' },
+  { title: 'no repositories', but: { repositories: [] }, path: 'webhooks.0.repositories' },
+  { title: 'a repository with its host', but: { repositories: ['x:y'] }, path: 'webhooks.0.repositories.0' },
+  { title: 'a pattern for a namespace', but: { namespace: '*' }, path: 'webhooks.0.namespace' },
   {
     title: 'an empty ServiceAccount',
     but: { serviceAccount: '' },
-    says: 'serviceAccount: must be a name of',
+    path: 'webhooks.0.serviceAccount',
   },
-  { title: 'a thumbprint with colons', but: { thumbprints: ['01:23'] }, says: '40 hexadecimal digits' },
-  { title: 'a name of hyphens', but: { name: '-' }, says: 'name: must be' },
-  { title: 'a mistyped field', but: { role: 'x' }, says: 'role' },
+  { title: 'a thumbprint with colons', but: { thumbprints: ['01:23'] }, path: 'webhooks.0.thumbprints.0' },
+  { title: 'a name of hyphens', but: { name: '-' }, path: 'webhooks.0.name' },
+  { title: 'a mistyped field', but: { role: 'x' }, path: 'webhooks.0' },
   {
-    title: 'one name twice, in CloudFormation',
+    title: 'two names that differ only in hyphens',
     webhooks: [WEBHOOK, { ...WEBHOOK, name: '-a', issuer: 'https://b.example' }],
-    says: 'each cluster needs another',
+    path: 'webhooks: name',
   },
   {
     title: 'one issuer twice',
     webhooks: [WEBHOOK, { ...WEBHOOK, name: 'b' }],
-    says: 'one provider for each',
+    path: 'webhooks: issuer',
   },
-])('refuses $title by name', ({ webhooks, but, says }) => {
+])('refuses $title with the path of the field', ({ webhooks, but, path }) => {
   const refused = () => synth({ webhooks: webhooks ?? [{ ...WEBHOOK, ...but }] });
-  expect(refused).toThrow(/- webhooks/);
-  expect(refused).toThrow(says);
+  expect(refused).toThrow(`- ${path}: `);
 });

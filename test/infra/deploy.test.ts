@@ -1,5 +1,5 @@
-// The stack deployed by the real CDK into a local AWS that enforces IAM, and invoked there: bundle, role, log, metrics,
-// queues, schedule and alarms as one.
+// The real CDK deploys the stack into a local AWS that enforces IAM, and the tests invoke it there: bundle, role, log,
+// metrics, queues, schedule and alarms together.
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,7 +15,7 @@ import { relayMetrics } from '../bed/metrics.ts';
 import { tools } from '../bed/toolchain.ts';
 import type { ProbeEvent } from './probe/handler.ts';
 
-// A port that nobody listens on. An address that nobody has would be silent on one machine and refused on another.
+// A closed port. Connections to an unused address would time out on one machine and fail at once on another.
 const UNREACHABLE = `apiVersion: v1
 kind: Config
 current-context: c
@@ -51,8 +51,8 @@ describe('the stack', () => {
     });
   });
 
-  /** What is known of a cluster, by the command of the stack's output. */
-  async function known(cluster: string): Promise<Record<string, string> | undefined> {
+  /** The saved state of a cluster, from the table that the output Status names. */
+  async function savedState(cluster: string): Promise<Record<string, string> | undefined> {
     const [, table = ''] = / --table-name (\S+)/.exec(stack.outputs.Status ?? '') ?? [];
     const dynamo = new DynamoDBClient(emulator.clientConfig);
     const { Items = [] } = await dynamo.send(new ScanCommand({ TableName: table }));
@@ -62,9 +62,9 @@ describe('the stack', () => {
     return items.find((item) => item.cluster === cluster);
   }
 
-  test('answers with no clusters, and counts them', async () => {
+  test('answers a run without clusters, and publishes the count 0', async () => {
     expect(await stack.invoke()).toMatchObject({ payload: { clusters: [] } });
-    // The log comes a moment after the answer.
+    // The log arrives shortly after the answer.
     await vi.waitFor(
       async () => {
         const metrics = embeddedMetrics((await stack.logs()).map(({ message }) => message));
@@ -81,7 +81,7 @@ describe('the stack', () => {
     );
   });
 
-  test('its outputs name what was made', () => {
+  test('has outputs with the names of its resources', () => {
     expect(stack.outputs).toMatchObject({
       FunctionName: stack.functionName,
       AlarmTopicArn: expect.stringContaining(':sns:'),
@@ -91,7 +91,7 @@ describe('the stack', () => {
     });
   });
 
-  test('a person who names a cluster that fails is answered with its reason, and the run has not failed', async () => {
+  test('answers an operator’s request for a failing cluster with the reason, and the invocation succeeds', async () => {
     await stack.registerCluster('nowhere', UNREACHABLE);
     const refused = {
       ...{ cluster: 'nowhere', served: false, failed: true, problems: [], secrets: [] },
@@ -102,18 +102,18 @@ describe('the stack', () => {
       expect(functionError).toBeUndefined();
       expect(payload).toMatchObject({ clusters: [refused] });
     }
-    expect(await known('nowhere')).toBeUndefined();
+    expect(await savedState('nowhere')).toBeUndefined();
     const { functionError, payload } = await stack.invoke({ clusters: ['nowhere'] });
     expect(functionError).toBeUndefined();
     expect(payload).toMatchObject({ clusters: [{ ...refused, failures: 1 }] });
-    expect(await known('nowhere')).toMatchObject({ failures: '1', reason: refused.reason });
+    expect(await savedState('nowhere')).toMatchObject({ failures: '1', reason: refused.reason });
   });
 
-  test('what is known is told without asking anybody: of a cluster that is just registered, that it is there', async () => {
+  test('answers status from the saved state, and lists a cluster that was just registered', async () => {
     await stack.registerCluster('new', UNREACHABLE);
     const { functionError, payload, logTail } = await stack.invoke({ action: 'status' });
     expect(functionError).toBeUndefined();
-    const was = await known('nowhere');
+    const was = await savedState('nowhere');
     expect(payload).toEqual({
       clusters: [
         { name: 'new', source: 'registered', isPaused: false },
@@ -127,7 +127,7 @@ describe('the stack', () => {
     await stack.unregisterCluster('new');
   });
 
-  test('a name that is not registered is answered with all that are, whatever is asked', async () => {
+  test('answers every action for an unregistered name with the registered names', async () => {
     for (const action of ['refresh', 'inspect', 'revoke']) {
       const event = { action, clusters: ['nowhere', 'typo'] };
       const { functionError, payload } = await stack.invoke(event);
@@ -137,17 +137,17 @@ describe('the stack', () => {
         notRegistered: { names: ['typo'], registered: ['nowhere'] },
       });
     }
-    expect(await known('nowhere')).toMatchObject({ failures: '1' });
+    expect(await savedState('nowhere')).toMatchObject({ failures: '1' });
   });
 
-  test('revoking where there is no token to revoke says so', async () => {
+  test('answers nothing-to-revoke for a cluster without a revocable token', async () => {
     const { payload } = await stack.invoke({ action: 'revoke', clusters: ['nowhere'] });
     expect(payload).toEqual({
       revoked: [{ cluster: 'nowhere', outcome: 'nothing-to-revoke', reason: expect.any(String) }],
     });
   });
 
-  test('failing, all of them, it fails the run, once, and the queue for failures tells', async () => {
+  test('fails a scheduled run in which no cluster was served, once, and sends it to the queue for failures', async () => {
     const { functionError, payload } = await stack.invoke();
     expect(functionError).toBe('Unhandled');
     expect(payload).toMatchObject({
@@ -179,7 +179,7 @@ describe('the stack', () => {
     expect(await stack.invoke()).toMatchObject({ payload: { clusters: [] } });
   });
 
-  test('the schedule runs it', { timeout: 120_000 }, async () => {
+  test('is invoked by its schedule', { timeout: 120_000 }, async () => {
     const since = Date.now();
     await stack.startSchedule({ rateMinutes: 1 });
     const runs = async () =>
@@ -222,7 +222,7 @@ describe("the function's role", () => {
     expect(await call({ call: 'ReceiveMessage', target })).toMatch(/AccessDenied/);
   });
 
-  test('may write what is known of a cluster, and read all of it at once', async () => {
+  test('may update and scan the cluster state table, not get single items', async () => {
     const target = probe.resource('RefresherFunctionMemory');
     for (const allowed of ['UpdateItem', 'Scan'] as const)
       expect(await call({ call: allowed, target })).toBe('allowed');

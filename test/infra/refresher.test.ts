@@ -1,4 +1,4 @@
-// The construct in somebody else's stack: what its props change.
+// The construct in another stack: what its properties change.
 import { Duration, Stack } from 'aws-cdk-lib';
 import { Topic } from 'aws-cdk-lib/aws-sns';
 import { expect, test } from 'vitest';
@@ -7,14 +7,14 @@ import { resources, templateOf } from './synth.ts';
 
 const withProps = (props: RefresherProps) =>
   templateOf((app) => {
-    const stack = new Stack(app, 'Theirs');
+    const stack = new Stack(app, 'Embedding');
     new Refresher(stack, 'Refresher', props);
     return stack;
   });
 
-test('two of them in one stack', () => {
+test('two refreshers fit into one stack', () => {
   const template = templateOf((app) => {
-    const stack = new Stack(app, 'Theirs');
+    const stack = new Stack(app, 'Embedding');
     new Refresher(stack, 'One');
     new Refresher(stack, 'Two');
     return stack;
@@ -22,15 +22,15 @@ test('two of them in one stack', () => {
   template.resourceCountIs('AWS::Lambda::Function', 2);
 });
 
-test('on request it never overlaps with itself', () => {
+test('exclusive reserves one concurrent execution', () => {
   withProps({ exclusive: true }).hasResourceProperties('AWS::Lambda::Function', {
     ReservedConcurrentExecutions: 1,
   });
 });
 
-test('alarms go to the topic that is given, and no other is made', () => {
+test('alarmTopic receives the alarms, and no other topic is created', () => {
   const template = templateOf((app) => {
-    const stack = new Stack(app, 'Theirs');
+    const stack = new Stack(app, 'Embedding');
     new Refresher(stack, 'Refresher', { alarmTopic: new Topic(stack, 'Pager') });
     return stack;
   });
@@ -38,8 +38,8 @@ test('alarms go to the topic that is given, and no other is made', () => {
   expect(Object.values(resources(template, 'AWS::SNS::TopicPolicy'))).toEqual([]);
 });
 
-test('an interval at which alarms would come too late is refused', () => {
+test('refuses an interval at which the alarms would come too late', () => {
   expect(() => withProps({ interval: Duration.minutes(121) })).toThrow(
-    'The interval must be 1 to 120 minutes, not 121.',
+    'The interval must be 1 to 120 minutes, not 121',
   );
 });

@@ -1,4 +1,4 @@
-// The deployer's settings: text from the command line or values from cdk.json, and one clear error for all that is wrong.
+// The settings of the CDK app: text from the command line, values from cdk.json, and one error for all problems.
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
@@ -18,7 +18,7 @@ const DEFAULTS = {
   allowLocalServers: false,
 };
 
-test('defaults, whatever else the CDK knows', () => {
+test('returns the defaults, and ignores the context keys of the CDK', () => {
   expect(
     readSettings({
       '@aws-cdk/aws-iam:minimizePolicies': true,
@@ -29,7 +29,7 @@ test('defaults, whatever else the CDK knows', () => {
   ).toEqual(DEFAULTS);
 });
 
-test('text and values are the same', () => {
+test('reads text like the values it stands for', () => {
   const settings = { ...DEFAULTS, rateMinutes: 30, scheduleEnabled: false, alarmEmail: 'a@example.com' };
   expect(readSettings({ rateMinutes: '30', scheduleEnabled: 'false', alarmEmail: 'a@example.com' })).toEqual(
     settings,
@@ -39,18 +39,18 @@ test('text and values are the same', () => {
   );
 });
 
-test('lists are comma-separated, or lists', () => {
+test('reads comma-separated text like a list', () => {
   const roles = ['arn:aws:iam::123456789012:role/a', 'arn:aws-cn:iam::123456789012:role/path/b'];
-  const scopes = ['eu-central-1', `us-east-1=${roles[0]}`];
+  const targets = ['eu-central-1', `us-east-1=${roles[0]}`];
   for (const lists of [
-    { eksRegions: 'eu-central-1, us-gov-west-1', assumableRoles: roles.join(), eksDiscovery: scopes.join() },
-    { eksRegions: ['eu-central-1', 'us-gov-west-1'], assumableRoles: roles, eksDiscovery: scopes },
+    { eksRegions: 'eu-central-1, us-gov-west-1', assumableRoles: roles.join(), eksDiscovery: targets.join() },
+    { eksRegions: ['eu-central-1', 'us-gov-west-1'], assumableRoles: roles, eksDiscovery: targets },
   ])
     expect(readSettings(lists)).toEqual({
       ...DEFAULTS,
       eksRegions: ['eu-central-1', 'us-gov-west-1'],
       assumableRoles: roles,
-      eksDiscovery: scopes,
+      eksDiscovery: targets,
     });
 });
 
@@ -64,33 +64,33 @@ test.each([
   { assumableRoles: '*' },
   { assumableRoles: 'arn:aws:iam::123456789012:role/*' },
   { assumableRoles: 'arn:aws:iam::123456789012:user/a' },
-  { allowLocalServers: 'perhaps' },
+  { allowLocalServers: 'maybe' },
   { rateMinutes: 121 },
   { rateMinutes: 1.5 },
   { rateMinutes: 'hourly' },
   { stackName: 'ecr_anywhere' },
-  { alarmEmail: 'nobody' },
+  { alarmEmail: 'no-address' },
   { clusterDeadlineSeconds: 891 },
   { clusterConcurrency: 101 },
-  { scheduleEnabled: 'perhaps' },
-])('refuses %j by name', (context) => {
-  // Of a list the item is named.
+  { scheduleEnabled: 'maybe' },
+])('refuses %j with the name of the setting', (context) => {
+  // For a list, the name of the item.
   expect(() => readSettings(context)).toThrow(new RegExp(`- ${Object.keys(context)[0]}(\\.0)?: `));
 });
 
-test('reports every problem together, a mistyped name too', () => {
+test('reports all problems together, with unknown names and the list of known ones', () => {
   expect(() => readSettings({ rateMinutes: 0, clusterConcurrency: 0, alarmMail: 'a@example.com' })).toThrow(
     /rateMinutes.*clusterConcurrency.*"alarmMail".*Known settings: stackName/s,
   );
 });
 
-test('the app ends with the sentence and without a stack trace', () => {
+test('the app prints the problems without a stack trace', () => {
   const { status, stderr } = spawnSync(
     process.execPath,
     [fileURLToPath(new URL('../../infra/app.ts', import.meta.url))],
     { env: { ...process.env, CDK_CONTEXT_JSON: '{"rateMinutes":"0"}' }, encoding: 'utf8' },
   );
   expect(status).toBe(1);
-  expect(stderr).toMatch(/^The CDK context does not fit:\n {2}- rateMinutes: /);
+  expect(stderr).toMatch(/^\S.*:\n {2}- rateMinutes: /);
   expect(stderr).not.toContain('    at ');
 });

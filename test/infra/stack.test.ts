@@ -1,4 +1,4 @@
-// What the template says: who may do what, when it runs, what becomes of failures, and the outputs.
+// The synthesized template: permissions, schedule, queues for failures, topic and outputs.
 import { Match, type Template } from 'aws-cdk-lib/assertions';
 import { describe, expect, test } from 'vitest';
 import { type Resource, resources, synth } from './synth.ts';
@@ -14,7 +14,7 @@ const join = (rest: string) =>
 describe('roles', () => {
   const roles = resources(template, 'AWS::IAM::Role');
 
-  test('there are two, with inline policies only', () => {
+  test('are two, with inline policies only', () => {
     expect(Object.keys(roles)).toEqual(['RefresherFunctionRole', 'RefresherScheduleRole']);
     expect(resources(template, 'AWS::IAM::Policy')).toEqual({});
     for (const { Properties } of Object.values(roles)) {
@@ -22,7 +22,7 @@ describe('roles', () => {
     }
   });
 
-  test("the function's: its own log, registered kubeconfigs, its queue; no resource is `*` but where there are none", () => {
+  test('the role of the function allows its log, registered kubeconfigs, its table and its queue', () => {
     expect(roles.RefresherFunctionRole?.Properties.Policies).toEqual([
       {
         PolicyName: 'Refresh',
@@ -50,7 +50,7 @@ describe('roles', () => {
             },
             {
               Effect: 'Allow',
-              // CDK sorts them.
+              // The CDK sorts actions.
               Action: ['dynamodb:Scan', 'dynamodb:UpdateItem'],
               Resource: arn('RefresherFunctionMemory'),
             },
@@ -61,14 +61,14 @@ describe('roles', () => {
     ]);
   });
 
-  test("the function's, where EKS clusters are registered: clusters of the regions, roles of the list", () => {
+  test('the role of the function allows EKS clusters of the regions and the roles of the settings', () => {
     const roleArns = ['arn:aws:iam::123456789012:role/a', 'arn:aws:iam::210987654321:role/path/b'];
     const discovered = 'arn:aws:iam::321098765432:role/c';
-    const scopes = ['us-east-1', 'us-west-2', `eu-west-1=${discovered}`, `eu-west-2=${roleArns[0]}`];
+    const targets = ['us-east-1', 'us-west-2', `eu-west-1=${discovered}`, `eu-west-2=${roleArns[0]}`];
     const withEks = synth({
       eksRegions: 'eu-central-1,us-east-1',
       assumableRoles: roleArns.join(),
-      eksDiscovery: scopes.join(),
+      eksDiscovery: targets.join(),
     });
     const own = (from: Template) => {
       const role = resources(from, 'AWS::IAM::Role').RefresherFunctionRole as unknown as {
@@ -95,12 +95,12 @@ describe('roles', () => {
     ]);
     withEks.hasResourceProperties('AWS::Lambda::Function', {
       Environment: {
-        Variables: Match.objectLike({ ASSUMABLE_ROLES: roleArns.join(), EKS_DISCOVERY: scopes.join() }),
+        Variables: Match.objectLike({ ASSUMABLE_ROLES: roleArns.join(), EKS_DISCOVERY: targets.join() }),
       },
     });
   });
 
-  test("the function's, where clusters may be keyless: tokens for its own stage's clusters, of one lifetime", () => {
+  test('the role of the function allows tokens for keyless clusters of its own stack, with one lifetime', () => {
     const statements = (from: Template) =>
       Object.values(resources(from, 'AWS::IAM::Role'))
         .flatMap(
@@ -110,13 +110,13 @@ describe('roles', () => {
         .flatMap(({ PolicyDocument }) => PolicyDocument.Statement)
         .filter(({ Action }) => JSON.stringify(Action).includes('WebIdentity'));
     expect(statements(template)).toEqual([]);
-    expect(statements(synth({ keyless: true, stackName: 'Stage-1' }))).toEqual([
+    expect(statements(synth({ keyless: true, stackName: 'Stack-1' }))).toEqual([
       {
         Effect: 'Allow',
         Action: 'sts:GetWebIdentityToken',
         Resource: '*',
         Condition: {
-          'ForAllValues:StringLike': { 'sts:IdentityTokenAudience': 'ecr-anywhere:Stage-1:*' },
+          'ForAllValues:StringLike': { 'sts:IdentityTokenAudience': 'ecr-anywhere:Stack-1:*' },
           Null: { 'sts:IdentityTokenAudience': 'false' },
           NumericEquals: { 'sts:DurationSeconds': 900 },
           StringEquals: { 'sts:SigningAlgorithm': 'ES384' },
@@ -125,7 +125,7 @@ describe('roles', () => {
     ]);
   });
 
-  test("the schedule's: this function and its own queue, and only schedules of its group may assume it", () => {
+  test('the role of the schedule allows this function and its queue, and only its group may assume it', () => {
     expect(roles.RefresherScheduleRole?.Properties).toMatchObject({
       AssumeRolePolicyDocument: {
         Statement: [
@@ -158,7 +158,7 @@ describe('roles', () => {
     });
   });
 
-  test('nobody else may invoke the function', () => {
+  test('no resource policy or URL lets other principals invoke the function', () => {
     template.resourceCountIs('AWS::Lambda::Permission', 0);
     template.resourceCountIs('AWS::Lambda::Url', 0);
   });
@@ -197,7 +197,7 @@ describe('the function', () => {
     template.hasResourceProperties('AWS::Logs::LogGroup', { RetentionInDays: 30 });
   });
 
-  test('is not retried; failures go to a queue; an event waits for less than an interval', () => {
+  test('is not retried, sends failures to a queue, and drops events older than half an interval', () => {
     template.hasResourceProperties('AWS::Lambda::EventInvokeConfig', {
       MaximumRetryAttempts: 0,
       MaximumEventAgeInSeconds: 1800,
@@ -229,7 +229,7 @@ describe('the schedule', () => {
     });
   });
 
-  test('every minute, exactly; or not at all', () => {
+  test('has no flexible window at one minute, and may be disabled', () => {
     expect(schedule({ rateMinutes: '1', scheduleEnabled: 'false' })).toMatchObject({
       ScheduleExpression: 'rate(1 minute)',
       FlexibleTimeWindow: { Mode: 'OFF' },
@@ -238,12 +238,12 @@ describe('the schedule', () => {
     });
   });
 
-  test('its group goes with the stack, so that a stack of the same name can come again', () => {
+  test('deletes its group with the stack, so that a stack of the same name can be created again', () => {
     template.hasResource('AWS::Scheduler::ScheduleGroup', { DeletionPolicy: 'Delete' });
   });
 });
 
-test('queues are encrypted, reached over TLS only, and keep messages for 14 days', () => {
+test('queues are encrypted, require TLS, and keep messages for 14 days', () => {
   const queues = resources(template, 'AWS::SQS::Queue');
   expect(Object.keys(queues)).toEqual(['RefresherFunctionFailures', 'RefresherScheduleDeadLetters']);
   for (const { Properties } of Object.values(queues)) {
@@ -263,7 +263,7 @@ test('queues are encrypted, reached over TLS only, and keep messages for 14 days
 });
 
 describe('the topic', () => {
-  test("takes this stack's alarms over TLS, from nobody else", () => {
+  test('accepts messages only from the alarms of this stack, over TLS', () => {
     const [policy] = Object.values(resources(template, 'AWS::SNS::TopicPolicy'));
     expect(policy?.Properties.PolicyDocument).toMatchObject({
       Statement: [
@@ -281,7 +281,7 @@ describe('the topic', () => {
     });
   });
 
-  test('has a subscriber where the deployer names one', () => {
+  test('has an e-mail subscription if alarmEmail is set', () => {
     template.resourceCountIs('AWS::SNS::Subscription', 0);
     synth({ alarmEmail: 'someone@example.com' }).hasResourceProperties('AWS::SNS::Subscription', {
       Protocol: 'email',
@@ -290,7 +290,7 @@ describe('the topic', () => {
   });
 });
 
-test('nothing has a physical name that would keep a second stack out of the account', () => {
+test('no resource has a physical name that a second stack in the account would also need', () => {
   for (const { Type, Properties } of Object.values(template.toJSON().Resources as Record<string, Resource>)) {
     const names = Object.keys(Properties).filter((key) => /^(\w*Name|Name)$/.test(key));
     const allowed: Record<string, readonly string[]> = {
@@ -298,14 +298,14 @@ test('nothing has a physical name that would keep a second stack out of the acco
       'AWS::Lambda::EventInvokeConfig': ['FunctionName'],
       'AWS::SNS::Topic': ['DisplayName'],
       'AWS::Scheduler::Schedule': ['GroupName'],
-      // The CDK makes it of the stack's name.
+      // The CDK derives it from the name of the stack.
       'AWS::Scheduler::ScheduleGroup': ['Name'],
     };
     expect({ Type, names }).toEqual({ Type, names: allowed[Type] ?? [] });
   }
 });
 
-test('outputs say what to do next', () => {
+test('the outputs have the next commands, with the name of another stack', () => {
   const outputs = template.toJSON().Outputs as Record<string, { Value: unknown }>;
   expect(Object.keys(outputs)).toEqual([
     'FunctionName',

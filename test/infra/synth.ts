@@ -1,4 +1,4 @@
-// The stack as CloudFormation would get it, for the tests of infra/.
+// Synthesizes the stack for the tests of infra/, as CloudFormation would receive it.
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,12 +11,12 @@ const { context: flags } = JSON.parse(readFileSync(new URL('../../cdk.json', imp
   context: Record<string, unknown>;
 };
 
-/** The template. @param context settings, as `-c` would give them */
+/** The template of the stack. @param context settings, as `-c` would give them */
 export function synth(context: Readonly<Record<string, unknown>> = {}): Template {
   return templateOf((app) => new EcrAnywhereStack(app, 'Test', { settings: readSettings(context) }));
 }
 
-/** The template of a stack that is made in the app; without bundles, of which it has nothing but their hash. */
+/** The template of a stack. Bundles are not built, because the template contains only their hashes. */
 export function templateOf(make: (app: App) => Stack): Template {
   const outdir = mkdtempSync(join(tmpdir(), 'ecr-anywhere-'));
   try {
@@ -28,13 +28,13 @@ export function templateOf(make: (app: App) => Stack): Template {
   }
 }
 
-/** Synthesizes with the code. @param outdir where the template and the bundle go */
+/** Synthesizes the stack with its bundle. @param outdir for template and bundle @returns the folder of the bundle */
 export function synthWithBundle(outdir: string): string {
   const app = new App({ context: flags, outdir });
   const stack = new EcrAnywhereStack(app, 'Test', { settings: readSettings({}) });
   app.synth();
   const bundle = readdirSync(outdir).find((name) => name.startsWith('asset.'));
-  if (!bundle) throw new Error(`${stack.stackName} has no asset`);
+  if (!bundle) throw new Error(`The stack ${stack.stackName} has no asset.`);
   return join(outdir, bundle);
 }
 
@@ -43,7 +43,7 @@ export interface Resource {
   readonly Properties: Readonly<Record<string, unknown>>;
 }
 
-/** The resources of a type by logical id without its hash. */
+/** The resources of a type, by logical id without the hash. */
 export function resources(template: Template, type: string): Record<string, Resource> {
   return Object.fromEntries(
     Object.entries(template.findResources(type) as Record<string, Resource>).map(([id, resource]) => [

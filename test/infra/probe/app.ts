@@ -1,4 +1,4 @@
-// A stack that embeds the project's construct, with another handler under the same role.
+// A CDK app with the project's construct, in which another handler runs with the refresher's role.
 import { fileURLToPath } from 'node:url';
 import { App, Stack } from 'aws-cdk-lib';
 import { Refresher } from '../../../infra/refresher.ts';

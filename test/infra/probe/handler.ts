@@ -1,4 +1,4 @@
-// Runs in place of the refresher, under its role: makes one call to AWS and says how that ended.
+// A handler that runs with the refresher's role: makes one call to AWS and returns whether it was allowed.
 import { DynamoDBClient, GetItemCommand, ScanCommand, UpdateItemCommand } from '@aws-sdk/client-dynamodb';
 import { InvokeCommand, LambdaClient } from '@aws-sdk/client-lambda';
 import {
@@ -14,7 +14,7 @@ import { ReceiveMessageCommand, SendMessageCommand, SQSClient } from '@aws-sdk/c
 
 export interface ProbeEvent {
   readonly call: keyof typeof CALLS;
-  /** The secret, queue or function it is about. */
+  /** The name of the secret, queue, table or function. */
   readonly target?: string;
 }
 
