@@ -1,16 +1,17 @@
 // An API server, as the operator or as a credential that is to be registered: whatever kubeconfig kubectl would take,
 // exec plugins too, since this is the operator's own machine.
 
+import { EventEmitter } from 'node:events';
 import { existsSync } from 'node:fs';
-import { type IncomingMessage, request as requestHttp } from 'node:http';
-import { type RequestOptions, request as requestHttps } from 'node:https';
+import type { RequestOptions } from 'node:https';
+import type { Socket } from 'node:net';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { text } from 'node:stream/consumers';
 import { KubeConfig } from '@kubernetes/client-node';
 import { z } from 'zod';
 import { abortable } from '../../lib/abort.ts';
 import { readExecPlugin } from '../../lib/kubernetes/exec-plugin.ts';
+import { type Endpoint, Transport } from '../../lib/kubernetes/transport.ts';
 import { CliError, type ErrorCode, line, toCliError } from '../output/errors.ts';
 import type { KubeOptions } from '../output/options.ts';
 import { addSecret } from '../output/redact.ts';
@@ -60,6 +61,13 @@ export interface Request {
 }
 
 const REQUEST_MS = 30_000;
+/** `REQUEST_MS` covers the exec plugin, the connection and the response; it ends a request before these do. */
+const LIMITS = {
+  connectMs: 2 * REQUEST_MS,
+  idleMs: 2 * REQUEST_MS,
+  /** Two times a page of objects whose annotations are as large as Kubernetes allows (256 KiB each). */
+  maxBytes: 256 * 1024 * 1024,
+};
 const PAGE_SIZE = '500';
 const Status = z.object({ kind: z.literal('Status'), message: z.string() });
 const Page = z.object({
@@ -71,6 +79,7 @@ const Page = z.object({
 export class Kubernetes {
   readonly #config: KubeConfig;
   readonly #commands: ShellCommands;
+  #transport: { readonly key: string; readonly transport: Transport } | undefined;
   /** Ends every request. */
   readonly signal: AbortSignal;
 
@@ -218,6 +227,28 @@ export class Kubernetes {
     );
   }
 
+  /** The transport of the last request, unless the credentials have changed since. */
+  #transportFor({ ca, cert, key, rejectUnauthorized, agent }: RequestOptions): Transport {
+    const { server = '', tlsServerName, proxyUrl } = this.#config.getCurrentCluster() ?? {};
+    const pem = (value: typeof ca) => (value === undefined ? undefined : String(value));
+    const isSocks = proxyUrl?.startsWith('socks') ?? false;
+    const endpoint: Endpoint = {
+      server,
+      serverName: tlsServerName || undefined,
+      ca: pem(ca),
+      cert: pem(cert),
+      key: pem(key as typeof ca),
+      isInsecure: rejectUnauthorized === false,
+      ...(isSocks ? { openTunnel: socksTunnel(agent) } : { proxyUrl: proxyUrl || undefined }),
+    };
+    const identifier = JSON.stringify([endpoint.cert, endpoint.key]);
+    if (this.#transport?.key !== identifier) {
+      void this.#transport?.transport.close();
+      this.#transport = { key: identifier, transport: new Transport(endpoint, LIMITS) };
+    }
+    return this.#transport.transport;
+  }
+
   async #request<Body>(
     method: 'GET' | 'POST' | 'DELETE',
     path: string,
@@ -226,22 +257,24 @@ export class Kubernetes {
     const what = `${method} ${path}`;
     const signal = AbortSignal.any([this.signal, AbortSignal.timeout(REQUEST_MS)]);
     try {
-      const base = (this.#config.getCurrentCluster()?.server ?? '').replace(/\/+$/, '');
-      const url = new URL(`${base}${path}?${new URLSearchParams(query)}`);
-      const options: RequestOptions = { method, signal };
-      // An exec plugin knows no signal.
+      const options: RequestOptions = {};
+      // client-node gives an exec plugin no signal.
       await abortable(this.#authenticate(options), signal);
-      options.headers = {
-        ...options.headers,
-        accept: `application/json${metadataOnly === undefined ? '' : `;as=${metadataOnly};g=meta.k8s.io;v=v1`}`,
-        'user-agent': 'ecr-anywhere',
-        ...(body && { 'content-type': 'application/json' }),
-      };
-      const response = await send(url, options, body && JSON.stringify(body));
-      const answered = await text(response);
-      const { statusCode = 0 } = response;
-      if (statusCode >= 300) throw new ApiError(what, statusCode, wordsOf(answered), this.#commands);
-      return { body: parsed(what, answered, this.#commands) as Body };
+      const { status, text } = await this.#transportFor(options).send({
+        method,
+        path,
+        query,
+        headers: {
+          ...authorization(options, this.#config.getCurrentCluster()?.server ?? ''),
+          accept: `application/json${metadataOnly === undefined ? '' : `;as=${metadataOnly};g=meta.k8s.io;v=v1`}`,
+          'user-agent': 'ecr-anywhere',
+          ...(body && { 'content-type': 'application/json' }),
+        },
+        body: body && JSON.stringify(body),
+        signal,
+      });
+      if (status >= 300) throw new ApiError(what, status, wordsOf(text), this.#commands);
+      return { body: parsed(what, text, this.#commands) as Body };
     } catch (error) {
       this.signal.throwIfAborted();
       if (signal.aborted)
@@ -256,13 +289,29 @@ export class Kubernetes {
   }
 }
 
-function send(url: URL, options: RequestOptions, body: string | undefined): Promise<IncomingMessage> {
-  return new Promise((resolve, reject) => {
-    const request = url.protocol === 'http:' ? requestHttp : requestHttps;
-    const asked = request(url, options, resolve);
-    asked.on('error', reject);
-    asked.end(body);
-  });
+/** The headers that client-node sets, and basic authentication, which it leaves to the HTTP client. */
+function authorization({ headers, auth }: RequestOptions, server: string): Record<string, string> {
+  const set = Object.fromEntries(Object.entries(headers ?? {}).map(([name, value]) => [name, String(value)]));
+  const { username, password } = new URL(server);
+  const user = auth ?? (username && `${decodeURIComponent(username)}:${decodeURIComponent(password)}`);
+  if (!user || 'Authorization' in set) return set;
+  return { ...set, Authorization: `Basic ${Buffer.from(user).toString('base64')}` };
+}
+
+/**
+ * Opens connections with client-node's SOCKS agent, which supports every version of SOCKS. undici has SOCKS5 only, and
+ * prints a warning that it is experimental.
+ */
+function socksTunnel(agent: RequestOptions['agent']): NonNullable<Endpoint['openTunnel']> {
+  const { connect } = agent as unknown as {
+    connect(request: EventEmitter, target: object): Promise<Socket>;
+  };
+  return (host, port) =>
+    connect.call(agent, Object.assign(new EventEmitter(), { destroy() {} }), {
+      host,
+      port,
+      secureEndpoint: false,
+    });
 }
 
 /** Has what a kubeconfig holds never be shown, whoever repeats it. */

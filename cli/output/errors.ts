@@ -352,7 +352,7 @@ export function toCliError(error: unknown, what?: string): CliError {
   )
     // The page of a captive portal or proxy, which may hold anything.
     return fail('unexpected-response', 'what answers is something else', NETWORK_HINT);
-  if (code !== undefined || names.some((type) => type === 'TimeoutError' || type === 'AbortError')) {
+  if (code !== undefined || names.some((type) => /^(Timeout|Abort|Transport)Error$/.test(type))) {
     // Of the SDK: "@smithy/node-http-handler - [ERROR] a request has exceeded the configured 10000 ms requestTimeout."
     const [, ms] = /exceeded the configured (\d+) ms|within (\d+) ms/.exec(message) ?? [];
     if (ms !== undefined) return fail('network', `no answer within ${Number(ms) / 1000} s`, NETWORK_HINT);

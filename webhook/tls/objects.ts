@@ -1,28 +1,33 @@
-// The two objects of the API server that the webhook may change in tls.mode self, as its own ServiceAccount: the Secret
-// with its certificates, and the caBundle of its configuration. Every write says on which version it builds.
+// Reads and writes the two objects that the webhook changes in tls.mode self, as its own ServiceAccount: the Secret
+// with its certificates, and the caBundle of its configuration. Every write names the resource version it is based on.
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Agent } from 'undici';
 import { z } from 'zod';
+import { type Response, Transport } from '../../lib/kubernetes/transport.ts';
 
 const APPLY = 'application/apply-patch+yaml';
 const MERGE_PATCH = 'application/merge-patch+json';
 const JSON_PATCH = 'application/json-patch+json';
 const REQUEST_TIMEOUT_MS = 5_000;
-const MAX_RESPONSE_BYTES = 4 * 1024 * 1024;
-/** Who the API server says has set what. */
+const LIMITS = {
+  connections: 2,
+  connectMs: REQUEST_TIMEOUT_MS,
+  idleMs: REQUEST_TIMEOUT_MS,
+  maxBytes: 4 * 1024 * 1024,
+};
+/** The name of the webhook in the `managedFields` of both objects. */
 const FIELD_MANAGER = 'ecr-anywhere-webhook';
-/** A command to exchange the authority: an annotation of the Secret, set by people. */
+/** An annotation of the Secret with which an operator requests a new certificate authority. */
 export const ROTATE_ANNOTATION = 'ecr-anywhere.centml.ai/rotate-ca';
 
-/** Who looks after the caBundle: an annotation of the configuration, set by the chart. */
+/** An annotation of the configuration, set by the chart: the tls.mode, which decides who writes the caBundle. */
 export const MODE_ANNOTATION = 'ecr-anywhere.centml.ai/tls-mode';
 
-/** Where they are, and how the API server is reached. */
+/** The names of the objects, and how the API server is reached. */
 export interface ObjectsSettings {
   /** Such as https://10.96.0.1:443. */
   readonly server: string;
-  /** With `token` and `ca.crt`, both read anew for each request: the kubelet renews them. */
+  /** Holds `token` and `ca.crt`. Both are read for each request, because the kubelet renews them. */
   readonly serviceAccountDir: string;
   readonly namespace: string;
   readonly secret: string;
@@ -35,20 +40,23 @@ export interface CertificateSecret {
   readonly resourceVersion: string;
   /** Decoded. */
   readonly data: Readonly<Record<string, string>>;
+  /** The value of the annotation `ROTATE_ANNOTATION`. */
   readonly command: string | undefined;
 }
 
 export interface Configuration {
   readonly resourceVersion: string;
-  /** Where the webhook is in the list. */
+  /** The webhook's position in the list of webhooks. */
   readonly index: number;
-  /** PEM; empty where there is none. */
+  /** PEM; empty if there is none. */
   readonly caBundle: string;
 }
 
-/** A request that was refused, or not answered. */
+/** A request that was refused, or had no usable response. */
 export class RequestError extends Error {
+  /** The HTTP status; undefined if there was no response. */
   readonly status: number | undefined;
+
   constructor(message: string, status?: number, options?: ErrorOptions) {
     super(message, options);
     this.status = status;
@@ -70,17 +78,17 @@ const Status = z.object({ kind: z.literal('Status'), message: z.string() });
 
 export class OwnObjects {
   readonly #settings: ObjectsSettings;
-  #agent: { ca: string; agent: Agent } | undefined;
+  #transport: { ca: string; transport: Transport } | undefined;
 
   constructor(settings: ObjectsSettings) {
     this.#settings = settings;
   }
 
-  /** The Secret; undefined where there is none. @throws RequestError */
+  /** The Secret; undefined if there is none. @throws RequestError */
   async secret(): Promise<CertificateSecret | undefined> {
-    const answer = await this.#ask('GET', this.#secretPath());
-    if (answer === undefined) return undefined;
-    const { metadata, data } = SecretObject.parse(answer);
+    const object = await this.#request('GET', this.#secretPath());
+    if (object === undefined) return undefined;
+    const { metadata, data } = SecretObject.parse(object);
     const decoded = Object.entries(data ?? {}).map(([key, value]) => [
       key,
       Buffer.from(value, 'base64').toString(),
@@ -93,8 +101,10 @@ export class OwnObjects {
   }
 
   /**
-   * Makes the Secret, empty, where it is not there; where it is, nothing changes. As an apply, which RBAC can allow by
-   * name, unlike a create.
+   * Creates an empty Secret. An existing Secret does not change. The request is an apply, because RBAC can allow it by
+   * the Secret's name, unlike a create.
+   *
+   * @throws RequestError
    */
   async createSecret(): Promise<void> {
     const { namespace, secret } = this.#settings;
@@ -104,13 +114,14 @@ export class OwnObjects {
       type: 'Opaque',
       metadata: { name: secret, namespace },
     };
-    await this.#write(`${this.#secretPath()}?fieldManager=${FIELD_MANAGER}`, object, APPLY);
+    await this.#write(this.#secretPath(), object, APPLY);
   }
 
   /**
-   * Changes the Secret's data; null takes a key away.
+   * Changes the Secret's data; null removes a key.
    *
-   * @returns false if somebody else has changed the Secret meanwhile
+   * @returns false if the Secret is no longer at this resource version
+   * @throws RequestError
    */
   async writeSecret(
     data: Readonly<Record<string, string | null>>,
@@ -121,19 +132,19 @@ export class OwnObjects {
       value === null ? null : Buffer.from(value).toString('base64'),
     ]);
     const patch = { metadata: { resourceVersion }, data: Object.fromEntries(encoded) };
-    return this.#write(`${this.#secretPath()}?fieldManager=${FIELD_MANAGER}`, patch, MERGE_PATCH);
+    return this.#write(this.#secretPath(), patch, MERGE_PATCH);
   }
 
   /**
-   * The configuration; undefined where there is none, none with our webhook, or one of another tls.mode: then this is
-   * a pod of before, and the caBundle is somebody else's.
+   * The configuration; undefined if there is none, if it lacks this webhook, or if it is of another tls.mode. In the
+   * last case a newer release has taken over the caBundle, and this is a pod of the release before.
    *
    * @throws RequestError
    */
   async configuration(): Promise<Configuration | undefined> {
-    const answer = await this.#ask('GET', this.#configurationPath());
-    if (answer === undefined) return undefined;
-    const { metadata, webhooks } = ConfigurationObject.parse(answer);
+    const object = await this.#request('GET', this.#configurationPath());
+    if (object === undefined) return undefined;
+    const { metadata, webhooks } = ConfigurationObject.parse(object);
     if (metadata.annotations?.[MODE_ANNOTATION] !== 'self') return undefined;
     const index = (webhooks ?? []).findIndex(({ name }) => name === this.#settings.webhook);
     if (index < 0) return undefined;
@@ -141,11 +152,11 @@ export class OwnObjects {
     return { resourceVersion: metadata.resourceVersion, index, caBundle };
   }
 
-  /** @returns false if somebody else has changed the configuration meanwhile */
+  /** @returns false if the configuration is no longer at this resource version. @throws RequestError */
   async writeCaBundle({ resourceVersion, index }: Configuration, caBundle: string): Promise<boolean> {
     const patch = [
       { op: 'test', path: `/webhooks/${index}/name`, value: this.#settings.webhook },
-      // The API server takes it as the version that the patch builds on.
+      // The API server refuses the patch with a conflict if this is not the current version.
       { op: 'replace', path: '/metadata/resourceVersion', value: resourceVersion },
       {
         op: 'add',
@@ -153,11 +164,11 @@ export class OwnObjects {
         value: Buffer.from(caBundle).toString('base64'),
       },
     ];
-    return this.#write(`${this.#configurationPath()}?fieldManager=${FIELD_MANAGER}`, patch, JSON_PATCH);
+    return this.#write(this.#configurationPath(), patch, JSON_PATCH);
   }
 
   async close(): Promise<void> {
-    await this.#agent?.agent.destroy();
+    await this.#transport?.transport[Symbol.asyncDispose]();
   }
 
   #secretPath(): string {
@@ -170,63 +181,64 @@ export class OwnObjects {
     return `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${configuration}`;
   }
 
-  async #write(path: string, body: unknown, type: string): Promise<boolean> {
+  /** @returns false if the object has another resource version, or is gone */
+  async #write(path: string, body: unknown, contentType: string): Promise<boolean> {
     try {
-      const answer = await this.#ask('PATCH', path, body, type);
-      // Gone since it was read.
-      return answer !== undefined;
+      return (await this.#request('PATCH', path, { body: JSON.stringify(body), contentType })) !== undefined;
     } catch (error) {
       if (error instanceof RequestError && error.status === 409) return false;
       throw error;
     }
   }
 
-  /** @returns the answer; undefined for 404 */
-  async #ask(method: 'GET' | 'PATCH', path: string, body?: unknown, type?: string): Promise<unknown> {
-    const { server, serviceAccountDir } = this.#settings;
-    const what = `${method} ${path.replace(/\?.*/, '')}`;
-    const [token, ca] = await Promise.all(
-      ['token', 'ca.crt'].map((file) => readFile(join(serviceAccountDir, file), 'utf8')),
-    ).catch((error: Error) => {
-      throw new RequestError(`${what}: ${error.message}`, undefined, { cause: error });
+  /** @returns the object; undefined for 404. @throws RequestError */
+  async #request(
+    method: 'GET' | 'PATCH',
+    path: string,
+    patch?: { readonly body: string; readonly contentType: string },
+  ): Promise<unknown> {
+    const name = `${method} ${path}`;
+    const { status, text } = await this.#send(method, path, patch).catch((error: Error) => {
+      throw new RequestError(`${name}: ${error.message}`, undefined, { cause: error });
     });
-    const { status, text } = await this.#agentFor(ca ?? '')
-      .request({
-        origin: server,
-        path,
-        method,
-        headers: {
-          accept: 'application/json',
-          authorization: `Bearer ${token?.trim()}`,
-          ...(type !== undefined && { 'content-type': type }),
-        },
-        body: body === undefined ? null : JSON.stringify(body),
-        signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
-      })
-      .then(async (answer) => ({ status: answer.statusCode, text: await answer.body.text() }))
-      .catch((error: Error) => {
-        throw new RequestError(`${what}: ${error.message || error.name}`, undefined, { cause: error });
-      });
     if (status === 404) return undefined;
-    const parsed = parse(text);
-    if (status < 300 && parsed !== undefined) return parsed;
-    const said = Status.safeParse(parsed);
-    throw new RequestError(`${what}: ${status}: ${said.success ? said.data.message : 'no Status'}`, status);
+    const object = parse(text);
+    if (status < 300 && object !== undefined) return object;
+    const parsed = Status.safeParse(object);
+    const message = parsed.success ? parsed.data.message : 'no Status';
+    throw new RequestError(`${name}: ${status}: ${message}`, status);
   }
 
-  #agentFor(ca: string): Agent {
-    if (this.#agent?.ca === ca) return this.#agent.agent;
-    // Requests that are under way end with the agent that they began with.
-    void this.#agent?.agent.close();
-    const agent = new Agent({
-      connections: 2,
-      headersTimeout: REQUEST_TIMEOUT_MS,
-      bodyTimeout: REQUEST_TIMEOUT_MS,
-      maxResponseSize: MAX_RESPONSE_BYTES,
-      connect: { timeout: REQUEST_TIMEOUT_MS, ca },
+  /** @throws TransportError, or Error where the ServiceAccount's files cannot be read */
+  async #send(
+    method: 'GET' | 'PATCH',
+    path: string,
+    patch?: { readonly body: string; readonly contentType: string },
+  ): Promise<Response> {
+    const [token = '', ca = ''] = await Promise.all(
+      ['token', 'ca.crt'].map((file) => readFile(join(this.#settings.serviceAccountDir, file), 'utf8')),
+    );
+    return this.#transportFor(ca).send({
+      method,
+      path,
+      query: patch && { fieldManager: FIELD_MANAGER },
+      headers: {
+        accept: 'application/json',
+        authorization: `Bearer ${token.trim()}`,
+        ...(patch && { 'content-type': patch.contentType }),
+      },
+      body: patch?.body,
+      signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
     });
-    this.#agent = { ca, agent };
-    return agent;
+  }
+
+  #transportFor(ca: string): Transport {
+    if (this.#transport?.ca === ca) return this.#transport.transport;
+    // Requests that are under way end on the connections that they began on.
+    void this.#transport?.transport.close();
+    const transport = new Transport({ server: this.#settings.server, ca }, LIMITS);
+    this.#transport = { ca, transport };
+    return transport;
   }
 }
 

@@ -1,0 +1,180 @@
+// Tests how the command line connects to an API server: through proxies, with each kind of credential, and without
+// verification of the certificate where the kubeconfig says so.
+import { once } from 'node:events';
+import { createServer as createHttpServer } from 'node:http';
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
+import { afterEach, describe, expect, test } from 'vitest';
+import { Kubernetes } from '../../../cli/kubernetes/client.ts';
+import { EXIT } from '../../../cli/output/errors.ts';
+import { createAuthority } from '../../bed/certificates.ts';
+import { type ApiServer, json, startApiServer } from '../../functions/api-server.ts';
+
+const TOKEN = 'canary-token-3f9b';
+
+let stack = new AsyncDisposableStack();
+afterEach(async () => {
+  await stack.disposeAsync();
+  stack = new AsyncDisposableStack();
+});
+
+const start = async (clientCa?: string): Promise<ApiServer> =>
+  stack.use(
+    await startApiServer((_, response) => json(response, { gitVersion: 'v1.36.3' }), {
+      ...(clientCa !== undefined && { clientCa }),
+    }),
+  );
+
+function clientOf(server: ApiServer, cluster: object = {}, user: object = { token: TOKEN }): Kubernetes {
+  const kubeconfig = {
+    'current-context': 'main',
+    contexts: [{ name: 'main', context: { cluster: 'main', user: 'main' } }],
+    clusters: [
+      {
+        name: 'main',
+        cluster: { server: server.url, 'certificate-authority-data': base64(server.caPem), ...cluster },
+      },
+    ],
+    users: [{ name: 'main', user }],
+  };
+  return Kubernetes.of(JSON.stringify(kubeconfig), AbortSignal.timeout(20_000));
+}
+
+const base64 = (text: string) => Buffer.from(text).toString('base64');
+
+async function listen(server: Server): Promise<string> {
+  const open = new Set<Socket>();
+  server.on('connection', (socket: Socket) => {
+    open.add(socket);
+    socket.on('error', () => {});
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  stack.defer(() => {
+    for (const socket of open) socket.destroy();
+    server.close();
+  });
+  return `127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+function pipe(socket: Socket, host: string, port: number, greeting: string | Uint8Array): void {
+  const onward = connect(port, host, () => {
+    socket.write(greeting);
+    socket.pipe(onward).pipe(socket);
+  });
+  onward.on('error', () => socket.destroy());
+}
+
+/** A SOCKS5 proxy without authentication (RFC 1928), for IPv4 addresses. @returns its host and port */
+function startSocksProxy(targets: string[]): Promise<string> {
+  return listen(
+    createServer((socket) => {
+      socket.once('data', () => {
+        socket.write(Uint8Array.of(5, 0));
+        socket.once('data', (request) => {
+          const host = [...request.subarray(4, 8)].join('.');
+          const port = request.readUInt16BE(8);
+          targets.push(`${host}:${port}`);
+          pipe(socket, host, port, Uint8Array.of(5, 0, 0, 1, 0, 0, 0, 0, 0, 0));
+        });
+      });
+    }),
+  );
+}
+
+/** An HTTP proxy that answers CONNECT. @returns its host and port */
+function startHttpProxy(targets: string[]): Promise<string> {
+  const proxy = createHttpServer().on('connect', ({ url = '' }, socket) => {
+    targets.push(url);
+    const [host = '', port] = url.split(':');
+    pipe(socket as Socket, host, Number(port), 'HTTP/1.1 200 Connection established\r\n\r\n');
+  });
+  return listen(proxy);
+}
+
+describe('a proxy-url', () => {
+  test.each([
+    { scheme: 'socks5', startProxy: startSocksProxy },
+    { scheme: 'socks5h', startProxy: startSocksProxy },
+    { scheme: 'http', startProxy: startHttpProxy },
+  ])('of scheme $scheme carries the requests', async ({ scheme, startProxy }) => {
+    const targets: string[] = [];
+    const server = await start();
+    const kubernetes = clientOf(server, { 'proxy-url': `${scheme}://${await startProxy(targets)}` });
+    for (let count = 0; count < 2; count++)
+      expect(await kubernetes.get('/version')).toEqual({ body: { gitVersion: 'v1.36.3' } });
+    expect([...new Set(targets)]).toEqual([new URL(server.url).host]);
+    expect(server.requests[0]?.headers.authorization).toBe(`Bearer ${TOKEN}`);
+  });
+
+  test.each([
+    { scheme: 'socks5', startProxy: startSocksProxy },
+    { scheme: 'http', startProxy: startHttpProxy },
+  ])('of scheme $scheme does not replace the check of the certificate', async ({ scheme, startProxy }) => {
+    const server = await start();
+    const kubernetes = clientOf(server, {
+      'proxy-url': `${scheme}://${await startProxy([])}`,
+      'certificate-authority-data': base64((await createAuthority('other')).caPem),
+    });
+    await expect(kubernetes.get('/version')).rejects.toMatchObject({ exitCode: EXIT.network });
+    expect(server.requests).toEqual([]);
+  });
+
+  test.each(['socks5', 'socks4', 'http'])(
+    'of scheme %s to a closed port is a network error',
+    async (scheme) => {
+      const kubernetes = clientOf(await start(), { 'proxy-url': `${scheme}://127.0.0.1:1` });
+      await expect(kubernetes.get('/version')).rejects.toMatchObject({ exitCode: EXIT.network });
+    },
+  );
+});
+
+describe('the certificate of the server', () => {
+  test.each([
+    {
+      title: 'of another authority is refused',
+      cluster: async () => ({ 'certificate-authority-data': base64((await createAuthority('other')).caPem) }),
+    },
+    {
+      title: 'for another name is refused',
+      cluster: async () => ({ 'tls-server-name': 'elsewhere.example' }),
+    },
+  ])('$title', async ({ cluster }) => {
+    const server = await start();
+    const kubernetes = clientOf(server, await cluster());
+    await expect(kubernetes.get('/version')).rejects.toMatchObject({ exitCode: EXIT.network });
+    expect(server.requests).toEqual([]);
+  });
+
+  test('is not verified with insecure-skip-tls-verify', async () => {
+    const server = await start();
+    const kubernetes = clientOf(server, {
+      'certificate-authority-data': undefined,
+      'insecure-skip-tls-verify': true,
+    });
+    expect((await kubernetes.get<object>('/version')).body).toEqual({ gitVersion: 'v1.36.3' });
+  });
+});
+
+describe('the user of the kubeconfig', () => {
+  test('is authenticated by a client certificate', async () => {
+    const authority = await createAuthority('clients');
+    const { certPem, keyPem } = await authority.client('operator', []);
+    const server = await start(authority.caPem);
+    const user = { 'client-certificate-data': base64(certPem), 'client-key-data': base64(keyPem) };
+    await clientOf(server, {}, user).get('/version');
+    expect(server.requests[0]).toMatchObject({ clientName: 'operator' });
+  });
+
+  test('is authenticated by a name and a password', async () => {
+    const server = await start();
+    await clientOf(server, {}, { username: 'me', password: 'canary-password' }).get('/version');
+    expect(server.requests[0]?.headers.authorization).toBe(`Basic ${base64('me:canary-password')}`);
+  });
+
+  test('is authenticated by the name and the password in the URL of the server', async () => {
+    const server = await start();
+    const url = server.url.replace('https://', 'https://me:canary%20password@');
+    await clientOf(server, { server: url }, {}).get('/version');
+    expect(server.requests[0]?.headers.authorization).toBe(`Basic ${base64('me:canary password')}`);
+  });
+});
