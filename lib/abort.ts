@@ -1,13 +1,18 @@
-/** What a promise comes to, unless the signal is aborted first: for what knows no signal, or is shared. */
+// Makes operations that take no AbortSignal end with one.
+
+/**
+ * Settles as the promise does, or rejects with the signal's reason if it is aborted first. The operation itself goes on;
+ * its later rejection is ignored.
+ */
 export async function abortable<Value>(promise: Promise<Value>, signal: AbortSignal): Promise<Value> {
-  signal.throwIfAborted();
   const { promise: aborted, reject } = Promise.withResolvers<never>();
   const abort = () => reject(signal.reason as Error);
+  if (signal.aborted) abort();
   signal.addEventListener('abort', abort, { once: true });
   try {
-    return await Promise.race([promise, aborted]);
+    return await Promise.race([aborted, promise]);
   } finally {
-    // A signal with listeners is kept until its time is up, and what they hold with it.
+    // A signal with a time-out keeps its listeners, and what they refer to, until the time is up.
     signal.removeEventListener('abort', abort);
   }
 }

@@ -133,6 +133,7 @@ export class Transport implements AsyncDisposable {
       return { status: response.statusCode, headers: response.headers, text, headersAfterMs };
     };
     try {
+      signal.throwIfAborted();
       // undici heeds a request's signal only once the request has a connection.
       return await abortable(exchange(), signal);
     } catch (error) {
