@@ -1,16 +1,19 @@
-// Text from other systems, made safe for logs and terminals. Pure.
+// Makes text from other systems safe for logs and terminals. Pure.
 
-/** As long as the ARNs of EKS, by which the AWS CLI names entries, can be. */
-const SHOWN_LENGTH = 200;
+/** The ARN of an EKS cluster, by which the AWS CLI names kubeconfig entries, is not longer. */
+const MAX_NAME_LENGTH = 200;
 
-/** What somebody else says, as one line that no terminal obeys: its order of characters neither. */
-export function singleLine(text: string): string {
+/**
+ * Puts text on one line, without the characters that a terminal obeys or that change the order of the others. A run of
+ * tabs and line breaks becomes a space, each other unprintable character (Unicode, General_Category C)
+ * becomes U+FFFD.
+ */
+export function sanitize(text: string): string {
   return text.replaceAll(/[\t-\r\u0085\p{Zl}\p{Zp}]+/gu, ' ').replaceAll(/\p{C}/gu, '\ufffd');
 }
 
-/** A name of somebody's own, for a message: in one line, and no longer than it need be to be found. */
+/** Sanitizes a name for a message, and shortens it to 200 characters. */
 export function sanitizeName(name: string): string {
-  // Other characters than controls can end a line, too, or turn it round.
-  const line = name.replaceAll(/[\p{C}\p{Zl}\p{Zp}]/gu, '\ufffd');
-  return line.length > SHOWN_LENGTH ? `${line.slice(0, SHOWN_LENGTH)}…` : line;
+  const line = sanitize(name);
+  return line.length > MAX_NAME_LENGTH ? `${line.slice(0, MAX_NAME_LENGTH)}…` : line;
 }

@@ -386,10 +386,8 @@ function networkCode(error: unknown): string | undefined {
   return codes.find((code) => typeof code === 'string' && NETWORK_CODES.test(code));
 }
 
-/** In one line, and not for ever: others' words may be anything. */
+/** Redacts and sanitizes another program's text, joins its words with single spaces, and shortens it. */
 export function line(text: string): string {
-  const one = redact(text)
-    .replaceAll(/[\p{C}\p{Zl}\p{Zp}\s]+/gu, ' ')
-    .trim();
+  const one = sanitize(redact(text)).replaceAll(/\s+/g, ' ').trim();
   return one.length > MAX_MESSAGE_LENGTH ? `${one.slice(0, MAX_MESSAGE_LENGTH)}…` : one;
 }

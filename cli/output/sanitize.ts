@@ -1,15 +1,11 @@
-// Others' words on their way to a terminal: an escape sequence in a reason writes to the clipboard, a newline in a name
-// makes a row that nobody has printed, a mark of direction has a name read as another.
+// Parses responses so that no text in them can control the terminal: an escape sequence can write to the clipboard, a
+// line break can forge a row, a direction mark can make one name look like another.
 
-/** Controls, formats, what is no character, and separators of lines and paragraphs (Unicode, General_Category). */
-const UNPRINTABLE = /[\p{C}\p{Zl}\p{Zp}]+/gu;
+import { sanitize } from '../../lib/text.ts';
 
-/** A text in one line, of which a terminal shows each character and obeys none. */
-export function sanitize(text: string): string {
-  return text.replaceAll(UNPRINTABLE, ' ');
-}
+export { sanitize };
 
-/** What JSON holds, with every string in it printable, names too. @throws SyntaxError */
+/** Parses JSON and sanitizes every string in it, property names included. @throws SyntaxError */
 export function parseSanitized(json: string): unknown {
   return JSON.parse(json, (_, value: unknown) => {
     if (typeof value === 'string') return sanitize(value);

@@ -4,7 +4,7 @@
 import type { LookupFunction, Socket } from 'node:net';
 import { Agent, buildConnector, type Dispatcher, ProxyAgent } from 'undici';
 import { abortable } from '../abort.ts';
-import { singleLine } from '../text.ts';
+import { sanitize } from '../text.ts';
 import { LOCAL_ADDRESS_CODE } from './local-addresses.ts';
 
 /** Where an API server is and how its connections are secured. Certificates and keys are PEM. */
@@ -263,7 +263,7 @@ function codeOf(code: string | undefined): TransportCode {
 function describe(code: TransportCode, cause: unknown): string {
   const { message = String(cause), code: causeCode } = (cause ?? {}) as Partial<NodeJS.ErrnoException>;
   const description = DESCRIPTIONS[code];
-  const details = singleLine(message.slice(0, MAX_MESSAGE_LENGTH)).trim();
+  const details = sanitize(message.slice(0, MAX_MESSAGE_LENGTH)).trim();
   const isShown = causeCode === undefined || causeCode === LOCAL_ADDRESS_CODE || details.includes(causeCode);
   return `${description === undefined ? '' : `${description}: `}${details}${isShown ? '' : ` (${causeCode})`}`;
 }

@@ -26,7 +26,7 @@ import {
   type TransportCode,
   TransportError,
 } from '../../../lib/kubernetes/transport.ts';
-import { singleLine } from '../../../lib/text.ts';
+import { sanitize } from '../../../lib/text.ts';
 
 /** Small, because several pages are in memory at the same time, and a malicious server fills each to its limit. */
 const PAGE_SIZE = 50;
@@ -392,7 +392,7 @@ export class KubernetesApi implements AsyncDisposable {
    */
   #sanitize(text: string, length = MAX_MESSAGE_LENGTH): string {
     const withoutToken = 'token' in this.#identity ? text.replaceAll(this.#identity.token, '…') : text;
-    return singleLine(withoutToken.slice(0, length));
+    return sanitize(withoutToken.slice(0, length));
   }
 
   #managedSecret(namespace: string, { metadata }: z.infer<typeof Item>): ManagedSecret {
