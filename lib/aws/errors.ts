@@ -1,13 +1,13 @@
-// What errors of the AWS SDK mean.
+// Tells permanent errors of AWS from those that a later request may not have.
 
-/** As AWS says that it is asked too often, with 400 or 429 (STS and EKS API references, "Common Errors"). */
+/** Names of throttling errors, whose HTTP status is 400 or 429 (STS and EKS API references, "Common Errors"). */
 const THROTTLED: ReadonlySet<string> = new Set([
   'Throttling',
   'ThrottlingException',
   'TooManyRequestsException',
 ]);
 
-/** Whether AWS has said no, and will again: it is neither silent nor throttled nor failing itself. */
+/** Whether AWS refused the request (HTTP 4xx), and not because of throttling. */
 export function isPermanentAwsError(error: Error): boolean {
   const { $metadata } = error as { $metadata?: { httpStatusCode?: number } };
   const status = $metadata?.httpStatusCode ?? 0;

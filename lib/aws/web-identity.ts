@@ -1,5 +1,5 @@
-// What STS is asked for a keyless cluster's token with: by the refresher as its role, and by the command line as whoever
-// runs it. Said once, so that the two and the role's policy cannot differ.
+// Requests a keyless cluster's token from STS. The refresher and the command line share the request, so that both match
+// the policy of the refresher's role.
 
 import { GetWebIdentityTokenCommand, type STSClient } from '@aws-sdk/client-sts';
 import { clusterAudience, SIGNING_ALGORITHM, TOKEN_SECONDS } from '../../contract/keyless.ts';
@@ -8,11 +8,11 @@ import { isPermanentAwsError } from './errors.ts';
 
 export interface WebIdentityToken {
   readonly token: string;
-  /** By STS' clock. */
+  /** By the clock of STS. */
   readonly expiresAt: Date | undefined;
 }
 
-/** By the names of STS' errors (STS API reference, GetWebIdentityToken): the way out. */
+/** What the operator can do, by the name of the STS error (STS API reference, GetWebIdentityToken). */
 const HINTS: Readonly<Record<string, string>> = {
   OutboundWebIdentityFederationDisabledException:
     'aws iam enable-outbound-web-identity-federation switches it on for the account',
@@ -20,10 +20,11 @@ const HINTS: Readonly<Record<string, string>> = {
 };
 
 /**
- * Has STS sign a token for whoever asks, which one cluster takes and no other.
+ * Has STS sign a token for the caller's AWS identity. Only one cluster accepts it.
  *
- * @param cluster as it is registered
- * @throws Error that says why there is none, and the way out
+ * @param stage the stack name
+ * @param cluster the registered name
+ * @throws ClusterError with the reason and what the operator can do
  */
 export async function webIdentityToken(
   sts: STSClient,
@@ -38,11 +39,11 @@ export async function webIdentityToken(
   const { WebIdentityToken: token, Expiration: expiresAt } = await sts
     .send(command, { abortSignal: signal })
     .catch((cause: Error) => {
-      const said = signal.aborted ? 'no answer in time' : `${cause.name}: ${cause.message}`;
+      const reason = signal.aborted ? 'no answer in time' : `${cause.name}: ${cause.message}`;
       const hint = Object.hasOwn(HINTS, cause.name) ? ` (${HINTS[cause.name]})` : '';
-      // The role, or the account, is not set up for it.
+      // A permanent error means that the role or the account lacks a permission or a setting.
       const failedAt = isPermanentAwsError(cause) ? 'setting' : 'reach';
-      throw new ClusterError(failedAt, `STS gives no web identity token: ${said}${hint}`, { cause });
+      throw new ClusterError(failedAt, `STS gives no web identity token: ${reason}${hint}`, { cause });
     });
   if (!token) throw new Error('STS gave no web identity token');
   return { token, expiresAt };

@@ -1,5 +1,4 @@
-// What an exec entry of a kubeconfig would run, where it is a command that is understood. Nothing is ever run: the
-// refresher makes the same token itself. Pure.
+// Recognizes the exec entries of a kubeconfig whose tokens the refresher can make itself. It never runs a command. Pure.
 
 import { isDeepStrictEqual, parseArgs } from 'node:util';
 import { z } from 'zod';
@@ -9,19 +8,19 @@ import { sanitizeName } from '../text.ts';
 export interface EksIdentity {
   readonly eks: {
     readonly cluster: string;
-    /** Absent: told by the server's name. */
+    /** Absent: the region in the server's host name. */
     readonly region?: string;
     readonly roleArn?: string;
     readonly externalId?: string;
   };
 }
 
-/** A token of the account's issuer, for one cluster. */
+/** A token of the AWS account's issuer, for one cluster. */
 export interface KeylessIdentity {
   readonly keyless: {
     /** The registered name. */
     readonly cluster: string;
-    /** Absent: whichever it is that reads this. */
+    /** The stack name. Absent: the stack of the refresher that reads this. */
     readonly stage?: string;
   };
 }
@@ -32,14 +31,14 @@ const Exec = z.object({
   env: z.array(z.object({ name: z.string(), value: z.string() })).nullish(),
 });
 
-/** Where the operator's own machine takes its AWS identity from; the refresher has its own. */
-const OF_THE_OPERATOR: ReadonlySet<string> = new Set(['AWS_PROFILE', 'AWS_STS_REGIONAL_ENDPOINTS']);
-const REGION: readonly string[] = ['AWS_REGION', 'AWS_DEFAULT_REGION'];
+/** Variables that select an AWS identity on the operator's machine; the refresher has its own. */
+const IGNORED_VARIABLES: ReadonlySet<string> = new Set(['AWS_PROFILE', 'AWS_STS_REGIONAL_ENDPOINTS']);
+const REGION_VARIABLES: readonly string[] = ['AWS_REGION', 'AWS_DEFAULT_REGION'];
 
-interface Understood {
+interface SupportedCommand {
   readonly options: NonNullable<Parameters<typeof parseArgs>[0]>['options'];
   readonly positionals: readonly string[];
-  /** What the options say; those that it does not look at say nothing of who asks. */
+  /** The identity that the options select. Options that it does not read do not change the identity. */
   readonly identity: (
     values: Readonly<Partial<Record<string, string>>>,
     region: string | undefined,
@@ -50,13 +49,13 @@ const text = (short?: string) => ({ type: 'string', ...(short !== undefined && {
 const flag = { type: 'boolean' } as const;
 
 /** By the command's last path segment. */
-const COMMANDS: Readonly<Record<string, Understood>> = {
+const COMMANDS: Readonly<Record<string, SupportedCommand>> = {
   aws: {
     options: {
       'cluster-name': text(),
       region: text(),
       'role-arn': text(),
-      // What update-kubeconfig writes: the CLI takes options by their beginnings.
+      // update-kubeconfig writes this one: the AWS CLI accepts an option's unambiguous prefix.
       role: text(),
       output: text(),
       profile: text(),
@@ -101,7 +100,7 @@ const ROLE_ARN = /^arn:aws[a-z-]*:iam::\d{12}:role\/[\w+=,.@/-]{1,576}$/;
 /**
  * Reads an exec entry.
  *
- * @throws Error that names what is not understood, never a value
+ * @throws Error that names the unsupported part, never a value
  */
 export function readExecPlugin(entry: unknown): EksIdentity | KeylessIdentity {
   const exec = Exec.safeParse(entry);
@@ -110,27 +109,27 @@ export function readExecPlugin(entry: unknown): EksIdentity | KeylessIdentity {
   const name = command
     .slice(Math.max(command.lastIndexOf('/'), command.lastIndexOf('\\')) + 1)
     .replace(/\.exe$/, '');
-  const understood = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
-  if (!understood) {
+  const supported = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+  if (!supported) {
     throw new Error(
       'would run a command: register a token or a client certificate. Only "aws eks get-token", "aws-iam-authenticator token" and "ecr-anywhere get-token" are understood, and signed without running them',
     );
   }
-  const values = optionsOf(name, understood, args ?? []);
+  const values = optionsOf(name, supported, args ?? []);
   let { region } = values;
   for (const { name: variable, value } of env ?? []) {
-    if (REGION.includes(variable)) region ??= value;
-    else if (!OF_THE_OPERATOR.has(variable))
+    if (REGION_VARIABLES.includes(variable)) region ??= value;
+    else if (!IGNORED_VARIABLES.has(variable))
       throw new Error(
         `sets the environment variable ${sanitizeName(variable)}, which is not understood: leave it out`,
       );
   }
   if (region !== undefined && !/^[a-z]{2,4}(-[a-z]+)+-\d+$/.test(region))
     throw new Error('--region is no AWS region');
-  return understood.identity(values, region);
+  return supported.identity(values, region);
 }
 
-/** @param names of the options for the cluster and the role */
+/** @param names the names of the options for the cluster and the role */
 function eksIdentity(
   names: Readonly<Record<'cluster' | 'role', string>>,
   values: Readonly<Partial<Record<string, string>>>,
@@ -156,7 +155,7 @@ function eksIdentity(
 
 function optionsOf(
   name: string,
-  { options, positionals }: Understood,
+  { options, positionals }: SupportedCommand,
   args: readonly string[],
 ): Record<string, string | undefined> {
   const { tokens } = parseArgs({

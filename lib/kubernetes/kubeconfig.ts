@@ -1,5 +1,5 @@
-// From a kubeconfig to a server and an identity. Nothing in it is executed and no file it names is read: what would need
-// that is refused by name, but for the exec entries that exec.ts understands.
+// Reads a server and an identity out of a kubeconfig. It executes nothing and reads no file: fields that need that are
+// refused by name, except for the exec entries that exec-plugin.ts recognizes.
 
 import { isDeepStrictEqual } from 'node:util';
 import { isScalar, parseDocument, visit } from 'yaml';
@@ -8,23 +8,23 @@ import { ClusterError } from '../cluster-error.ts';
 import { sanitizeName } from '../text.ts';
 import { type EksIdentity, type KeylessIdentity, readExecPlugin } from './exec-plugin.ts';
 
-/** What an API server is shown. Certificates and keys are PEM. */
+/** What authenticates a client to an API server. Certificates and keys are PEM. */
 export type Credential = { readonly token: string } | { readonly cert: string; readonly key: string };
 
-/** How to reach an API server, and as whom. */
+/** How to reach an API server, and the identity to use. */
 export interface ClusterAccess<Identity = Credential> {
   readonly server: string;
   readonly ca?: string;
   readonly serverName?: string;
-  /** An HTTP proxy, with a user and a password in it if it wants them. */
+  /** An HTTP proxy, with a user and a password if it requires them. */
   readonly proxyUrl?: string;
   readonly identity: Identity;
 }
 
-/** What a kubeconfig says: an identity of AWS has to become a token yet. */
+/** As a kubeconfig has it: an identity of AWS still has to become a token. */
 export type RegisteredAccess = ClusterAccess<Credential | EksIdentity | KeylessIdentity>;
 
-/** A kubeconfig that cannot be used. The message quotes names of fields and entries, never a value. */
+/** A kubeconfig that cannot be used. The message has names of fields and entries, never a value. */
 export class KubeconfigError extends ClusterError {
   override readonly name = 'KubeconfigError';
 
@@ -44,7 +44,7 @@ const Kubeconfig = z.object({
 
 const HIDDEN = 'is what kubectl shows instead of the value: add --raw to "kubectl config view"';
 
-/** PEM in base64, which may be in several lines. */
+/** PEM in base64, on one or more lines. */
 const Embedded = z
   .string()
   .transform((text) => text.replaceAll(/\s/g, ''))
@@ -56,10 +56,10 @@ const Embedded = z
 const Server = z.object({
   server: z
     .url({ protocol: /^https$/, error: 'must be an https URL' })
-    // Not by its spelling: "https:/me:pw@host" is the same URL.
+    // Parsed, because "https:/me:pw@host" is the same URL.
     .refine((url) => !URL.canParse(url) || !holdsUser(new URL(url)), 'must not hold a user or a password'),
   'certificate-authority-data': Embedded.optional(),
-  // It is in what TLS says of a certificate with another name.
+  // Node.js quotes it in the error for a certificate with another name.
   'tls-server-name': z
     .string()
     .regex(/^[\w.:-]{0,253}$/, 'is no name of a host')
@@ -92,7 +92,7 @@ function holdsUser({ username, password }: URL): boolean {
   return username !== '' || password !== '';
 }
 
-/** Whether it is what an HTTP client takes for a proxy. */
+/** Whether a proxy URL has only the parts that an HTTP client uses. */
 function isOnlyAHost({ pathname, search, hash, username, password }: URL): boolean {
   try {
     decodeURIComponent(`${username}:${password}`);
@@ -102,11 +102,12 @@ function isOnlyAHost({ pathname, search, hash, username, password }: URL): boole
   return /^\/?$/.test(pathname) && search === '' && hash === '';
 }
 
-/** What is refused, and the way out. */
+/** Fields that are refused, and what the operator can do. */
 const REFUSED_OF_SERVER: Readonly<Record<string, string>> = {
   'certificate-authority':
     'names a file: embed it as certificate-authority-data (kubectl config view --flatten --minify --raw)',
-  'insecure-skip-tls-verify': 'would hand the credentials to anyone: give certificate-authority-data instead',
+  'insecure-skip-tls-verify':
+    'would send the credentials to any server: give certificate-authority-data instead',
 };
 const REFUSED_OF_USER: Readonly<Record<string, string>> = {
   'auth-provider': 'would run a plugin: register a token or a client certificate',
@@ -124,8 +125,8 @@ const REFUSED_OF_USER: Readonly<Record<string, string>> = {
 /**
  * Reads a context of a kubeconfig.
  *
- * @param contextName where it is not the current one
- * @throws KubeconfigError that names what is missing or refused, and the way out
+ * @param contextName if it is not the current one
+ * @throws KubeconfigError that names what is missing or refused, and what the operator can do
  */
 export function readKubeconfig(text: string, contextName?: string): RegisteredAccess {
   const config = check(Kubeconfig, load(text), 'it is not a kubeconfig');
@@ -139,7 +140,7 @@ export function readKubeconfig(text: string, contextName?: string): RegisteredAc
   const server = check(Server, cluster, `cluster "${sanitizeName(context.cluster)}"`);
   const identity = check(Identity, user ?? {}, `user "${sanitizeName(context.user)}"`);
   return {
-    // Tried only where the slashes begin: from each of them, very many would take seconds.
+    // The lookbehind makes the search linear: without it, many slashes would take seconds.
     server: server.server.replace(/(?<!\/)\/+$/, ''),
     ...(server['certificate-authority-data'] && { ca: server['certificate-authority-data'] }),
     ...(server['tls-server-name'] && { serverName: server['tls-server-name'] }),
@@ -151,10 +152,10 @@ export function readKubeconfig(text: string, contextName?: string): RegisteredAc
 }
 
 /**
- * The same kubeconfig with another token for the context's user. All the rest stays as it is, to the byte.
+ * The same kubeconfig with another token for the context's user. All other bytes stay the same.
  *
- * @param token without characters that YAML or JSON would have escaped
- * @throws KubeconfigError where the token cannot be replaced in place
+ * @param token without characters that YAML or JSON must escape
+ * @throws KubeconfigError if the token cannot be replaced in place
  */
 export function withToken(text: string, token: string, contextName?: string): string {
   const before = readKubeconfig(text, contextName);
@@ -168,7 +169,7 @@ export function withToken(text: string, token: string, contextName?: string): st
     throw new KubeconfigError(
       `user "${sanitizeName(user)}": "token" is not written out: register it without YAML aliases`,
     );
-  // A block scalar's range ends after its line.
+  // The range of a block scalar includes the line break.
   const after = text.slice(start, end).endsWith('\n') ? '\n' : '';
   const replaced = `${text.slice(0, start)}"${token}"${after}${text.slice(end)}`;
   if (!isDeepStrictEqual(readKubeconfig(replaced, contextName), { ...before, identity: { token } }))
@@ -197,7 +198,7 @@ function execIdentity(
 function identityOf(user: z.infer<typeof Identity>, name: string): Credential {
   const cert = user['client-certificate-data'];
   const key = user['client-key-data'];
-  // One identity is enough; with both (AKS), the token is the one that can be revoked.
+  // With both (AKS) the token is used, because it can be revoked.
   if (user.token) return { token: user.token };
   if (cert && key) return { cert, key };
   throw new KubeconfigError(
@@ -205,48 +206,48 @@ function identityOf(user: z.infer<typeof Identity>, name: string): Credential {
   );
 }
 
-/** A list of what is no entry would have one problem, or two, for each. */
-const PROBLEMS_NAMED = 5;
-/** What a secret of Secrets Manager can hold (Secrets Manager quotas). */
+/** A long list of invalid entries has a problem or two for each. */
+const MAX_PROBLEMS = 5;
+/** The size limit of a secret in Secrets Manager (Secrets Manager quotas). */
 const MAX_BYTES = 65_536;
-/** The parser looks for what an alias stands for in the whole document, for each of them. No tool writes any. */
+/** The parser searches the whole document for the anchor of each alias. No tool writes aliases. */
 const MAX_ALIASES = 100;
 
 function load(text: string): unknown {
   if (text.length > MAX_BYTES) throw new KubeconfigError(`it is larger than ${MAX_BYTES} bytes`);
   try {
     const document = parsed(text);
-    // Not the best that can be made of a document with errors, such as one that was cut off.
-    if (document.errors.length === 0 && isSound(document)) return document.toJS();
+    // A document with errors, such as a truncated one, is refused, although the parser returns a value.
+    if (document.errors.length === 0 && isAcceptable(document)) return document.toJS();
   } catch {
-    // Nested deeper than can be followed, or aliases without end.
+    // The nesting is too deep, or the aliases expand without end.
   }
-  // The parser's message quotes the line, which may hold a token.
+  // The parser's message quotes the line, which may contain a token.
   throw new KubeconfigError('it is not YAML');
 }
 
 /**
- * Without the parser's own check of keys: it compares each with each other, which takes seconds for 64 KiB of them.
- * Nor are errors made pretty, which takes the whole line for each of them: they are not shown.
+ * Parses YAML without the parser's check for duplicate keys, which compares each key with each other and takes seconds
+ * for 64 KiB of keys. `prettyErrors` would copy the line for each error, and errors are not shown.
  */
 function parsed(text: string) {
   return parseDocument(text, { logLevel: 'error', uniqueKeys: false, prettyErrors: false });
 }
 
-/** Whether no key is there twice, and aliases are few. */
-function isSound(document: ReturnType<typeof parsed>): boolean {
+/** Whether no map has a key twice, and the document has few aliases. */
+function isAcceptable(document: ReturnType<typeof parsed>): boolean {
   let aliases = 0;
-  let found = false;
-  const unless = (isFlawed: boolean) => {
-    found ||= isFlawed;
+  let isSound = true;
+  const stopIf = (isFlawed: boolean) => {
+    isSound &&= !isFlawed;
     return isFlawed ? visit.BREAK : undefined;
   };
   visit(document, {
-    Alias: () => unless(++aliases > MAX_ALIASES),
+    Alias: () => stopIf(++aliases > MAX_ALIASES),
     Map: (_, { items }) =>
-      unless(new Set(items.map(({ key }) => (isScalar(key) ? key.value : key))).size < items.length),
+      stopIf(new Set(items.map(({ key }) => (isScalar(key) ? key.value : key))).size < items.length),
   });
-  return !found;
+  return isSound;
 }
 
 function check<Schema extends z.ZodType>(schema: Schema, value: unknown, what: string): z.infer<Schema> {
@@ -254,9 +255,9 @@ function check<Schema extends z.ZodType>(schema: Schema, value: unknown, what: s
   if (parsed.success) return parsed.data;
   const { issues } = parsed.error;
   const problems = issues
-    .slice(0, PROBLEMS_NAMED)
+    .slice(0, MAX_PROBLEMS)
     .map(({ path, message }) => `${path.map(String).join('.') || 'document'}: ${message}`);
-  if (issues.length > PROBLEMS_NAMED) problems.push(`and ${issues.length - PROBLEMS_NAMED} more`);
+  if (issues.length > MAX_PROBLEMS) problems.push(`and ${issues.length - MAX_PROBLEMS} more`);
   throw new KubeconfigError(`${what}: ${problems.join('; ')}`);
 }
 

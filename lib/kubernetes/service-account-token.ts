@@ -1,27 +1,28 @@
-// What a registered token says of itself, read without verifying it: whose it is and what it is bound to, so that the
-// same can be asked for again, and when that is due. Pure.
+// Reads the claims of a registered token without verifying it: its service account, the Secret it is bound to and its
+// lifetime. The refresher needs them to request the next token, and to know when. Pure.
 import { z } from 'zod';
 
-/** Of a token of a service account that is bound to a Secret. Times are milliseconds since the epoch. */
+/** A service account's token that is bound to a Secret. Times are milliseconds since the epoch. */
 export interface BoundToken {
   readonly namespace: string;
   readonly serviceAccount: string;
-  /** What the token is bound to: deleting this Secret ends it. */
+  /** Deleting this Secret invalidates the token. */
   readonly secret: { readonly name: string; readonly uid: string };
   readonly audiences: readonly string[];
   readonly issuedAt: number;
   readonly expiresAt: number;
 }
 
-/** Of any other JWT. */
+/** Any other JWT. */
 export interface OtherToken {
+  /** Why it cannot be renewed. */
   readonly reason: string;
   readonly issuedAt?: number;
-  /** Absent: never, as far as it says. */
+  /** Absent if the token states no expiry. */
   readonly expiresAt?: number;
 }
 
-/** The last second that a Date can be (ECMA-262, "Time Values and Time Range"). */
+/** The last second that a Date can represent (ECMA-262, "Time Values and Time Range"). */
 const LAST_SECOND = 8.64e12;
 /** NumericDate (RFC 7519, section 2), in milliseconds. */
 const Time = z
@@ -32,10 +33,10 @@ const Time = z
 
 const Claims = z.object({ iat: Time.optional(), exp: Time.optional() });
 
-/** Of an object (Kubernetes, "Object Names and IDs"): it is in commands that people are told. */
+/** The name of an object (Kubernetes, "Object Names and IDs"). It is part of commands that the CLI prints. */
 const Name = z.string().regex(/^[a-z\d][a-z\d.-]{0,252}$/);
 
-/** Private claims of tokens that TokenRequest made (Kubernetes, "Managing Service Accounts", schema of the claims). */
+/** The private claims of tokens from TokenRequest (Kubernetes, "Managing Service Accounts", schema of the claims). */
 const BoundClaims = z.object({
   iat: Time,
   exp: Time,
@@ -50,18 +51,18 @@ const BoundClaims = z.object({
 /** The three parts of a JWT in its compact form (RFC 7515, section 7.1). */
 const JWT = /^[\w-]+\.([\w-]+)\.[\w-]+$/;
 
-/** Reads a token. @returns undefined where it is no JWT, and so says nothing */
+/** Reads a token. @returns undefined if it is not a JWT with an object as its payload */
 export function readToken(token: string): BoundToken | OtherToken | undefined {
   const payload = payloadOf(token);
   const any = Claims.safeParse(payload);
   if (!any.success) return undefined;
   const bound = BoundClaims.safeParse(payload);
   if (bound.success) {
-    const { iat, exp, aud, 'kubernetes.io': of } = bound.data;
+    const { iat, exp, aud, 'kubernetes.io': claims } = bound.data;
     return {
-      namespace: of.namespace,
-      serviceAccount: of.serviceaccount.name,
-      secret: of.secret,
+      namespace: claims.namespace,
+      serviceAccount: claims.serviceaccount.name,
+      secret: claims.secret,
       audiences: aud,
       issuedAt: iat,
       expiresAt: exp,
@@ -75,15 +76,20 @@ export function readToken(token: string): BoundToken | OtherToken | undefined {
   };
 }
 
-/** Whether a token is past this part of its life. @param now milliseconds since the epoch */
+/**
+ * Whether a fraction of a token's lifetime has passed. A token without an issue time counts from its expiry.
+ *
+ * @param fraction such as 1/2
+ * @param now milliseconds since the epoch
+ */
 export function isPastFraction(
-  part: number,
+  fraction: number,
   { issuedAt, expiresAt }: { readonly issuedAt?: number; readonly expiresAt?: number },
   now: number,
 ): boolean {
   if (expiresAt === undefined) return false;
   const start = issuedAt ?? expiresAt;
-  return now > start + (expiresAt - start) * part;
+  return now > start + (expiresAt - start) * fraction;
 }
 
 function payloadOf(token: string): unknown {

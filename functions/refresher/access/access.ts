@@ -1,5 +1,5 @@
-// From what is registered to what an API server is reached with: identities of AWS become tokens, and servers that no
-// cluster has are refused.
+// Turns a registered identity into a credential for an API server. Identities of AWS become tokens; local addresses and
+// servers other than the EKS endpoint are refused.
 
 import { regionOfEndpoint } from '../../../lib/aws/eks-endpoint.ts';
 import { KubeconfigError, type RegisteredAccess } from '../../../lib/kubernetes/kubeconfig.ts';
@@ -11,38 +11,38 @@ import type { Keyless } from './keyless.ts';
 export interface AccessSettings {
   /** The refresher's own region. */
   readonly region: string;
-  /** Where the "clusters" are processes of this machine: in tests. */
+  /** Allows servers and proxies on this machine: in tests. */
   readonly allowLocalServers: boolean;
 }
 
-/** What makes tokens. */
-export interface Signers {
+/** The sources of tokens for identities of AWS. */
+export interface TokenSources {
   readonly eks: Eks;
   readonly keyless: Keyless;
 }
 
 /**
- * Makes an access usable.
+ * Returns the server and a credential for it.
  *
- * @param cluster as it is registered
- * @throws KubeconfigError or Error that says what cannot be, and the way out
+ * @param cluster the registered name
+ * @throws KubeconfigError or Error with the reason and what the operator can do
  */
 export async function usableAccess(
   cluster: string,
   registered: RegisteredAccess,
-  { eks, keyless }: Signers,
+  { eks, keyless }: TokenSources,
   { region, allowLocalServers }: AccessSettings,
   signal: AbortSignal,
 ): Promise<UsableAccess> {
   const { identity } = registered;
   if (!allowLocalServers) {
-    for (const [what, url] of [
+    for (const [field, url] of [
       ['server', registered.server],
       ['proxy-url', registered.proxyUrl],
     ] as const) {
-      const refusal = url === undefined ? undefined : localAddressProblem(url);
-      if (refusal !== undefined)
-        throw new KubeconfigError(`${what}: ${refusal}: give the address by which AWS reaches the cluster`);
+      const problem = url === undefined ? undefined : localAddressProblem(url);
+      if (problem !== undefined)
+        throw new KubeconfigError(`${field}: ${problem}: give the address by which AWS reaches the cluster`);
     }
   }
   if ('keyless' in identity) {
@@ -50,13 +50,11 @@ export async function usableAccess(
     return { ...registered, identity: { token }, allowLocal: allowLocalServers, madeFor: 'keyless' };
   }
   if (!('eks' in identity)) return { ...registered, identity, allowLocal: allowLocalServers };
-  // A token says which cluster it is for, and anyone who holds it may show it there: it goes to the endpoint that EKS
-  // itself names.
-
+  // Another server could use the token at the cluster's API server, so it is sent only to the endpoint that EKS returns.
   const access = await eks.access(identity.eks, regionOfEndpoint(registered.server) ?? region, signal);
   if (new URL(access.server).origin !== new URL(registered.server).origin) {
     throw new KubeconfigError(
-      `the server is not the endpoint that EKS names for the cluster ${identity.eks.cluster}, and nobody else is shown its token: register it again (aws eks update-kubeconfig)`,
+      `the server is not the endpoint that EKS returns for the cluster ${identity.eks.cluster}, so the refresher sends it no token: register the cluster again (aws eks update-kubeconfig)`,
     );
   }
   const { proxyUrl } = registered;
@@ -66,7 +64,7 @@ export async function usableAccess(
   };
 }
 
-/** What EKS itself says needs no check. */
+/** An endpoint that EKS returned needs no check. */
 export function usableEksAccess({ server, ca, token }: EksAccess, allowLocal: boolean): UsableAccess {
   return { server, ca, identity: { token }, allowLocal, madeFor: 'eks' };
 }

@@ -1,5 +1,5 @@
-// Keyless clusters: tokens that STS signs for the refresher's own role, for API servers that trust its account's issuer
-// (AWS' outbound web identity federation). Nothing is stored on either side.
+// Requests tokens for keyless clusters: STS signs them for the refresher's role, and the API servers trust the issuer of
+// its AWS account (outbound web identity federation). Neither side stores a credential.
 
 import { STSClient } from '@aws-sdk/client-sts';
 import { webIdentityToken } from '../../../lib/aws/web-identity.ts';
@@ -10,15 +10,16 @@ import { sanitizeName } from '../../../lib/text.ts';
 
 export interface Keyless {
   /**
-   * Asks for a token that one cluster takes, and no other.
+   * Requests a token that only one cluster accepts.
    *
-   * @param cluster as it is registered, whatever its kubeconfig says
-   * @throws Error that says what is not as it should be
+   * @param identity as the kubeconfig names it; must match `cluster` and the stack
+   * @param cluster the registered name
+   * @throws ClusterError with the reason
    */
   token(identity: KeylessIdentity['keyless'], cluster: string, signal: AbortSignal): Promise<string>;
 }
 
-/** @param stage absent where the CDK setting `keyless` is off */
+/** @param stage the stack name; undefined if the CDK setting `keyless` is off */
 export function keylessTokens({
   region,
   stage,
@@ -26,19 +27,19 @@ export function keylessTokens({
   readonly region: string;
   readonly stage: string | undefined;
 }): Keyless {
-  // Of the region: the global endpoint does not know the operation (STS API reference).
+  // The global endpoint does not have the operation (STS API reference, GetWebIdentityToken).
   const sts = new STSClient({ region });
   return {
-    async token({ cluster: meant, stage: meantStage }, cluster, signal) {
+    async token({ cluster: namedCluster, stage: namedStage }, cluster, signal) {
       if (stage === undefined)
         throw new ClusterError('setting', '"ecr-anywhere get-token" needs the CDK setting keyless');
-      if (meant !== cluster)
+      if (namedCluster !== cluster)
         throw new KubeconfigError(
-          `the kubeconfig is for the cluster ${sanitizeName(meant)} and registered as ${cluster}: register it under its name, or write it anew`,
+          `the kubeconfig is for the cluster ${sanitizeName(namedCluster)} and registered as ${cluster}: register it under its name, or create it again`,
         );
-      if (meantStage !== undefined && meantStage !== stage)
+      if (namedStage !== undefined && namedStage !== stage)
         throw new KubeconfigError(
-          `the kubeconfig is for the stage ${sanitizeName(meantStage)}, and this one is ${stage}`,
+          `the kubeconfig is for the stack ${sanitizeName(namedStage)}, and this refresher's stack is ${stage}`,
         );
       const { token } = await webIdentityToken(sts, { stage, cluster }, signal);
       return token;

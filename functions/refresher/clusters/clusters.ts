@@ -5,14 +5,14 @@ import type { Renewal } from '../../../contract/refresher-api.ts';
 import { abortable } from '../../../lib/abort.ts';
 import { ClusterError } from '../../../lib/cluster-error.ts';
 import { type RegisteredAccess, readKubeconfig } from '../../../lib/kubernetes/kubeconfig.ts';
-import { type AccessSettings, type Signers, usableAccess, usableEksAccess } from '../access/access.ts';
+import { type AccessSettings, type TokenSources, usableAccess, usableEksAccess } from '../access/access.ts';
 import type { Eks, EksScope } from '../access/eks.ts';
 import { scopeName } from '../access/eks.ts';
 import type { UsableAccess } from '../kubernetes/client.ts';
 import { renewToken } from '../tokens/renewal.ts';
 import { listClusters, Registrations } from './registered-clusters.ts';
 
-export interface ClusterSources extends Signers {
+export interface ClusterSources extends TokenSources {
   readonly secrets: SecretsManagerClient;
 }
 

@@ -1,5 +1,5 @@
-// Puts a new version of a registered secret in the place of the one that was read, and of no other: an operator may
-// register the cluster anew, or another run renew the same token, at any moment.
+// Replaces the version of a registered secret that was read, and no other: meanwhile the operator may register the
+// cluster again, or another run may renew the same token.
 
 import { createHash } from 'node:crypto';
 import {
@@ -12,45 +12,48 @@ import {
 import { CLUSTERS_PREFIX } from '../../../contract/names.ts';
 
 /**
- * The staging label under which a version waits. With a label of its own PutSecretValue leaves AWSCURRENT where it is,
- * and takes the label from the version that had it (Secrets Manager API reference, PutSecretValue, VersionStages).
+ * The staging label of the next version. With a label of its own, PutSecretValue does not move AWSCURRENT, and moves this
+ * label from the version that had it (Secrets Manager API reference, PutSecretValue, VersionStages).
  */
-const WAITING = 'ecr-anywhere-next';
+const NEXT = 'ecr-anywhere-next';
 const CURRENT = 'AWSCURRENT';
 
-/** `stored`: this text is current. `other`: one that another run, or one before, has put in the same version's place. */
-export type Replaced = 'stored' | 'other' | 'superseded';
+/**
+ * - `stored`: this text is now current
+ * - `other`: the text that another run stored for the same version is now current
+ * - `superseded`: the version that was read was no longer current; the version that replaced it stays
+ */
+export type Replacement = 'stored' | 'other' | 'superseded';
 
 /**
- * Replaces a version of a registered secret, if it is still the current one. Whatever fails, and whenever, what is
- * current is one of the two versions, or what somebody else has made current.
+ * Replaces a version of a registered secret if it is still the current one. After a failure at any point, the current
+ * version is the one that was read, its successor, or one that the operator registered.
  *
- * A version has one successor at most, whose id follows from its own: runs at the same time agree on it, one that ended
- * between the two calls is taken up where it ended, and attempts that fail for days leave no versions behind (a secret
- * has a quota of them, and who registers it anew needs one).
+ * A version has at most one successor, whose id is derived from the version's own. So runs at the same time agree on the
+ * successor, a run continues where an earlier one ended between the two calls, and attempts that fail for days add no
+ * further versions. A secret has a quota of versions, and the operator needs one to register the cluster again.
  *
- * @throws Error of the AWS SDK: the version that was read is current still, as far as can be told
+ * @throws Error of the AWS SDK: the version that was read is probably still current
  */
 export async function replaceVersion(
   client: SecretsManagerClient,
   { name, versionId }: { readonly name: string; readonly versionId: string },
   text: string,
   signal: AbortSignal,
-): Promise<Replaced> {
+): Promise<Replacement> {
   const SecretId = `${CLUSTERS_PREFIX}${name}`;
   // Becomes the version's id: 32 to 64 characters (API reference, PutSecretValue, ClientRequestToken).
-  const next = createHash('sha256').update(`${WAITING} ${versionId}`).digest('hex');
-  const put = { SecretId, SecretString: text, ClientRequestToken: next, VersionStages: [WAITING] };
-  let successor: Replaced = 'stored';
+  const next = createHash('sha256').update(`${NEXT} ${versionId}`).digest('hex');
+  const put = { SecretId, SecretString: text, ClientRequestToken: next, VersionStages: [NEXT] };
+  let successor: Replacement = 'stored';
   try {
     await client.send(new PutSecretValueCommand(put), { abortSignal: signal });
   } catch (error) {
-    // It is there, with another text (API reference, PutSecretValue, "idempotent"): that was tried as well as this.
+    // It exists with another text (API reference, PutSecretValue, "idempotent"), whose token was tested like this one.
     if (!(error instanceof ResourceExistsException)) throw error;
     successor = 'other';
   }
-  // Fails where the label is on another version than the one it is to be removed from (API reference,
-  // UpdateSecretVersionStage, RemoveFromVersionId).
+  // Fails if the label is on another version than RemoveFromVersionId (API reference, UpdateSecretVersionStage).
   const move = {
     SecretId,
     VersionStage: CURRENT,
@@ -61,7 +64,7 @@ export async function replaceVersion(
     await client.send(new UpdateSecretVersionStageCommand(move), { abortSignal: signal });
     return successor;
   } catch (error) {
-    // A race that was lost; or the answer was, and the call that repeated it found the label moved.
+    // Another run was faster, or the response was lost and the SDK's retry found the label moved.
     const { VersionId } = await client
       .send(new GetSecretValueCommand({ SecretId }), { abortSignal: signal })
       .catch(() => ({ VersionId: versionId }));

@@ -141,14 +141,14 @@ const REFUSED: Readonly<Record<string, RegExp>> = {
     /"client-certificate" names a file: embed it.*"client-key" names a file: embed it.*flatten/,
   'minikube.yaml':
     /"certificate-authority" names a file: embed it as certificate-authority-data \(kubectl config view --flatten/,
-  'openshift-insecure.yaml': /"insecure-skip-tls-verify" would hand the credentials to anyone/,
+  'openshift-insecure.yaml': /"insecure-skip-tls-verify" would send the credentials to any server/,
   'hostile-exec.yaml': /^user "u": "exec" would run a command: register a token or a client certificate/,
   'hostile-endpoint.yaml': /^user "u": "exec" has the option --endpoint-url, which is not understood/,
   'hostile-files.yaml':
     /^user "u": "tokenFile" names a file.*"client-certificate" names a file.*"client-key" names a file/,
   'hostile-runtime.yaml': /^server: 127\.0\.0\.1 is an address of this machine or its link/,
   'hostile-foreign-server.yaml':
-    /^the server is not the endpoint that EKS names for the cluster prod, and nobody else is shown its token/,
+    /^the server is not the endpoint that EKS returns for the cluster prod, and so the refresher sends it no token/,
   'hostile-foreign-role.yaml':
     /^arn:aws:iam::123456789012:role\/admin is none of the roles that the refresher may assume/,
   'hostile-types.yaml': /^cluster "c": server: must be an https URL$/,

@@ -190,7 +190,7 @@ describe('is refused, and nobody is shown a token', () => {
     const other = each.use(await startApiServer((_, response) => json(response, page([]))));
     await isNotServed(
       runOn(kubeconfig([], other.url)),
-      /not the endpoint that EKS names for the cluster prod.*register it again/,
+      /not the endpoint that EKS returns for the cluster prod.*register it again/,
     );
     expect(other.requests).toHaveLength(0);
   });

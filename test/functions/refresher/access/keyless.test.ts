@@ -322,7 +322,7 @@ describe('a run', () => {
     expect(report).toMatchObject({
       served: false,
       reason:
-        'the kubeconfig is for the cluster a and registered as b: register it under its name, or write it anew',
+        'the kubeconfig is for the cluster a and registered as b: register it under its name, or create it again',
     });
     expect(aws.stsCalls).toHaveLength(before);
   });
@@ -337,7 +337,7 @@ describe('a run', () => {
 
   test('another stage, or none', async () => {
     const [other] = await runOn({ a: kubeconfigOf(a.controlPlane, 'a', 'Other') });
-    expect(other?.reason).toBe('the kubeconfig is for the stage Other, and this one is Test');
+    expect(other?.reason).toBe("the kubeconfig is for the stack Other, and this refresher's stack is Test");
     expect(other?.failedAt).toBe('kubeconfig');
     const [none] = await runOn({ a: kubeconfigOf(a.controlPlane, 'a') }, {}, null);
     expect(none?.reason).toBe('"ecr-anywhere get-token" needs the CDK setting keyless');
