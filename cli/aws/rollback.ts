@@ -1,78 +1,87 @@
-// What a command has begun is taken back where it cannot be ended: each change is noted here before it is made.
+// Rolls back what a failed command has changed. Each change is recorded before it is requested.
 
 import { CliError, InterruptedError } from '../output/errors.ts';
 import type { AwsOptions } from '../output/options.ts';
 import { Aws } from './aws.ts';
 
-/** What takes back something that was done. */
+/** How to revert one change. */
 export interface RollbackStep {
-  /** As far as it was done; idempotent. @param aws of somebody who waits for it. @throws Error */
-  run(aws: Aws): Promise<void>;
-  /** The command for it, where that fails. */
-  readonly byHand: string;
+  /** Reverts the change, as far as it was made. Idempotent. @param aws with a time limit of its own @throws Error */
+  revert(aws: Aws): Promise<void>;
+  /** The shell command that does the same. Printed if `revert` fails. */
+  manualCommand(): string;
 }
 
-const UNDO_WITHIN_MS = 20_000;
+const STEP_TIMEOUT_MS = 20_000;
 
-/** All that a command has begun. */
+/** The changes of one command. */
 export class Rollback {
-  readonly #undos: RollbackStep[] = [];
-  readonly #left: string[] = [];
+  readonly #steps: { readonly step: RollbackStep; readonly change: Change }[] = [];
+  readonly #manualSteps: string[] = [];
 
-  /** Before anything is done: who knows whether an answer that is lost was a yes. */
-  note(undo: RollbackStep): void {
-    this.#undos.unshift(undo);
+  /** Records a change. The caller requests it with `Change.send`. */
+  add(step: RollbackStep): Change {
+    const change = new Change();
+    this.#steps.unshift({ step, change });
+    return change;
   }
 
-  /** What nothing takes back. @param left a sentence, with the way out */
-  addManualStep(left: string): void {
-    this.#left.push(left);
+  /** Records a change that only the operator can revert. @param hint a sentence with the command */
+  addManualStep(hint: string): void {
+    this.#manualSteps.push(hint);
   }
 
-  /** Takes it back, newest first, whatever ended it. @returns the failure, which says what is left */
+  /** Reverts all changes, newest first. @returns the failure, with the manual steps added to its hint */
   async run(options: AwsOptions, failure: unknown): Promise<unknown> {
-    for (const { run, byHand } of this.#undos) {
-      await run(new Aws(options, AbortSignal.timeout(UNDO_WITHIN_MS))).catch((error: Error) => {
-        // Also where it was asked to be quiet: something is left that nobody else will find.
+    for (const { step, change } of this.#steps) {
+      if (!change.mayHaveSucceeded) continue;
+      await step.revert(new Aws(options, AbortSignal.timeout(STEP_TIMEOUT_MS))).catch((error: Error) => {
+        // Ignores --quiet: otherwise the operator would not learn that something is left behind.
         process.stderr.write(
-          `ecr-anywhere: what was begun could not be taken back: ${error.message}\n  → ${byHand}\n`,
+          `ecr-anywhere: A change could not be rolled back: ${error.message}\n  → ${step.manualCommand()}\n`,
         );
       });
     }
-    if (this.#left.length === 0 || !(failure instanceof CliError)) return failure;
-    const { code, message, hint } = failure;
-    const all = [...(hint ? [hint] : []), ...this.#left].join('; ');
-    if (code === 'interrupted') return new InterruptedError(message, all);
-    return new CliError(code, message, all, failure);
+    if (this.#manualSteps.length === 0 || !(failure instanceof CliError)) return failure;
+    const { code, message } = failure;
+    const hint = [...(failure.hint ? [failure.hint] : []), ...this.#manualSteps].join('; ');
+    return code === 'interrupted'
+      ? new InterruptedError(message, hint)
+      : new CliError(code, message, hint, failure);
   }
 }
 
-/** The requests that make one change, and whether AWS may have made it. */
-export class Attempt {
-  #mayBeMade = false;
+/** One change, and whether the server may have made it. */
+export class Change {
+  #mayHaveSucceeded = false;
 
-  get mayBeMade(): boolean {
-    return this.#mayBeMade;
+  get mayHaveSucceeded(): boolean {
+    return this.#mayHaveSucceeded;
   }
 
-  async make<Answer>(send: () => Promise<Answer>): Promise<Answer> {
-    let isRefused = false;
+  /**
+   * Requests the change. It may be called again, to retry.
+   *
+   * @param isRejection whether an error proves that the server did not make the change
+   */
+  async send<Response>(request: () => Promise<Response>, isRejection = isAwsRejection): Promise<Response> {
+    let isRejected = false;
     try {
-      return await send();
+      return await request();
     } catch (error) {
-      isRefused = wasRefused(error);
+      isRejected = isRejection(error);
       throw error;
     } finally {
-      this.#mayBeMade ||= !isRefused;
+      this.#mayHaveSucceeded ||= !isRejected;
     }
   }
 }
 
 /**
- * Whether AWS has said no to the one request that there was, and so has done nothing: there is nothing to take back,
- * and perhaps no right to. After an answer that was lost, a no to the next request (throttled, say) tells nothing.
+ * Whether AWS rejected the only attempt, so that there is nothing to revert. If the SDK has retried, the response to an
+ * earlier attempt was lost, and that attempt may have succeeded: a rejection of the last one (throttled, say) proves nothing.
  */
-function wasRefused(error: unknown): boolean {
+function isAwsRejection(error: unknown): boolean {
   const { httpStatusCode = 0, attempts = 1 } =
     (error as { $metadata?: { httpStatusCode?: number; attempts?: number } }).$metadata ?? {};
   return attempts === 1 && httpStatusCode >= 400 && httpStatusCode < 500;

@@ -79,6 +79,11 @@ export const ERRORS = {
     exitCode: EXIT.usage,
     meaning: 'The context does not say which EKS cluster it belongs to, and the name is missing.',
   },
+  'token-lifetime-invalid': {
+    exitCode: EXIT.usage,
+    meaning:
+      'The requested lifetime of the token is too short for Kubernetes, or longer than the chart allows.',
+  },
   'no-aws-credentials': {
     exitCode: EXIT.unauthenticated,
     meaning: 'No AWS credentials found.',
@@ -119,6 +124,11 @@ export const ERRORS = {
     exitCode: EXIT.denied,
     meaning: 'The write policy does not restrict the identity, so `register` does not store its credential.',
   },
+  'eks-access-policies': {
+    exitCode: EXIT.denied,
+    meaning:
+      'The access entry of the EKS cluster has access policies, which the write policy does not restrict.',
+  },
   'stack-not-found': {
     exitCode: EXIT.notFound,
     meaning: 'There is no such stack, or it has no refresher.',
@@ -153,7 +163,11 @@ export const ERRORS = {
   },
   'already-registered': {
     exitCode: EXIT.conflict,
-    meaning: 'The name or the cluster is already registered, or the cluster is found by its tag.',
+    meaning: 'The name is already registered.',
+  },
+  'duplicate-registration': {
+    exitCode: EXIT.conflict,
+    meaning: 'The cluster is already registered under another name.',
   },
   'name-unavailable': {
     exitCode: EXIT.conflict,
@@ -169,15 +183,23 @@ export const ERRORS = {
   },
   'found-by-tag': {
     exitCode: EXIT.conflict,
-    meaning: 'The cluster is not registered: the refresher finds it by its EKS tag.',
+    meaning: 'The refresher finds the cluster by its EKS tag, so it is not registered by name.',
   },
   'write-policy-not-enforced': {
     exitCode: EXIT.conflict,
     meaning: 'The write policy for the refresher is incomplete, or does not deny.',
   },
-  'eks-cluster-unsuitable': {
+  'eks-cluster-not-ready': {
     exitCode: EXIT.conflict,
-    meaning: 'The EKS cluster is not ready, has only a private endpoint, or has no access entries.',
+    meaning: 'The EKS cluster has no endpoint yet.',
+  },
+  'eks-endpoint-private': {
+    exitCode: EXIT.conflict,
+    meaning: 'The EKS cluster has only a private endpoint, which the refresher cannot reach.',
+  },
+  'eks-access-entries-disabled': {
+    exitCode: EXIT.conflict,
+    meaning: 'The EKS cluster has access entries disabled.',
   },
   network: {
     exitCode: EXIT.network,

@@ -1,4 +1,4 @@
-// An EKS cluster lets the refresher in by an access entry: found, made, widened by one group, and put back as it was.
+// Registering an EKS cluster: the refresher's role gets an access entry, and a rollback restores the entry as it was.
 import {
   type AccessEntry,
   type Cluster,
@@ -11,61 +11,71 @@ import {
   UpdateAccessEntryCommand,
 } from '@aws-sdk/client-eks';
 import { REFRESHER_GROUP } from '../../../contract/names.ts';
+import { regionOfEndpoint } from '../../../lib/aws/eks-endpoint.ts';
 import { type Aws, clientConfig } from '../../aws/aws.ts';
-import { Attempt, type Rollback } from '../../aws/rollback.ts';
-import type { Server } from '../../kubernetes/client.ts';
+import type { Rollback } from '../../aws/rollback.ts';
+import type { Kubernetes, Server } from '../../kubernetes/client.ts';
 import { CliError } from '../../output/errors.ts';
 import type { ShellCommands } from '../../output/shell-commands.ts';
 import type { RegisteredUser } from './kubeconfig.ts';
+import type { RegisterOptions } from './options.ts';
 
-export interface EksTarget {
+export interface EksCluster {
   readonly name: string;
   readonly region: string;
-  /** Of the context: the way to a private endpoint. */
+  /** The context's proxy, by which the refresher reaches a private endpoint. */
   readonly proxyUrl?: string;
 }
 
 export interface EksRegistration {
   readonly user: RegisteredUser;
   readonly server: Server;
-  /** What was done to the access entry, or would be. */
+  /** The change to the access entry; of a dry run, the change that would be made. */
   readonly entry: 'created' | 'group-added' | 'unchanged';
-  /** That the entry gives. */
+  /** The groups of the access entry after that change. */
   readonly groups: readonly string[];
 }
 
+/** The EKS cluster that the options or the context name; undefined without --eks. @throws CliError if neither names it */
+export async function selectedEksCluster(
+  { eks, eksName }: RegisterOptions,
+  kubernetes: Kubernetes,
+  aws: Aws,
+): Promise<EksCluster | undefined> {
+  if (eks === undefined) return undefined;
+  const ofContext = kubernetes.eks();
+  const name = eksName ?? ofContext?.cluster;
+  if (name === undefined)
+    throw new CliError(
+      'eks-cluster-unknown',
+      'The context does not say which EKS cluster it belongs to.',
+      'Name it with --eks-name NAME.',
+    );
+  const { url, proxyUrl } = await kubernetes.server();
+  const region = ofContext?.region ?? regionOfEndpoint(url) ?? (await aws.region());
+  return { name, region, ...(proxyUrl !== undefined && { proxyUrl }) };
+}
+
 /**
- * Lets the refresher's role into an EKS cluster.
+ * Gives the refresher's role access to an EKS cluster.
  *
- * @param dryRun nothing is changed
+ * @param dryRun changes nothing
  * @throws CliError
  */
-export async function admitToEks(
+export async function grantEksAccess(
   aws: Aws,
-  { name, region, proxyUrl }: EksTarget,
+  { name, region, proxyUrl }: EksCluster,
   principalArn: string,
   dryRun: boolean,
-  begun: Rollback,
+  rollback: Rollback,
   commands: ShellCommands,
 ): Promise<EksRegistration> {
   const command = (...args: string[]) => commands.aws(['eks', ...args], region);
-  const eksOf = (operator: Aws) => new EKSClient(clientConfig({ ...operator.options, region }));
-  const eks = eksOf(aws);
-  const entry = { clusterName: name, principalArn };
-  const cluster = await aws.ask(`looking for the EKS cluster ${name} in ${region}`, async (abortSignal) => {
-    const { cluster: found } = await eks
-      .send(new DescribeClusterCommand({ name }), { abortSignal })
-      .catch((error: Error) => {
-        if (error.name === 'ResourceNotFoundException')
-          throw new CliError(
-            'eks-cluster-not-found',
-            `there is no EKS cluster ${name} in ${region}`,
-            `${command('list-clusters')}; then --eks-name NAME`,
-          );
-        throw error;
-      });
-    return found ?? {};
-  });
+  const clientOf = (operator: Aws) => new EKSClient(clientConfig({ ...operator.options, region }));
+  const eks = clientOf(aws);
+  const entryId = { clusterName: name, principalArn };
+  const entryOptions = ['--cluster-name', name, '--principal-arn', principalArn];
+  const cluster = await describeCluster(aws, eks, { name, region }, command);
   const registration = {
     user: eksUser({ name, region }),
     server: {
@@ -73,88 +83,117 @@ export async function admitToEks(
       ...(proxyUrl !== undefined && { proxyUrl }),
     },
   };
-  const update = (...args: string[]) => command('update-cluster-config', '--name', name, ...args);
-  if (cluster.resourcesVpcConfig?.endpointPublicAccess === false && proxyUrl === undefined)
-    throw new CliError(
-      'eks-cluster-unsuitable',
-      `the EKS cluster ${name} has a private endpoint only, which the function does not reach`,
-      `${update('--resources-vpc-config', 'endpointPublicAccess=true')}; or a context with a proxy-url that AWS reaches`,
+  checkAccessConfig(cluster, name, proxyUrl !== undefined, (...args) =>
+    command('update-cluster-config', '--name', name, ...args),
+  );
+  const existing = await describeEntry(aws, eks, entryId);
+  if (existing) {
+    const policies = await listAccessPolicies(aws, eks, entryId);
+    // EKS grants their permissions outside RBAC, so a SubjectAccessReview by group does not show them.
+    if (policies.length > 0)
+      throw new CliError(
+        'eks-access-policies',
+        `The access entry in ${name} has access policies, so the write policy would not limit a stolen token: ${policies.join(', ')}.`,
+        policies
+          .map((arn) => command('disassociate-access-policy', ...entryOptions, '--policy-arn', arn))
+          .join(' && '),
+      );
+  }
+  const groups = existing?.kubernetesGroups ?? [];
+  if (groups.includes(REFRESHER_GROUP)) return { ...registration, entry: 'unchanged', groups };
+  const kubernetesGroups = [...groups, REFRESHER_GROUP];
+  const entry = existing ? 'group-added' : 'created';
+  if (dryRun) return { ...registration, entry, groups: kubernetesGroups };
+
+  // If another operator creates the entry at the same time, EKS rejects our request, and their entry stays.
+  if (existing) {
+    const change = rollback.add({
+      revert: (operator) => removeGroup(operator, clientOf(operator), entryId),
+      manualCommand: () =>
+        command(
+          'update-access-entry',
+          ...entryOptions,
+          '--kubernetes-groups',
+          ...(groups.length > 0 ? groups : ['[]']),
+        ),
+    });
+    const update = new UpdateAccessEntryCommand({ ...entryId, kubernetesGroups });
+    await aws.change(`adding the group to the access entry in ${name}`, (abortSignal) =>
+      change.send(() => eks.send(update, { abortSignal })),
     );
-  const { authenticationMode } = cluster.accessConfig ?? {};
-  if (authenticationMode === 'CONFIG_MAP')
-    throw new CliError(
-      'eks-cluster-unsuitable',
-      `the EKS cluster ${name} knows no access entries`,
-      update('--access-config', 'authenticationMode=API_AND_CONFIG_MAP'),
+  } else {
+    const change = rollback.add({
+      revert: (operator) => deleteEntry(operator, clientOf(operator), entryId),
+      manualCommand: () => command('delete-access-entry', ...entryOptions),
+    });
+    const create = new CreateAccessEntryCommand({ ...entryId, kubernetesGroups });
+    await aws.change(`creating the access entry in ${name}`, (abortSignal) =>
+      change.send(() => eks.send(create, { abortSignal })),
     );
-  const present = await aws.ask(`looking for the access entry in ${name}`, (abortSignal) => {
-    return eks
+  }
+  return { ...registration, entry, groups: kubernetesGroups };
+}
+
+/** Checks that the refresher can reach the cluster and that EKS reads access entries. @throws CliError */
+export function checkAccessConfig(
+  { resourcesVpcConfig, accessConfig }: Cluster,
+  name: string,
+  hasProxy: boolean,
+  updateCommand: (...args: string[]) => string,
+): void {
+  if (resourcesVpcConfig?.endpointPublicAccess === false && !hasProxy)
+    throw new CliError(
+      'eks-endpoint-private',
+      `The EKS cluster ${name} has only a private endpoint, which the refresher cannot reach.`,
+      `Use a context with a proxy-url that AWS reaches, or make the endpoint public: ${updateCommand('--resources-vpc-config', 'endpointPublicAccess=true')}`,
+    );
+  if (accessConfig?.authenticationMode === 'CONFIG_MAP')
+    throw new CliError(
+      'eks-access-entries-disabled',
+      `The EKS cluster ${name} has access entries disabled.`,
+      updateCommand('--access-config', 'authenticationMode=API_AND_CONFIG_MAP'),
+    );
+}
+
+type EntryId = Readonly<{ clusterName: string; principalArn: string }>;
+
+async function describeCluster(
+  aws: Aws,
+  eks: EKSClient,
+  { name, region }: EksCluster,
+  command: (...args: string[]) => string,
+): Promise<Cluster> {
+  return aws.ask(`describing the EKS cluster ${name} in ${region}`, async (abortSignal) => {
+    const { cluster } = await eks
+      .send(new DescribeClusterCommand({ name }), { abortSignal })
+      .catch((error: Error) => {
+        if (error.name === 'ResourceNotFoundException')
+          throw new CliError(
+            'eks-cluster-not-found',
+            `There is no EKS cluster ${name} in ${region}.`,
+            `Name an existing one with --eks-name. To list them: ${command('list-clusters')}`,
+          );
+        throw error;
+      });
+    return cluster ?? {};
+  });
+}
+
+async function describeEntry(aws: Aws, eks: EKSClient, entry: EntryId): Promise<AccessEntry | undefined> {
+  return aws.ask(`describing the access entry in ${entry.clusterName}`, (abortSignal) =>
+    eks
       .send(new DescribeAccessEntryCommand(entry), { abortSignal })
       .then(({ accessEntry }): AccessEntry | undefined => accessEntry)
       .catch((error: Error) => {
         if (error.name === 'ResourceNotFoundException') return undefined;
         throw error;
-      });
-  });
-  const ofEntry = ['--cluster-name', name, '--principal-arn', principalArn];
-  if (present) {
-    const policies = await writePolicyNames(aws, eks, entry);
-    // What they give is no role of the cluster: no question of ours to the API server would show it.
-    if (policies.length > 0)
-      throw new CliError(
-        'identity-not-restricted',
-        `the access entry in ${name} has access policies, and nothing would hold whoever steals a token: ${policies.join(', ')}`,
-        policies
-          .map((arn) => command('disassociate-access-policy', ...ofEntry, '--policy-arn', arn))
-          .join(' && '),
-      );
-  }
-  const groups = present?.kubernetesGroups ?? [];
-  if (groups.includes(REFRESHER_GROUP)) return { ...registration, entry: 'unchanged', groups };
-  const kubernetesGroups = [...groups, REFRESHER_GROUP];
-  // Also where somebody else has made an entry meanwhile: that one is theirs. A request of ours that is repeated is known
-  // by its token, and no conflict.
-  const attempt = new Attempt();
-  if (present) {
-    if (!dryRun) {
-      begun.note({
-        byHand: command(
-          ...['update-access-entry', ...ofEntry],
-          ...['--kubernetes-groups', ...(groups.length > 0 ? groups : ['[]'])],
-        ),
-        async run(operator) {
-          if (attempt.mayBeMade) await takeGroupAway(operator, eksOf(operator), entry);
-        },
-      });
-      await aws.change(`adding the group to the access entry in ${name}`, (abortSignal) =>
-        attempt.make(() =>
-          eks.send(new UpdateAccessEntryCommand({ ...entry, kubernetesGroups }), { abortSignal }),
-        ),
-      );
-    }
-    return { ...registration, entry: 'group-added', groups: kubernetesGroups };
-  }
-  if (!dryRun) {
-    begun.note({
-      byHand: command('delete-access-entry', ...ofEntry),
-      async run(operator) {
-        if (attempt.mayBeMade) await deleteEntry(operator, eksOf(operator), entry);
-      },
-    });
-    await aws.change(`creating the access entry in ${name}`, (abortSignal) =>
-      attempt.make(() =>
-        eks.send(new CreateAccessEntryCommand({ ...entry, kubernetesGroups }), { abortSignal }),
-      ),
-    );
-  }
-  return { ...registration, entry: 'created', groups: kubernetesGroups };
+      }),
+  );
 }
 
-type EntryId = Readonly<{ clusterName: string; principalArn: string }>;
-
-/** ARNs of the access policies of an entry. @throws CliError */
-async function writePolicyNames(aws: Aws, client: EKSClient, entry: EntryId): Promise<string[]> {
-  return aws.ask(`looking for access policies in ${entry.clusterName}`, async (abortSignal) => {
+/** @returns ARNs @throws CliError */
+async function listAccessPolicies(aws: Aws, client: EKSClient, entry: EntryId): Promise<string[]> {
+  return aws.ask(`listing the access policies in ${entry.clusterName}`, async (abortSignal) => {
     const arns: string[] = [];
     for await (const page of paginateListAssociatedAccessPolicies({ client }, entry, { abortSignal }))
       arns.push(...(page.associatedAccessPolicies ?? []).flatMap(({ policyArn }) => policyArn ?? []));
@@ -162,9 +201,9 @@ async function writePolicyNames(aws: Aws, client: EKSClient, entry: EntryId): Pr
   });
 }
 
-/** As it is now, without our group: somebody may have changed it meanwhile. */
-async function takeGroupAway(aws: Aws, eks: EKSClient, entry: EntryId): Promise<void> {
-  await aws.change('putting the access entry back', async (abortSignal) => {
+/** Removes only our group: the entry may have changed in the meantime. */
+async function removeGroup(aws: Aws, eks: EKSClient, entry: EntryId): Promise<void> {
+  await aws.change('restoring the access entry', async (abortSignal) => {
     const { accessEntry } = await eks.send(new DescribeAccessEntryCommand(entry), { abortSignal });
     const groups = accessEntry?.kubernetesGroups ?? [];
     if (!groups.includes(REFRESHER_GROUP)) return;
@@ -181,19 +220,23 @@ async function deleteEntry(aws: Aws, eks: EKSClient, entry: EntryId): Promise<vo
   );
 }
 
-function serverOf({ endpoint, certificateAuthority, status }: Cluster, name: string, hint: string): Server {
+function serverOf(
+  { endpoint, certificateAuthority, status }: Cluster,
+  name: string,
+  waitCommand: string,
+): Server {
   const { data } = certificateAuthority ?? {};
   if (!endpoint || !data)
     throw new CliError(
-      'eks-cluster-unsuitable',
-      `the EKS cluster ${name} has no endpoint: it is ${status}`,
-      hint,
+      'eks-cluster-not-ready',
+      `The EKS cluster ${name} has no endpoint yet. Its status is ${status}.`,
+      waitCommand,
     );
   return { url: endpoint, ca: Buffer.from(data, 'base64').toString() };
 }
 
-/** What `aws eks update-kubeconfig` writes, and the refresher signs itself. */
-function eksUser({ name, region }: Pick<EksTarget, 'name' | 'region'>): RegisteredUser {
+/** The exec entry that `aws eks update-kubeconfig` writes. The refresher recognises it and signs the token itself. */
+function eksUser({ name, region }: EksCluster): RegisteredUser {
   const args = ['--region', region, 'eks', 'get-token', '--cluster-name', name, '--output', 'json'];
   return { exec: { command: 'aws', args } };
 }

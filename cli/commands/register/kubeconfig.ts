@@ -1,4 +1,4 @@
-// The kubeconfig that is registered: one server, one identity, nothing else of whatever the operator's holds. Pure.
+// The kubeconfig that is stored: one server and one identity, and nothing else of the operator's kubeconfig. Pure.
 import { stringify } from 'yaml';
 import { readKubeconfig } from '../../../lib/kubernetes/kubeconfig.ts';
 import type { Server } from '../../kubernetes/client.ts';
@@ -10,31 +10,27 @@ export type RegisteredUser =
   | { readonly 'client-certificate-data': string; readonly 'client-key-data': string }
   | { readonly exec: { readonly command: string; readonly args: readonly string[] } };
 
-/** Kubernetes' own, for exec plugins. */
+/** The fields that Kubernetes requires of an exec plugin. */
 const EXEC = { apiVersion: 'client.authentication.k8s.io/v1', interactiveMode: 'Never' };
 
-/**
- * The kubeconfig (YAML) for a server and a user.
- *
- * @throws CliError where the refresher would not take it
- */
-export function minimalKubeconfig(name: string, server: Server, user: RegisteredUser): string {
-  const kubeconfig = kubeconfigOf(name, server, user);
+/** The kubeconfig (YAML) to register. @throws CliError if the refresher would reject it */
+export function registeredKubeconfig(name: string, server: Server, user: RegisteredUser): string {
+  const kubeconfig = kubeconfigFor(name, server, user);
   try {
     readKubeconfig(kubeconfig);
   } catch (error) {
     throw new CliError(
       'kubeconfig-unsupported',
-      `the refresher would not take this: ${(error as Error).message}`,
-      '--server names another address; docs/registering.md says what a kubeconfig may hold',
+      `The refresher would reject this registration: ${(error as Error).message}`,
+      'Use --server to name another address. docs/registering.md lists what a kubeconfig may contain.',
       error,
     );
   }
   return kubeconfig;
 }
 
-/** The same, for whoever is here. */
-export function kubeconfigOf(name: string, server: Server, user: RegisteredUser): string {
+/** A kubeconfig (YAML) with one context. */
+export function kubeconfigFor(name: string, server: Server, user: RegisteredUser): string {
   return stringify(
     {
       apiVersion: 'v1',

@@ -1,4 +1,4 @@
-// ecr-anywhere register: from a context of the operator's to a registered cluster that is proved to work, or to nothing.
+// ecr-anywhere register: registers the cluster of a context and verifies the registration, or rolls everything back.
 
 import { isDeepStrictEqual } from 'node:util';
 import type { ClusterSummary } from '../../../contract/refresher-api.ts';
@@ -14,34 +14,34 @@ import { EXIT, type ExitCode } from '../../output/errors.ts';
 import { formatOutcome, formatProblems } from '../../output/format-outcome.ts';
 import type { Io } from '../../output/io.ts';
 import { ShellCommands } from '../../output/shell-commands.ts';
-import { minimalKubeconfig } from './kubeconfig.ts';
-import { eksTarget, type Obtained, obtain } from './obtain-credential.ts';
+import { checkNotRegistered, determineUids } from './duplicate-registration.ts';
+import { selectedEksCluster } from './eks-access-entry.ts';
+import { registeredKubeconfig } from './kubeconfig.ts';
+import { type ObtainedCredential, obtainCredential } from './obtain-credential.ts';
 import { checkOptions, type RegisterOptions } from './options.ts';
-import { checkFenced, checkFree, checkInstallation } from './prechecks.ts';
-import { learnUids } from './same-cluster.ts';
-import { notServed, prove } from './verify.ts';
+import { checkIdentity, checkInstallation } from './prechecks.ts';
+import { notServed, type Verification, verify } from './verify.ts';
 
 export type { RegisterOptions };
 
-/** What came of it. */
-interface Registered extends NonNullable<Obtained['more']> {
+interface Result extends NonNullable<ObtainedCredential['details']> {
   readonly cluster: string;
   readonly isRegistered: boolean;
   readonly server: string;
-  /** Of a dry run, who it would be. */
+  /** Of a dry run, the identity that is expected. */
   readonly identity: Identity;
   readonly canRead: Reach;
-  /** Of the credential; absent where it does not say, or there is none. */
+  /** RFC 3339. Absent if the credential names no expiry, or none is stored. */
   readonly expiresAt?: string;
   readonly isRenewed: boolean;
-  /** Absent of a dry run. */
+  /** Absent in a dry run. */
   readonly run?: ClusterSummary;
 }
 
-/** Of an access entry, until the API server knows it. */
-const KNOWN_WITHIN_MS = 60_000;
+/** How long EKS may take to apply a new access entry. */
+const ACCESS_ENTRY_TIMEOUT_MS = 60_000;
 
-/** Registers a cluster. @throws CliError; nothing is left of what was begun, or it says what */
+/** Registers a cluster. @throws CliError after a rollback; its hint names what could not be rolled back */
 export async function register(
   name: string,
   options: RegisterOptions,
@@ -49,104 +49,132 @@ export async function register(
 ): Promise<ExitCode | undefined> {
   checkName(name);
   checkOptions(options);
-  const begun = new Rollback();
+  const rollback = new Rollback();
   try {
-    return await attempt(name, options, io, begun);
+    return await registerCluster(name, options, io, rollback);
   } catch (error) {
-    throw await begun.run(options, error);
+    throw await rollback.run(options, error);
   }
 }
 
-async function attempt(
+async function registerCluster(
   name: string,
   options: RegisterOptions,
   io: Io,
-  begun: Rollback,
+  rollback: Rollback,
 ): Promise<ExitCode | undefined> {
   const { signal } = io;
+  const isDryRun = options.dryRun === true;
+  const isReplacing = options.replace === true;
   const aws = new Aws(options, signal);
   const kubernetes = Kubernetes.load(options, signal);
   const { context } = kubernetes;
-  const stack = await io.step('the deployed refresher', () => aws.stack());
+  const stack = await io.step('Find the deployed refresher', () => aws.stack());
   const refresher = new Refresher(aws, stack);
 
-  const uid = await io.step(`the cluster of the context ${context}`, () => clusterUidOf(kubernetes));
-  const { clusters: others, note: untold } = await io.step('the registered clusters', async () =>
-    learnUids(refresher, await refresher.status(), name),
+  const uid = await io.step(`Connect to the cluster of the context ${context}`, () =>
+    clusterUidOf(kubernetes),
   );
-  const isReplaced = checkFree(name, uid, others, options, new ShellCommands(options, { context }));
-  if (untold !== undefined) io.note(untold);
-  const installation = await io.step('what the chart has installed', () =>
-    checkInstallation(kubernetes, options),
+  const { clusters, note: uidNote } = await io.step('Look for an existing registration', async () =>
+    determineUids(refresher, await refresher.status(), name),
   );
+  checkNotRegistered(name, uid, clusters, isReplacing, new ShellCommands(options, { context }));
+  if (uidNote !== undefined) io.note(uidNote);
+  const installation = await io.step('Check the chart', () => checkInstallation(kubernetes, options));
   const commands = new ShellCommands(options, { context, release: installation, roleArn: stack.roleArn });
 
-  const target = await eksTarget(options, kubernetes, aws);
-  const isDry = options.dryRun === true;
-  const obtained = await io.step('a credential', () =>
-    obtain({ name, options, aws, kubernetes, installation, target, isDry, begun, stack, commands }),
+  const eksCluster = await selectedEksCluster(options, kubernetes, aws);
+  const obtained = await io.step('Obtain a credential', () =>
+    obtainCredential({
+      name,
+      options,
+      aws,
+      kubernetes,
+      installation,
+      eksCluster,
+      isDryRun,
+      rollback,
+      stack,
+      commands,
+    }),
   );
-  const { credential, server, identity, expected, note } = obtained;
+  const { credential, server, identity, expectedIdentity, note } = obtained;
   if (note !== undefined) io.note(note);
-  const kubeconfig = minimalKubeconfig(name, server, credential.user);
-  const checkIdentity = (who: Identity) =>
-    io.step('what it can read', () => checkFenced(kubernetes, installation, who));
-  const { expiresAt, isRenewed } = credential;
-  const registered = {
-    ...{ cluster: name, server: server.url },
-    ...{ ...(expiresAt !== undefined && { expiresAt }), isRenewed, ...obtained.more },
+  const kubeconfig = registeredKubeconfig(name, server, credential.user);
+  const determineReach = (who: Identity) =>
+    io.step('Check what the credential can read', () => checkIdentity(kubernetes, installation, who));
+  const reach = identity && (await determineReach(identity));
+  const result = {
+    cluster: name,
+    server: server.url,
+    ...(credential.expiresAt !== undefined && { expiresAt: credential.expiresAt }),
+    isRenewed: credential.isRenewed,
+    ...obtained.details,
   };
-  const known = identity && (await checkIdentity(identity));
-  if (isDry) {
-    const who = identity ?? expected;
-    const canRead = known ?? (await checkIdentity(who));
-    printDry({ ...registered, isRegistered: false, identity: who, canRead }, io);
+  if (isDryRun) {
+    const who = identity ?? expectedIdentity;
+    const canRead = reach ?? (await determineReach(who));
+    printDryRun({ ...result, isRegistered: false, identity: who, canRead }, io);
     return undefined;
   }
 
-  await io.step('storing it in Secrets Manager', () => {
-    const registration = { name, kubeconfig, clusterUid: uid };
-    return (isReplaced ? replaceRegistration : createRegistration)(aws, registration, begun);
+  await io.step('Store the registration in Secrets Manager', () => {
+    const store = isReplacing ? replaceRegistration : createRegistration;
+    return store(aws, { name, kubeconfig, clusterUid: uid }, rollback);
   });
-  const patience = options.keyless ? options.wait * 1000 : target ? KNOWN_WITHIN_MS : 0;
-  const outcome = isReplaced ? `${name} keeps the credential that it had` : `${name} is not registered`;
-  const proving = { name, refresher, uid, outcome, target, obtained, commands, signal };
-  const who = await io.step('trying it from AWS', (say) => prove(proving, patience, say));
-  const canRead = known && isDeepStrictEqual(who, identity) ? known : await checkIdentity(who);
-  const run = await io.step('a run limited to this cluster', async () => {
-    const { clusters } = await refresher.refresh({ clusters: [name] });
-    return clusters[0];
+  const verification: Verification = {
+    name,
+    refresher,
+    uid,
+    eksCluster,
+    obtained,
+    commands,
+    signal,
+    consequence: isReplacing ? `${name} keeps its earlier credential` : `${name} is not registered`,
+  };
+  const timeoutMs = options.keyless ? options.wait * 1000 : eksCluster ? ACCESS_ENTRY_TIMEOUT_MS : 0;
+  const verified = await io.step('Verify the registration from AWS', (report) =>
+    verify(verification, timeoutMs, report),
+  );
+  const canRead = reach && isDeepStrictEqual(verified, identity) ? reach : await determineReach(verified);
+  const run = await io.step('Run the refresher for this cluster only', async () => {
+    const answer = await refresher.refresh({ clusters: [name] });
+    return answer.clusters[0];
   });
-  // A paused cluster is looked at by its name, and left alone by a run.
-  if (!run?.served && !run?.isPaused) throw notServed(proving, run);
-  const result: Registered = { ...registered, isRegistered: true, identity: who, canRead, run };
-  io.print(result, () => inWords(result, `${name} is registered`));
+  // An inspection contacts a paused cluster, a run does not.
+  if (!run?.served && !run?.isPaused) throw notServed(verification, run);
+  const registered: Result = { ...result, isRegistered: true, identity: verified, canRead, run };
+  io.print(registered, () => formatResult(registered, `${name} is registered`));
   return run.failed ? EXIT.unhealthy : undefined;
 }
 
-function printDry(result: Registered, io: Io): void {
-  const local = localAddressProblem(result.server);
+function printDryRun(result: Result, io: Io): void {
+  const problem = localAddressProblem(result.server);
   io.print(result, () =>
     [
-      inWords(result, 'dry run: nothing was stored, and nothing changed'),
-      `  Not tried: whether AWS reaches ${result.server}.`,
-      // What kubeconfigs of k3s and kind have.
-      ...(local === undefined ? [] : [`  AWS does not: ${local}. Give --server.`]),
+      formatResult(result, 'Dry run: nothing was stored or changed.'),
+      `  Not checked: whether AWS can reach ${result.server}.`,
+      // Kubeconfigs of k3s and kind name a loopback address.
+      ...(problem === undefined
+        ? []
+        : [`  AWS cannot reach it: ${problem}. Give another address with --server.`]),
     ].join('\n'),
   );
 }
 
-function inWords(result: Registered, headline: string): string {
+function formatResult(result: Result, headline: string): string {
   const { identity, canRead, expiresAt, isRenewed, accessEntry, isRegistered, run } = result;
-  const renewed = isRenewed ? 'and is renewed from half of its life on' : 'and nothing renews it';
+  const renewal = isRenewed
+    ? 'The refresher renews it after half of its lifetime.'
+    : 'The refresher cannot renew it.';
   return [
     headline,
     `  as ${identity.username}`,
     ...(accessEntry === undefined
       ? []
-      : [`  Its access entry${isRegistered ? '' : ' would be'}: ${accessEntry}`]),
+      : [`  Access entry${isRegistered ? '' : ' (would be)'}: ${accessEntry}`]),
     `  ${formatReach(canRead)}`,
-    ...(expiresAt === undefined ? [] : [`  The credential expires at ${expiresAt}, ${renewed}.`]),
+    ...(expiresAt === undefined ? [] : [`  The credential expires at ${expiresAt}. ${renewal}`]),
     ...(run ? [`  ${formatOutcome(run)}`, ...formatProblems(run).map((problem) => `  ${problem}`)] : []),
   ].join('\n');
 }

@@ -1,4 +1,4 @@
-// Proving a registration: the refresher looks at the cluster from AWS; and the way out where it cannot, by where it failed.
+// Verifies a registration: the refresher uses it from AWS. If that fails, the hint depends on where it failed.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ClusterSummary } from '../../../contract/refresher-api.ts';
@@ -6,39 +6,39 @@ import type { Refresher } from '../../aws/refresher.ts';
 import type { Identity } from '../../kubernetes/identity.ts';
 import { CliError } from '../../output/errors.ts';
 import type { ShellCommands } from '../../output/shell-commands.ts';
-import type { EksTarget } from './eks-access-entry.ts';
-import type { Obtained } from './obtain-credential.ts';
+import type { EksCluster } from './eks-access-entry.ts';
+import type { ObtainedCredential } from './obtain-credential.ts';
 
-const ASK_AGAIN_MS = 3_000;
+const RETRY_MS = 3_000;
 
-export interface Proving {
+export interface Verification {
   readonly name: string;
-  readonly refresher: Refresher;
-  /** The cluster's. */
+  readonly refresher: Pick<Refresher, 'inspect'>;
+  /** UID of the cluster of the operator's context. */
   readonly uid: string;
-  /** What becomes of the name where it fails. */
-  readonly outcome: string;
-  readonly target: EksTarget | undefined;
-  readonly obtained: Obtained;
+  /** What a failure means for the registration, such as `alpha is not registered`. */
+  readonly consequence: string;
+  readonly eksCluster: EksCluster | undefined;
+  readonly obtained: Pick<ObtainedCredential, 'server' | 'details' | 'unauthorizedHint'>;
   readonly commands: ShellCommands;
   readonly signal: AbortSignal;
 }
 
 /**
- * Has the refresher look at the cluster.
+ * Has the refresher inspect the cluster.
  *
- * @param patienceMs until the API server knows the identity
- * @param say is told what it is waiting for
- * @returns whom the API server takes it for
+ * @param timeoutMs how long to wait until the API server accepts the credential
+ * @param report called with the current state while waiting
+ * @returns the refresher's identity, according to the API server
  * @throws CliError
  */
-export async function prove(
-  proving: Proving,
-  patienceMs: number,
-  say: (text: string) => void,
+export async function verify(
+  verification: Verification,
+  timeoutMs: number,
+  report: (text: string) => void,
 ): Promise<Identity> {
-  const { name, refresher, uid, outcome, commands, signal } = proving;
-  const until = Date.now() + patienceMs;
+  const { name, refresher, uid, consequence, commands, signal } = verification;
+  const deadline = Date.now() + timeoutMs;
   for (;;) {
     const { clusters } = await refresher.inspect([name]);
     const [summary] = clusters;
@@ -47,47 +47,54 @@ export async function prove(
       if (username === undefined || clusterUid === undefined)
         throw new CliError(
           'registration-not-verified',
-          `the API server does not tell the refresher who it is (SelfSubjectReview), or which cluster this is, so ${outcome}`,
+          `The API server does not tell the refresher its identity (SelfSubjectReview) or the cluster's UID, so ${consequence}.`,
           commands.kubectl(['get', 'clusterrolebinding', 'system:basic-user']),
         );
       if (clusterUid !== uid)
         throw new CliError(
           'different-cluster',
-          'the address leads the refresher to another cluster than the one of this context',
-          'is --context right, and the address (--server, or --eks-name)?',
+          `The refresher reaches a different cluster than that of the context, so ${consequence}.`,
+          'Check --context, and the address (--server or --eks-name).',
         );
       return { username, groups };
     }
-    if (summary?.failedAt !== 'credential' || Date.now() >= until) throw notServed(proving, summary);
-    say('the API server does not know it yet');
-    await sleep(ASK_AGAIN_MS, undefined, { signal });
+    if (summary?.failedAt !== 'credential' || Date.now() >= deadline) throw notServed(verification, summary);
+    report('the API server does not accept the credential yet');
+    await sleep(RETRY_MS, undefined, { signal });
   }
 }
 
-/** That the refresher cannot use what is registered, and the way out. @param summary undefined: it says nothing */
-export function notServed(proving: Proving, summary: ClusterSummary | undefined): CliError {
-  const { reason = 'no reason given', failedAt } = summary ?? {};
-  const says = `the refresher cannot use it, so ${proving.outcome}: ${reason}`;
-  return new CliError('registration-not-verified', says, wayOut(failedAt, proving));
+/** The error if the refresher cannot use the registration. @param summary undefined if the refresher reported none */
+export function notServed(verification: Verification, summary: ClusterSummary | undefined): CliError {
+  const { reason = 'the refresher gave no reason', failedAt } = summary ?? {};
+  return new CliError(
+    'registration-not-verified',
+    `The refresher cannot use the registration, so ${verification.consequence}: ${reason}`,
+    hintFor(failedAt, verification),
+  );
 }
 
-function wayOut(failedAt: ClusterSummary['failedAt'], { target, obtained, commands }: Proving): string {
-  const { whenUnknown, server, more: { authenticationConfig } = {} } = obtained;
+function hintFor(
+  failedAt: ClusterSummary['failedAt'],
+  { eksCluster, obtained, commands }: Verification,
+): string {
+  const { unauthorizedHint, server, details: { authenticationConfig } = {} } = obtained;
   const isKeyless = authenticationConfig !== undefined;
-  if (failedAt === 'setting')
-    return `deploy it with that setting: ${commands.deploy(
-      isKeyless ? { keyless: 'true' } : { eksRegions: target?.region ?? 'REGIONS' },
-    )}`;
-  if (failedAt === 'credential') return whenUnknown;
-  if (failedAt === 'permissions') return 'docs/registering.md says what a registered cluster needs';
+  if (failedAt === 'setting') {
+    const settings = isKeyless ? { keyless: 'true' } : { eksRegions: eksCluster?.region ?? 'REGIONS' };
+    return `Deploy the stack with that setting: ${commands.deploy(settings)}`;
+  }
+  if (failedAt === 'credential') return unauthorizedHint;
+  if (failedAt === 'permissions')
+    return 'docs/registering.md lists the permissions that the refresher needs.';
   if (failedAt === 'kubeconfig' && isKeyless)
-    return 'docs/keyless.md says what the account and the stack need';
+    return 'docs/keyless.md lists what the account and the stack need.';
   if (server.proxyUrl !== undefined)
-    return 'is the context’s proxy-url for this machine? Take a context without it; or --server https://…, which leaves it out';
-  if (target !== undefined)
-    return `who may reach it: ${commands.aws(
-      ['eks', 'describe-cluster', '--name', target.name, '--query', 'cluster.resourcesVpcConfig'],
-      target.region,
+    return "Check that AWS can reach the context's proxy-url. If it cannot, use a context without a proxy-url, or give the cluster's public address with --server.";
+  if (eksCluster !== undefined)
+    return `Check which networks may reach the endpoint: ${commands.aws(
+      ['eks', 'describe-cluster', '--name', eksCluster.name, '--query', 'cluster.resourcesVpcConfig'],
+      eksCluster.region,
     )}`;
-  return `--server https://… names the address by which AWS reaches the cluster; the certificate there must be of the context’s certificate-authority-data: ${commands.kubectl(['config', 'view', '--minify', '--raw'])}`;
+  return `Give the address by which AWS reaches the cluster with --server. Its certificate must be signed by the context's certificate authority: ${commands.kubectl(['config', 'view', '--minify', '--raw'])}`;
 }

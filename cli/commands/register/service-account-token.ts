@@ -1,0 +1,205 @@
+// Creates a token of the chart's ServiceAccount and the Secret it is bound to, and revokes it if the registration fails.
+import { z } from 'zod';
+import { readToken } from '../../../lib/kubernetes/service-account-token.ts';
+import type { Aws } from '../../aws/aws.ts';
+import type { Rollback } from '../../aws/rollback.ts';
+import { type Installation, refresherUsername, TOKEN_MAX_SECONDS } from '../../kubernetes/chart.ts';
+import { ApiError, Kubernetes, type Server } from '../../kubernetes/client.ts';
+import type { Identity } from '../../kubernetes/identity.ts';
+import { CliError } from '../../output/errors.ts';
+import type { ShellCommands } from '../../output/shell-commands.ts';
+import { kubeconfigFor } from './kubeconfig.ts';
+
+/** A week, unless the chart allows less. */
+const DEFAULT_SECONDS = 604_800;
+/** The shortest lifetime that Kubernetes allows (TokenRequestSpec.expirationSeconds). */
+const MIN_SECONDS = 600;
+
+const ServiceAccount = z.object({
+  metadata: z.object({
+    labels: z.record(z.string(), z.string()).optional(),
+    annotations: z.record(z.string(), z.string()).optional(),
+  }),
+});
+const Created = z.object({ metadata: z.object({ uid: z.string() }) });
+const TokenRequest = z.object({
+  status: z.object({ token: z.string(), expirationTimestamp: z.string() }),
+});
+
+/** A token to request. */
+export interface TokenPlan {
+  readonly installation: Installation;
+  readonly seconds: number;
+  /** The labels that the chart has set on the ServiceAccount. */
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+export interface Token {
+  readonly token: string;
+  /** RFC 3339. */
+  readonly expiresAt: string;
+}
+
+/** The identity of the chart's ServiceAccount. */
+export function serviceAccountIdentity(installation: Installation): Identity {
+  const { namespace } = installation;
+  return {
+    username: refresherUsername(installation),
+    groups: ['system:serviceaccounts', `system:serviceaccounts:${namespace}`, 'system:authenticated'],
+  };
+}
+
+/**
+ * Checks that a token of the chart's ServiceAccount can be created. Changes nothing.
+ *
+ * @param seconds the requested lifetime; default: a week, or less if the chart allows less
+ * @throws CliError
+ */
+export async function planToken(
+  kubernetes: Pick<Kubernetes, 'find'>,
+  installation: Installation,
+  seconds: number | undefined,
+  commands: ShellCommands,
+): Promise<TokenPlan> {
+  const { namespace, refresher } = installation;
+  const account = await kubernetes.find(`/api/v1/namespaces/${namespace}/serviceaccounts/${refresher}`);
+  if (!account)
+    throw new CliError(
+      'chart-incomplete',
+      `The chart's ServiceAccount ${namespace}/${refresher} is missing.`,
+      commands.upgrade(),
+    );
+  const { labels = {}, annotations = {} } = ServiceAccount.parse(account).metadata;
+  const allowed = Number(annotations[TOKEN_MAX_SECONDS] ?? DEFAULT_SECONDS);
+  const requested = Math.round(seconds ?? Math.min(allowed, DEFAULT_SECONDS));
+  if (requested > allowed)
+    throw new CliError(
+      'token-lifetime-invalid',
+      `The refresher could not renew a token of ${requested / 3600} h, because the chart allows ${allowed / 3600} h.`,
+      `Use --duration ${allowed / 3600}, or allow more: ${commands.upgrade(['--set', `refresher.token.maxSeconds=${requested}`])}`,
+    );
+  if (requested < MIN_SECONDS)
+    throw new CliError(
+      'token-lifetime-invalid',
+      'Kubernetes creates no token with a lifetime of less than ten minutes.',
+      'Use a longer --duration, such as --duration 1.',
+    );
+  return { installation, seconds: requested, labels };
+}
+
+export interface TokenContext {
+  readonly aws: Aws;
+  /** The cluster of the operator's context, with requests that a signal aborts. */
+  readonly clusterOf: (signal: AbortSignal) => Kubernetes;
+  readonly rollback: Rollback;
+  readonly commands: ShellCommands;
+}
+
+/**
+ * Creates a token of the chart's ServiceAccount, bound to the release's Secret. The Secret is recreated if an earlier
+ * `unregister` deleted it. A rollback deletes a Secret that was created here, and the API server then rejects the token.
+ *
+ * @throws CliError
+ */
+export async function createToken(
+  plan: TokenPlan,
+  { aws, clusterOf, rollback, commands }: TokenContext,
+): Promise<Token> {
+  const { namespace, tokenSecret } = plan.installation;
+  const path = `/api/v1/namespaces/${namespace}/secrets`;
+  const deleteSecret = commands.kubectlInRelease(['delete', 'secret', tokenSecret]);
+  // Ctrl-C waits for the responses: the rollback must know what was created.
+  return aws.change(`a token of ${namespace}/${plan.installation.refresher}`, async (signal) => {
+    const kubernetes = clusterOf(signal);
+    const found = await kubernetes.find(`${path}/${tokenSecret}`);
+    if (found) {
+      const created = await requestToken(kubernetes, plan, uidOf(found));
+      rollback.addManualStep(
+        `the created token is valid until ${created.expiresAt}, but it is not stored. To revoke it and all other tokens of this cluster: ${deleteSecret}`,
+      );
+      return created;
+    }
+    let secretUid: string | undefined;
+    let created: Token | undefined;
+    const change = rollback.add({
+      async revert(operator) {
+        if (secretUid === undefined)
+          throw new Error(`the response was lost, so the Secret ${namespace}/${tokenSecret} may exist`);
+        const context = clusterOf(operator.signal);
+        const { token } =
+          created ?? (await requestToken(context, { ...plan, seconds: MIN_SECONDS }, secretUid));
+        await revokeToken(await context.server(), token, operator.signal);
+      },
+      manualCommand: () => deleteSecret,
+    });
+    const { body } = await change.send(
+      () => kubernetes.post(path, { body: secretFor(plan) }),
+      (error) => error instanceof ApiError && error.status < 500,
+    );
+    secretUid = uidOf(body);
+    created = await requestToken(kubernetes, plan, secretUid);
+    return created;
+  });
+}
+
+function uidOf(object: unknown): string {
+  return Created.parse(object).metadata.uid;
+}
+
+/** The Secret as the chart creates it. */
+function secretFor({ installation, labels }: TokenPlan) {
+  const { namespace, release, tokenSecret } = installation;
+  return {
+    apiVersion: 'v1',
+    kind: 'Secret',
+    type: 'Opaque',
+    immutable: true,
+    // With these annotations, Helm adopts the Secret into the release.
+    metadata: {
+      name: tokenSecret,
+      labels,
+      annotations: {
+        'meta.helm.sh/release-name': release,
+        'meta.helm.sh/release-namespace': namespace,
+      },
+    },
+  };
+}
+
+async function requestToken(
+  kubernetes: Kubernetes,
+  { installation, seconds }: TokenPlan,
+  secretUid: string,
+): Promise<Token> {
+  const { namespace, refresher, tokenSecret } = installation;
+  const { body } = await kubernetes.post(
+    `/api/v1/namespaces/${namespace}/serviceaccounts/${refresher}/token`,
+    {
+      body: {
+        apiVersion: 'authentication.k8s.io/v1',
+        kind: 'TokenRequest',
+        spec: {
+          expirationSeconds: seconds,
+          boundObjectRef: { kind: 'Secret', apiVersion: 'v1', name: tokenSecret, uid: secretUid },
+        },
+      },
+    },
+  );
+  const { token, expirationTimestamp } = TokenRequest.parse(body).status;
+  return { token, expiresAt: expirationTimestamp };
+}
+
+/** Deletes the Secret that a token is bound to, authenticated by the token itself. @throws CliError */
+async function revokeToken(server: Server, token: string, signal: AbortSignal): Promise<void> {
+  const bound = readToken(token);
+  if (bound === undefined || 'reason' in bound)
+    throw new Error(bound?.reason ?? 'the token names no Secret that it is bound to');
+  const { namespace, secret } = bound;
+  const kubernetes = Kubernetes.of(kubeconfigFor('registered', server, { token }), signal);
+  const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}/secrets/${encodeURIComponent(secret.name)}`;
+  const body = { kind: 'DeleteOptions', apiVersion: 'v1', preconditions: { uid: secret.uid } };
+  await kubernetes.delete(path, { body, metadataOnly: 'PartialObjectMetadata' }).catch((error: unknown) => {
+    // The Secret was deleted (401, 404) or recreated (409): the token is revoked already.
+    if (!(error instanceof ApiError && [401, 404, 409].includes(error.status))) throw error;
+  });
+}
