@@ -286,7 +286,7 @@ describe('the other side is not what it was', () => {
       'secretsmanager:CreateSecret',
       awsError('secretsmanager:', 'ResourceExists', 'A resource with the ID you requested already exists.'),
       EXIT.conflict,
-      'beta is registered already',
+      'The name beta is already registered.',
     ],
     [
       'the refresher does not reach it',
@@ -473,19 +473,23 @@ test('registered twice: by its name, and as the same cluster under another', asy
   expectSentence(
     await run(`register alpha --kubeconfig ${alpha}`),
     EXIT.conflict,
-    'alpha is registered already',
+    'The name alpha is already registered.',
   );
   expectSentence(
     await run(`register gamma --kubeconfig ${alpha}`),
     EXIT.conflict,
-    'this cluster is registered already, as alpha',
+    'This cluster is already registered as alpha.',
   );
   expectSentence(
     await run('register alpha --replace'),
     EXIT.conflict,
-    'alpha is another cluster than the one of this context',
+    'The name alpha is registered for a different cluster than that of the context.',
   );
-  expectSentence(await run('register beta --replace'), EXIT.notFound, 'there is nothing to replace');
+  expectSentence(
+    await run('register beta --replace'),
+    EXIT.notFound,
+    'The name beta is not registered, so there is no credential to replace.',
+  );
 });
 
 test('a host that says nothing costs half a minute at most', async () => {

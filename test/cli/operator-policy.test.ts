@@ -143,10 +143,10 @@ test('with it, everything works', async () => {
     const { code, stderr, stdout } = await run(args);
     expect(code, `${args}: ${stderr}${stdout}`).toBe(0);
   }
-  // What cannot be proved is taken back.
+  // A registration that cannot be verified is rolled back.
   const unreachable = await run('register alpha --server https://127.0.0.1:1');
   expect(unreachable).toMatchObject({ code: EXIT.unhealthy });
-  expect(unreachable.stderr).not.toContain('taken back');
+  expect(unreachable.stderr).not.toContain('could not be rolled back');
   expect((await run('status', root)).stdout).toContain('No cluster is registered');
 });
 
@@ -197,11 +197,11 @@ describe('without one action', () => {
   test.each([
     ['secretsmanager:UpdateSecretVersionStage', 'register alpha --replace --server https://127.0.0.1:1'],
     ['secretsmanager:DeleteSecret', 'register beta --server https://127.0.0.1:1 --kubeconfig BETA'],
-  ])('%s: what is not taken back is said, with the command for it', async (action, args) => {
+  ])('without %s, names the change that could not be rolled back and the command for it', async (action, args) => {
     await allow(action);
     const { code, stderr } = await run(args.replace('BETA', kubeconfigs.beta));
     expect(code).toBe(EXIT.unhealthy);
-    expect(stderr).toMatch(new RegExp(`what was begun could not be taken back: .*${action}`));
+    expect(stderr).toMatch(new RegExp(`A change could not be rolled back: .*${action}`));
     expect(stderr).toMatch(
       /\n {2}→ (aws secretsmanager update-secret-version-stage|ecr-anywhere unregister beta --keep-token)/,
     );
