@@ -44,7 +44,8 @@ export class Rollback {
     }
     if (this.#manualSteps.length === 0 || !(failure instanceof CliError)) return failure;
     const { code, message } = failure;
-    const hint = [...(failure.hint ? [failure.hint] : []), ...this.#manualSteps].join('; ');
+    const hints = [...(failure.hint ? [failure.hint.replace(/\.$/, '')] : []), ...this.#manualSteps];
+    const hint = hints.join('; ');
     return code === 'interrupted'
       ? new InterruptedError(message, hint)
       : new CliError(code, message, hint, failure);
