@@ -1,42 +1,26 @@
 // ecr-anywhere register: registers the cluster of a context and verifies the registration, or rolls everything back.
 
 import { isDeepStrictEqual } from 'node:util';
-import type { ClusterSummary } from '../../../contract/refresher-api.ts';
-import { localAddressProblem } from '../../../lib/kubernetes/local-addresses.ts';
 import { Aws } from '../../aws/aws.ts';
 import { Refresher } from '../../aws/refresher.ts';
 import { checkName, createRegistration, replaceRegistration } from '../../aws/registration.ts';
 import { Rollback } from '../../aws/rollback.ts';
 import { clusterUidOf } from '../../kubernetes/chart.ts';
 import { Kubernetes } from '../../kubernetes/client.ts';
-import { formatReach, type Identity, type Reach } from '../../kubernetes/identity.ts';
+import type { Identity } from '../../kubernetes/identity.ts';
 import { EXIT, type ExitCode } from '../../output/errors.ts';
-import { formatOutcome, formatProblems } from '../../output/format-outcome.ts';
 import type { Io } from '../../output/io.ts';
 import { ShellCommands } from '../../output/shell-commands.ts';
 import { checkNotRegistered, determineUids } from './duplicate-registration.ts';
 import { selectedEksCluster } from './eks-access-entry.ts';
+import { formatDryRun, formatResult, type Result } from './format-result.ts';
 import { registeredKubeconfig } from './kubeconfig.ts';
-import { type ObtainedCredential, obtainCredential } from './obtain-credential.ts';
+import { obtainCredential } from './obtain-credential.ts';
 import { checkOptions, type RegisterOptions } from './options.ts';
 import { checkIdentity, checkInstallation } from './prechecks.ts';
 import { notServed, type Verification, verify } from './verify.ts';
 
 export type { RegisterOptions };
-
-interface Result extends NonNullable<ObtainedCredential['details']> {
-  readonly cluster: string;
-  readonly isRegistered: boolean;
-  readonly server: string;
-  /** Of a dry run, the identity that is expected. */
-  readonly identity: Identity;
-  readonly canRead: Reach;
-  /** RFC 3339. Absent if the credential names no expiry, or none is stored. */
-  readonly expiresAt?: string;
-  readonly isRenewed: boolean;
-  /** Absent in a dry run. */
-  readonly run?: ClusterSummary;
-}
 
 /** How long EKS may take to apply a new access entry. */
 const ACCESS_ENTRY_TIMEOUT_MS = 60_000;
@@ -114,7 +98,8 @@ async function registerCluster(
   if (isDryRun) {
     const who = identity ?? expectedIdentity;
     const canRead = reach ?? (await determineReach(who));
-    printDryRun({ ...result, isRegistered: false, identity: who, canRead }, io);
+    const dryRun: Result = { ...result, isRegistered: false, identity: who, canRead };
+    io.print(dryRun, () => formatDryRun(dryRun));
     return undefined;
   }
 
@@ -144,37 +129,6 @@ async function registerCluster(
   // An inspection contacts a paused cluster, a run does not.
   if (!run?.served && !run?.isPaused) throw notServed(verification, run);
   const registered: Result = { ...result, isRegistered: true, identity: verified, canRead, run };
-  io.print(registered, () => formatResult(registered, `${name} is registered`));
+  io.print(registered, () => formatResult(registered));
   return run.failed ? EXIT.unhealthy : undefined;
-}
-
-function printDryRun(result: Result, io: Io): void {
-  const problem = localAddressProblem(result.server);
-  io.print(result, () =>
-    [
-      formatResult(result, 'Dry run: nothing was stored or changed.'),
-      `  Not checked: whether AWS can reach ${result.server}.`,
-      // Kubeconfigs of k3s and kind name a loopback address.
-      ...(problem === undefined
-        ? []
-        : [`  AWS cannot reach it: ${problem}. Give another address with --server.`]),
-    ].join('\n'),
-  );
-}
-
-function formatResult(result: Result, headline: string): string {
-  const { identity, canRead, expiresAt, isRenewed, accessEntry, isRegistered, run } = result;
-  const renewal = isRenewed
-    ? 'The refresher renews it after half of its lifetime.'
-    : 'The refresher cannot renew it.';
-  return [
-    headline,
-    `  as ${identity.username}`,
-    ...(accessEntry === undefined
-      ? []
-      : [`  Access entry${isRegistered ? '' : ' (would be)'}: ${accessEntry}`]),
-    `  ${formatReach(canRead)}`,
-    ...(expiresAt === undefined ? [] : [`  The credential expires at ${expiresAt}. ${renewal}`]),
-    ...(run ? [`  ${formatOutcome(run)}`, ...formatProblems(run).map((problem) => `  ${problem}`)] : []),
-  ].join('\n');
 }
