@@ -197,16 +197,19 @@ describe('without one action', () => {
   test.each([
     ['secretsmanager:UpdateSecretVersionStage', 'register alpha --replace --server https://127.0.0.1:1'],
     ['secretsmanager:DeleteSecret', 'register beta --server https://127.0.0.1:1 --kubeconfig BETA'],
-  ])('without %s, names the change that could not be rolled back and the command for it', async (action, args) => {
-    await allow(action);
-    const { code, stderr } = await run(args.replace('BETA', kubeconfigs.beta));
-    expect(code).toBe(EXIT.unhealthy);
-    expect(stderr).toMatch(new RegExp(`A change could not be rolled back: .*${action}`));
-    expect(stderr).toMatch(
-      /\n {2}→ (aws secretsmanager update-secret-version-stage|ecr-anywhere unregister beta --keep-token)/,
-    );
-    await run('unregister beta --keep-token', root);
-  });
+  ])(
+    'without %s, names the change that could not be rolled back and the command for it',
+    async (action, args) => {
+      await allow(action);
+      const { code, stderr } = await run(args.replace('BETA', kubeconfigs.beta));
+      expect(code).toBe(EXIT.unhealthy);
+      expect(stderr).toMatch(new RegExp(`A change could not be rolled back: .*${action}`));
+      expect(stderr).toMatch(
+        /\n {2}→ (aws secretsmanager update-secret-version-stage|ecr-anywhere unregister beta --keep-token)/,
+      );
+      await run('unregister beta --keep-token', root);
+    },
+  );
 
   test('secretsmanager:DeleteSecret: a token that has ended is said, and the command for the rest does it', async () => {
     expect((await run(`register beta --kubeconfig ${kubeconfigs.beta}`, root)).code).toBe(0);

@@ -255,15 +255,15 @@ test('waits until the API server applies a new entry', async () => {
   expect(authenticator.lag).toBe(0);
 });
 
-test('takes the name of the cluster from --eks if the context does not name it', async () => {
+test('takes the name of the cluster from --eks-name if the context does not name it', async () => {
   const kubeconfig = prod.adminKubeconfigPath;
   await expectFailure({ code: 'eks-cluster-unknown', exitCode: 2 }, { kubeconfig });
   const { hint } = await expectFailure(
     { code: 'eks-cluster-not-found', exitCode: 5 },
-    { kubeconfig, args: ['nowhere'] },
+    { kubeconfig, args: ['--eks-name', 'nowhere'] },
   );
   expect(hint).toMatch(/: aws eks list-clusters --region eu-central-1$/);
-  expect((await register(['prod'], kubeconfig)).code).toBe(0);
+  expect((await register(['--eks-name', 'prod'], kubeconfig)).code).toBe(0);
   expect((await bed.deployment.invoke({ clusters: ['eks-prod'] })).payload).toMatchObject({
     clusters: [{ served: true }],
   });
@@ -435,14 +435,14 @@ describe('rolls back the entry', () => {
     expect(eks.changes).toEqual(['CreateAccessEntry', 'DeleteAccessEntry']);
   });
 
-  test('if --eks names a different cluster than the context', async () => {
+  test('if --eks-name names a different cluster than the context', async () => {
     eks.clusters.set('other', { endpoint: other.server, ca: other.caPem, region: REGION });
     const reads = ['--verb=list', '--resource=namespaces,secrets'];
     await other.kubectl(['create', 'clusterrole', 'refreshers', ...reads]);
     await other.kubectl([
       ...['create', 'clusterrolebinding', 'refreshers', '--clusterrole=refreshers', `--group=${GROUP}`],
     ]);
-    await expectFailure({ code: 'different-cluster', exitCode: 6 }, { args: ['other'] });
+    await expectFailure({ code: 'different-cluster', exitCode: 6 }, { args: ['--eks-name', 'other'] });
   });
 
   test('or, if EKS refuses that, prints the command for it in spite of --quiet', async () => {

@@ -82,7 +82,7 @@ function expectInterrupted(
 
 const run = (args: string) => operator.cli.run(args.split(' '));
 const registeredNames = async () =>
-  (await operator.cli.json<{ clusters: { name: string }[] }>(['list'])).clusters.map(({ name }) => name);
+  (await operator.cli.json<{ clusters: { name: string }[] }>(['status'])).clusters.map(({ name }) => name);
 
 const STATUS = 'lambda:InvokeFunction status';
 const INSPECT = 'lambda:InvokeFunction inspect';

@@ -241,7 +241,7 @@ test('names the setting that a stack needs whose clusters must not be keyless', 
   await deployStack(bed.deployment.emulator, {
     context: { ...CONTEXT, stackName: 'Other', allowLocalServers: true },
   });
-  const { hint } = await expectFailure('registration-not-verified', 1, ['--stage', 'Other']);
+  const { hint } = await expectFailure('registration-not-verified', 1, ['--stack-name', 'Other']);
   expect(hint).toContain('npx cdk deploy -c stackName=Other -c keyless=true ');
 });
 
