@@ -1,5 +1,5 @@
-// Entries that are not ours – Docker Hub, ghcr.io – on a real cluster, with the kubectl that people have: they stay byte
-// for byte through a hundred refreshes, people change them when they like, and applying costs nothing.
+// Foreign entries (Docker Hub, ghcr.io) on a real cluster, with a real kubectl: they stay byte for byte through a hundred
+// refreshes, users can change them at any time, and applying a manifest again calls neither AWS nor changes anything.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ANNOTATION, SECRET_KEY, SECRET_LABEL, SECRET_TYPE } from '../../contract/names.ts';
@@ -21,7 +21,7 @@ const POLICY = {
   })),
 };
 
-/** Entries as nobody's serializer would write them, with keys that are easily taken for one another, or for ours. */
+/** Entries in a form that no serializer writes, with keys that resemble each other and the owned ones. */
 const entries = (password: string): [key: string, text: string][] => [
   [
     'https://index.docker.io/v1/',
@@ -51,7 +51,7 @@ afterAll(() => cluster?.[Symbol.asyncDispose]());
 function base64(text: string): string {
   return Buffer.from(text).toString('base64');
 }
-/** A manifest as somebody keeps it, with this docker config or without any. */
+/** A manifest as users keep it in Git, with this docker config or without any. */
 const manifestOf = (name: string, config?: string) =>
   JSON.stringify({
     apiVersion: 'v1',
@@ -60,13 +60,13 @@ const manifestOf = (name: string, config?: string) =>
     type: SECRET_TYPE,
     ...(config !== undefined && { data: { [SECRET_KEY]: base64(config) } }),
   });
-/** What kubectl says. */
+/** Runs kubectl. It may fail. */
 const kubectl = async (args: readonly string[], input = '') => {
   const { code, stdout, stderr } = await cluster.controlPlane.kubectl(args, { input, mayFail: true });
   return { code, stdout: stdout.trim(), stderr: stderr.trim() };
 };
 const apply = (manifest: string, ...more: string[]) => kubectl(['apply', ...more, '-f', '-'], manifest);
-const said = (stdout: string) => ({ code: 0, stdout, stderr: '' });
+const printed = (stdout: string) => ({ code: 0, stdout, stderr: '' });
 const get = (name: string) => cluster.admin<SecretObject>('GET', secretPath(`team/${name}`));
 const textOf = ({ data }: SecretObject) => Buffer.from(data?.[SECRET_KEY] ?? '', 'base64').toString();
 const passwordsOf = (secret: SecretObject): string[] => {
@@ -75,7 +75,7 @@ const passwordsOf = (secret: SecretObject): string[] => {
 };
 const calls = () => cluster.ecr.calls.length + cluster.ecr.stsCalls.length;
 
-/** All that is not ours is there as it was written; only what lies between the members is the webhook's. */
+/** Expects the foreign entries as they were written. Only the whitespace between members may differ. */
 function expectForeign(secret: SecretObject, password: string): void {
   const members = entries(password).map(([key, text]) => `"${key}":${text},`);
   const before = `{"credHelpers":${CRED_HELPERS},"HttpHeaders":${HTTP_HEADERS},"auths":{${members.join('')}`;
@@ -85,8 +85,8 @@ function expectForeign(secret: SecretObject, password: string): void {
   expect(new RegExp(`^${own.join(',')}}}$`).test(text.slice(before.length))).toBe(true);
 }
 
-describe('a hundred refreshes, each with new tokens', () => {
-  /** Somebody who has a new password for Docker Hub. @returns what kubectl says */
+describe('a hundred refreshes with new tokens', () => {
+  /** The ways in which a user changes the password for Docker Hub. */
   const CHANGES = {
     applied: (config: string) => apply(manifestOf('applied', config)),
     'server-applied': (config: string) => apply(manifestOf('server-applied', config), '--server-side'),
@@ -98,8 +98,8 @@ describe('a hundred refreshes, each with new tokens', () => {
   };
   const NAMES = Object.keys(CHANGES);
 
-  test('every entry stays byte for byte, and a password that is changed in between sticks', async () => {
-    const seen = HOSTS.map(() => new Set<string>());
+  test('keep every foreign entry byte for byte, and a password that the user changes in between', async () => {
+    const observed = HOSTS.map(() => new Set<string>());
     let password = 'old';
     for (const name of NAMES)
       await apply(
@@ -113,10 +113,10 @@ describe('a hundred refreshes, each with new tokens', () => {
         const callsBefore = calls();
         for (const [name, change] of Object.entries(CHANGES)) {
           const verb = { applied: 'configured', 'server-applied': 'serverside-applied' }[name] ?? 'patched';
-          expect(await change(documentOf(password))).toEqual(said(`secret/${name} ${verb}`));
+          expect(await change(documentOf(password))).toEqual(printed(`secret/${name} ${verb}`));
           const secret = await get(name);
           expectForeign(secret, password);
-          // Ours are not in what was sent, and not gone.
+          // The request did not contain the owned entries, and the webhook kept them.
           expect(passwordsOf(secret).join() === tokens.join()).toBe(true);
         }
         expect(calls()).toBe(callsBefore);
@@ -126,23 +126,23 @@ describe('a hundred refreshes, each with new tokens', () => {
       for (const name of NAMES) {
         const secret = await get(name);
         expectForeign(secret, password);
-        passwordsOf(secret).forEach((token, i) => void seen[i]?.add(token));
+        passwordsOf(secret).forEach((token, i) => void observed[i]?.add(token));
       }
     }
-    expect(seen.map(({ size }) => size)).toEqual([100, 100]);
-    // The Secrets of a run share its tokens; the two before the first run are the CREATEs'.
+    expect(observed.map(({ size }) => size)).toEqual([100, 100]);
+    // The Secrets of a run share its tokens. The first two calls were made when the Secrets were created.
     expect(cluster.ecr.calls).toHaveLength(202);
   }, 120_000);
 });
 
-/** Without what the API server notes of who wrote when. */
-const withoutNotes = ({ metadata, ...rest }: SecretObject) => {
+/** The object without the fields in which the API server records writers and versions. */
+const withoutWriters = ({ metadata, ...rest }: SecretObject) => {
   const { managedFields: _, resourceVersion: __, ...others } = metadata as Record<string, unknown>;
   return JSON.stringify({ ...rest, metadata: others });
 };
-const isSame = (a: SecretObject, b: SecretObject) => withoutNotes(a) === withoutNotes(b);
+const isSame = (a: SecretObject, b: SecretObject) => withoutWriters(a) === withoutWriters(b);
 
-describe('the same manifest, every three seconds for a minute', () => {
+describe('applying the same manifest every three seconds for a minute', () => {
   const KINDS = [
     { name: 'client', args: [], config: documentOf('mine'), verb: 'configured' },
     { name: 'client-without-data', args: [], config: undefined, verb: 'unchanged' },
@@ -152,16 +152,16 @@ describe('the same manifest, every three seconds for a minute', () => {
   const getAll = () => Promise.all(KINDS.map(({ name }) => get(name)));
   const applyAll = () =>
     Promise.all(KINDS.map(({ name, args, config }) => apply(manifestOf(name, config), ...args)));
-  const answers = KINDS.map(({ name, verb }) => said(`secret/${name} ${verb}`));
+  const answers = KINDS.map(({ name, verb }) => printed(`secret/${name} ${verb}`));
   const versionsOf = (secrets: SecretObject[]) => secrets.map(({ metadata }) => metadata.resourceVersion);
 
-  test('no call to AWS, and nothing is written', async () => {
+  test('calls no AWS service, and changes no object', async () => {
     await applyAll();
     await cluster.refresh({ force: true });
     const refreshed = await getAll();
     const callsBefore = calls();
-    // Where the manifest has data, kubectl's own comparison finds a difference ("configured"), and the API server notes
-    // in managedFields, once after each refresh, that this manager was here last. Nothing else.
+    // If the manifest has data, kubectl's own comparison finds a difference ("configured"). After each refresh, the API
+    // server records once in managedFields that this manager wrote last. Nothing else changes.
     expect(await applyAll()).toEqual(answers);
     const before = await getAll();
     expect(before.map((secret, i) => isSame(secret, refreshed[i] ?? secret))).toEqual(KINDS.map(() => true));
@@ -171,7 +171,7 @@ describe('the same manifest, every three seconds for a minute', () => {
     for (let round = 1; round <= 20; round++) {
       expect(await applyAll()).toEqual(answers);
       const after = await getAll();
-      // No watcher hears of anything.
+      // The resource versions are equal, so no watcher gets an event.
       expect(versionsOf(after)).toEqual(versionsOf(before));
       expect(after.map((secret, i) => isSame(secret, before[i] ?? secret))).toEqual(KINDS.map(() => true));
       await sleep(Math.max(0, startedAt + round * 3_000 - performance.now()));
@@ -180,13 +180,16 @@ describe('the same manifest, every three seconds for a minute', () => {
     for (const name of ['client', 'server']) expectForeign(await get(name), 'mine');
   }, 90_000);
 
-  test.each(KINDS)('kubectl diff shows nothing, and costs nothing: $name', async ({ name, args, config }) => {
-    const callsBefore = calls();
-    expect(await kubectl(['diff', ...args, '-f', '-'], manifestOf(name, config))).toEqual(said(''));
-    expect(calls()).toBe(callsBefore);
-  });
+  test.each(KINDS)(
+    'kubectl diff of $name shows no difference, and calls no AWS service',
+    async ({ name, args, config }) => {
+      const callsBefore = calls();
+      expect(await kubectl(['diff', ...args, '-f', '-'], manifestOf(name, config))).toEqual(printed(''));
+      expect(calls()).toBe(callsBefore);
+    },
+  );
 
-  test('another manager may take it over by force, after a refresh too, and takes nothing of ours', async () => {
+  test('another field manager can take the data over by force, also after a refresh, and the owned entries stay', async () => {
     const gitops = (password: string, ...more: string[]) =>
       apply(
         manifestOf('server', documentOf(password)),
@@ -195,7 +198,7 @@ describe('the same manifest, every three seconds for a minute', () => {
     await cluster.refresh({ force: true });
     const before = await get('server');
     const callsBefore = calls();
-    // Kubernetes' own rule: the field is whose manifest names it. The webhook's changes are nobody's.
+    // Kubernetes assigns a field to the manager whose manifest contains it. Changes by a webhook have no manager.
     const refused = await gitops('mine');
     expect(refused.code).toBe(1);
     expect(refused.stderr).toContain(
@@ -203,12 +206,12 @@ describe('the same manifest, every three seconds for a minute', () => {
     );
     const versions = new Set<string>();
     for (let round = 0; round < 3; round++) {
-      expect(await gitops('mine', '--force-conflicts')).toEqual(said('secret/server serverside-applied'));
+      expect(await gitops('mine', '--force-conflicts')).toEqual(printed('secret/server serverside-applied'));
       const after = await get('server');
       expect(isSame(after, before)).toBe(true);
       versions.add(after.metadata.resourceVersion);
     }
-    // The first time the field got another owner.
+    // Only the first request changed the owner of the field.
     expect(versions.size).toBe(1);
     expect(versions).not.toContain(before.metadata.resourceVersion);
 
@@ -217,30 +220,30 @@ describe('the same manifest, every three seconds for a minute', () => {
     expect(calls()).toBe(callsBefore);
     const tokens = passwordsOf(await get('server'));
     await cluster.refresh({ force: true });
-    // It owns the field now, so that it meets no conflict.
-    expect(await gitops('theirs')).toEqual(said('secret/server serverside-applied'));
+    // gitops owns the field now, so there is no conflict.
+    expect(await gitops('theirs')).toEqual(printed('secret/server serverside-applied'));
     expectForeign(await get('server'), 'theirs');
     expect(passwordsOf(await get('server')).some((token, i) => token === tokens[i])).toBe(false);
   });
 });
 
-describe('an exported copy', () => {
+describe('an exported copy of a Secret', () => {
   const replace = (secret: object) => kubectl(['replace', '-f', '-'], JSON.stringify(secret));
   const exported = async () => ({ apiVersion: 'v1', kind: 'Secret', ...(await get('patched')) });
 
-  test('put back at once, it changes no data and costs nothing', async () => {
+  test('changes no data when it is put back at once, and calls no AWS service', async () => {
     const copy = await exported();
     const callsBefore = calls();
-    expect(await replace(copy)).toEqual(said('secret/patched replaced'));
+    expect(await replace(copy)).toEqual(printed('secret/patched replaced'));
     const after = await get('patched');
-    // kubectl writes an annotation of its own, with all that it was given in it.
+    // kubectl adds an annotation with the whole manifest, so the metadata differs.
     expect(textOf(after) === textOf(copy)).toBe(true);
     for (const key of Object.values(ANNOTATION))
       expect(after.metadata.annotations?.[key]).toBe(copy.metadata.annotations?.[key]);
     expect(calls()).toBe(callsBefore);
   });
 
-  test('put back after a refresh, it is refused, or brings new credentials: never those in it', async () => {
+  test('is rejected after a refresh, or leads to new credentials, but never restores the old ones', async () => {
     const copy = await exported();
     await cluster.refresh({ force: true });
     const before = await get('patched');
@@ -250,10 +253,11 @@ describe('an exported copy', () => {
     expect(refused.stderr).toContain('the object has been modified');
     expect(isSame(await get('patched'), before)).toBe(true);
 
-    // Without a version nothing stops it. Its mark is not the stored one, which makes it a request, and a forced one.
-    // The API server asks the webhook before it looks at the version: both attempts are that request, and share tokens.
+    // Without a resource version the API server accepts it. Its refresh request differs from the stored one, so the
+    // webhook treats it as a new, forced request. The API server calls the webhook before it compares the resource
+    // version, so the rejected attempt was such a request too, and both share their tokens.
     const { resourceVersion: _, ...metadata } = copy.metadata;
-    expect(await replace({ ...copy, metadata })).toEqual(said('secret/patched replaced'));
+    expect(await replace({ ...copy, metadata })).toEqual(printed('secret/patched replaced'));
     const after = await get('patched');
     expectForeign(after, 'changed');
     const minted = cluster.ecr.calls.slice(callsBefore).map(({ password }) => password);

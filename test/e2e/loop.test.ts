@@ -1,5 +1,5 @@
-// The whole loop on real parts: the schedule, the deployed function under its own role, API servers, the chart, the
-// webhook bundle, TLS between all of them. Only AWS itself is a stand-in.
+// The whole loop with real parts: the schedule, the deployed function with its own role, API servers, the chart, the
+// webhook bundle, and TLS between all of them. Only AWS is emulated.
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -11,7 +11,7 @@ import { embeddedMetrics } from '../bed/cloudwatch-alarms.ts';
 import { relayMetrics } from '../bed/metrics.ts';
 import { Bed } from '../bed/up.ts';
 
-/** A function's deadline for one cluster. */
+/** Seconds that the function may spend on one cluster. */
 const DEADLINE_S = 4;
 
 const manifest = (namespace: string) => `apiVersion: v1
@@ -61,9 +61,9 @@ async function apply(cluster: string, text: string): Promise<string> {
   return (await controlPlane.kubectl(['apply', '-f', '-'], { input: text })).stdout;
 }
 
-/** A Secret whose credentials are due from the start. */
+/** Creates a Secret whose credentials are due from the start. */
 async function applyDue(cluster: string, namespace: string): Promise<Stored> {
-  // A webhook that has just started has no token to reuse, and one with a short life is not reused later.
+  // A restarted webhook has no cached token, and it does not reuse the short-lived one later.
   const { webhook } = bed.cluster(cluster);
   await webhook.program.stop();
   await webhook.start();
@@ -79,7 +79,7 @@ async function applyDue(cluster: string, namespace: string): Promise<Stored> {
 }
 
 describe('one Secret', () => {
-  test('is refreshed when the schedule fires, with a token minted after that moment', {
+  test('is refreshed when the schedule fires, with a token created after that moment', {
     timeout: 150_000,
   }, async () => {
     const before = await applyDue('alpha', 'team-a');
@@ -94,7 +94,7 @@ describe('one Secret', () => {
     await bed.deployment.stopSchedule();
 
     const { annotations, password } = await readSecret('alpha', 'team-a');
-    // The mark is the run's own clock; nobody but the schedule has invoked the function so far.
+    // The request carries the time of the run, and so far only the schedule has invoked the function.
     const requestedAt = parseTime(annotations[ANNOTATION.requestedAt] ?? '') ?? 0;
     const call = bed.ecr.calls.find((candidate) => candidate.password === password);
     expect(requestedAt).toBeGreaterThan(since);
@@ -105,7 +105,7 @@ describe('one Secret', () => {
     expect(updatedAt).toBeLessThanOrEqual(Date.now());
   });
 
-  test('stays as it is when its manifest is applied again, and shows no difference', async () => {
+  test('does not change when its manifest is applied again, and shows no difference', async () => {
     expect(await apply('alpha', manifest('team-a'))).toMatch(/^secret\/pull unchanged$/m);
     const { controlPlane } = bed.cluster('alpha');
     const diff = await controlPlane.kubectl(['diff', '-f', '-'], {
@@ -116,7 +116,7 @@ describe('one Secret', () => {
   });
 });
 
-describe('two healthy clusters, one that never answers, one whose secret is not a kubeconfig', () => {
+describe('two healthy clusters, one that never responds, and one whose secret is not a kubeconfig', () => {
   const address = () => {
     const { port } = hanging.address() as { port: number };
     return bed
@@ -125,7 +125,7 @@ describe('two healthy clusters, one that never answers, one whose secret is not 
       .replace(/server: .*/, `server: https://127.0.0.1:${port}`);
   };
 
-  test('the healthy ones are refreshed, the others are named with a reason and counted', async () => {
+  test('a run refreshes the healthy ones, and names and counts the others with a reason', async () => {
     await bed.deployment.registerCluster('hanging', address());
     await bed.deployment.registerCluster('scribble', 'not: [a kubeconfig');
     const before = { alpha: await applyDue('alpha', 'team-b'), beta: await applyDue('beta', 'team-b') };
@@ -172,7 +172,7 @@ describe('two healthy clusters, one that never answers, one whose secret is not 
     );
   });
 
-  test('a run limited to one cluster and namespace touches nothing else, and a dry one nothing at all', async () => {
+  test('a run limited to one cluster and namespace changes nothing else, and a dry run changes nothing', async () => {
     const due = { alpha: await applyDue('alpha', 'team-c'), beta: await applyDue('beta', 'team-c') };
     const dry = await bed.deployment.invoke({ clusters: ['beta'], namespaces: ['team-c'], dryRun: true });
     expect(dry.payload).toMatchObject({
@@ -185,7 +185,7 @@ describe('two healthy clusters, one that never answers, one whose secret is not 
     expect((await readSecret('alpha', 'team-c')).text).toBe(due.alpha.text);
   });
 
-  test('an event that is not one says what it takes; an unknown cluster says which there are', async () => {
+  test('the function names the valid fields for an invalid event, and the registered clusters for an unknown one', async () => {
     const wrong = await bed.deployment.invoke({ cluster: 'alpha' });
     expect(wrong.payload).toMatchObject({ errorMessage: expect.stringContaining('"clusters": [names]') });
     const unknown = await bed.deployment.invoke({ clusters: ['gamma'] });
@@ -196,7 +196,7 @@ describe('two healthy clusters, one that never answers, one whose secret is not 
     });
   });
 
-  test('inspecting one says who the refresher is there, and that nothing is forbidden', async () => {
+  test('an inspection reports the identity of the refresher, and that no right is missing', async () => {
     const { payload } = await bed.deployment.invoke({ action: 'inspect', clusters: ['beta'] });
     expect(payload).toMatchObject({
       clusters: [
@@ -215,7 +215,7 @@ describe('two healthy clusters, one that never answers, one whose secret is not 
     });
   });
 
-  test('with none of them served the invocation fails, and the error alarm rings', async () => {
+  test('the invocation fails if no cluster is served, and the error alarm is in ALARM', async () => {
     await bed.deployment.unregisterCluster('alpha');
     await bed.deployment.unregisterCluster('beta');
     await using _ = relayMetrics(bed.deployment);
@@ -231,7 +231,7 @@ describe('two healthy clusters, one that never answers, one whose secret is not 
   });
 });
 
-test('no log holds a credential', async () => {
+test('no log contains a credential', async () => {
   await sleep(500);
   const logs = [
     ...(await bed.deployment.logs()).map(({ message }) => message),
@@ -245,6 +245,6 @@ test('no log holds a credential', async () => {
     expect(logs).not.toContain(password);
     expect(logs).not.toContain(Buffer.from(`AWS:${password}`).toString('base64'));
   }
-  // Bearer tokens of ServiceAccounts are JWTs; kubeconfigs name their fields.
+  // Bearer tokens of ServiceAccounts are JWTs. Kubeconfigs name the other credentials.
   expect(logs).not.toMatch(/eyJhbGciOi|client-key-data|PRIVATE KEY/);
 });

@@ -1,4 +1,4 @@
-// Whatever the webhook and the refresher said in all these tests is on the operators' page: metrics, log events, reasons.
+// The operators' page documents every metric, log event and reason that the webhook and the refresher wrote in the tests.
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
@@ -18,38 +18,38 @@ interface Line {
   readonly reason?: string;
 }
 
-/** The webhook's log lines: those of pino, which has numbers for levels. */
+/** The webhook's log lines. Only pino, which the webhook uses, writes levels as numbers. */
 async function webhookLines(): Promise<Line[]> {
   const lines = (await textsOf('log')).join('\n').split('\n');
   return lines.filter((line) => /^\{"level":\d+,.*\}$/.test(line)).map((line) => JSON.parse(line) as Line);
 }
 
-test('every log event, and every reason of an admission', async () => {
-  const said = new Set<string>();
+test('the page names every log event, and every action and reason of an admission', async () => {
+  const logged = new Set<string>();
   for (const { msg, action, reason } of await webhookLines()) {
-    said.add(msg);
-    if (msg === 'admission') for (const word of [action, reason]) said.add(word ?? 'malformed');
+    logged.add(msg);
+    if (msg === 'admission') for (const word of [action, reason]) logged.add(word ?? 'malformed');
   }
-  expect(said.size).toBeGreaterThan(20);
+  expect(logged.size).toBeGreaterThan(20);
   const text = await page;
-  expect([...said].filter((word) => !text.includes(`\`${word}\``))).toEqual([]);
+  expect([...logged].filter((word) => !text.includes(`\`${word}\``))).toEqual([]);
 });
 
-test('every metric of the webhook, and no other', async () => {
+test('the page names every metric of the webhook, and no other', async () => {
   const names = (text: string) => new Set(text.match(/ecr_anywhere_[a-z_]+/g));
   const documented = names(await page);
-  const seen = names(
+  const exported = names(
     (await textsOf('metrics'))
       .join('\n')
       .split('\n')
       .filter((line) => line.startsWith('# TYPE'))
       .join('\n'),
   );
-  expect(seen.size).toBeGreaterThan(5);
-  expect([...documented].sort()).toEqual([...seen].sort());
+  expect(exported.size).toBeGreaterThan(5);
+  expect([...documented].sort()).toEqual([...exported].sort());
 });
 
-test('every outcome of a refresh, and why it was asked for', async () => {
+test('the page names every outcome of a refresh, and every reason why it was due', async () => {
   const reports = (await textsOf('report')).join('\n');
   const words = new Set([...reports.matchAll(/"(?:due|outcome)":"([a-z-]+)"/g)].map(([, word = '']) => word));
   expect(words.size).toBeGreaterThan(8);

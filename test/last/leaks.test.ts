@@ -1,15 +1,15 @@
-// The suite's last step: no log, no metric, no warning, no report and no output of the command line, of anything that
-// ran, has a credential in it, however often encoded. That it would be found is shown by canaries.
+// The last step of the suite: no log, metric, warning, report or CLI output of any test contains a credential, plain or
+// encoded in base64 once or twice. Canaries prove that the search would find one.
 import { generateKeyPairSync } from 'node:crypto';
 import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { EVIDENCE_DIR, type Kind } from '../bed/evidence.ts';
 
-/** What the tests' ECR, STS and API servers hand out begins like this; see aws-endpoint.ts. */
-const WORDS = ['ecr-token-', 'secret-access-key-', 'session-token-'];
+/** The prefixes of all credentials that the tests' ECR and STS issue (test/bed/aws-endpoint.ts). */
+const PREFIXES = ['ecr-token-', 'secret-access-key-', 'session-token-'];
 
-/** A text in base64 at each of the three offsets it may have in a longer one, without what its neighbours decide. */
+/** A text in base64 at each of its three possible offsets in a longer text, without the characters that mix with it. */
 function inBase64(text: string): string[] {
   return [0, 1, 2].map((offset) => {
     const encoded = Buffer.from(`${'.'.repeat(offset)}${text}`).toString('base64url');
@@ -17,28 +17,28 @@ function inBase64(text: string): string[] {
   });
 }
 
-const once = WORDS.flatMap(inBase64);
-const literals = [...WORDS, ...once, ...once.flatMap(inBase64)];
+const once = PREFIXES.flatMap(inBase64);
+const literals = [...PREFIXES, ...once, ...once.flatMap(inBase64)];
 const patterns = [
-  // As a whole: documents and file names may speak of a token.
-  new RegExp(WORDS.map((word) => `${word}[\\w-]{16,}`).join('|')),
-  new RegExp(literals.slice(WORDS.length).join('|')),
-  // A token of a ServiceAccount, or any other JWT with its signature.
+  // With a long rest: documents and file names may mention such a prefix.
+  new RegExp(PREFIXES.map((word) => `${word}[\\w-]{16,}`).join('|')),
+  new RegExp(literals.slice(PREFIXES.length).join('|')),
+  // A ServiceAccount's token, or any other JWT with its signature.
   /eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,}/,
-  // A token for EKS, and the URL in it.
+  // An EKS token, and the URL that it contains.
   /k8s-aws-v1\.[\w-]{40,}|X-Amz-Signature=[0-9a-f]{16,}/,
   /-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----/,
   new RegExp(inBase64('PRIVATE KEY-----').join('|')),
 ];
 
-/** Where credentials are, in a text. */
+/** Counts the patterns that match a text. */
 function leaks(text: string): number {
   return patterns.filter((pattern) => pattern.test(text.replaceAll('+', '-').replaceAll('/', '_'))).length;
 }
 
 const dir = process.env[EVIDENCE_DIR] ?? '';
 
-/** The files of a kind that have one. */
+/** The evidence files of a kind that contain a credential. */
 async function leakingFiles(kind: Kind): Promise<string[]> {
   const files = (await readdir(dir)).filter((file) => file.startsWith(`${kind}.`));
   const found = await Promise.all(
@@ -49,19 +49,20 @@ async function leakingFiles(kind: Kind): Promise<string[]> {
 
 const CANARY = `ecr-token-1-${'x'.repeat(64)}`;
 
-test.each<{ kind: Kind; atLeast: number; says: RegExp }>([
-  { kind: 'log', atLeast: 10, says: /"msg":"admission"/ },
-  { kind: 'metrics', atLeast: 5, says: /ecr_anywhere_admissions_total/ },
-  { kind: 'warnings', atLeast: 1, says: /Warning: / },
-  { kind: 'report', atLeast: 10, says: /"cluster"/ },
-  { kind: 'cli', atLeast: 100, says: /is registered\n {2}as system:serviceaccount:/ },
-])('no credential in any $kind', async ({ kind, atLeast, says }) => {
+test.each<{ kind: Kind; atLeast: number; sample: RegExp }>([
+  { kind: 'log', atLeast: 10, sample: /"msg":"admission"/ },
+  { kind: 'metrics', atLeast: 5, sample: /ecr_anywhere_admissions_total/ },
+  { kind: 'warnings', atLeast: 1, sample: /Warning: / },
+  { kind: 'report', atLeast: 10, sample: /"cluster"/ },
+  { kind: 'cli', atLeast: 100, sample: /is registered\n {2}as system:serviceaccount:/ },
+])('no $kind contains a credential', async ({ kind, atLeast, sample }) => {
   const files = (await readdir(dir)).filter((file) => file.startsWith(`${kind}.`));
-  expect(files.length, 'run the whole suite: this looks at what the other tests left').toBeGreaterThanOrEqual(
-    atLeast,
-  );
+  expect(
+    files.length,
+    'run the whole suite: this test reads what the other tests wrote',
+  ).toBeGreaterThanOrEqual(atLeast);
   const texts = await Promise.all(files.map((file) => readFile(join(dir, file), 'utf8')));
-  expect(texts.some((text) => says.test(text))).toBe(true);
+  expect(texts.some((text) => sample.test(text))).toBe(true);
   expect(await leakingFiles(kind)).toEqual([]);
 
   const canary = `${kind}.canary`;
@@ -70,14 +71,14 @@ test.each<{ kind: Kind; atLeast: number; says: RegExp }>([
   await rm(join(dir, canary));
 });
 
-test('what was looked at is not nothing', async () => {
+test('the searched evidence is not empty', async () => {
   const sizes = await Promise.all(
     (await readdir(dir)).map(async (file) => (await stat(join(dir, file))).size),
   );
   expect(sizes.reduce((sum, size) => sum + size, 0)).toBeGreaterThan(100_000);
 });
 
-describe('a canary is found', () => {
+describe('the search finds', () => {
   const encode = (text: string) => Buffer.from(text).toString('base64');
   const config = JSON.stringify({ auths: { host: { password: CANARY, auth: encode(`AWS:${CANARY}`) } } });
   const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
@@ -111,7 +112,7 @@ describe('a canary is found', () => {
     }
   });
 
-  test('what only looks like one is not', () => {
+  test('nothing in text that only resembles a credential', () => {
     for (const harmless of [
       'the ecr-token- of a registry',
       'session-token-expired',
