@@ -8,7 +8,7 @@ import { LogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
 import { Construct } from 'constructs';
 import { audiencePattern, SIGNING_ALGORITHM, TOKEN_SECONDS } from '../contract/keyless.ts';
 import { CLUSTERS_PREFIX } from '../contract/names.ts';
-import { ENVIRONMENT, MEMORY } from '../functions/refresher/settings.ts';
+import { ENVIRONMENT, STATE_ATTRIBUTE } from '../functions/refresher/settings.ts';
 import { deadLetters } from './dead-letters.ts';
 
 export interface RefresherFunctionProps {
@@ -45,8 +45,8 @@ export class RefresherFunction extends Construct {
 
     // The logical id is part of deployed stacks: another one would replace the table.
     this.clusterStateTable = new Table(this, 'Memory', {
-      partitionKey: { name: MEMORY.cluster, type: AttributeType.STRING },
-      timeToLiveAttribute: MEMORY.forgetAt,
+      partitionKey: { name: STATE_ATTRIBUTE.cluster, type: AttributeType.STRING },
+      timeToLiveAttribute: STATE_ATTRIBUTE.forgetAt,
       billingMode: BillingMode.PAY_PER_REQUEST,
       // The next run restores most of the content.
       removalPolicy: RemovalPolicy.DESTROY,
@@ -114,7 +114,7 @@ export class RefresherFunction extends Construct {
       applicationLogLevelV2: ApplicationLogLevel.INFO,
       environment: {
         [ENVIRONMENT.clusterDeadline]: String(props.clusterDeadline.toSeconds()),
-        [ENVIRONMENT.memoryTable]: this.clusterStateTable.tableName,
+        [ENVIRONMENT.stateTable]: this.clusterStateTable.tableName,
         [ENVIRONMENT.clusterConcurrency]: String(props.clusterConcurrency),
         ...(props.assumableRoles.length > 0 && {
           [ENVIRONMENT.assumableRoles]: props.assumableRoles.join(','),

@@ -1,8 +1,8 @@
-// The refresher's settings: read from the environment once, every problem reported together.
+// Reads the refresher's settings from its environment variables, and reports all invalid ones in one error.
 import { z } from 'zod';
 import { ENVIRONMENT } from './settings.ts';
 
-/** Separated by commas, as an environment variable has no lists. */
+/** A comma-separated list. */
 const List = z
   .string()
   .default('')
@@ -13,15 +13,15 @@ const Environment = z
     [ENVIRONMENT.clusterDeadline]: z.coerce.number().min(1).max(900),
     [ENVIRONMENT.clusterConcurrency]: z.coerce.number().int().min(1).max(500),
     [ENVIRONMENT.assumableRoles]: List,
-    [ENVIRONMENT.eksDiscovery]: List.transform((scopes) =>
-      scopes.map((scope) => {
-        const [region = '', ...roleArn] = scope.split('=');
+    [ENVIRONMENT.eksDiscovery]: List.transform((targets) =>
+      targets.map((target) => {
+        const [region = '', ...roleArn] = target.split('=');
         return { region, ...(roleArn.length > 0 && { roleArn: roleArn.join('=') }) };
       }),
     ),
     [ENVIRONMENT.allowLocalServers]: z.stringbool().default(false),
     [ENVIRONMENT.keylessStage]: z.string().min(1).optional(),
-    [ENVIRONMENT.memoryTable]: z.string().min(1),
+    [ENVIRONMENT.stateTable]: z.string().min(1),
     AWS_LAMBDA_FUNCTION_NAME: z.string().min(1),
     AWS_REGION: z.string().min(1),
   })
@@ -32,15 +32,15 @@ const Environment = z
     assumableRoles: env.ASSUMABLE_ROLES,
     eksDiscovery: env.EKS_DISCOVERY,
     stage: env.KEYLESS_STAGE,
-    memoryTable: env.MEMORY_TABLE,
+    stateTable: env.MEMORY_TABLE,
     allowLocalServers: env.ALLOW_LOCAL_SERVERS,
-    /** Tells the metrics of several deployments in one account apart. */
+    /** Dimension of the metrics, which distinguishes several deployments in one account. */
     service: env.AWS_LAMBDA_FUNCTION_NAME,
   }));
 
 export type Config = Readonly<z.infer<typeof Environment>>;
 
-/** Reads the settings. @throws Error that names every variable that is wrong */
+/** Reads the settings. @throws Error that names every invalid variable */
 export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {
   const parsed = Environment.safeParse(env);
   if (parsed.success) return parsed.data;

@@ -1,70 +1,76 @@
-// What the refresher can be asked for: the documented event of the function. An empty one is the scheduled run.
+// Parses the event of an invocation. The events and their fields are in contract/refresher-api.ts.
 import { z } from 'zod';
+import { type Action, ERROR_TYPE } from '../../contract/refresher-api.ts';
 
-/** What each action takes, beside its name. */
-const TAKES = {
-  /** Refreshes what is due. */
+/** The fields that each action accepts, beside `action`. */
+const FIELDS = {
   refresh: ['clusters', 'namespaces', 'dryRun', 'force'],
-  /** A dry run, and what can be found out of each cluster besides. */
   inspect: ['clusters'],
-  /** What is known of each cluster, without asking any. */
   status: [],
-  /** Ends the tokens of clusters. */
   revoke: ['clusters'],
-} as const;
-
-export type Action = keyof typeof TAKES;
+} as const satisfies Readonly<Record<Action, readonly string[]>>;
 
 const Event = z
   .strictObject({
     action: z.enum(['refresh', 'inspect', 'status', 'revoke']).default('refresh'),
-    /** Only these registered clusters. */
     clusters: z.array(z.string().min(1)).min(1).optional(),
-    /** Only these namespaces of them. */
     namespaces: z.array(z.string().min(1)).min(1).optional(),
-    /** The API servers and the webhook answer as they would, and nothing is stored. */
     dryRun: z.boolean().optional(),
-    /** Every managed Secret, due or not, with a token that is not from a cache. */
     force: z.boolean().optional(),
   })
   .superRefine((event, context) => {
     const { action, ...rest } = event;
-    const takes: readonly string[] = TAKES[action];
-    for (const field of Object.keys(rest).filter((name) => !takes.includes(name)))
+    const fields: readonly string[] = FIELDS[action];
+    for (const field of Object.keys(rest).filter((name) => !fields.includes(name)))
       context.addIssue({
         code: 'custom',
         path: [field],
-        message: `"${action}" takes ${takes.length > 0 ? `${takes.join(', ')} only` : 'nothing else'}: leave it out`,
+        message: `"${action}" accepts ${fields.length > 0 ? `${fields.join(', ')} only` : 'no other field'}: leave it out`,
       });
     if (action === 'revoke' && event.clusters === undefined)
       context.addIssue({
         code: 'custom',
         path: ['clusters'],
-        message: '"revoke" needs them: name the clusters whose tokens are to end',
+        message: '"revoke" requires them: name the clusters whose tokens are to end',
       });
   })
   .transform(({ dryRun = false, force = false, ...event }) => ({
     ...event,
-    // Whoever inspects wants to know, and nothing else.
+    // An inspection changes nothing.
     dryRun: dryRun || event.action === 'inspect',
     force,
   }));
 
-export type RefreshEvent = Readonly<z.infer<typeof Event>>;
+/** An event with its defaults. */
+export type ParsedEvent = Readonly<z.infer<typeof Event>>;
 
-/** Reads an event. @throws Error that names every field that is wrong */
-export function readEvent(event: unknown): RefreshEvent {
-  const parsed = Event.safeParse(event ?? {});
-  if (parsed.success) return parsed.data;
-  throw new Error(
-    `The event is not one that the refresher knows: ${z.prettifyError(parsed.error).replaceAll('\n', ' ')}. ` +
-      'It takes {"clusters": [names], "namespaces": [names], "dryRun": boolean, "force": boolean}, all optional; ' +
-      'or {"action": "inspect", "clusters": [names]}, which may be left out; {"action": "status"}; ' +
-      '{"action": "revoke", "clusters": [names]}.',
-  );
+/** The event is not one of the function API. Lambda returns the name as `errorType`. */
+export class InvalidEventError extends Error {
+  override readonly name = ERROR_TYPE.invalidEvent;
+  /** The names of the invalid fields; empty if the event is not an object. */
+  readonly fields: readonly string[];
+
+  constructor(error: z.ZodError) {
+    super(
+      `The event is not one that the refresher knows: ${z.prettifyError(error).replaceAll('\n', ' ')}. ` +
+        'The refresher accepts {"clusters": [names], "namespaces": [names], "dryRun": boolean, "force": boolean}, ' +
+        'all optional; {"action": "inspect", "clusters": [names]}, where clusters are optional; ' +
+        '{"action": "status"}; and {"action": "revoke", "clusters": [names]}.',
+    );
+    this.fields = error.issues.flatMap((issue) =>
+      issue.code === 'unrecognized_keys' ? issue.keys : issue.path.slice(0, 1).map(String),
+    );
+  }
 }
 
-/** Whether a run says something of all clusters, so that its figures may be compared with other runs'. */
-export function isWholeRun({ action, clusters, namespaces, dryRun }: RefreshEvent): boolean {
+/** Reads an event. @throws InvalidEventError that names every invalid field */
+export function readEvent(event: unknown): ParsedEvent {
+  const parsed = Event.safeParse(event ?? {});
+  if (parsed.success) return parsed.data;
+  throw new InvalidEventError(parsed.error);
+}
+
+/** Whether a run covers all clusters, so that its metrics can be compared with those of other runs. */
+export function isWholeRun({ action, clusters, namespaces, dryRun }: ParsedEvent): boolean {
   return action === 'refresh' && clusters === undefined && namespaces === undefined && !dryRun;
 }

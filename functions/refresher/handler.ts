@@ -1,5 +1,5 @@
-// The refresher's Lambda function: wiring only. Invoked by EventBridge Scheduler with an empty event, and by people
-// with one that says what to do (event.ts). Logs every outcome; writes metrics after a run over all clusters.
+// The refresher's Lambda function. EventBridge Scheduler invokes it with an empty event, operators and the command line with
+// an event of the function API. It logs every result, and writes metrics after a run over all clusters.
 
 import { Logger } from '@aws-lambda-powertools/logger';
 import { Metrics, MetricUnit } from '@aws-lambda-powertools/metrics';
@@ -15,14 +15,15 @@ import type {
 import { eksAccess } from './access/eks.ts';
 import { keylessTokens } from './access/keyless.ts';
 import { revoke } from './actions/revoke.ts';
-import { statusOf } from './actions/status.ts';
-import { memoryIn } from './clusters/cluster-state.ts';
+import { clusterStatuses } from './actions/status.ts';
+import { clusterStates } from './clusters/cluster-state.ts';
 import { NotRegisteredError } from './clusters/clusters.ts';
 import { readConfig } from './config.ts';
-import { isWholeRun, type RefreshEvent, readEvent } from './event.ts';
-import type { ClusterReport } from './run/cluster.ts';
-import { failureOf, metricsOf, summarize, summarizeAll, summarizeNamed } from './run/report.ts';
+import { isWholeRun, type ParsedEvent, readEvent } from './event.ts';
+import type { ClusterReport } from './run/cluster-report.ts';
 import { run } from './run/run.ts';
+import { summarize, summarizeAll, summarizeNamed } from './run/summaries.ts';
+import { metricsOf, runFailure } from './run/whole-run.ts';
 import { METRIC, METRICS_NAMESPACE, REPORTING_SECONDS } from './settings.ts';
 
 const config = readConfig(process.env);
@@ -30,11 +31,11 @@ const services = {
   secrets: new SecretsManagerClient({ maxAttempts: 5, retryMode: 'adaptive' }),
   eks: eksAccess(config),
   keyless: keylessTokens(config),
-  memory: memoryIn(new DynamoDBClient(), config.memoryTable),
+  state: clusterStates(new DynamoDBClient(), config.stateTable),
 };
 const logger = new Logger({ serviceName: config.service });
 
-/** Does what the event says, and answers with what came of it. A whole run rejects where no cluster could be served. */
+/** Performs the action of the event. A run over all clusters rejects if it failed as a whole. */
 export async function handler(rawEvent: unknown, context: Context): Promise<Answer> {
   const event = readEvent(rawEvent);
   const timeoutMs = context.getRemainingTimeInMillis();
@@ -42,7 +43,7 @@ export async function handler(rawEvent: unknown, context: Context): Promise<Answ
   try {
     switch (event.action) {
       case 'status':
-        return { clusters: await statusOf(services, config, timeoutMs, signal) };
+        return { clusters: await clusterStatuses(services, config, timeoutMs, signal) };
       case 'revoke':
         return { revoked: await revoke(services, event.clusters ?? [], config, signal, logRevoked) };
       default:
@@ -54,13 +55,13 @@ export async function handler(rawEvent: unknown, context: Context): Promise<Answ
   }
 }
 
-async function refresh(event: RefreshEvent, signal: AbortSignal): Promise<RefreshAnswer> {
+async function refresh(event: ParsedEvent, signal: AbortSignal): Promise<RefreshAnswer> {
   const reports = await run(services, event, config, Date.now, signal, log);
   if (isWholeRun(event)) {
     writeMetrics(reports);
-    // Anybody else has asked, and is told.
-    const failure = failureOf(reports);
-    if (failure !== undefined) throw new Error(failure);
+    // Callers of any other event get the failures in the answer.
+    const failure = runFailure(reports);
+    if (failure) throw failure;
   }
   const notEnabled = event.namespaces?.filter(
     (name) => !reports.some(({ namespaces }) => namespaces.includes(name)),
@@ -72,10 +73,15 @@ async function refresh(event: RefreshEvent, signal: AbortSignal): Promise<Refres
 }
 
 function notRegistered({ names, registered, failures }: NotRegisteredError): NotRegisteredAnswer {
-  logger.warn('not registered', { names, failures });
+  const sentences = failures.map(({ target, reason }) => `${target}: ${reason}`);
+  logger.warn('not registered', { names, failures: sentences, discoveryFailures: failures });
   return {
     clusters: [],
-    notRegistered: { names, registered, ...(failures.length > 0 && { failures }) },
+    notRegistered: {
+      names,
+      registered,
+      ...(failures.length > 0 && { failures: sentences, discoveryFailures: failures }),
+    },
   };
 }
 
@@ -83,20 +89,20 @@ function log(report: ClusterReport): void {
   const { cluster, results } = report;
   for (const result of results) {
     const { outcome } = result;
-    if (outcome === 'not-attempted') continue; // counted in the cluster's line
+    if (outcome === 'not-attempted') continue; // The cluster's line has their number.
     logger[outcome === 'refreshed' || outcome === 'gone' ? 'info' : 'error']('secret', {
       cluster,
       ...result,
     });
   }
-  const { problems: _, ...figures } = summarize(report);
-  logger[report.failed || report.stateNotSaved !== undefined ? 'error' : 'info']('cluster', figures);
+  const { problems: _, ...summary } = summarize(report);
+  logger[report.failed || report.stateNotSaved !== undefined ? 'error' : 'info']('cluster', summary);
 }
 
 function logRevoked(result: RevokeResult): void {
   const { outcome } = result;
-  const isLeft = outcome === 'failed' || outcome === 'refused-already';
-  logger[isLeft ? 'error' : 'info']('revoke', { ...result });
+  const isProblem = outcome === 'failed' || outcome === 'refused-already';
+  logger[isProblem ? 'error' : 'info']('revoke', { ...result });
 }
 
 function writeMetrics(reports: readonly ClusterReport[]): void {

@@ -1,53 +1,53 @@
-// What the CDK app sets and the refresher reads: environment variables, metric names, the registry's prefix.
-// Declared once, so that neither side can misspell the other's.
+// Names that the CDK app and the refresher share: environment variables, attributes of the state table, metrics.
 
-/** Seconds of the function's time that are kept back, to report what there was no time for. */
+/** Seconds of the function's timeout that are reserved for reporting the clusters that were not started. */
 export const REPORTING_SECONDS = 10;
 
 /** Environment variables of the Lambda function. */
 export const ENVIRONMENT = {
-  /** Seconds a cluster's turn may take. */
+  /** Time limit of a cluster run, in seconds. */
   clusterDeadline: 'CLUSTER_DEADLINE_SECONDS',
-  /** How many clusters run at the same time. */
+  /** The most clusters that run concurrently. */
   clusterConcurrency: 'CLUSTER_CONCURRENCY',
   /** ARNs of the roles that kubeconfigs may name, comma-separated. */
   assumableRoles: 'ASSUMABLE_ROLES',
-  /** Where EKS clusters are looked for that are tagged: regions, each alone or as `region=ARN of a role`. */
+  /** Discovery targets of tagged EKS clusters: comma-separated, each `REGION` or `REGION=ROLE_ARN`. */
   eksDiscovery: 'EKS_DISCOVERY',
-  /** The stage of keyless clusters' audiences; absent where the refresher may not ask for their tokens. */
+  /** The stack name in keyless clusters' audiences; absent if the refresher may not request their tokens. */
   keylessStage: 'KEYLESS_STAGE',
-  /** Name of the table of what is known of each cluster. */
-  memoryTable: 'MEMORY_TABLE',
-  /** Whether clusters may be on loopback and link-local addresses: where they are processes, in tests. */
+  /** Name of the DynamoDB table with the state of each cluster. */
+  stateTable: 'MEMORY_TABLE',
+  /** Whether API servers may have loopback and link-local addresses; only for tests, where they are local processes. */
   allowLocalServers: 'ALLOW_LOCAL_SERVERS',
 } as const;
 
-/** Attributes of the table of what is known of each cluster. Times are RFC 3339, unless it is said otherwise. */
-export const MEMORY = {
-  /** The key. */
+/** Attributes of the state table. Times are RFC 3339, unless stated otherwise. */
+export const STATE_ATTRIBUTE = {
+  /** The key: a cluster's name, or a discovery target's. */
   cluster: 'cluster',
-  /** When the last turn began; the rest is what was seen in it. */
+  /** When the last cluster run began; the other attributes are its results. */
   lookedAt: 'lookedAt',
-  /** When its Secrets could be listed last. */
+  /** When the cluster's Secrets were last listed. */
   reachedAt: 'reachedAt',
-  /** Managed Secrets that were seen then, and how many of them were due. */
+  /** Managed Secrets as of then, and how many of them were due. */
   managed: 'managed',
   due: 'due',
-  /** Of the credentials that were seen last. */
+  /** Of the credentials that were last observed. */
   soonestExpiry: 'soonestExpiry',
-  /** In a row. */
+  /** Consecutive failures. */
   failures: 'failures',
   failingSince: 'failingSince',
-  /** Of the last failure. */
+  /** Why the last run failed: a sentence, and a list of codes (`FailureCode`). Absent if it did not fail. */
   reason: 'reason',
+  codes: 'codes',
   pausedSince: 'pausedSince',
-  /** Of the registered token; absent where it does not say, or could not be read. */
+  /** Of the registered token; absent if the token does not state it or could not be read. */
   tokenExpiresAt: 'tokenExpiresAt',
-  /** Seconds since the epoch, as DynamoDB's time to live wants it. */
+  /** When DynamoDB deletes the item (time to live): seconds since the epoch. */
   forgetAt: 'forgetAt',
 } as const;
 
-/** CloudWatch namespace of the metrics; their one dimension is `service`, the function's name. */
+/** CloudWatch namespace of the metrics. Their one dimension is `service`, the function's name. */
 export const METRICS_NAMESPACE = 'EcrAnywhere';
 
 /** Written once per scheduled run, in embedded metric format. */
@@ -61,6 +61,6 @@ export const METRIC = {
   secretsRefreshed: 'SecretsRefreshed',
   secretsRefused: 'SecretsRefused',
   secretsNotAttempted: 'SecretsNotAttempted',
-  /** Seconds until the first of all managed credentials expires; negative once it has. */
+  /** Seconds until the first of all managed credentials expires; negative after that. */
   soonestExpiry: 'SoonestExpiry',
 } as const;

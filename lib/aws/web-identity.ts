@@ -43,7 +43,8 @@ export async function webIdentityToken(
       const hint = Object.hasOwn(HINTS, cause.name) ? ` (${HINTS[cause.name]})` : '';
       // A permanent error means that the role or the account lacks a permission or a setting.
       const failedAt = isPermanentAwsError(cause) ? 'setting' : 'reach';
-      throw new ClusterError(failedAt, `STS gives no web identity token: ${reason}${hint}`, { cause });
+      const code = failedAt === 'setting' ? 'aws-refused' : 'aws-unavailable';
+      throw new ClusterError(failedAt, `STS gives no web identity token: ${reason}${hint}`, { cause, code });
     });
   if (!token) throw new Error('STS gave no web identity token');
   return { token, expiresAt };

@@ -1,6 +1,6 @@
 // The table of what is known of clusters, in a local AWS.
 import { CreateTableCommand, DynamoDBClient } from '@aws-sdk/client-dynamodb';
-import { MEMORY } from '../../functions/refresher/settings.ts';
+import { STATE_ATTRIBUTE } from '../../functions/refresher/settings.ts';
 import { type Emulator, startEmulator } from '../bed/emulator.ts';
 import { tools } from '../bed/toolchain.ts';
 
@@ -19,8 +19,8 @@ export async function startMemoryTable(dir: string): Promise<MemoryTable> {
     new CreateTableCommand({
       TableName: name,
       BillingMode: 'PAY_PER_REQUEST',
-      KeySchema: [{ AttributeName: MEMORY.cluster, KeyType: 'HASH' }],
-      AttributeDefinitions: [{ AttributeName: MEMORY.cluster, AttributeType: 'S' }],
+      KeySchema: [{ AttributeName: STATE_ATTRIBUTE.cluster, KeyType: 'HASH' }],
+      AttributeDefinitions: [{ AttributeName: STATE_ATTRIBUTE.cluster, AttributeType: 'S' }],
     }),
   );
   return {

@@ -17,7 +17,7 @@ import {
 import type { Eks } from '../../functions/refresher/access/eks.ts';
 import { type Keyless, keylessTokens } from '../../functions/refresher/access/keyless.ts';
 import { readEvent } from '../../functions/refresher/event.ts';
-import type { ClusterReport } from '../../functions/refresher/run/cluster.ts';
+import type { ClusterReport } from '../../functions/refresher/run/cluster-report.ts';
 import { run } from '../../functions/refresher/run/run.ts';
 import { type Admin, connectAdmin } from '../bed/admin.ts';
 import { type AwsEndpoint, startAwsEndpoint } from '../bed/aws-endpoint.ts';

@@ -118,7 +118,11 @@ export function eksAccess({ region: ownRegion, assumableRoles }: EksSettings): E
           const hint = isUnset ? ': name the region in the CDK setting eksRegions' : '';
           const said = `EKS cluster ${name} in ${region}: ${error.name}: ${error.message}${hint}`;
           const refused = isPermanentAwsError(error) ? 'kubeconfig' : 'reach';
-          throw new ClusterError(isUnset ? 'setting' : refused, said, { cause: error });
+          const code = isPermanentAwsError(error) ? 'aws-refused' : 'aws-unavailable';
+          throw new ClusterError(isUnset ? 'setting' : refused, said, {
+            cause: error,
+            ...(!isUnset && { code }),
+          });
         });
       return accessTo(name, region, cluster, sts);
     },
@@ -154,8 +158,10 @@ export function eksAccess({ region: ownRegion, assumableRoles }: EksSettings): E
         if (!cluster || !arn || !name || tags[TAG.managed] !== 'true' || !IN_USE.has(status)) return [];
         const access = async () => {
           if (resourcesVpcConfig?.endpointPublicAccess === false)
-            throw new Error(
+            throw new ClusterError(
+              'reach',
               'the API server has a private endpoint only: register the cluster with a kubeconfig whose proxy-url reaches it, or give it a public endpoint too',
+              { code: 'endpoint-private' },
             );
           return accessTo(name, scope.region, cluster, sts);
         };
@@ -173,7 +179,9 @@ async function accessTo(
   sts: STSClient,
 ): Promise<EksAccess> {
   if (!endpoint || !certificateAuthority?.data)
-    throw new Error(`EKS cluster ${name} in ${region} has no endpoint: it is ${status}`);
+    throw new ClusterError('reach', `EKS cluster ${name} in ${region} has no endpoint: it is ${status}`, {
+      code: 'endpoint-missing',
+    });
   return {
     server: endpoint,
     ca: Buffer.from(certificateAuthority.data, 'base64').toString(),

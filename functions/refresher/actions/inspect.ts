@@ -1,6 +1,5 @@
-// What else can be found out of a cluster, for people who ask why something is not as it should be: which cluster it
-// is, who the refresher is there, what it may not do. Each part on its own: what fails is left out, and what is really
-// wrong says the cluster's report beside this.
+// Inspects a cluster for diagnosis: which cluster it is, which user the refresher is there, and which permissions it lacks.
+// A part that cannot be determined is left out; the cluster's report beside the inspection has the failures.
 
 import pMap from 'p-map';
 import type { InspectedToken, Inspection } from '../../../contract/refresher-api.ts';
@@ -10,46 +9,49 @@ import type { UsableAccess } from '../kubernetes/client.ts';
 import { KubernetesApi, type KubernetesError, type Permission } from '../kubernetes/client.ts';
 
 const REQUESTS_AT_ONCE = 4;
-/** Of what a server says of itself, which may be anything, and of what it forbids. */
+/** Limits of texts and lists that the server controls. */
 const MAX_LENGTH = 256;
 const MAX_ITEMS = 50;
 
 /**
- * Inspects a cluster. Changes nothing, and never rejects.
+ * Inspects a cluster. Changes nothing and never rejects.
  *
- * @param now our clock, in milliseconds since the epoch
- * @param signal ends it; what could not be had by then is left out
+ * @param now the refresher's clock, in milliseconds since the epoch
+ * @param signal ends the inspection; parts that are missing by then are left out
  */
 export async function inspect(
   access: UsableAccess,
   now: () => number,
   signal: AbortSignal,
 ): Promise<Inspection> {
-  const begun = beginningOf(access);
-  // Connections of its own: how long an answer takes is not to depend on what the turn asks at the same time.
+  const registration = inspectRegistration(access);
+  // Separate connections: the requests of the cluster run must not delay the response by which the clocks are compared.
   await using api = new KubernetesApi(access, REQUESTS_AT_ONCE, signal);
-  const who = await api.whoAmI().catch((error: KubernetesError) => error);
-  // What is not there is not asked again and again.
-  if (who instanceof Error && who.status === undefined && who.cause !== undefined) return begun;
-  // Now that there is a connection, so that making one does not count as part of the way there.
+  const user = await api.whoAmI().catch((error: KubernetesError) => error);
+  // Without an HTTP response, further requests would only wait for the same failure.
+  if (user instanceof Error && user.status === undefined && user.cause !== undefined) return registration;
+  // After the first request, so that the time to open the connection does not distort the comparison of the clocks.
   const version = await api.version(now).catch(() => undefined);
   const [uid, forbidden] = await Promise.all([
     api.uidOfNamespace('kube-system').catch(() => undefined),
-    forbiddenBy(api, access).catch(() => undefined),
+    missingPermissions(api, access).catch(() => undefined),
   ]);
   return {
-    ...begun,
-    ...(!(who instanceof Error) && { username: cut(who.username), groups: listed(who.groups) }),
-    ...(uid !== undefined && { clusterUid: cut(uid) }),
-    ...(version && { kubernetesVersion: cut(version.gitVersion) }),
+    ...registration,
+    ...(!(user instanceof Error) && {
+      username: truncate(user.username),
+      groups: truncateList(user.groups),
+    }),
+    ...(uid !== undefined && { clusterUid: truncate(uid) }),
+    ...(version && { kubernetesVersion: truncate(version.gitVersion) }),
     ...(version?.aheadSeconds !== undefined && { clockSkewSeconds: version.aheadSeconds }),
-    ...(forbidden && { forbidden: listed(forbidden) }),
-    ...tokenOf(access),
+    ...(forbidden && { forbidden: truncateList(forbidden) }),
+    ...inspectToken(access),
   };
 }
 
-/** What is known of a cluster before it is asked anything. */
-export function beginningOf(access: RegisteredAccess & Pick<UsableAccess, 'madeFor'>): Inspection {
+/** The part of an inspection that needs no request to the API server. */
+export function inspectRegistration(access: RegisteredAccess & Pick<UsableAccess, 'madeFor'>): Inspection {
   return { server: new URL(access.server).origin, identity: access.madeFor ?? kindOf(access.identity) };
 }
 
@@ -59,21 +61,23 @@ function kindOf(identity: RegisteredAccess['identity']): Inspection['identity'] 
   return 'cert' in identity ? 'certificate' : 'token';
 }
 
-/** Nothing of tokens that are made for each turn: whoever made them makes the next. */
-function tokenOf({ identity, madeFor }: UsableAccess): { token?: InspectedToken } {
+/** The registered token's claims. Tokens that are made for each cluster run are left out, because they are never renewed. */
+function inspectToken({ identity, madeFor }: UsableAccess): { token?: InspectedToken } {
   const token = 'token' in identity && !madeFor ? readToken(identity.token) : undefined;
   if (token === undefined) return {};
   const { expiresAt } = token;
   return {
     token: {
       ...(expiresAt !== undefined && { expiresAt: new Date(expiresAt).toISOString() }),
-      ...('reason' in token ? { renewable: false, reason: token.reason } : { renewable: true }),
+      ...('reason' in token
+        ? { renewable: false, reason: token.reason, code: 'token-not-bound' }
+        : { renewable: true }),
     },
   };
 }
 
-/** What a turn needs and is not allowed. @throws KubernetesError where that cannot be told */
-async function forbiddenBy(api: KubernetesApi, access: UsableAccess): Promise<string[]> {
+/** The permissions that a cluster run needs and lacks. @throws KubernetesError if the API server does not say */
+async function missingPermissions(api: KubernetesApi, access: UsableAccess): Promise<string[]> {
   const [namespaces, secrets, renewal] = await Promise.all([
     refused(api, { verb: 'list', resource: 'namespaces' }),
     refusedOfSecrets(api),
@@ -82,20 +86,22 @@ async function forbiddenBy(api: KubernetesApi, access: UsableAccess): Promise<st
   return [...namespaces, ...secrets, ...renewal];
 }
 
-/** In all namespaces at once, as the chart's ClusterRole has it; else in each that a turn would look at. */
+/** Checks all namespaces in one request, as the chart's ClusterRole grants them; if that fails, each enabled namespace. */
 async function refusedOfSecrets(api: KubernetesApi): Promise<string[]> {
   const needed = ['list', 'patch'].map((verb) => ({ verb, resource: 'secrets' }));
   const refusals = await Promise.all(needed.map((permission) => refused(api, permission)));
-  const narrow = needed.filter((_, index) => refusals[index]?.length);
-  if (narrow.length === 0) return [];
-  // Where they cannot be listed, that is said, and ends every turn before it comes to Secrets.
+  const notEverywhere = needed.filter((_, index) => refusals[index]?.length);
+  if (notEverywhere.length === 0) return [];
+  // If namespaces cannot be listed, that permission is reported, and no cluster run gets as far as Secrets.
   const namespaces = await api.enabledNamespaces().catch(() => []);
-  const each = namespaces.flatMap((namespace) => narrow.map((permission) => ({ ...permission, namespace })));
+  const each = namespaces.flatMap((namespace) =>
+    notEverywhere.map((permission) => ({ ...permission, namespace })),
+  );
   const lists = await pMap(each, (permission) => refused(api, permission), { concurrency: REQUESTS_AT_ONCE });
   return lists.flat();
 }
 
-/** Of a token that could renew itself. */
+/** Checks the permission that the renewal of a bound token needs. */
 async function refusedOfRenewal(api: KubernetesApi, { identity }: UsableAccess): Promise<string[]> {
   const token = 'token' in identity ? readToken(identity.token) : undefined;
   if (token === undefined || 'reason' in token) return [];
@@ -110,11 +116,11 @@ async function refused(api: KubernetesApi, permission: Permission): Promise<stri
   return [namespace === undefined ? what : `${what} in ${namespace}`];
 }
 
-function cut(text: string): string {
+function truncate(text: string): string {
   return text.slice(0, MAX_LENGTH);
 }
 
-function listed(texts: readonly string[]): string[] {
+function truncateList(texts: readonly string[]): string[] {
   const more = texts.length - MAX_ITEMS;
-  return [...texts.slice(0, MAX_ITEMS).map(cut), ...(more > 0 ? [`and ${more} more`] : [])];
+  return [...texts.slice(0, MAX_ITEMS).map(truncate), ...(more > 0 ? [`and ${more} more`] : [])];
 }

@@ -1,5 +1,5 @@
-// What the refresher last knew of each cluster, in one DynamoDB table: an item each, replaced only by a newer look at
-// the cluster, so that overlapping runs cannot mislead. A cluster that is silent keeps what was known of it.
+// Stores the state of each cluster in a DynamoDB table, one item each. The most recent observation wins, so that
+// overlapping runs cannot restore older values. A cluster that does not respond keeps the values observed before.
 import {
   type AttributeValue,
   ConditionalCheckFailedException,
@@ -8,72 +8,76 @@ import {
   UpdateItemCommand,
 } from '@aws-sdk/client-dynamodb';
 import { z } from 'zod';
-import { MEMORY } from '../settings.ts';
+import { FAILURE_CODES, type FailureCode } from '../../../contract/refresher-api.ts';
+import { STATE_ATTRIBUTE } from '../settings.ts';
 
-/** One look at a cluster. Times are milliseconds since the epoch. */
-export interface Look {
+/** The result of one cluster run. Times are milliseconds since the epoch. */
+export interface Observation {
   readonly cluster: string;
-  /** When its turn began. */
+  /** When the cluster run began. */
   readonly at: number;
   readonly served: boolean;
   readonly failed: boolean;
   readonly isPaused?: boolean;
+  /** Why it failed. */
   readonly reason?: string | undefined;
-  /** Secrets, and those of them that were due. */
+  readonly codes?: readonly FailureCode[] | undefined;
+  /** Managed Secrets, and those of them that were due. */
   readonly managed: number;
   readonly due: number;
-  /** The soonest expiry of all its credentials; null where there are none; undefined where not all could be seen. */
+  /** The soonest expiry of all its credentials; null if there are none; undefined if not all were observed. */
   readonly soonestExpiry: number | null | undefined;
-  /** Of the registered token, where that is known. */
+  /** Of the registered token, if the token states it. */
   readonly tokenExpiresAt?: number | undefined;
 }
 
-/** What is known of a cluster after a look, be it this one or a newer one. Times are milliseconds since the epoch. */
-export interface Known {
+/** The state that a run uses, after this observation or a more recent one. Times are milliseconds since the epoch. */
+export interface ClusterState {
   readonly reachedAt?: number;
   readonly soonestExpiry?: number;
-  /** Failures in a row. */
+  /** Consecutive failures. */
   readonly failures: number;
   readonly failingSince?: number;
 }
 
-export interface Memory {
-  /** Remembers a look, unless a newer one is known. @throws Error of DynamoDB */
-  remember(look: Look, signal: AbortSignal): Promise<Known>;
+export interface ClusterStateWriter {
+  /** Stores an observation, unless a more recent one is stored. @throws Error of DynamoDB */
+  save(observation: Observation, signal: AbortSignal): Promise<ClusterState>;
 }
 
-/** All that is remembered of a cluster, or of a place where clusters are looked for. Times are RFC 3339. */
-export interface Remembered {
+/** The whole stored state of a cluster or of a discovery target. Times are RFC 3339. */
+export interface StoredState {
   readonly cluster: string;
   readonly lookedAt?: string | undefined;
   readonly reachedAt?: string | undefined;
   readonly managed?: number | undefined;
   readonly due?: number | undefined;
   readonly soonestExpiry?: string | undefined;
-  /** In a row. */
+  /** Consecutive failures. */
   readonly failures?: number | undefined;
   readonly failingSince?: string | undefined;
   readonly reason?: string | undefined;
+  readonly codes?: readonly FailureCode[] | undefined;
   readonly pausedSince?: string | undefined;
   readonly tokenExpiresAt?: string | undefined;
 }
 
-export interface Recollection {
-  /** All that is remembered, in no order. @throws Error of DynamoDB */
-  recall(signal: AbortSignal): Promise<Remembered[]>;
+export interface ClusterStateReader {
+  /** All stored states, in no order. @throws Error of DynamoDB */
+  load(signal: AbortSignal): Promise<StoredState[]>;
 }
 
-/** Days until a cluster is forgotten at which nobody looks any more. */
-const FORGET_AFTER_DAYS = 30;
-/** Characters of a reason, at most. */
-const REASON_LENGTH = 1_000;
+/** Days after the last observation of a cluster when DynamoDB deletes its state. */
+const EXPIRE_AFTER_DAYS = 30;
+/** The most characters that are stored of a reason. */
+const MAX_REASON_LENGTH = 1_000;
 
 const Time = z.object({ S: z.iso.datetime() }).transform(({ S }) => Date.parse(S));
 const Item = z.object({
-  [MEMORY.reachedAt]: Time.optional(),
-  [MEMORY.soonestExpiry]: Time.optional(),
-  [MEMORY.failingSince]: Time.optional(),
-  [MEMORY.failures]: z
+  [STATE_ATTRIBUTE.reachedAt]: Time.optional(),
+  [STATE_ATTRIBUTE.soonestExpiry]: Time.optional(),
+  [STATE_ATTRIBUTE.failingSince]: Time.optional(),
+  [STATE_ATTRIBUTE.failures]: z
     .object({ N: z.coerce.number() })
     .transform(({ N }) => N)
     .default(0),
@@ -87,54 +91,63 @@ const Figure = z
   .object({ N: z.coerce.number() })
   .transform(({ N }) => N)
   .optional();
-const Whole = z
+/** A version of the refresher that is rolled back may find codes that it does not know. */
+const Codes = z
+  .object({ L: z.array(z.object({ S: z.enum(FAILURE_CODES).catch('unknown') })) })
+  .transform(({ L }) => L.map(({ S }) => S))
+  .optional();
+const WholeItem = z
   .object({
-    [MEMORY.cluster]: z.object({ S: z.string() }).transform(({ S }) => S),
-    [MEMORY.lookedAt]: Text,
-    [MEMORY.reachedAt]: Text,
-    [MEMORY.managed]: Figure,
-    [MEMORY.due]: Figure,
-    [MEMORY.soonestExpiry]: Text,
-    [MEMORY.failures]: Figure,
-    [MEMORY.failingSince]: Text,
-    [MEMORY.reason]: Text,
-    [MEMORY.pausedSince]: Text,
-    [MEMORY.tokenExpiresAt]: Text,
+    [STATE_ATTRIBUTE.cluster]: z.object({ S: z.string() }).transform(({ S }) => S),
+    [STATE_ATTRIBUTE.lookedAt]: Text,
+    [STATE_ATTRIBUTE.reachedAt]: Text,
+    [STATE_ATTRIBUTE.managed]: Figure,
+    [STATE_ATTRIBUTE.due]: Figure,
+    [STATE_ATTRIBUTE.soonestExpiry]: Text,
+    [STATE_ATTRIBUTE.failures]: Figure,
+    [STATE_ATTRIBUTE.failingSince]: Text,
+    [STATE_ATTRIBUTE.reason]: Text,
+    [STATE_ATTRIBUTE.codes]: Codes,
+    [STATE_ATTRIBUTE.pausedSince]: Text,
+    [STATE_ATTRIBUTE.tokenExpiresAt]: Text,
   })
   .readonly();
 
-/** The memory in a table. */
-export function memoryIn(client: DynamoDBClient, table: string): Memory & Recollection {
+/** The states in a DynamoDB table. */
+export function clusterStates(
+  client: DynamoDBClient,
+  table: string,
+): ClusterStateWriter & ClusterStateReader {
   return {
-    async recall(signal) {
-      const all: Remembered[] = [];
-      // Consistent: people look right after a run.
+    async load(signal) {
+      const states: StoredState[] = [];
+      // Consistent: operators ask for the status right after a run.
       const input = { TableName: table, ConsistentRead: true };
       for await (const { Items } of paginateScan({ client }, input, { abortSignal: signal }))
-        for (const item of Items ?? []) all.push(Whole.parse(item));
-      return all;
+        for (const item of Items ?? []) states.push(WholeItem.parse(item));
+      return states;
     },
 
-    async remember(look, signal) {
+    async save(observation, signal) {
       const command = new UpdateItemCommand({
         TableName: table,
-        Key: { [MEMORY.cluster]: { S: look.cluster } },
-        ...updateFor(look),
+        Key: { [STATE_ATTRIBUTE.cluster]: { S: observation.cluster } },
+        ...updateFor(observation),
         ReturnValues: 'ALL_NEW',
         ReturnValuesOnConditionCheckFailure: 'ALL_OLD',
       });
       try {
         const { Attributes } = await client.send(command, { abortSignal: signal });
-        return known(Attributes);
+        return stateOf(Attributes);
       } catch (error) {
-        if (error instanceof ConditionalCheckFailedException) return known(error.Item);
+        if (error instanceof ConditionalCheckFailedException) return stateOf(error.Item);
         throw error;
       }
     },
   };
 }
 
-function known(item: Record<string, AttributeValue> | undefined): Known {
+function stateOf(item: Record<string, AttributeValue> | undefined): ClusterState {
   const { reachedAt, soonestExpiry, failures, failingSince } = Item.parse(item ?? {});
   return {
     failures,
@@ -145,51 +158,52 @@ function known(item: Record<string, AttributeValue> | undefined): Known {
 }
 
 /**
- * The update that a look makes. Times are RFC 3339 in UTC with milliseconds, which sort as text: people read the table,
- * too.
+ * The update for an observation. Times are RFC 3339 in UTC with milliseconds, which sort as text and which operators can
+ * read in the table.
  */
-function updateFor(look: Look) {
-  const { at, served, failed, isPaused = false, reason, managed, due, soonestExpiry, tokenExpiresAt } = look;
+function updateFor(observation: Observation) {
+  const { at, served, failed, isPaused = false, reason, codes = [], managed, due } = observation;
+  const { soonestExpiry, tokenExpiresAt } = observation;
   const set: string[] = [];
   const remove: string[] = [];
   const values: Record<string, AttributeValue> = {};
-  const text = (name: string, value: string) => {
+  const setValue = (name: string, value: AttributeValue) => {
     set.push(`#${name} = :${name}`);
-    values[`:${name}`] = { S: value };
+    values[`:${name}`] = value;
   };
-  const number = (name: string, value: number) => {
-    set.push(`#${name} = :${name}`);
-    values[`:${name}`] = { N: String(value) };
-  };
-  const once = (name: string, value: string) => {
+  const setText = (name: string, value: string) => setValue(name, { S: value });
+  const setNumber = (name: string, value: number) => setValue(name, { N: String(value) });
+  const setIfAbsent = (name: string, value: string) => {
     set.push(`#${name} = if_not_exists(#${name}, :${name})`);
     values[`:${name}`] = { S: value };
   };
   const time = new Date(at).toISOString();
-  text(MEMORY.lookedAt, time);
-  number(MEMORY.forgetAt, Math.round(at / 1000) + FORGET_AFTER_DAYS * 86_400);
+  setText(STATE_ATTRIBUTE.lookedAt, time);
+  setNumber(STATE_ATTRIBUTE.forgetAt, Math.round(at / 1000) + EXPIRE_AFTER_DAYS * 86_400);
 
-  if (isPaused) once(MEMORY.pausedSince, time);
-  else remove.push(MEMORY.pausedSince);
+  if (isPaused) setIfAbsent(STATE_ATTRIBUTE.pausedSince, time);
+  else remove.push(STATE_ATTRIBUTE.pausedSince);
   if (served) {
-    text(MEMORY.reachedAt, time);
-    number(MEMORY.managed, managed);
-    number(MEMORY.due, due);
+    setText(STATE_ATTRIBUTE.reachedAt, time);
+    setNumber(STATE_ATTRIBUTE.managed, managed);
+    setNumber(STATE_ATTRIBUTE.due, due);
   }
-  if (soonestExpiry === null) remove.push(MEMORY.soonestExpiry);
-  else if (soonestExpiry !== undefined) text(MEMORY.soonestExpiry, new Date(soonestExpiry).toISOString());
-  if (tokenExpiresAt === undefined) remove.push(MEMORY.tokenExpiresAt);
-  else text(MEMORY.tokenExpiresAt, new Date(tokenExpiresAt).toISOString());
+  if (soonestExpiry === null) remove.push(STATE_ATTRIBUTE.soonestExpiry);
+  else if (soonestExpiry !== undefined)
+    setText(STATE_ATTRIBUTE.soonestExpiry, new Date(soonestExpiry).toISOString());
+  if (tokenExpiresAt === undefined) remove.push(STATE_ATTRIBUTE.tokenExpiresAt);
+  else setText(STATE_ATTRIBUTE.tokenExpiresAt, new Date(tokenExpiresAt).toISOString());
   if (failed) {
-    set.push(`#${MEMORY.failures} = if_not_exists(#${MEMORY.failures}, :zero) + :one`);
+    set.push(`#${STATE_ATTRIBUTE.failures} = if_not_exists(#${STATE_ATTRIBUTE.failures}, :zero) + :one`);
     values[':zero'] = { N: '0' };
     values[':one'] = { N: '1' };
-    once(MEMORY.failingSince, time);
-    text(MEMORY.reason, (reason ?? '').slice(0, REASON_LENGTH));
+    setIfAbsent(STATE_ATTRIBUTE.failingSince, time);
+    setText(STATE_ATTRIBUTE.reason, (reason ?? '').slice(0, MAX_REASON_LENGTH));
+    setValue(STATE_ATTRIBUTE.codes, { L: codes.map((code) => ({ S: code })) });
   } else {
-    set.push(`#${MEMORY.failures} = :zero`);
+    set.push(`#${STATE_ATTRIBUTE.failures} = :zero`);
     values[':zero'] = { N: '0' };
-    remove.push(MEMORY.failingSince, MEMORY.reason);
+    remove.push(STATE_ATTRIBUTE.failingSince, STATE_ATTRIBUTE.reason, STATE_ATTRIBUTE.codes);
   }
 
   const UpdateExpression = [
@@ -197,10 +211,11 @@ function updateFor(look: Look) {
     ...(remove.length > 0 ? [`REMOVE ${remove.map((name) => `#${name}`).join(', ')}`] : []),
   ].join(' ');
   const names = new Set(UpdateExpression.matchAll(/#(\w+)/g).map(([, name = '']) => name));
+  const { lookedAt } = STATE_ATTRIBUTE;
   return {
     UpdateExpression,
-    // A look that is made twice, as the SDK tries again, counts once.
-    ConditionExpression: `attribute_not_exists(#${MEMORY.lookedAt}) OR #${MEMORY.lookedAt} < :${MEMORY.lookedAt}`,
+    // The SDK may send the update twice, if it retries; the second one must not count another failure.
+    ConditionExpression: `attribute_not_exists(#${lookedAt}) OR #${lookedAt} < :${lookedAt}`,
     ExpressionAttributeNames: Object.fromEntries([...names].map((name) => [`#${name}`, name])),
     ExpressionAttributeValues: values,
   };

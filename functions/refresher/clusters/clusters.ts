@@ -1,7 +1,7 @@
-// Which clusters a run has: those that are registered, and the EKS clusters that are tagged.
+// Selects the clusters of a run: the registered ones, and the EKS clusters that carry the tag.
 
 import type { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
-import type { Renewal } from '../../../contract/refresher-api.ts';
+import type { DiscoveryFailure, FailureCode, Renewal } from '../../../contract/refresher-api.ts';
 import { abortable } from '../../../lib/abort.ts';
 import { ClusterError } from '../../../lib/cluster-error.ts';
 import { type RegisteredAccess, readKubeconfig } from '../../../lib/kubernetes/kubeconfig.ts';
@@ -10,66 +10,70 @@ import type { Eks, EksScope } from '../access/eks.ts';
 import { scopeName } from '../access/eks.ts';
 import type { UsableAccess } from '../kubernetes/client.ts';
 import { renewToken } from '../tokens/renewal.ts';
-import { listClusters, Registrations } from './registered-clusters.ts';
+import { listClusters, type RegisteredCluster, Registrations } from './registered-clusters.ts';
 
 export interface ClusterSources extends TokenSources {
   readonly secrets: SecretsManagerClient;
 }
 
 export interface ClusterSettings extends AccessSettings {
-  /** Where EKS clusters are looked for that are tagged. */
+  /** The discovery targets. */
   readonly eksDiscovery: readonly EksScope[];
-  /** What a cluster's turn may take, and looking for clusters in one place. */
+  /** The time limit of each cluster run, and of the search in each discovery target. */
   readonly clusterDeadlineMs: number;
 }
 
-/** A cluster before its turn. */
+/** A cluster before its run. */
 export interface Cluster {
   /** As it is registered; of a tagged EKS cluster, its ARN. */
   readonly name: string;
   readonly isPaused: boolean;
-  /** Once, when its turn has come. @param signal ends it */
+  /** Call it once, when the cluster run starts. @param signal ends the cluster run */
   open(signal: AbortSignal): OpenCluster;
 }
 
-/** A cluster in its turn. What was read of it goes with it. */
+/** A cluster during its run. Its registration is in memory no longer than this object. */
 export interface OpenCluster {
-  /** Where it is registered: what the kubeconfig says. @throws Error that says why it cannot be used */
+  /** Of a registered cluster: what its kubeconfig says. @throws Error that says why it cannot be used */
   registered?(): Promise<RegisteredAccess>;
   /** @throws Error that says why it cannot be reached */
   access(): Promise<UsableAccess>;
-  /** Where it is registered: renews the token if that is due. Rejects never. @param now milliseconds since the epoch */
+  /** Of a registered cluster: renews the token if that is due. Never rejects. @param now milliseconds since the epoch */
   renew?(now: number): Promise<Renewal | undefined>;
 }
 
-/** Where tagged clusters were looked for. */
-export interface Scope {
-  readonly name: string;
-  /** Why not all could be found; empty where all were. */
-  readonly failure: string;
+/** The result of the search for tagged clusters in one discovery target. */
+export interface Discovery {
+  /** The target's name. */
+  readonly target: string;
+  /** Set if not all clusters could be found. */
+  readonly failure: { readonly code: FailureCode; readonly reason: string } | undefined;
   readonly clusters: readonly Cluster[];
 }
 
 export interface Selection {
   readonly clusters: readonly Cluster[];
-  /** The scopes that the clusters are from; none where an event names clusters. */
-  readonly scopes: readonly Scope[];
+  /** Of all discovery targets; empty if the event names clusters. */
+  readonly discoveries: readonly Discovery[];
 }
 
-/** Names that are asked for and that no cluster has. */
+/** The event names clusters that are neither registered nor tagged. */
 export class NotRegisteredError extends Error {
   override readonly name = 'NotRegisteredError';
   readonly names: readonly string[];
-  /** All that there are. */
+  /** The names of all clusters. */
   readonly registered: readonly string[];
-  /** Why not all tagged clusters could be found, where it is so. */
-  readonly failures: readonly string[];
+  readonly failures: readonly DiscoveryFailure[];
 
-  constructor(names: readonly string[], registered: readonly string[], failures: readonly string[]) {
+  constructor(
+    names: readonly string[],
+    registered: readonly string[],
+    failures: readonly DiscoveryFailure[],
+  ) {
     super(
       [
         `Not registered: ${names.join(', ')}. Registered are: ${registered.join(', ') || 'none'}.`,
-        ...failures.map((failure) => `${failure}.`),
+        ...failures.map(({ target, reason }) => `${target}: ${reason}.`),
       ].join(' '),
     );
     this.names = names;
@@ -79,10 +83,10 @@ export class NotRegisteredError extends Error {
 }
 
 /**
- * The clusters of a run, in the order of their turns.
+ * The clusters of a run, in the order in which they start.
  *
- * @param only the names that are asked for, where not all are
- * @throws NotRegisteredError where a name is none; Error where the registered ones cannot be listed
+ * @param only names, if the event has any
+ * @throws NotRegisteredError if a name is unknown; Error if the registered clusters cannot be listed
  */
 export async function selectClusters(
   { secrets, ...signers }: ClusterSources,
@@ -91,58 +95,91 @@ export async function selectClusters(
   signal: AbortSignal,
 ): Promise<Selection> {
   const listed = await listClusters(secrets, signal);
-  const chosen = only ? listed.filter(({ name }) => only.includes(name)) : listed;
-  const names = chosen.map(({ name }) => name);
-  const values = new Registrations(secrets, names, signal);
-  const registered = chosen.map(({ name, isPaused, context }, index): Cluster => {
-    const open = (turn: AbortSignal): OpenCluster => {
-      const taken = values.take(index, turn).catch((error: Error) => error);
-      const read = async () => {
-        const value = await taken;
-        if (value instanceof Error) throw new ClusterError('kubeconfig', value.message, { cause: value });
-        return readKubeconfig(value.kubeconfig, context);
-      };
-      const access = async () => usableAccess(name, await read(), signers, settings, turn);
-      const renew = async (now: number): Promise<Renewal | undefined> => {
-        const value = await taken;
-        if (value instanceof Error) return { outcome: 'failed', reason: value.message };
-        return renewToken(secrets, { name, context, ...value }, access, now, turn);
-      };
-      return { registered: read, access, renew };
-    };
-    return { name, isPaused, open };
-  });
-  const missing = new Set(only).difference(new Set(names));
-  if (only && missing.size === 0) return { clusters: registered, scopes: [] };
-
-  const scopes = await Promise.all(
-    settings.eksDiscovery.map((scope) => lookFor(scope, signers.eks, settings, signal)),
+  const selected = only ? listed.filter(({ name }) => only.includes(name)) : listed;
+  const names = selected.map(({ name }) => name);
+  const registrations = new Registrations(secrets, names, signal);
+  const registered = selected.map((cluster, index) =>
+    registeredCluster(cluster, index, { registrations, secrets, signers, settings }),
   );
-  const tagged = scopes.flatMap(({ clusters }) => clusters);
-  if (!only) return { clusters: [...registered, ...tagged], scopes };
-  const asked = tagged.filter(({ name }) => missing.has(name));
-  const unknown = missing.difference(new Set(asked.map(({ name }) => name)));
-  if (unknown.size === 0) return { clusters: [...registered, ...asked], scopes: [] };
+  const missing = new Set(only).difference(new Set(names));
+  if (only && missing.size === 0) return { clusters: registered, discoveries: [] };
+
+  const discoveries = await Promise.all(
+    settings.eksDiscovery.map((target) => discover(target, signers.eks, settings, signal)),
+  );
+  const tagged = discoveries.flatMap(({ clusters }) => clusters);
+  if (!only) return { clusters: [...registered, ...tagged], discoveries };
+  const selectedTagged = tagged.filter(({ name }) => missing.has(name));
+  const unknown = missing.difference(new Set(selectedTagged.map(({ name }) => name)));
+  if (unknown.size === 0) return { clusters: [...registered, ...selectedTagged], discoveries: [] };
   const all = [...listed, ...tagged].map(({ name }) => name);
-  const failures = scopes.flatMap(({ name, failure }) => (failure ? `${name}: ${failure}` : []));
+  const failures = discoveries.flatMap(({ target, failure }) => (failure ? [{ target, ...failure }] : []));
   throw new NotRegisteredError([...unknown], all, failures);
 }
 
-async function lookFor(
-  scope: EksScope,
+/** @param index the cluster's among the registrations */
+function registeredCluster(
+  { name, isPaused, context }: RegisteredCluster,
+  index: number,
+  {
+    registrations,
+    secrets,
+    signers,
+    settings,
+  }: {
+    readonly registrations: Registrations;
+    readonly secrets: SecretsManagerClient;
+    readonly signers: Signers;
+    readonly settings: ClusterSettings;
+  },
+): Cluster {
+  const open = (signal: AbortSignal): OpenCluster => {
+    const registration = registrations.take(index, signal).catch((error: Error) => error);
+    const registered = async () => {
+      const value = await registration;
+      if (value instanceof Error)
+        throw new ClusterError('kubeconfig', value.message, {
+          cause: value,
+          code: 'registration-unreadable',
+        });
+      return readKubeconfig(value.kubeconfig, context);
+    };
+    const access = async () => usableAccess(name, await registered(), signers, settings, signal);
+    const renew = async (now: number): Promise<Renewal | undefined> => {
+      const value = await registration;
+      if (value instanceof Error)
+        return {
+          outcome: 'failed',
+          reason: value.message,
+          code: signal.aborted ? 'cluster-time-up' : 'registration-unreadable',
+        };
+      return renewToken(secrets, { name, context, ...value }, access, now, signal);
+    };
+    return { registered, access, renew };
+  };
+  return { name, isPaused, open };
+}
+
+async function discover(
+  target: EksScope,
   eks: Eks,
   { allowLocalServers, clusterDeadlineMs }: ClusterSettings,
   runSignal: AbortSignal,
-): Promise<Scope> {
-  const name = scopeName(scope);
-  // As long as a cluster's turn: the turns wait for it.
+): Promise<Discovery> {
+  const name = scopeName(target);
+  // No longer than a cluster run, because the cluster runs wait for it.
   const signal = AbortSignal.any([runSignal, AbortSignal.timeout(clusterDeadlineMs)]);
-  const found = await abortable(eks.tagged(scope, signal), signal).catch(() => undefined);
-  if (!found) return { name, failure: 'no answer in time', clusters: [] };
+  const found = await abortable(eks.tagged(target, signal), signal).catch(() => undefined);
+  if (!found)
+    return {
+      target: name,
+      failure: { code: 'discovery-time-up', reason: 'no answer in time' },
+      clusters: [],
+    };
   const { clusters, failures } = found;
   return {
-    name,
-    failure: failures.join('; '),
+    target: name,
+    failure: failures.length > 0 ? { code: 'discovery-failed', reason: failures.join('; ') } : undefined,
     clusters: clusters.map(({ arn, isPaused, access }) => ({
       name: arn,
       isPaused,

@@ -1,5 +1,5 @@
-// The registered clusters: secrets under one prefix in AWS Secrets Manager, the value of each a kubeconfig. Tags of a
-// secret say what is no secret about its cluster.
+// Reads the registered clusters from AWS Secrets Manager: each is a secret under one prefix, with a kubeconfig as its value
+// and the cluster's other settings as its tags.
 
 import {
   BatchGetSecretValueCommand,
@@ -10,23 +10,23 @@ import {
 import { CLUSTERS_PREFIX, TAG } from '../../../contract/names.ts';
 import { abortable } from '../../../lib/abort.ts';
 
-/** The most that BatchGetSecretValue takes (Secrets Manager API reference). */
+/** The most secrets that one BatchGetSecretValue returns (Secrets Manager API reference). */
 const BATCH = 20;
 
 export interface RegisteredCluster {
   readonly name: string;
-  /** Nothing is asked of it until the tag is gone. */
+  /** The refresher sends it no requests until the tag is removed. */
   readonly isPaused: boolean;
-  /** The kubeconfig's context to use, where it is not the current one. */
+  /** The kubeconfig's context to use instead of the current one. */
   readonly context?: string;
-  /** By its tag; the refresher takes no notice of it. */
+  /** By its tag, for the command line; the refresher does not use it. */
   readonly clusterUid?: string;
 }
 
 /** A registered secret's value. */
 export interface Registration {
   readonly kubeconfig: string;
-  /** Which version of the secret it is. */
+  /** The version of the secret. */
   readonly versionId: string;
 }
 
@@ -43,14 +43,14 @@ export async function listClusters(
   );
   for await (const { SecretList } of pages) {
     for (const { Name, Tags } of SecretList ?? []) {
-      // The filter ignores case; IAM does not.
+      // The filter ignores case, IAM does not.
       if (!Name?.startsWith(CLUSTERS_PREFIX) || Name === CLUSTERS_PREFIX) continue;
       const tags = Object.fromEntries((Tags ?? []).map(({ Key, Value }) => [Key, Value]));
       const { [TAG.context]: context, [TAG.clusterUid]: clusterUid } = tags;
       clusters.push({
         name: Name.slice(CLUSTERS_PREFIX.length),
         isPaused: tags[TAG.paused] === 'true',
-        // A tag may be empty.
+        // Tags may have empty values.
         ...(context && { context }),
         ...(clusterUid && { clusterUid }),
       });
@@ -60,8 +60,8 @@ export async function listClusters(
 }
 
 /**
- * The values of registered secrets: read in batches as their clusters' turns come, so that a run over thousands of
- * clusters holds a few batches of them at a time.
+ * The values of registered secrets. They are read in batches as the cluster runs start, so that a run over thousands of
+ * clusters has only a few batches in memory.
  */
 export class Registrations {
   readonly #client: SecretsManagerClient;
@@ -70,7 +70,7 @@ export class Registrations {
   readonly #batches = new Map<number, { values: Promise<Batch>; left: number }>();
 
   /**
-   * @param names of the clusters, in the order of their turns
+   * @param names of the clusters, in the order in which their runs start
    * @param signal ends all requests
    */
   constructor(client: SecretsManagerClient, names: readonly string[], signal: AbortSignal) {
@@ -80,16 +80,16 @@ export class Registrations {
   }
 
   /**
-   * One cluster's value; to be taken once.
+   * Returns one cluster's value. Call it once for each cluster.
    *
    * @param index the cluster's, among the names
-   * @param signal ends the waiting, for this cluster
-   * @throws Error without a word of the value
+   * @param signal ends the wait of this cluster
+   * @throws Error whose message contains nothing of the value
    */
   async take(index: number, signal: AbortSignal): Promise<Registration> {
     const name = this.#names[index] ?? '';
     const batch = await abortable(this.#batchOf(index), signal);
-    // What a batch neither has nor refuses is asked for alone.
+    // A secret that is neither among the batch's values nor among its errors is read alone.
     const value = batch.get(`${CLUSTERS_PREFIX}${name}`) ?? (await this.#readAlone(name, signal));
     if (value instanceof Error) throw value;
     return value;
@@ -126,7 +126,7 @@ export class Registrations {
   }
 }
 
-/** By full names. */
+/** By the secrets' full names. */
 type Batch = ReadonlyMap<string | undefined, Registration | Error>;
 
 function registration(value: {

@@ -14,7 +14,7 @@ import {
   SECRET_LABEL,
   SECRET_TYPE,
 } from '../../../contract/names.ts';
-import type { FailedAt } from '../../../contract/refresher-api.ts';
+import type { FailedAt, FailureCode } from '../../../contract/refresher-api.ts';
 import { ClusterError } from '../../../lib/cluster-error.ts';
 import type { ClusterAccess } from '../../../lib/kubernetes/kubeconfig.ts';
 import { lookupNonLocal } from '../../../lib/kubernetes/local-addresses.ts';
@@ -84,12 +84,16 @@ export class KubernetesError extends ClusterError {
       status?: number;
       affects: 'cluster' | 'object';
       failedAt?: FailedAt;
+      code?: FailureCode;
       retryAfterMs?: number | undefined;
       causes?: readonly DenialCause[];
       cause?: unknown;
     },
   ) {
-    super(details.failedAt ?? 'reach', `${request}: ${reason}`, { cause: details.cause });
+    super(details.failedAt ?? 'reach', `${request}: ${reason}`, {
+      cause: details.cause,
+      code: details.code,
+    });
     this.reason = reason;
     this.status = details.status;
     this.affects = details.affects;
@@ -319,7 +323,10 @@ export class KubernetesApi implements AsyncDisposable {
       next = list.metadata.continue;
       if (!next) return items;
     }
-    throw new KubernetesError(`GET ${path}`, 'the list does not end', { affects: 'cluster' });
+    throw new KubernetesError(`GET ${path}`, 'the list does not end', {
+      affects: 'cluster',
+      code: 'list-endless',
+    });
   }
 
   /** Like `#exchange`, for callers that need only the object. */
@@ -368,7 +375,10 @@ export class KubernetesApi implements AsyncDisposable {
       if (response.status >= 300) throw this.#refusal(name, response);
       const parsed = schema.safeParse(parseJson(response.text));
       if (parsed.success) return { object: parsed.data, response };
-      throw new KubernetesError(name, `the answer is not a ${kind}`, { affects: 'cluster' });
+      throw new KubernetesError(name, `the answer is not a ${kind}`, {
+        affects: 'cluster',
+        code: 'unexpected-response',
+      });
     };
     return pRetry(attempt, {
       retries: 3,
@@ -416,6 +426,7 @@ export class KubernetesApi implements AsyncDisposable {
       // Another 4xx may be true of this object only.
       affects: status >= 500 || status === 401 || status === 429 ? 'cluster' : 'object',
       failedAt: failedAtOf(status, parsed.success),
+      code: causes.length > 0 ? 'webhook-denied' : codeOf(status, parsed.data?.message),
       retryAfterMs:
         retryAfterSeconds > 0 ? Math.min(retryAfterSeconds * 1000, MAX_RETRY_AFTER_MS) : undefined,
       causes: causes.map(({ reason, field, message }) => ({
@@ -439,6 +450,23 @@ function failedAtOf(status: number, isStatus: boolean): FailedAt {
   return status === 403 && isStatus ? 'permissions' : 'reach';
 }
 
+/**
+ * The code of an HTTP error. The API server has no code for a webhook that it could not call, only a fixed phrase
+ * (k8s.io/apiserver, admission/plugin/webhook).
+ *
+ * @param message of the API server's Status; undefined if the response is none
+ */
+function codeOf(status: number, message: string | undefined): FailureCode {
+  if (status === 401) return 'unauthorized';
+  if (status === 429) return 'throttled';
+  if (status >= 500)
+    return message?.includes('failed calling webhook') ? 'webhook-unreachable' : 'server-error';
+  if (message === undefined) return 'unexpected-response';
+  if (status === 403) return 'forbidden';
+  if (status === 404) return 'not-found';
+  return status === 409 ? 'conflict' : 'invalid';
+}
+
 /** The texts of Warning headers (RFC 7234, section 5.5) in the form that Kubernetes sends: 299 - "text". */
 function warningsOf(header: string | string[] | undefined): string[] {
   const values = [header ?? []].flat().join(', ').slice(0, MAX_WARNINGS_LENGTH);
@@ -458,7 +486,11 @@ function parseJson(text: string): unknown {
 function noResponse(name: string, error: unknown, signal: AbortSignal): KubernetesError {
   const message = error instanceof Error ? error.message : String(error);
   const reason = signal.aborted ? "no answer before the cluster's deadline" : message;
-  return new KubernetesError(name, reason, { affects: 'cluster', cause: error });
+  return new KubernetesError(name, reason, {
+    affects: 'cluster',
+    code: signal.aborted ? 'cluster-time-up' : 'unreachable',
+    cause: error,
+  });
 }
 
 const TRANSIENT_STATUS: ReadonlySet<number> = new Set([429, 502, 503, 504]);

@@ -1,60 +1,65 @@
-// When to stop asking: failures in a row for the same cause, of the whole cluster or of one namespace. Pure.
+// Stops requests that would fail for the same reason: counts consecutive failures of a cluster and of each namespace.
+// Pure.
+import type { Failure } from './cluster-report.ts';
 
-/** So many end the turn of what is at fault. */
-export const FAILURES_TO_END_TURN = 5;
+/** So many consecutive failures with the same cause stop the cluster, or the namespace. */
+export const MAX_CONSECUTIVE_FAILURES = 5;
 
-/** A failure that the next Secret would meet too. */
-export interface Fault {
-  readonly of: 'cluster' | 'namespace';
-  /** The same for failures that are alike, whichever Secret met them. */
+/** A failure that is likely to repeat for the next Secret of the cluster or of the namespace. */
+export interface SharedFailure extends Failure {
+  readonly affects: 'cluster' | 'namespace';
+  /** Equal for failures with the same cause, whichever Secret was requested. */
   readonly cause: string;
-  /** In full, for people. */
-  readonly reason: string;
 }
 
-interface Streak {
+interface Count {
   readonly cause: string;
-  readonly length: number;
+  readonly failures: number;
 }
 
-const NONE: Streak = { cause: '', length: 0 };
+const NONE: Count = { cause: '', failures: 0 };
 
-export class Streaks {
-  #ofCluster = NONE;
-  readonly #ofNamespaces = new Map<string, Streak>();
-  #clusterEndedBy: string | undefined;
-  readonly #namespacesEndedBy = new Map<string, string>();
+/** The circuit breaker of one cluster run. */
+export class CircuitBreaker {
+  #cluster = NONE;
+  readonly #namespaces = new Map<string, Count>();
+  #clusterStoppedBy: Failure | undefined;
+  readonly #namespacesStoppedBy = new Map<string, Failure>();
 
-  /** Ends the cluster's turn, if it has not ended yet. */
-  end(reason: string): void {
-    this.#clusterEndedBy ??= reason;
+  /** Stops the cluster, unless it has stopped already. */
+  stop(failure: Failure): void {
+    this.#clusterStoppedBy ??= failure;
   }
 
-  hasEnded(namespace: string): boolean {
-    return this.#clusterEndedBy !== undefined || this.#namespacesEndedBy.has(namespace);
+  hasStopped(namespace: string): boolean {
+    return this.#clusterStoppedBy !== undefined || this.#namespacesStoppedBy.has(namespace);
   }
 
-  /** Why turns have ended, each once. */
-  reasons(): string[] {
-    return [
-      ...(this.#clusterEndedBy === undefined ? [] : [this.#clusterEndedBy]),
-      ...[...this.#namespacesEndedBy].map(([namespace, reason]) => `namespace ${namespace}: ${reason}`),
-    ];
+  /** Why the cluster or its namespaces have stopped, one failure each. */
+  failures(): Failure[] {
+    const namespaces = [...this.#namespacesStoppedBy].map(([namespace, { code, reason }]) => ({
+      code,
+      reason: `namespace ${namespace}: ${reason}`,
+    }));
+    return this.#clusterStoppedBy === undefined ? namespaces : [this.#clusterStoppedBy, ...namespaces];
   }
 
-  /** Takes note of what came of a Secret: a fault, or anything else. */
-  note(namespace: string, fault: Fault | undefined): void {
-    const ofNamespace = lengthened(this.#ofNamespaces.get(namespace), fault, 'namespace');
-    this.#ofNamespaces.set(namespace, ofNamespace);
-    this.#ofCluster = lengthened(this.#ofCluster, fault, 'cluster');
-    if (!fault) return;
-    const reason = `ended after ${FAILURES_TO_END_TURN} failures in a row: ${fault.reason}`;
-    if (this.#ofCluster.length === FAILURES_TO_END_TURN) this.end(reason);
-    if (ofNamespace.length === FAILURES_TO_END_TURN) this.#namespacesEndedBy.set(namespace, reason);
+  /** Counts the result of one request. @param failure undefined if it succeeded, or failed only for its own Secret */
+  record(namespace: string, failure: SharedFailure | undefined): void {
+    const count = next(this.#namespaces.get(namespace), failure, 'namespace');
+    this.#namespaces.set(namespace, count);
+    this.#cluster = next(this.#cluster, failure, 'cluster');
+    if (!failure) return;
+    const stoppedBy = {
+      code: failure.code,
+      reason: `stopped after ${MAX_CONSECUTIVE_FAILURES} failures in a row: ${failure.reason}`,
+    };
+    if (this.#cluster.failures === MAX_CONSECUTIVE_FAILURES) this.stop(stoppedBy);
+    if (count.failures === MAX_CONSECUTIVE_FAILURES) this.#namespacesStoppedBy.set(namespace, stoppedBy);
   }
 }
 
-function lengthened(streak = NONE, fault: Fault | undefined, of: Fault['of']): Streak {
-  if (fault?.of !== of) return NONE;
-  return { cause: fault.cause, length: fault.cause === streak.cause ? streak.length + 1 : 1 };
+function next(count = NONE, failure: SharedFailure | undefined, affects: SharedFailure['affects']): Count {
+  if (failure?.affects !== affects) return NONE;
+  return { cause: failure.cause, failures: failure.cause === count.cause ? count.failures + 1 : 1 };
 }

@@ -1,113 +1,67 @@
-// One cluster's turn: list what is managed, request what is due, check every answer.
+// Refreshes one cluster: lists its managed Secrets, requests those that are due, and verifies each response.
 
 import pMap from 'p-map';
 import { freshness } from '../../../contract/freshness.ts';
 import { ANNOTATION } from '../../../contract/names.ts';
-import type {
-  FailedAt,
-  Inspection,
-  Outcome,
-  Renewal,
-  SecretResult,
-} from '../../../contract/refresher-api.ts';
+import type { FailedAt, Outcome, SecretResult } from '../../../contract/refresher-api.ts';
 import { failedAtOf } from '../../../lib/cluster-error.ts';
-import type { Known } from '../clusters/cluster-state.ts';
+import { type KubernetesApi, KubernetesError, type ManagedSecret } from '../kubernetes/client.ts';
+import { CircuitBreaker, type SharedFailure } from './circuit-breaker.ts';
 import {
-  type AnnotatedSecret,
-  type KubernetesApi,
-  KubernetesError,
-  type ManagedSecret,
-} from '../kubernetes/client.ts';
-import { type Fault, Streaks } from './circuit-breaker.ts';
-import { dueRegistries, jitterOf, outcomeOf, plan, type Refresh } from './plan.ts';
+  type ClusterReport,
+  distinctCodes,
+  type Failure,
+  failureOf,
+  joinReasons,
+  notServed,
+} from './cluster-report.ts';
+import { incompleteRegistries, jitterOf, outcomeOf, plan, type Refresh } from './plan.ts';
 
-/** PATCHes at the same time; each makes the API server call the webhook. */
+/** Concurrent requests to one cluster. Each PATCH makes the API server call the webhook. */
 export const PATCHES_AT_ONCE = 8;
 
-/** Of a cluster's reasons, as many as are told. */
-const REASONS_GIVEN = 20;
-
-export interface ClusterReport {
-  readonly cluster: string;
-  /** Its Secrets could be listed. */
-  readonly served: boolean;
-  /** It was not served, or something that was due was not refreshed, or its token should have been renewed long ago. */
-  readonly failed: boolean;
-  /** Nothing was asked of it, as its tag says; but for an inspection of it by name. */
-  readonly isPaused?: boolean;
-  /** What else was found out, for somebody who asked. */
-  readonly inspection?: Inspection;
-  /** What became of its token; absent where none is registered that says when it expires. */
-  readonly renewal?: Renewal;
-  /** Why it failed as a whole; what failed for one Secret stands with the Secret. */
-  readonly reason?: string;
-  /** Where it failed, if it was not served. */
-  readonly failedAt?: FailedAt;
-  /** The enabled namespaces that were looked at. */
-  readonly namespaces: readonly string[];
-  readonly managed: number;
-  /** What was requested, or would have been. */
-  readonly results: readonly SecretResult[];
-  /** Milliseconds since the epoch: the first of its credentials to expire, as far as is known. */
-  readonly soonestExpiry?: number;
-  /** A namespace could not be listed: there may be credentials that expire sooner. */
-  readonly isPartial?: boolean;
-  /** What the refresher remembers of the cluster; absent where the run had no look at the whole of it. */
-  readonly known?: Known;
-  /** Why it could not be remembered. */
-  readonly stateNotSaved?: string;
-}
-
-export interface Scope {
+export interface RefreshOptions {
+  /** Only these namespaces. */
   readonly namespaces?: readonly string[] | undefined;
   readonly dryRun: boolean;
   readonly force: boolean;
 }
 
-/** The report of a cluster that could not be served. */
-export function notServed(cluster: string, reason: string, failedAt: FailedAt = 'reach'): ClusterReport {
-  return { ...UNSEEN, cluster, failed: true, reason, failedAt };
-}
-
-/** The report of a cluster whose turn it is not, as its tag says. */
-export function paused(cluster: string): ClusterReport {
-  return { ...UNSEEN, cluster, failed: false, isPaused: true, reason: 'paused by its tag' };
-}
-
-const UNSEEN = { served: false, namespaces: [], managed: 0, results: [] };
-
 /**
- * Refreshes what is due in a cluster. Never rejects: what goes wrong is in the report.
+ * Refreshes what is due in a cluster. Never rejects: failures are in the report.
  *
- * @param now milliseconds since the epoch; also the mark of every request of this turn
- * @param signal ends the turn; what was not attempted by then is reported so
+ * @param now milliseconds since the epoch; also the value of every refresh request of this cluster run
+ * @param signal ends the cluster run; Secrets that were not requested by then are reported as not attempted
  */
 export async function refreshCluster(
   cluster: string,
   api: KubernetesApi,
-  scope: Scope,
+  options: RefreshOptions,
   now: number,
   signal: AbortSignal,
 ): Promise<ClusterReport> {
-  const listing = await list(api, scope.namespaces);
-  if (!listing.served) return notServed(cluster, joined(listing.reasons), listing.failedAt);
+  const listing = await list(api, options.namespaces);
+  if (!listing.served) return notServed(cluster, listing.failures, listing.failedAt);
 
-  const refreshes = plan(listing.secrets, now, jitterOf(cluster), scope.force);
-  const requested = await request(api, refreshes, scope, now, signal);
-  const results = requested.results;
-  const reasons = [...listing.reasons, ...requested.endedBy];
-  const soonest = soonestExpiry(listing.secrets, scope.dryRun ? [] : results, now);
+  const refreshes = plan(listing.secrets, now, jitterOf(cluster), options.force);
+  const requested = await requestAll(api, refreshes, options, now, signal);
+  const { results } = requested;
+  const failures = [...listing.failures, ...requested.failures];
+  const codes = distinctCodes(failures);
+  if (results.some(({ outcome }) => outcome !== 'refreshed' && outcome !== 'gone'))
+    codes.push('secrets-not-refreshed');
+  const soonest = soonestExpiry(listing.secrets, options.dryRun ? [] : results, now);
   return {
     cluster,
     served: true,
-    failed:
-      reasons.length > 0 || results.some(({ outcome }) => outcome !== 'refreshed' && outcome !== 'gone'),
-    ...(reasons.length > 0 && { reason: joined(reasons) }),
+    failed: codes.length > 0,
+    ...(failures.length > 0 && { reason: joinReasons(failures) }),
+    ...(codes.length > 0 && { codes }),
     namespaces: listing.namespaces,
     managed: listing.secrets.length,
     results,
     ...(soonest !== undefined && { soonestExpiry: soonest }),
-    ...(listing.reasons.length > 0 && { isPartial: true }),
+    ...(listing.failures.length > 0 && { isPartial: true }),
   };
 }
 
@@ -115,14 +69,14 @@ interface Listing {
   readonly served: boolean;
   readonly namespaces: string[];
   readonly secrets: ManagedSecret[];
-  readonly reasons: string[];
-  /** Of the first reason. */
+  readonly failures: Failure[];
+  /** Of the first failure. */
   readonly failedAt: FailedAt | undefined;
 }
 
-/** All managed Secrets; a namespace that cannot be listed is a reason, and costs the others nothing. */
+/** All managed Secrets. A namespace that cannot be listed is a failure, and the other namespaces are listed all the same. */
 async function list(api: KubernetesApi, only: readonly string[] | undefined): Promise<Listing> {
-  const reasons: string[] = [];
+  const failures: Failure[] = [];
   let failedAt: FailedAt | undefined;
   try {
     const enabled = await api.enabledNamespaces();
@@ -131,7 +85,7 @@ async function list(api: KubernetesApi, only: readonly string[] | undefined): Pr
       namespaces,
       (namespace) =>
         api.managedSecrets(namespace).catch((error: unknown) => {
-          reasons.push(messageOf(error));
+          failures.push(failureOf(error));
           failedAt ??= failedAtOf(error);
           return undefined;
         }),
@@ -142,94 +96,107 @@ async function list(api: KubernetesApi, only: readonly string[] | undefined): Pr
       served: namespaces.length === 0 || listed.length > 0,
       namespaces,
       secrets: listed.flat(),
-      reasons,
+      failures,
       failedAt,
     };
   } catch (error) {
-    const nothing = { served: false, namespaces: [], secrets: [] };
-    return { ...nothing, reasons: [messageOf(error)], failedAt: failedAtOf(error) };
+    return {
+      served: false,
+      namespaces: [],
+      secrets: [],
+      failures: [failureOf(error)],
+      failedAt: failedAtOf(error),
+    };
   }
 }
 
-/** Requests the refreshes in their order, a few at a time, until all are asked for or the turn ends early. */
-async function request(
+const TIME_UP: Failure = { code: 'cluster-time-up', reason: "the cluster's time was up" };
+
+/** Requests the refreshes in their order, until all are requested, the time is up, or the circuit breaker stops. */
+async function requestAll(
   api: KubernetesApi,
   refreshes: readonly Refresh[],
-  scope: Scope,
+  options: RefreshOptions,
   now: number,
   signal: AbortSignal,
-): Promise<{ results: SecretResult[]; endedBy: string[] }> {
-  const mark = new Date(now).toISOString();
-  const annotations = { [ANNOTATION.requestedAt]: mark, ...(scope.force && { [ANNOTATION.force]: mark }) };
-  const streaks = new Streaks();
+): Promise<{ results: SecretResult[]; failures: Failure[] }> {
+  const requestedAt = new Date(now).toISOString();
+  const annotations = {
+    [ANNOTATION.requestedAt]: requestedAt,
+    ...(options.force && { [ANNOTATION.force]: requestedAt }),
+  };
+  const breaker = new CircuitBreaker();
 
   const results = await pMap(
     refreshes,
     async (refresh): Promise<SecretResult> => {
       const { secret, reason: due } = refresh;
-      const result = { secret: `${secret.namespace}/${secret.name}`, due };
-      if (signal.aborted) streaks.end(TIME_UP);
-      if (streaks.hasEnded(secret.namespace)) return { ...result, outcome: 'not-attempted' };
-      const { fault, ...came } = await attempt(api, refresh, annotations, scope.dryRun, now);
-      if (signal.aborted) streaks.end(TIME_UP);
-      streaks.note(secret.namespace, fault);
-      return { ...result, ...came };
+      const base = { secret: `${secret.namespace}/${secret.name}`, due };
+      if (signal.aborted) breaker.stop(TIME_UP);
+      if (breaker.hasStopped(secret.namespace)) return { ...base, outcome: 'not-attempted' };
+      const { sharedFailure, ...result } = await request(api, refresh, annotations, options.dryRun, now);
+      if (signal.aborted) breaker.stop(TIME_UP);
+      breaker.record(secret.namespace, sharedFailure);
+      return { ...base, ...result };
     },
     { concurrency: PATCHES_AT_ONCE },
   );
-  return { results, endedBy: streaks.reasons() };
+  return { results, failures: breaker.failures() };
 }
 
-const TIME_UP = "the cluster's time was up";
-
-interface Attempt {
+interface RequestResult extends Omit<SecretResult, 'secret' | 'due'> {
   readonly outcome: Outcome;
-  readonly reason?: string;
-  readonly expiresAt?: string | undefined;
-  /** Where the Secret itself is not at fault. */
-  readonly fault?: Fault;
+  /** Set if the next Secret is likely to fail in the same way. */
+  readonly sharedFailure?: SharedFailure;
 }
 
-async function attempt(
+const NOT_MUTATED: Failure = {
+  code: 'not-mutated',
+  reason:
+    'the API server accepted the request and no credentials were written: does the webhook configuration exist, and does it select this namespace?',
+};
+
+async function request(
   api: KubernetesApi,
   refresh: Refresh,
   annotations: Readonly<Record<string, string>>,
   dryRun: boolean,
   now: number,
-): Promise<Attempt> {
+): Promise<RequestResult> {
   try {
     const after = await api.annotate(refresh.secret, annotations, dryRun);
     const outcome = outcomeOf(refresh, after, now);
     const expiresAt = after.annotations[ANNOTATION.expiresAt];
     if (outcome === 'refreshed') return { outcome, expiresAt };
-    if (outcome === 'partial') return { outcome, expiresAt, reason: partialReason(after, now) };
-    const reason =
-      'the API server took the request and no credentials were written: is the webhook configuration there, and does it select this namespace?';
+    if (outcome === 'partial') {
+      const incomplete = incompleteRegistries(refresh.secret, after, now);
+      return {
+        outcome,
+        expiresAt,
+        reason: joinReasons(incomplete) || 'the new credentials are due again already',
+        ...(incomplete.length > 0 && { registries: incomplete.map(({ host }) => host) }),
+      };
+    }
     // One namespace may be exempt from the webhook while the others are not.
-    return { outcome, reason, fault: { of: 'namespace', cause: outcome, reason } };
+    return {
+      outcome,
+      ...NOT_MUTATED,
+      sharedFailure: { affects: 'namespace', cause: outcome, ...NOT_MUTATED },
+    };
   } catch (error) {
     if (error instanceof KubernetesError && error.status === 404) return { outcome: 'gone' };
-    const reason = messageOf(error);
-    if (!(error instanceof KubernetesError) || error.affects === 'object')
-      return { outcome: 'refused', reason };
+    const failure = failureOf(error);
+    if (!(error instanceof KubernetesError)) return { outcome: 'refused', ...failure };
+    const { causes } = error;
+    const result = { outcome: 'refused', ...failure, ...(causes.length > 0 && { causes }) } as const;
+    if (error.affects === 'object') return result;
     // Ports and times differ from one failure to the next.
     const cause = error.reason.replaceAll(/\d+/g, '#');
-    return { outcome: 'refused', reason, fault: { of: 'cluster', cause, reason } };
+    return { ...result, sharedFailure: { affects: 'cluster', cause, ...failure } };
   }
 }
 
-/** Which of a Secret's registries were not refreshed, each in the webhook's own words where it gave any. */
-function partialReason(after: AnnotatedSecret, now: number): string {
-  const due = [...dueRegistries(after, now)].map(
-    ([host, expiresAt]) =>
-      after.warnings.find((warning) => warning.startsWith(`${host}: `)) ?? `${host}: expires at ${expiresAt}`,
-  );
-  if (due.length > 0) return joined(due);
-  const removed = after.warnings.filter((warning) => / (removed|not given): /.test(warning));
-  return joined(removed) || 'the new credentials are due again already';
-}
-
-/** The first expiry among the Secrets, as they are after the results. */
+/** The soonest expiry among the Secrets, as they are after the requests. */
 function soonestExpiry(
   secrets: readonly ManagedSecret[],
   results: readonly SecretResult[],
@@ -245,23 +212,4 @@ function soonestExpiry(
     if (expiresAt !== undefined) soonest = Math.min(soonest ?? expiresAt, expiresAt);
   }
   return soonest;
-}
-
-/** A cluster may have thousands of namespaces, and a log line has an end. */
-function joined(reasons: readonly string[]): string {
-  const more = reasons.length - REASONS_GIVEN;
-  return [...reasons.slice(0, REASONS_GIVEN), ...(more > 0 ? [`and ${more} more`] : [])].join('; ');
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
-
-/** What a cluster's report says of its token: where that is late, the cluster has failed. */
-export function withRenewal(report: ClusterReport, renewal: Renewal | undefined): ClusterReport {
-  if (renewal === undefined) return report;
-  if (!renewal.isLate) return { ...report, renewal };
-  const late = `the registered token expires at ${renewal.expiresAt} and is not renewed: ${renewal.reason}`;
-  const reason = report.reason === undefined ? late : `${report.reason}; ${late}`;
-  return { ...report, failed: true, reason, renewal };
 }

@@ -1,100 +1,108 @@
-// One run over the clusters: each on its own, so that one that hangs, lies or refuses costs the others nothing.
+// Runs over the clusters. Clusters are isolated: one that fails or does not respond delays no other.
 
 import pMap from 'p-map';
 import type { Inspection } from '../../../contract/refresher-api.ts';
 import { abortable } from '../../../lib/abort.ts';
 import { failedAtOf } from '../../../lib/cluster-error.ts';
-import { beginningOf, inspect } from '../actions/inspect.ts';
-import type { Memory } from '../clusters/cluster-state.ts';
+import { inspect, inspectRegistration } from '../actions/inspect.ts';
+import type { ClusterStateWriter } from '../clusters/cluster-state.ts';
 import {
   type Cluster,
   type ClusterSettings,
   type ClusterSources,
+  type Discovery,
   type OpenCluster,
-  type Scope,
   selectClusters,
 } from '../clusters/clusters.ts';
-import type { RefreshEvent } from '../event.ts';
+import type { ParsedEvent } from '../event.ts';
 import { KubernetesApi } from '../kubernetes/client.ts';
+import { PATCHES_AT_ONCE, refreshCluster } from './cluster.ts';
 import {
   type ClusterReport,
+  failureOf,
   notServed,
-  PATCHES_AT_ONCE,
   paused,
-  refreshCluster,
+  soonestExpiryOf,
   withRenewal,
-} from './cluster.ts';
-import { soonestExpiryOf } from './report.ts';
+} from './cluster-report.ts';
 
-/** What of AWS a run needs. */
+/** The AWS services that a run uses. */
 export interface RunServices extends ClusterSources {
-  /** Absent: nothing is remembered. */
-  readonly memory?: Memory;
+  /** Absent: no state is stored. */
+  readonly state?: ClusterStateWriter;
 }
 
 export interface RunSettings extends ClusterSettings {
   readonly clusterConcurrency: number;
 }
 
-const REMEMBER_TIMEOUT_MS = 5_000;
+const SAVE_TIMEOUT_MS = 5_000;
 
 /**
- * Refreshes or inspects the clusters that the event asks for.
+ * Refreshes or inspects the clusters that the event selects.
  *
  * @param now the clock, in milliseconds since the epoch
- * @param signal ends the run; clusters whose turn had not come are reported as failed
- * @param report is told of each cluster as soon as its turn is over
- * @throws NotRegisteredError where the event names one that is not there; Error where they cannot be listed
+ * @param signal ends the run; clusters that were not started by then are reported as failed
+ * @param onReport called with each cluster's report as soon as it is complete
+ * @throws NotRegisteredError if the event names an unknown cluster; Error if the clusters cannot be listed
  */
 export async function run(
   services: RunServices,
-  event: RefreshEvent,
+  event: ParsedEvent,
   settings: RunSettings,
   now: () => number,
   signal: AbortSignal,
-  report: (cluster: ClusterReport) => void,
+  onReport: (cluster: ClusterReport) => void,
 ): Promise<ClusterReport[]> {
-  const { clusters, scopes } = await selectClusters(services, event.clusters, settings, signal);
-  const remember = rememberer(services.memory, event, signal);
-  const turns = await pMap(
+  const { clusters, discoveries } = await selectClusters(services, event.clusters, settings, signal);
+  const save = stateSaver(services.state, event, signal);
+  const reports = await pMap(
     clusters,
     async (cluster) => {
-      const at = now();
-      const outcome = await remember(await turn(cluster, event, settings, { at, now }, signal), at);
-      report(outcome);
-      return outcome;
+      const startedAt = now();
+      const report = await save(
+        await runCluster(cluster, event, settings, { startedAt, now }, signal),
+        startedAt,
+      );
+      onReport(report);
+      return report;
     },
     { concurrency: settings.clusterConcurrency },
   );
-  const looks = await Promise.all(scopes.map((scope) => remember(lookAt(scope, turns), now())));
-  const failures = looks.filter(({ failed }) => failed);
-  for (const failure of failures) report(failure);
-  return [...turns, ...failures];
+  const ofDiscoveries = await Promise.all(
+    discoveries.map((discovery) => save(discoveryReport(discovery, reports), now())),
+  );
+  const failed = ofDiscoveries.filter((report) => report.failed);
+  for (const report of failed) onReport(report);
+  return [...reports, ...failed];
 }
 
-/** The clock, and what it said when a turn began: milliseconds since the epoch. */
+/** The clock, and when the cluster run started. Milliseconds since the epoch. */
 interface Clock {
-  readonly at: number;
+  readonly startedAt: number;
   readonly now: () => number;
 }
 
-async function turn(
+async function runCluster(
   { name, isPaused, open }: Cluster,
-  event: RefreshEvent,
+  event: ParsedEvent,
   settings: RunSettings,
   clock: Clock,
   runSignal: AbortSignal,
 ): Promise<ClusterReport> {
-  // Whoever inspects a cluster by its name wants to know how it is before the tag goes. All else leaves it alone.
-  const isAsked = !isPaused || (event.action === 'inspect' && event.clusters !== undefined);
-  if (!isAsked && (event.dryRun || runSignal.aborted)) return paused(name);
-  if (runSignal.aborted) return notServed(name, "the run's time was up before its turn");
+  // An operator who inspects a paused cluster by name wants to know its condition before they resume it.
+  const isRequested = !isPaused || (event.action === 'inspect' && event.clusters !== undefined);
+  if (!isRequested && (event.dryRun || runSignal.aborted)) return paused(name);
+  if (runSignal.aborted)
+    return notServed(name, [
+      { code: 'run-time-up', reason: "the run's time was up before the cluster was started" },
+    ]);
   const signal = AbortSignal.any([runSignal, AbortSignal.timeout(settings.clusterDeadlineMs)]);
   const cluster = open(signal);
-  // At the same time, so that neither takes the other's. A paused cluster would else be left without a valid token.
+  // Concurrently, so that neither takes the other's time. A paused cluster keeps a valid token, so it is renewed too.
   const [report, renewal] = await Promise.all([
-    isAsked ? refresh(name, cluster, event, clock, signal) : paused(name),
-    event.dryRun ? undefined : cluster.renew?.(clock.at),
+    isRequested ? refresh(name, cluster, event, clock, signal) : paused(name),
+    event.dryRun ? undefined : cluster.renew?.(clock.startedAt),
   ]);
   return withRenewal(isPaused ? { ...report, isPaused } : report, renewal);
 }
@@ -102,66 +110,92 @@ async function turn(
 async function refresh(
   name: string,
   cluster: OpenCluster,
-  event: RefreshEvent,
-  { at, now }: Clock,
+  event: ParsedEvent,
+  { startedAt, now }: Clock,
   signal: AbortSignal,
 ): Promise<ClusterReport> {
   const isInspection = event.action === 'inspect';
-  let begun: Inspection | undefined;
+  let registration: Inspection | undefined;
   try {
     const registered = isInspection && cluster.registered && (await abortable(cluster.registered(), signal));
-    if (registered) begun = beginningOf(registered);
+    if (registered) registration = inspectRegistration(registered);
     const access = await abortable(cluster.access(), signal);
     await using api = new KubernetesApi(access, PATCHES_AT_ONCE, signal);
     const [report, inspection] = await Promise.all([
-      refreshCluster(name, api, event, at, signal),
+      refreshCluster(name, api, event, startedAt, signal),
       isInspection ? inspect(access, now, signal) : undefined,
     ]);
     return inspection ? { ...report, inspection } : report;
   } catch (error) {
     const report = signal.aborted
-      ? notServed(name, "the cluster's time was up before it could be asked")
-      : notServed(name, error instanceof Error ? error.message : String(error), failedAtOf(error));
-    return begun ? { ...report, inspection: begun } : report;
+      ? notServed(name, [
+          { code: 'cluster-time-up', reason: "the cluster's time was up before the first request to it" },
+        ])
+      : notServed(name, [failureOf(error)], failedAtOf(error));
+    return registration ? { ...report, inspection: registration } : report;
   }
 }
 
 /**
- * A place where clusters are looked for, as if it were a cluster itself: one that fails where not all could be found.
- * What is known of it is the soonest expiry of its clusters, which so goes on ageing when they are found no more.
+ * Reports a discovery target like a cluster: failed if not all its clusters could be found. Its stored state is the
+ * soonest expiry of its clusters, which keeps ageing while they are not found.
  */
-function lookAt({ name, failure, clusters }: Scope, turns: readonly ClusterReport[]): ClusterReport {
-  if (failure) return notServed(name, failure);
-  const names = new Set(clusters.map((cluster) => cluster.name));
-  const expiries = turns.flatMap((report) => (names.has(report.cluster) && soonestExpiryOf(report)) || []);
+function discoveryReport(
+  { target, failure, clusters }: Discovery,
+  reports: readonly ClusterReport[],
+): ClusterReport {
+  if (failure) return notServed(target, [failure]);
+  const names = new Set(clusters.map(({ name }) => name));
+  const expiries = reports.flatMap((report) => (names.has(report.cluster) && soonestExpiryOf(report)) || []);
   return {
-    ...{ cluster: name, served: true, failed: false, namespaces: [], managed: 0, results: [] },
+    cluster: target,
+    served: true,
+    failed: false,
+    namespaces: [],
+    managed: 0,
+    results: [],
     ...(expiries.length > 0 && { soonestExpiry: Math.min(...expiries) }),
   };
 }
 
-/** Adds to reports what is then known of their clusters, in runs that see all that a cluster has, as it is. */
-function rememberer(memory: Memory | undefined, { dryRun, namespaces }: RefreshEvent, signal: AbortSignal) {
-  let isDown: string | undefined;
+/**
+ * Returns a function that stores a cluster's state and adds it to the report. A run that is dry, or over some namespaces
+ * only, does not observe the whole cluster and stores nothing.
+ */
+function stateSaver(
+  store: ClusterStateWriter | undefined,
+  { dryRun, namespaces }: ParsedEvent,
+  signal: AbortSignal,
+) {
+  let failure: Pick<ClusterReport, 'stateNotSaved' | 'stateNotSavedError'> | undefined;
   return async (report: ClusterReport, at: number): Promise<ClusterReport> => {
-    if (!memory || dryRun || namespaces) return report;
-    // At the end of the run's time there is none to wait for each of thousands.
-    if (isDown !== undefined && signal.aborted) return { ...report, stateNotSaved: isDown };
-    const { cluster, served, failed, isPaused, isPartial, reason, managed, soonestExpiry, results } = report;
+    if (!store || dryRun || namespaces) return report;
+    // When the run's time is up, thousands of clusters cannot each wait for a table that does not respond.
+    if (failure && signal.aborted) return { ...report, ...failure };
+    const { cluster, served, failed, isPaused = false, isPartial, managed, soonestExpiry, results } = report;
     const { expiresAt } = report.renewal ?? {};
-    const isSeen = served && !isPartial;
+    const isComplete = served && !isPartial;
     try {
-      const look = {
-        ...{ cluster, at, served, failed, isPaused: isPaused ?? false },
-        ...{ managed, due: results.length },
-        reason: reason ?? results.find((result) => result.reason !== undefined)?.reason,
-        soonestExpiry: isSeen ? (soonestExpiry ?? null) : undefined,
+      const observation = {
+        cluster,
+        at,
+        served,
+        failed,
+        isPaused,
+        managed,
+        due: results.length,
+        reason: report.reason ?? results.find(({ reason }) => reason !== undefined)?.reason,
+        codes: report.codes,
+        soonestExpiry: isComplete ? (soonestExpiry ?? null) : undefined,
         tokenExpiresAt: expiresAt === undefined ? undefined : Date.parse(expiresAt),
       };
-      return { ...report, known: await memory.remember(look, AbortSignal.timeout(REMEMBER_TIMEOUT_MS)) };
+      return { ...report, state: await store.save(observation, AbortSignal.timeout(SAVE_TIMEOUT_MS)) };
     } catch (error) {
-      isDown = error instanceof Error ? error.message : String(error);
-      return { ...report, stateNotSaved: isDown };
+      failure =
+        error instanceof Error
+          ? { stateNotSaved: error.message, stateNotSavedError: error.name }
+          : { stateNotSaved: String(error) };
+      return { ...report, ...failure };
     }
   };
 }

@@ -3,7 +3,8 @@
 // costs nothing but another attempt in the next run.
 
 import type { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
-import type { Renewal } from '../../../contract/refresher-api.ts';
+import type { FailureCode, Renewal } from '../../../contract/refresher-api.ts';
+import { ClusterError, codeOf } from '../../../lib/cluster-error.ts';
 import { readKubeconfig, withToken } from '../../../lib/kubernetes/kubeconfig.ts';
 import {
   type BoundToken,
@@ -50,19 +51,27 @@ export async function renewToken(
     const { identity } = readKubeconfig(secret.kubeconfig, secret.context);
     present = 'token' in identity ? readToken(identity.token) : undefined;
     if (present === undefined) return undefined;
-    if ('reason' in present) return notRenewed('not-renewable', present.reason, present, now);
+    if ('reason' in present)
+      return notRenewed('not-renewable', present.reason, 'token-not-bound', present, now);
     if (!isPastFraction(DUE, present, now)) return { outcome: 'not-due', ...expiry(present) };
 
     const next = await ask(await access(), present, signal);
     const text = withToken(secret.kubeconfig, next.token, secret.context);
-    const replaced = await replaceVersion(secrets, secret, text, signal);
+    const replaced = await replaceVersion(secrets, secret, text, signal).catch((cause: Error) => {
+      throw new ClusterError('kubeconfig', cause.message, { cause, code: 'token-not-stored' });
+    });
     if (replaced === 'superseded')
-      return { outcome: 'superseded', reason: 'the registration has changed meanwhile' };
+      return {
+        outcome: 'superseded',
+        reason: 'the registration has changed meanwhile',
+        code: 'registration-changed',
+      };
     // When another one's token expires, the next run sees.
     return { outcome: 'renewed', ...(replaced === 'stored' && expiry(next)) };
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    return notRenewed('failed', reason, present, now);
+    const code = signal.aborted ? 'cluster-time-up' : codeOf(error);
+    return notRenewed('failed', reason, code, present, now);
   }
 }
 
@@ -76,11 +85,19 @@ async function ask(
   const answer = await api.nextToken(present);
   const next = readToken(answer.token);
   if (next === undefined || 'reason' in next || !isSame(next, present))
-    throw new Error('the API server has answered with a token of somebody else, or for something else');
+    throw new ClusterError(
+      'reach',
+      'the API server has answered with a token of another ServiceAccount, or bound to another Secret',
+      { code: 'token-mismatch' },
+    );
   // The server's word counts, not what was asked for; and no more than the token itself says.
   const expiresAt = Math.min(answer.expiresAt, next.expiresAt);
   if (expiresAt <= present.expiresAt)
-    throw new Error(`the next token would expire no later, at ${new Date(expiresAt).toISOString()}`);
+    throw new ClusterError(
+      'reach',
+      `the next token would expire no later, at ${new Date(expiresAt).toISOString()}`,
+      { code: 'token-not-longer' },
+    );
   await using asNext = new KubernetesApi({ ...access, identity: { token: answer.token } }, 1, signal);
   await asNext.check();
   return { token: answer.token, expiresAt };
@@ -98,12 +115,14 @@ function isSame(a: BoundToken, b: BoundToken): boolean {
 function notRenewed(
   outcome: 'not-renewable' | 'failed',
   reason: string,
+  code: FailureCode,
   present: BoundToken | OtherToken | undefined,
   now: number,
 ): Renewal {
   return {
     outcome,
     reason,
+    code,
     ...(present && { ...expiry(present), ...(isLate(present, now) && { isLate: true }) }),
   };
 }

@@ -6,7 +6,7 @@ import { ENVIRONMENT } from '../../../functions/refresher/settings.ts';
 const env = {
   [ENVIRONMENT.clusterDeadline]: '120',
   [ENVIRONMENT.clusterConcurrency]: '25',
-  [ENVIRONMENT.memoryTable]: 'memory',
+  [ENVIRONMENT.stateTable]: 'memory',
   AWS_LAMBDA_FUNCTION_NAME: 'refresher',
   AWS_REGION: 'eu-central-1',
   PATH: '/usr/bin',
@@ -19,7 +19,7 @@ test('reads what the CDK app sets', () => {
     region: 'eu-central-1',
     assumableRoles: [],
     eksDiscovery: [],
-    memoryTable: 'memory',
+    stateTable: 'memory',
     allowLocalServers: false,
     service: 'refresher',
   });
@@ -41,7 +41,7 @@ test('reads what the CDK app sets', () => {
 test.each([
   { variable: ENVIRONMENT.clusterDeadline, values: [undefined, '', '0', '901', 'soon'] },
   { variable: ENVIRONMENT.clusterConcurrency, values: [undefined, '', '0', '1.5', '501', 'many'] },
-  { variable: ENVIRONMENT.memoryTable, values: [undefined, ''] },
+  { variable: ENVIRONMENT.stateTable, values: [undefined, ''] },
   { variable: 'AWS_LAMBDA_FUNCTION_NAME', values: [undefined, ''] },
   { variable: 'AWS_REGION', values: [undefined, ''] },
   { variable: ENVIRONMENT.allowLocalServers, values: ['', 'perhaps'] },

@@ -8,12 +8,15 @@ import { ANNOTATION, CLUSTERS_PREFIX, TAG } from '../../../../contract/names.ts'
 import { usableAccess } from '../../../../functions/refresher/access/access.ts';
 import { type EksScope, eksAccess } from '../../../../functions/refresher/access/eks.ts';
 import { revoke } from '../../../../functions/refresher/actions/revoke.ts';
-import { statusOf } from '../../../../functions/refresher/actions/status.ts';
-import { type Memory, memoryIn } from '../../../../functions/refresher/clusters/cluster-state.ts';
+import { clusterStatuses } from '../../../../functions/refresher/actions/status.ts';
+import {
+  type ClusterStateWriter,
+  clusterStates,
+} from '../../../../functions/refresher/clusters/cluster-state.ts';
 import { readEvent } from '../../../../functions/refresher/event.ts';
-import type { ClusterReport } from '../../../../functions/refresher/run/cluster.ts';
-import { metricsOf } from '../../../../functions/refresher/run/report.ts';
+import type { ClusterReport } from '../../../../functions/refresher/run/cluster-report.ts';
 import { run } from '../../../../functions/refresher/run/run.ts';
+import { metricsOf } from '../../../../functions/refresher/run/whole-run.ts';
 import { regionOfEndpoint } from '../../../../lib/aws/eks-endpoint.ts';
 import { type AwsEndpoint, startAwsEndpoint } from '../../../bed/aws-endpoint.ts';
 import { type ApiServer, json, page, startApiServer } from '../../api-server.ts';
@@ -200,7 +203,7 @@ describe('is refused, and nobody is shown a token', () => {
     aws.settings.roles[silent] = { silent: true };
     await isNotServed(
       runOn(kubeconfig(['--role-arn', silent]), [silent], true, 500),
-      /the cluster's time was up before it could be asked/,
+      /the cluster's time was up/,
       'reach',
     );
   });
@@ -249,7 +252,7 @@ describe('clusters that are tagged', () => {
     event: object = {},
     clusterDeadlineMs = SETTINGS.clusterDeadlineMs,
     registered: Readonly<Record<string, string>> = {},
-    memory?: Memory,
+    state?: ClusterStateWriter,
   ) {
     const secrets = Object.entries(registered).map(([name, value]) => [`${CLUSTERS_PREFIX}${name}`, value]);
     await using registry = await startSecretsManager(Object.fromEntries(secrets));
@@ -257,7 +260,7 @@ describe('clusters that are tagged', () => {
       secrets: registry.client,
       eks: eksAccess({ region: REGION, assumableRoles: [] }),
       keyless: NO_KEYLESS,
-      ...(memory && { memory }),
+      ...(state && { state }),
     };
     const settings = { ...SETTINGS, eksDiscovery, clusterDeadlineMs };
     const signal = AbortSignal.timeout(30_000);
@@ -355,8 +358,8 @@ describe('clusters that are tagged', () => {
     const dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
     each.defer(() => rm(dir, { recursive: true, force: true }));
     const table = each.use(await startMemoryTable(dir));
-    const memory = memoryIn(table.client, table.name);
-    const look = () => discover([{ region: REGION }], {}, undefined, {}, memory);
+    const state = clusterStates(table.client, table.name);
+    const look = () => discover([{ region: REGION }], {}, undefined, {}, state);
     expect((await look()).map(({ cluster: name, served }) => [name, served])).toEqual([[arnOf('one'), true]]);
     eks.isDenied = true;
     const reports = await look();
@@ -367,8 +370,8 @@ describe('clusters that are tagged', () => {
     // People are shown both: where EKS does not answer, nothing is known to be gone.
     await using registry = await startSecretsManager({});
     const status = () =>
-      statusOf(
-        { secrets: registry.client, memory },
+      clusterStatuses(
+        { secrets: registry.client, state },
         { eksDiscovery: [{ region: REGION }] },
         15 * 60_000,
         AbortSignal.timeout(10_000),

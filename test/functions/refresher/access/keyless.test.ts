@@ -188,7 +188,7 @@ test('the function itself, as it is bundled, does so too; and on an EKS cluster'
       ...table.emulator.env,
       AWS_ENDPOINT_URL_SECRETS_MANAGER: registry.url,
       AWS_ENDPOINT_URL_EKS: eks.url,
-      [ENVIRONMENT.memoryTable]: table.name,
+      [ENVIRONMENT.stateTable]: table.name,
       [ENVIRONMENT.keylessStage]: STAGE,
     },
   });

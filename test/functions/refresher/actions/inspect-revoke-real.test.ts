@@ -7,9 +7,9 @@ import { CLUSTERS_PREFIX, REFRESHER_GROUP, TAG } from '../../../../contract/name
 import type { RevokeResult } from '../../../../contract/refresher-api.ts';
 import { revoke } from '../../../../functions/refresher/actions/revoke.ts';
 import { readEvent } from '../../../../functions/refresher/event.ts';
-import type { ClusterReport } from '../../../../functions/refresher/run/cluster.ts';
-import { summarizeNamed } from '../../../../functions/refresher/run/report.ts';
+import type { ClusterReport } from '../../../../functions/refresher/run/cluster-report.ts';
 import { run } from '../../../../functions/refresher/run/run.ts';
+import { summarizeNamed } from '../../../../functions/refresher/run/summaries.ts';
 import { keepEvidence } from '../../../bed/evidence.ts';
 import { NAMESPACE, RELEASE, refresherKubeconfig } from '../../../bed/webhook.ts';
 import { type Call, callerOf } from '../../../webhook/caller.ts';

@@ -3,11 +3,11 @@
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { ANNOTATION, CLUSTERS_PREFIX, TAG } from '../../../../contract/names.ts';
-import type { Memory } from '../../../../functions/refresher/clusters/cluster-state.ts';
+import type { ClusterStateWriter } from '../../../../functions/refresher/clusters/cluster-state.ts';
 import { readEvent } from '../../../../functions/refresher/event.ts';
-import type { ClusterReport } from '../../../../functions/refresher/run/cluster.ts';
-import { summarize } from '../../../../functions/refresher/run/report.ts';
+import type { ClusterReport } from '../../../../functions/refresher/run/cluster-report.ts';
 import { run } from '../../../../functions/refresher/run/run.ts';
+import { summarize } from '../../../../functions/refresher/run/summaries.ts';
 import {
   type ApiServer,
   json,
@@ -23,7 +23,9 @@ import { startSecretsManager } from '../../secrets-manager.ts';
 import { jwt } from '../../token-issuer.ts';
 
 const UID = '6d5f3a1e-0000-4000-8000-000000000000';
-const NEVER: Memory = { remember: () => Promise.reject(new Error('an inspection is remembered')) };
+const NEVER: ClusterStateWriter = {
+  save: () => Promise.reject(new Error('an inspection stores its state')),
+};
 
 let stack: AsyncDisposableStack;
 let server: ApiServer;
@@ -82,7 +84,7 @@ async function inspect(
   const name = `${CLUSTERS_PREFIX}a`;
   await using registry = await startSecretsManager({ [name]: kubeconfig }, { tags: { [name]: tags } });
   const [report] = await run(
-    { secrets: registry.client, eks: NO_EKS, keyless: NO_KEYLESS, memory: NEVER },
+    { secrets: registry.client, eks: NO_EKS, keyless: NO_KEYLESS, state: NEVER },
     readEvent({ action: 'inspect', ...event }),
     {
       ...{ clusterDeadlineMs: deadlineMs, clusterConcurrency: 1, region: 'eu-central-1' },

@@ -1,5 +1,4 @@
-// What people are told of clusters without anybody asking them: what is registered now, and what is remembered in a
-// table of a local AWS.
+// Tests the status of clusters: their registrations merged with the state that runs stored in a table of a local AWS.
 
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -8,13 +7,14 @@ import { ScanCommand } from '@aws-sdk/client-dynamodb';
 import pMap from 'p-map';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { CLUSTERS_PREFIX, TAG } from '../../../../contract/names.ts';
+import type { FailureCode } from '../../../../contract/refresher-api.ts';
 import type { EksScope } from '../../../../functions/refresher/access/eks.ts';
-import { merged, statusOf } from '../../../../functions/refresher/actions/status.ts';
+import { clusterStatuses, mergeStatuses } from '../../../../functions/refresher/actions/status.ts';
 import {
-  type Look,
-  type Memory,
-  memoryIn,
-  type Recollection,
+  type ClusterStateReader,
+  type ClusterStateWriter,
+  clusterStates,
+  type Observation,
 } from '../../../../functions/refresher/clusters/cluster-state.ts';
 import { readEvent } from '../../../../functions/refresher/event.ts';
 import { run } from '../../../../functions/refresher/run/run.ts';
@@ -32,11 +32,11 @@ const UID = '6d5f3a1e-0000-4000-8000-000000000000';
 
 let dir: string;
 let table: MemoryTable;
-let memory: Memory & Recollection;
+let states: ClusterStateWriter & ClusterStateReader;
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
   table = await startMemoryTable(dir);
-  memory = memoryIn(table.client, table.name);
+  states = clusterStates(table.client, table.name);
 });
 afterAll(async () => {
   await table?.[Symbol.asyncDispose]();
@@ -47,22 +47,28 @@ const signal = () => AbortSignal.timeout(30_000);
 const arnOf = (name: string, region = REGION, account = '123456789012') =>
   `arn:aws:eks:${region}:${account}:cluster/${name}`;
 
-const remember = (cluster: string, more: Partial<Look> = {}) =>
-  memory.remember(
+const save = (cluster: string, more: Partial<Observation> = {}) =>
+  states.save(
     {
-      ...{ cluster, at: NOON, served: true, failed: false, managed: 5, due: 2 },
-      ...{ soonestExpiry: NOON + 10 * HOUR, ...more },
+      cluster,
+      at: NOON,
+      served: true,
+      failed: false,
+      managed: 5,
+      due: 2,
+      soonestExpiry: NOON + 10 * HOUR,
+      ...more,
     },
     signal(),
   );
 
-test('registered ones as they are tagged now, with what is remembered; what is no longer registered is left out', async () => {
-  const silent = { served: false, failed: true, soonestExpiry: undefined, managed: 0, due: 0 };
-  await remember('a', { tokenExpiresAt: NOON + 24 * HOUR });
-  await remember('b', { at: NOON - HOUR });
-  await remember('b', { ...silent, reason: 'no answer' });
-  await remember('gone');
-  await remember('paused', { served: false, isPaused: true, soonestExpiry: undefined });
+test('merges the registrations as they are tagged now with the stored states, without clusters that were unregistered', async () => {
+  const unreachable = { served: false, failed: true, soonestExpiry: undefined, managed: 0, due: 0 };
+  await save('a', { tokenExpiresAt: NOON + 24 * HOUR });
+  await save('b', { at: NOON - HOUR });
+  await save('b', { ...unreachable, reason: 'no answer', codes: ['unreachable', 'token-late'] });
+  await save('gone');
+  await save('paused', { served: false, isPaused: true, soonestExpiry: undefined });
   const tags = {
     new: { [TAG.context]: 'second', [TAG.clusterUid]: UID },
     paused: { [TAG.paused]: 'true' },
@@ -75,8 +81,8 @@ test('registered ones as they are tagged now, with what is remembered; what is n
     Object.fromEntries(names.map((name) => [`${CLUSTERS_PREFIX}${name}`, 'never'])),
     { tags: prefixed(tags) },
   );
-  const services = { secrets: registry.client, memory };
-  const status = await statusOf(services, { eksDiscovery: [] }, TIMEOUT, signal());
+  const services = { secrets: registry.client, state: states };
+  const status = await clusterStatuses(services, { eksDiscovery: [] }, TIMEOUT, signal());
   const time = (at: number) => new Date(at).toISOString();
   expect(status).toEqual([
     {
@@ -87,7 +93,7 @@ test('registered ones as they are tagged now, with what is remembered; what is n
     {
       ...{ name: 'b', source: 'registered', isPaused: false, managed: 5, due: 2, failures: 1 },
       ...{ lookedAt: time(NOON), reachedAt: time(NOON - HOUR), soonestExpiry: time(NOON + 10 * HOUR) },
-      ...{ failingSince: time(NOON), reason: 'no answer' },
+      ...{ failingSince: time(NOON), reason: 'no answer', codes: ['unreachable', 'token-late'] },
     },
     { name: 'new', source: 'registered', isPaused: false, context: 'second', clusterUid: UID },
     {
@@ -95,33 +101,35 @@ test('registered ones as they are tagged now, with what is remembered; what is n
       ...{ lookedAt: time(NOON), pausedSince: time(NOON), failures: 0 },
     },
   ]);
-  // No kubeconfig was read, and so no cluster could be asked.
+  // No kubeconfig was read, so no request to a cluster was possible.
   expect(registry.calls.every(({ operation }) => operation === 'ListSecrets')).toBe(true);
 });
 
-test('more than a page of what is remembered', async () => {
+test('loads states that take more than one page', async () => {
   const names = Array.from({ length: 1_000 }, (_, index) => `many-${String(index).padStart(3, '0')}`);
   // A page of Scan is a megabyte at most.
   const reason = 'x'.repeat(1_000);
-  await pMap(names, (name) => remember(name, { failed: true, reason }), { concurrency: 50 });
+  await pMap(names, (name) => save(name, { failed: true, reason }), { concurrency: 50 });
   const firstPage = await table.client.send(new ScanCommand({ TableName: table.name }));
   expect(firstPage.LastEvaluatedKey).toBeDefined();
-  const all = await memory.recall(signal());
+  const all = await states.load(signal());
   const found = new Set(all.map(({ cluster }) => cluster));
   expect(names.filter((name) => !found.has(name))).toEqual([]);
 });
 
-test('a table that cannot be read is said', async () => {
+test('rejects with the error of a table that cannot be read', async () => {
   await using registry = await startSecretsManager({});
-  const services = { secrets: registry.client, memory: memoryIn(table.client, 'no-such-table') };
-  await expect(statusOf(services, { eksDiscovery: [] }, TIMEOUT, signal())).rejects.toThrow('resource');
+  const services = { secrets: registry.client, state: clusterStates(table.client, 'no-such-table') };
+  await expect(clusterStatuses(services, { eksDiscovery: [] }, TIMEOUT, signal())).rejects.toMatchObject({
+    name: 'ResourceNotFoundException',
+  });
 });
 
-test('runs remember when the token expires, of a silent cluster too, and forget it with the token', async () => {
+test('runs store when the token expires, also of a cluster that fails, and remove that with the token', async () => {
   await using issuer = await startTokenIssuer(() => NOON);
   const token = issuer.issue({ lifeSeconds: 7 * 86_400 });
   await using registry = await startSecretsManager({ [`${CLUSTERS_PREFIX}t`]: issuer.kubeconfigOf(token) });
-  const services = { secrets: registry.client, eks: NO_EKS, keyless: NO_KEYLESS, memory };
+  const services = { secrets: registry.client, eks: NO_EKS, keyless: NO_KEYLESS, state: states };
   const settings = {
     ...{ clusterDeadlineMs: 20_000, clusterConcurrency: 5, region: REGION, allowLocalServers: true },
     eksDiscovery: [],
@@ -135,47 +143,49 @@ test('runs remember when the token expires, of a silent cluster too, and forget 
       signal(),
       () => {},
     );
-  const told = async () =>
-    (await statusOf(services, settings, TIMEOUT, signal())).map(({ tokenExpiresAt }) => tokenExpiresAt);
+  const tokenExpiries = async () =>
+    (await clusterStatuses(services, settings, TIMEOUT, signal())).map(
+      ({ tokenExpiresAt }) => tokenExpiresAt,
+    );
   await runAt(NOON);
-  expect(await told()).toEqual(['2026-12-01T12:00:00.000Z']);
+  expect(await tokenExpiries()).toEqual(['2026-12-01T12:00:00.000Z']);
   const other = issuer.kubeconfigOf(jwt({ iat: NOON / 1000, exp: NOON / 1000 + 3600 }));
   registry.register(`${CLUSTERS_PREFIX}t`, other);
   await runAt(NOON + MINUTE, { dryRun: true });
   await runAt(NOON + MINUTE, { action: 'inspect' });
-  expect(await told()).toEqual(['2026-12-01T12:00:00.000Z']);
-  // The server refuses this one: silent or not, the token says itself when it expires.
+  expect(await tokenExpiries()).toEqual(['2026-12-01T12:00:00.000Z']);
+  // The server refuses this token, which still states when it expires.
   expect(await runAt(NOON + 2 * MINUTE)).toEqual([expect.objectContaining({ served: false })]);
-  expect(await told()).toEqual(['2026-11-24T13:00:00.000Z']);
+  expect(await tokenExpiries()).toEqual(['2026-11-24T13:00:00.000Z']);
   registry.register(`${CLUSTERS_PREFIX}t`, issuer.kubeconfigOf('opaque'));
   await runAt(NOON + 3 * MINUTE);
-  expect(await told()).toEqual([undefined]);
+  expect(await tokenExpiries()).toEqual([undefined]);
 });
 
 const time = (minutes: number) => new Date(NOON + minutes * MINUTE).toISOString();
 
-test.each<{ title: string; scopes: EksScope[]; shown: string[] }>([
-  { title: 'switched off', scopes: [], shown: [] },
+test.each<{ title: string; targets: EksScope[]; shown: string[] }>([
+  { title: 'without discovery targets', targets: [], shown: [] },
   {
-    title: 'in one region',
-    scopes: [{ region: REGION }],
+    title: 'with a region as the target',
+    targets: [{ region: REGION }],
     shown: [arnOf('found'), arnOf('paused'), `EKS in ${REGION}`],
   },
   {
-    title: 'as a role of another account',
-    scopes: [{ region: 'us-east-1', roleArn: ROLE }],
+    title: 'with a role of another account',
+    targets: [{ region: 'us-east-1', roleArn: ROLE }],
     shown: [arnOf('theirs', 'us-east-1', '210987654321'), `EKS in us-east-1 as ${ROLE}`],
   },
-  { title: 'where nobody has looked yet', scopes: [{ region: 'eu-west-1' }], shown: [] },
+  { title: 'with a target that no run has searched', targets: [{ region: 'eu-west-1' }], shown: [] },
   {
-    title: 'where the last look failed: what was found before is still shown',
-    scopes: [{ region: 'eu-north-1' }],
+    title: 'with a target whose last search failed, including clusters that were found before',
+    targets: [{ region: 'eu-north-1' }],
     shown: [arnOf('unseen', 'eu-north-1'), 'EKS in eu-north-1'],
   },
-])('tagged EKS clusters, $title', ({ scopes, shown }) => {
-  const remembered = [
+])('lists tagged EKS clusters $title', ({ targets, shown }) => {
+  const stored = [
     { cluster: `EKS in ${REGION}`, lookedAt: time(0), reachedAt: time(0), failures: 0 },
-    // Its turn began with the run, fifteen minutes before the place was done with.
+    // Its cluster run began fifteen minutes before the state of the discovery target was stored.
     { cluster: arnOf('found'), lookedAt: time(-15) },
     { cluster: arnOf('paused'), lookedAt: time(-1), pausedSince: time(-100) },
     { cluster: arnOf('untagged'), lookedAt: time(-16) },
@@ -187,7 +197,7 @@ test.each<{ title: string; scopes: EksScope[]; shown: string[] }>([
     { cluster: arnOf('never-asked-there', 'eu-west-1'), lookedAt: time(0) },
     { cluster: 'registered-once', lookedAt: time(0) },
   ];
-  const status = merged([], remembered, scopes, TIMEOUT);
+  const status = mergeStatuses([], stored, targets, TIMEOUT);
   expect(status.map(({ name }) => name)).toEqual(shown);
   for (const { name, source, isPaused } of status) {
     expect(source).toBe(name.startsWith('arn:') ? 'eks' : 'eks-discovery');
@@ -195,16 +205,17 @@ test.each<{ title: string; scopes: EksScope[]; shown: string[] }>([
   }
 });
 
-test('of ten thousand clusters that all fail, the answer is below what Lambda gives; few tell their reasons whole', () => {
+test('truncates the reasons of ten thousand failing clusters to the size of an answer, and not those of a few', () => {
   const reason = 'r'.repeat(1_000);
   const statusWith = (count: number) => {
     const names = Array.from({ length: count }, (_, index) => `${'x'.repeat(60)}-${index}`);
     const time = new Date(NOON).toISOString();
-    const known = { lookedAt: time, reachedAt: time, managed: 100, due: 100, soonestExpiry: time };
-    const failing = { failures: 100, failingSince: time, reason, tokenExpiresAt: time };
-    return merged(
+    const observed = { lookedAt: time, reachedAt: time, managed: 100, due: 100, soonestExpiry: time };
+    const codes: FailureCode[] = ['unreachable', 'secrets-not-refreshed', 'token-late'];
+    const failing = { failures: 100, failingSince: time, reason, codes, tokenExpiresAt: time };
+    return mergeStatuses(
       names.map((name) => ({ name, isPaused: false, clusterUid: UID })),
-      names.map((cluster) => ({ cluster, ...known, ...failing })),
+      names.map((cluster) => ({ cluster, ...observed, ...failing })),
       [],
       TIMEOUT,
     );

@@ -1,5 +1,5 @@
-// What is known of clusters, in a table of a local AWS: runs that overlap, crash or find a cluster silent, and the
-// figures that are made of it.
+// Tests the stored state of clusters in a DynamoDB table of a local AWS: runs that overlap or crash, clusters that do not
+// respond, and the metrics that depend on stored state.
 
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -7,12 +7,18 @@ import { join } from 'node:path';
 import { GetItemCommand } from '@aws-sdk/client-dynamodb';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { ANNOTATION, CLUSTERS_PREFIX } from '../../../../contract/names.ts';
-import { type Look, type Memory, memoryIn } from '../../../../functions/refresher/clusters/cluster-state.ts';
+import { ERROR_TYPE } from '../../../../contract/refresher-api.ts';
+import {
+  type ClusterStateWriter,
+  clusterStates,
+  type Observation,
+} from '../../../../functions/refresher/clusters/cluster-state.ts';
 import { readEvent } from '../../../../functions/refresher/event.ts';
-import { notServed } from '../../../../functions/refresher/run/cluster.ts';
-import { failureOf, metricsOf, summarize } from '../../../../functions/refresher/run/report.ts';
+import { notServed } from '../../../../functions/refresher/run/cluster-report.ts';
 import { type RunServices, run } from '../../../../functions/refresher/run/run.ts';
-import { MEMORY } from '../../../../functions/refresher/settings.ts';
+import { summarize } from '../../../../functions/refresher/run/summaries.ts';
+import { metricsOf, runFailure } from '../../../../functions/refresher/run/whole-run.ts';
+import { STATE_ATTRIBUTE } from '../../../../functions/refresher/settings.ts';
 import { json, kubeconfigFor, page, refuse, startApiServer } from '../../api-server.ts';
 import { type MemoryTable, startMemoryTable } from '../../memory-table.ts';
 import { HOUR, NO_EKS, NO_KEYLESS } from '../../real-cluster.ts';
@@ -29,12 +35,12 @@ const SETTINGS = {
 
 let dir: string;
 let table: MemoryTable;
-let memory: Memory;
+let states: ClusterStateWriter;
 
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
   table = await startMemoryTable(dir);
-  memory = memoryIn(table.client, table.name);
+  states = clusterStates(table.client, table.name);
 });
 afterAll(async () => {
   await table?.[Symbol.asyncDispose]();
@@ -51,26 +57,29 @@ beforeEach(() => {
 });
 afterEach(() => stack.disposeAsync());
 
-/** Of a look that was served. */
-const SEEN = { managed: 5, due: 2 };
+/** Of an observation of a cluster that was served. */
+const OBSERVED = { managed: 5, due: 2 };
 
 const signal = () => AbortSignal.timeout(30_000);
 
-/** The item as people see it, without when it is forgotten. */
+/** The item without its key and its expiry. */
 async function item(name = cluster): Promise<Record<string, unknown>> {
   const { Item = {} } = await table.client.send(
     new GetItemCommand({
       TableName: table.name,
-      Key: { [MEMORY.cluster]: { S: name } },
+      Key: { [STATE_ATTRIBUTE.cluster]: { S: name } },
       ConsistentRead: true,
     }),
   );
-  const plain = Object.entries(Item).map(([key, { S, N }]) => [key, S ?? Number(N)]);
+  const plain = Object.entries(Item).map(([key, { S, N, L }]) => [
+    key,
+    S ?? L?.map((entry) => entry.S) ?? Number(N),
+  ]);
   const { cluster: _, forgetAt: __, ...rest } = Object.fromEntries(plain);
   return rest;
 }
 
-const look = (minutes: number, more: Partial<Look> = {}): Look => ({
+const observed = (minutes: number, more: Partial<Observation> = {}): Observation => ({
   cluster,
   at: NOON + minutes * 60_000,
   served: true,
@@ -80,11 +89,19 @@ const look = (minutes: number, more: Partial<Look> = {}): Look => ({
   soonestExpiry: NOON + 10 * HOUR,
   ...more,
 });
-const silent = (minutes: number, reason = 'no answer') =>
-  look(minutes, { served: false, failed: true, reason, managed: 0, due: 0, soonestExpiry: undefined });
+const unreachable = (minutes: number, reason = 'no answer') =>
+  observed(minutes, {
+    served: false,
+    failed: true,
+    reason,
+    codes: ['unreachable'],
+    managed: 0,
+    due: 0,
+    soonestExpiry: undefined,
+  });
 
-test('a cluster that is served, silent, served in part and served again', async () => {
-  expect(await memory.remember(look(0), signal())).toEqual({
+test('stores the observations of a cluster that is served, unreachable, served in part and served again', async () => {
+  expect(await states.save(observed(0), signal())).toEqual({
     failures: 0,
     reachedAt: NOON,
     soonestExpiry: NOON + 10 * HOUR,
@@ -92,32 +109,42 @@ test('a cluster that is served, silent, served in part and served again', async 
   expect(await item()).toEqual({
     lookedAt: '2026-11-24T12:00:00.000Z',
     reachedAt: '2026-11-24T12:00:00.000Z',
-    ...SEEN,
+    ...OBSERVED,
     soonestExpiry: '2026-11-24T22:00:00.000Z',
     failures: 0,
   });
 
-  await memory.remember(silent(60), signal());
-  await memory.remember(silent(120, 'still none'), signal());
+  await states.save(unreachable(60), signal());
+  await states.save(unreachable(120, 'still none'), signal());
   expect(await item()).toEqual({
     lookedAt: '2026-11-24T14:00:00.000Z',
     reachedAt: '2026-11-24T12:00:00.000Z',
-    ...SEEN,
+    ...OBSERVED,
     soonestExpiry: '2026-11-24T22:00:00.000Z',
     failures: 2,
     failingSince: '2026-11-24T13:00:00.000Z',
     reason: 'still none',
+    codes: ['unreachable'],
   });
 
-  const inPart = look(180, { failed: true, reason: 'one is forbidden', soonestExpiry: undefined });
-  expect(await memory.remember(inPart, signal())).toEqual({
+  const partial = observed(180, {
+    failed: true,
+    reason: 'one is forbidden',
+    codes: ['forbidden', 'secrets-not-refreshed'],
+    soonestExpiry: undefined,
+  });
+  expect(await states.save(partial, signal())).toEqual({
     failures: 3,
     failingSince: NOON + HOUR,
     reachedAt: NOON + 3 * HOUR,
     soonestExpiry: NOON + 10 * HOUR,
   });
+  expect(await item()).toMatchObject({
+    reason: 'one is forbidden',
+    codes: ['forbidden', 'secrets-not-refreshed'],
+  });
 
-  await memory.remember(look(240, { soonestExpiry: NOON + 15 * HOUR, managed: 7, due: 0 }), signal());
+  await states.save(observed(240, { soonestExpiry: NOON + 15 * HOUR, managed: 7, due: 0 }), signal());
   expect(await item()).toEqual({
     lookedAt: '2026-11-24T16:00:00.000Z',
     reachedAt: '2026-11-24T16:00:00.000Z',
@@ -127,77 +154,85 @@ test('a cluster that is served, silent, served in part and served again', async 
     failures: 0,
   });
 
-  expect(await memory.remember(look(300, { soonestExpiry: null }), signal())).not.toHaveProperty(
+  expect(await states.save(observed(300, { soonestExpiry: null }), signal())).not.toHaveProperty(
     'soonestExpiry',
   );
   expect(await item()).not.toHaveProperty('soonestExpiry');
 });
 
-test('paused, what was seen stays, and is no failure any more; the pause begins once', async () => {
-  await memory.remember(look(-60), signal());
-  await memory.remember(silent(0), signal());
+test('a pause keeps the observed values, ends the failures and is stored with its first time', async () => {
+  await states.save(observed(-60), signal());
+  await states.save(unreachable(0), signal());
   const isPaused = { served: false, isPaused: true, managed: 0, due: 0, soonestExpiry: undefined };
-  await memory.remember(look(60, isPaused), signal());
-  await memory.remember(look(120, isPaused), signal());
-  const seen = {
+  await states.save(observed(60, isPaused), signal());
+  await states.save(observed(120, isPaused), signal());
+  const paused = {
     lookedAt: '2026-11-24T14:00:00.000Z',
     reachedAt: '2026-11-24T11:00:00.000Z',
-    ...SEEN,
+    ...OBSERVED,
     soonestExpiry: '2026-11-24T22:00:00.000Z',
     pausedSince: '2026-11-24T13:00:00.000Z',
   };
-  expect(await item()).toEqual({ ...seen, failures: 0 });
-  // Its token could not be renewed.
-  await memory.remember(look(180, { ...isPaused, failed: true, reason: 'late' }), signal());
-  expect(await item()).toMatchObject({ failures: 1, reason: 'late', pausedSince: seen.pausedSince });
-  await memory.remember(look(240, isPaused), signal());
-  expect(await item()).toEqual({ ...seen, lookedAt: '2026-11-24T16:00:00.000Z', failures: 0 });
-  await memory.remember(look(300), signal());
+  expect(await item()).toEqual({ ...paused, failures: 0 });
+  // A paused cluster whose token could not be renewed.
+  await states.save(observed(180, { ...isPaused, failed: true, reason: 'late' }), signal());
+  expect(await item()).toMatchObject({ failures: 1, reason: 'late', pausedSince: paused.pausedSince });
+  await states.save(observed(240, isPaused), signal());
+  expect(await item()).toEqual({ ...paused, lookedAt: '2026-11-24T16:00:00.000Z', failures: 0 });
+  await states.save(observed(300), signal());
   expect(await item()).not.toHaveProperty('pausedSince');
 });
 
-test('the newer look stays, whichever is written last; a look that is sent twice counts once', async () => {
-  await memory.remember(silent(10), signal());
-  const known = await memory.remember(look(20), signal());
-  // An older run, which reached the cluster earlier and writes later.
-  expect(await memory.remember(silent(15), signal())).toEqual(known);
-  expect(await memory.remember(look(5, { soonestExpiry: NOON }), signal())).toEqual(known);
+test('the most recent observation wins, and an observation that is sent twice counts once', async () => {
+  await states.save(unreachable(10), signal());
+  const state = await states.save(observed(20), signal());
+  // An older run, which observed the cluster earlier and stores its state later.
+  expect(await states.save(unreachable(15), signal())).toEqual(state);
+  expect(await states.save(observed(5, { soonestExpiry: NOON }), signal())).toEqual(state);
   expect(await item()).toMatchObject({ failures: 0, lookedAt: '2026-11-24T12:20:00.000Z' });
-  await memory.remember(silent(30), signal());
-  await memory.remember(silent(30), signal());
+  await states.save(unreachable(30), signal());
+  await states.save(unreachable(30), signal());
   expect(await item()).toMatchObject({ failures: 1 });
 });
 
-test('any number of looks at the same time: the last of them is what is known', async () => {
-  const looks = Array.from({ length: 20 }, (_, minute) => (minute % 2 ? look(minute) : silent(minute)));
-  const shuffled = looks.toSorted((a, b) => ((a.at / 60_000) % 7) - ((b.at / 60_000) % 7));
-  await Promise.all(shuffled.map((one) => memory.remember(one, signal())));
+test('the most recent of many concurrent observations wins', async () => {
+  const observations = Array.from({ length: 20 }, (_, minute) =>
+    minute % 2 ? observed(minute) : unreachable(minute),
+  );
+  const shuffled = observations.toSorted((a, b) => ((a.at / 60_000) % 7) - ((b.at / 60_000) % 7));
+  await Promise.all(shuffled.map((observation) => states.save(observation, signal())));
   expect(await item()).toMatchObject({ lookedAt: '2026-11-24T12:19:00.000Z', failures: 0 });
 });
 
-test('is forgotten 30 days after the last look', async () => {
-  await memory.remember(look(0), signal());
+test('a state expires 30 days after the last observation', async () => {
+  await states.save(observed(0), signal());
   const { Item } = await table.client.send(
-    new GetItemCommand({ TableName: table.name, Key: { [MEMORY.cluster]: { S: cluster } } }),
+    new GetItemCommand({ TableName: table.name, Key: { [STATE_ATTRIBUTE.cluster]: { S: cluster } } }),
   );
-  expect(Number(Item?.[MEMORY.forgetAt]?.N)).toBe(NOON / 1000 + 30 * 86_400);
+  expect(Number(Item?.[STATE_ATTRIBUTE.forgetAt]?.N)).toBe(NOON / 1000 + 30 * 86_400);
 });
 
-/** A registered cluster, with one Secret that expires at a time, until it falls silent. */
-async function registered(what: number | ((path: string) => object | undefined)) {
-  let isSilent = false;
+/**
+ * A registered cluster that can be made to fail.
+ *
+ * @param content the expiry of its only Secret; or the response to each path, undefined for HTTP 403
+ */
+async function registered(content: number | ((path: string) => object | undefined)) {
+  let isFailing = false;
   const secret = {
     name: 'pull',
     namespace: 'team',
-    annotations: { [ANNOTATION.expiresAt]: new Date(typeof what === 'number' ? what : 0).toISOString() },
+    annotations: {
+      [ANNOTATION.expiresAt]: new Date(typeof content === 'number' ? content : 0).toISOString(),
+    },
   };
   const answer =
-    typeof what === 'number'
+    typeof content === 'number'
       ? (path: string) => page(path === '/api/v1/namespaces' ? [{ name: 'team' }] : [secret])
-      : what;
+      : content;
   const server = stack.use(
     await startApiServer(({ path }, response) => {
-      if (isSilent) return refuse(response, 500, 'etcd is gone');
+      if (isFailing) return refuse(response, 500, 'etcd is gone');
       const body = answer(path);
       if (!body) return refuse(response, 403, 'forbidden');
       json(response, body);
@@ -205,10 +240,15 @@ async function registered(what: number | ((path: string) => object | undefined))
   );
   const kubeconfig = kubeconfigFor(server, 'a-token');
   const registry = stack.use(await startSecretsManager({ [`${CLUSTERS_PREFIX}${cluster}`]: kubeconfig }));
-  const services: RunServices = { secrets: registry.client, eks: NO_EKS, keyless: NO_KEYLESS, memory };
+  const services: RunServices = {
+    secrets: registry.client,
+    eks: NO_EKS,
+    keyless: NO_KEYLESS,
+    state: states,
+  };
   return {
-    fallSilent: () => {
-      isSilent = true;
+    startFailing: () => {
+      isFailing = true;
     },
     run: (at: number, event: object = {}, more: Partial<RunServices> = {}) =>
       run(
@@ -222,10 +262,10 @@ async function registered(what: number | ((path: string) => object | undefined))
   };
 }
 
-test('a cluster that is silent for nine hours: its soonest expiry goes on ageing, hour by hour', async () => {
-  const { run: runAt, fallSilent } = await registered(NOON + 10 * HOUR);
+test('the soonest expiry of a cluster that fails for nine hours decreases hour by hour', async () => {
+  const { run: runAt, startFailing } = await registered(NOON + 10 * HOUR);
   expect(metricsOf(await runAt(NOON), NOON).SoonestExpiry).toBe(10 * 3600);
-  fallSilent();
+  startFailing();
   for (let hour = 1; hour <= 9; hour++) {
     const at = NOON + hour * HOUR;
     const reports = await runAt(at);
@@ -241,20 +281,20 @@ test('a cluster that is silent for nine hours: its soonest expiry goes on ageing
   }
 });
 
-test('runs that do not see all of a cluster, as it is, change nothing that is known', async () => {
-  const { run: runAt, fallSilent } = await registered(NOON + 10 * HOUR);
+test('dry runs and runs over some namespaces store nothing, a run over one cluster does', async () => {
+  const { run: runAt, startFailing } = await registered(NOON + 10 * HOUR);
   await runAt(NOON);
   const before = await item();
   await runAt(NOON + HOUR, { dryRun: true });
   await runAt(NOON + HOUR, { namespaces: ['other'] });
-  fallSilent();
+  startFailing();
   await runAt(NOON + HOUR, { namespaces: ['team'] });
   expect(await item()).toEqual(before);
   await runAt(NOON + 2 * HOUR, { clusters: [cluster] });
   expect(await item()).toMatchObject({ failures: 1, failingSince: '2026-11-24T14:00:00.000Z' });
 });
 
-test('a namespace that cannot be listed keeps what was known of the whole: it may hold the soonest', async () => {
+test('keeps the stored expiry of a cluster with a namespace that cannot be listed', async () => {
   let isForbidden = false;
   const hours: Record<string, number> = { a: 10, b: 11 };
   const { run: runAt } = await registered((path) => {
@@ -272,11 +312,11 @@ test('a namespace that cannot be listed keeps what was known of the whole: it ma
   expect(await item()).toMatchObject({ soonestExpiry: '2026-11-24T22:00:00.000Z', failures: 1 });
 });
 
-test('at the end of the time of a run, a table that is down is tried once', async () => {
-  let tried = 0;
-  const down: Memory = {
-    remember() {
-      tried += 1;
+test('calls a table that fails only once after the time of the run is up', async () => {
+  let calls = 0;
+  const failing: ClusterStateWriter = {
+    save() {
+      calls += 1;
       return Promise.reject(new Error('it is down'));
     },
   };
@@ -284,55 +324,61 @@ test('at the end of the time of a run, a table that is down is tried once', asyn
   await using registry = await startSecretsManager(Object.fromEntries(names.map((name) => [name, 'never'])), {
     pageSize: 100,
   });
-  const services = { secrets: registry.client, eks: NO_EKS, keyless: NO_KEYLESS, memory: down };
+  const services = { secrets: registry.client, eks: NO_EKS, keyless: NO_KEYLESS, state: failing };
   const settings = { ...SETTINGS, clusterConcurrency: 1 };
-  const ends = AbortSignal.timeout(300);
-  const reports = await run(services, readEvent({}), settings, Date.now, ends, () => {});
+  const runSignal = AbortSignal.timeout(300);
+  const reports = await run(services, readEvent({}), settings, Date.now, runSignal, () => {});
   expect(reports.filter(({ stateNotSaved }) => stateNotSaved === 'it is down')).toHaveLength(50);
-  expect(tried).toBe(1);
+  expect(calls).toBe(1);
 });
 
-test('a run that crashes leaves what was known, and the next one goes on from there', async () => {
-  const { run: runAt, fallSilent } = await registered(NOON + 10 * HOUR);
+test('a run that crashes leaves the stored state, and the next run continues from there', async () => {
+  const { run: runAt, startFailing } = await registered(NOON + 10 * HOUR);
   await runAt(NOON);
-  fallSilent();
+  startFailing();
   await runAt(NOON + HOUR);
   const before = await item();
   const crash = new Error('the function was killed');
-  const crashes: Memory = { remember: () => new Promise((_, reject) => setImmediate(reject, crash)) };
-  await runAt(NOON + 2 * HOUR, {}, { memory: crashes });
+  const crashing: ClusterStateWriter = {
+    save: () => new Promise((_, reject) => setImmediate(reject, crash)),
+  };
+  await runAt(NOON + 2 * HOUR, {}, { state: crashing });
   expect(await item()).toEqual(before);
   await runAt(NOON + 3 * HOUR);
   expect(await item()).toMatchObject({ failures: 2, failingSince: '2026-11-24T13:00:00.000Z' });
 });
 
-test('two runs that overlap: the one that looked later is right', async () => {
-  const { run: runAt, fallSilent } = await registered(NOON + 10 * HOUR);
+test('of two runs that overlap, the one that observed the cluster later determines the state', async () => {
+  const { run: runAt, startFailing } = await registered(NOON + 10 * HOUR);
   const { promise: gate, resolve: open } = Promise.withResolvers<void>();
-  const slow: Memory = {
-    async remember(one, ends) {
+  const slow: ClusterStateWriter = {
+    async save(observation, saveSignal) {
       await gate;
-      return memory.remember(one, ends);
+      return states.save(observation, saveSignal);
     },
   };
-  const first = runAt(NOON, {}, { memory: slow });
+  const first = runAt(NOON, {}, { state: slow });
   await new Promise((resolve) => setTimeout(resolve, 300));
-  fallSilent();
+  startFailing();
   await runAt(NOON + 60_000);
   open();
   const [late] = await first;
   expect(await item()).toMatchObject({ failures: 1, lookedAt: '2026-11-24T12:01:00.000Z' });
-  // Both are told what is known by then.
-  expect(late).toMatchObject({ served: true, known: { failures: 1 } });
+  // The report of the first run has the state that is stored by then.
+  expect(late).toMatchObject({ served: true, state: { failures: 1 } });
 });
 
-test('without its table a run still refreshes, and fails at the end, saying why', async () => {
+test('a run without its table serves the clusters and fails with StateNotSavedError', async () => {
   const { run: runAt } = await registered(NOON + 10 * HOUR);
-  const reports = await runAt(NOON, {}, { memory: memoryIn(table.client, 'no-such-table') });
+  const reports = await runAt(NOON, {}, { state: clusterStates(table.client, 'no-such-table') });
   expect(reports).toEqual([expect.objectContaining({ served: true, failed: false })]);
   expect(reports.map(summarize)).toEqual([
-    expect.objectContaining({ stateNotSaved: expect.stringContaining('resource') }),
+    expect.objectContaining({
+      stateNotSaved: expect.any(String),
+      stateNotSavedError: 'ResourceNotFoundException',
+    }),
   ]);
-  expect(failureOf(reports)).toMatch(/What is known of 1 clusters could not be stored: .*resource/);
-  expect(failureOf([notServed('a', 'down'), ...reports])).toMatch(/could not be stored/);
+  expect(runFailure(reports)?.name).toBe(ERROR_TYPE.stateNotSaved);
+  const down = notServed('a', [{ code: 'unreachable', reason: 'down' }]);
+  expect(runFailure([down, ...reports])?.name).toBe(ERROR_TYPE.stateNotSaved);
 });

@@ -3,8 +3,8 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { ANNOTATION, SECRET_KEY } from '../../../../contract/names.ts';
 import { KubernetesApi } from '../../../../functions/refresher/kubernetes/client.ts';
-import type { ClusterReport } from '../../../../functions/refresher/run/cluster.ts';
-import { summarize } from '../../../../functions/refresher/run/report.ts';
+import type { ClusterReport } from '../../../../functions/refresher/run/cluster-report.ts';
+import { summarize } from '../../../../functions/refresher/run/summaries.ts';
 import { type ClusterAccess, readKubeconfig } from '../../../../lib/kubernetes/kubeconfig.ts';
 import { HOUR, outcomesOf, type RealCluster, startRealCluster } from '../../real-cluster.ts';
 import { type Exchange, type RecordingProxy, startRecordingProxy } from '../../recording-proxy.ts';

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ANNOTATION, SECRET_KEY, SECRET_LABEL, SECRET_TYPE } from '../../../../contract/names.ts';
-import type { ClusterReport } from '../../../../functions/refresher/run/cluster.ts';
+import type { ClusterReport } from '../../../../functions/refresher/run/cluster-report.ts';
 import { virtualClock } from '../../../virtual-clock.ts';
 import { sample } from '../../../webhook/ask.ts';
 import {

@@ -1,70 +1,87 @@
-// When a turn ends early, and whose.
+// Tests when the circuit breaker stops a cluster or a namespace, and the failures that it reports then.
 import { expect, test } from 'vitest';
-import { type Fault, Streaks } from '../../../../functions/refresher/run/circuit-breaker.ts';
+import { CircuitBreaker, type SharedFailure } from '../../../../functions/refresher/run/circuit-breaker.ts';
 
-const of = (whose: Fault['of'], cause: string): Fault => ({ of: whose, cause, reason: `why ${cause}` });
-const cluster = (cause: string) => of('cluster', cause);
-const namespace = (cause: string) => of('namespace', cause);
+const failure = (affects: SharedFailure['affects'], cause: string): SharedFailure => ({
+  affects,
+  cause,
+  code: affects === 'cluster' ? 'server-error' : 'not-mutated',
+  reason: `why ${cause}`,
+});
+const cluster = (cause: string) => failure('cluster', cause);
+const namespace = (cause: string) => failure('namespace', cause);
 
 interface Case {
   title: string;
-  notes: [string, Fault | undefined][];
-  clusterEnds: boolean;
+  /** The results of requests, in their order: the namespace, and the failure if it is a shared one. */
+  results: [string, SharedFailure | undefined][];
+  clusterStops: boolean;
   /** Of the namespaces a and b. */
-  namespacesEnd: string[];
+  namespacesStop: string[];
 }
-const times = (count: number, note: [string, Fault | undefined]) => Array.from({ length: count }, () => note);
+const times = (count: number, result: [string, SharedFailure | undefined]) =>
+  Array.from({ length: count }, () => result);
 
 test.each<Case>([
-  { title: 'four alike', notes: times(4, ['a', cluster('x')]), clusterEnds: false, namespacesEnd: [] },
-  { title: 'five alike', notes: times(5, ['a', cluster('x')]), clusterEnds: true, namespacesEnd: [] },
   {
-    title: 'five alike over two namespaces',
-    notes: [...times(3, ['a', cluster('x')]), ...times(2, ['b', cluster('x')])],
-    clusterEnds: true,
-    namespacesEnd: [],
+    title: 'stops nothing after four equal failures',
+    results: times(4, ['a', cluster('x')]),
+    clusterStops: false,
+    namespacesStop: [],
   },
   {
-    title: 'a good one in between',
-    notes: [...times(4, ['a', cluster('x')]), ['a', undefined], ...times(4, ['a', cluster('x')])],
-    clusterEnds: false,
-    namespacesEnd: [],
+    title: 'stops the cluster after five equal failures',
+    results: times(5, ['a', cluster('x')]),
+    clusterStops: true,
+    namespacesStop: [],
   },
   {
-    title: 'another cause in between',
-    notes: [...times(4, ['a', cluster('x')]), ['a', cluster('y')], ...times(4, ['a', cluster('x')])],
-    clusterEnds: false,
-    namespacesEnd: [],
+    title: 'stops the cluster after five equal failures in two namespaces',
+    results: [...times(3, ['a', cluster('x')]), ...times(2, ['b', cluster('x')])],
+    clusterStops: true,
+    namespacesStop: [],
   },
   {
-    title: "five of a namespace's, with another namespace doing well",
-    notes: times(5, ['a', namespace('x')]).flatMap((note) => [note, ['b', undefined]]),
-    clusterEnds: false,
-    namespacesEnd: ['a'],
+    title: 'stops nothing if a request in between succeeds',
+    results: [...times(4, ['a', cluster('x')]), ['a', undefined], ...times(4, ['a', cluster('x')])],
+    clusterStops: false,
+    namespacesStop: [],
   },
   {
-    title: 'four in each of two namespaces',
-    notes: times(4, ['a', namespace('x')]).flatMap((note) => [note, ['b', namespace('x')]]),
-    clusterEnds: false,
-    namespacesEnd: [],
+    title: 'stops nothing if a failure in between has another cause',
+    results: [...times(4, ['a', cluster('x')]), ['a', cluster('y')], ...times(4, ['a', cluster('x')])],
+    clusterStops: false,
+    namespacesStop: [],
   },
-])('$title', ({ notes, clusterEnds, namespacesEnd }) => {
-  const streaks = new Streaks();
-  for (const [name, fault] of notes) streaks.note(name, fault);
-  expect(streaks.hasEnded('never heard of')).toBe(clusterEnds);
-  expect(['a', 'b'].filter((name) => streaks.hasEnded(name))).toEqual(
-    clusterEnds ? ['a', 'b'] : namespacesEnd,
+  {
+    title: 'stops a namespace after five equal failures while another namespace succeeds',
+    results: times(5, ['a', namespace('x')]).flatMap((result) => [result, ['b', undefined]]),
+    clusterStops: false,
+    namespacesStop: ['a'],
+  },
+  {
+    title: 'stops nothing after four failures in each of two namespaces',
+    results: times(4, ['a', namespace('x')]).flatMap((result) => [result, ['b', namespace('x')]]),
+    clusterStops: false,
+    namespacesStop: [],
+  },
+])('$title', ({ results, clusterStops, namespacesStop }) => {
+  const breaker = new CircuitBreaker();
+  for (const [name, shared] of results) breaker.record(name, shared);
+  expect(breaker.hasStopped('a namespace without requests')).toBe(clusterStops);
+  expect(['a', 'b'].filter((name) => breaker.hasStopped(name))).toEqual(
+    clusterStops ? ['a', 'b'] : namespacesStop,
   );
-  expect(streaks.reasons()).toHaveLength(Number(clusterEnds) + namespacesEnd.length);
+  expect(breaker.failures()).toHaveLength(Number(clusterStops) + namespacesStop.length);
 });
 
-test('the reason names how many, why, and the namespace where it is one', () => {
-  const streaks = new Streaks();
-  for (const note of times(7, ['a', namespace('x')])) streaks.note(...note);
-  for (const note of times(7, ['b', cluster('y')])) streaks.note(...note);
-  streaks.end('too late');
-  expect(streaks.reasons()).toEqual([
-    'ended after 5 failures in a row: why y',
-    'namespace a: ended after 5 failures in a row: why x',
+test('reports the first failure that stopped the cluster, then those of the namespaces with their names', () => {
+  const breaker = new CircuitBreaker();
+  for (const result of times(7, ['a', namespace('x')])) breaker.record(...result);
+  for (const result of times(7, ['b', cluster('y')])) breaker.record(...result);
+  breaker.stop({ code: 'cluster-time-up', reason: 'too late' });
+  expect(breaker.failures()).toEqual([
+    { code: 'server-error', reason: 'stopped after 5 failures in a row: why y' },
+    { code: 'not-mutated', reason: 'namespace a: stopped after 5 failures in a row: why x' },
   ]);
 });

@@ -2,7 +2,7 @@
 // Secret and why, and the next run after the repair heals it.
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { ANNOTATION, NAMESPACE_LABEL, SECRET_LABEL } from '../../../../contract/names.ts';
-import type { ClusterReport } from '../../../../functions/refresher/run/cluster.ts';
+import type { ClusterReport } from '../../../../functions/refresher/run/cluster-report.ts';
 import { CHART, helm } from '../../../bed/helm.ts';
 import { NAMESPACE, RELEASE } from '../../../bed/webhook.ts';
 import {

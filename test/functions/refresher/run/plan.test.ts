@@ -4,7 +4,7 @@ import { formatTime, REFRESH_WINDOW_MS } from '../../../../contract/freshness.ts
 import { ANNOTATION } from '../../../../contract/names.ts';
 import type { ManagedSecret } from '../../../../functions/refresher/kubernetes/client.ts';
 import {
-  dueRegistries,
+  incompleteRegistries,
   jitterOf,
   outcomeOf,
   plan,
@@ -14,7 +14,7 @@ import {
 const NOW = Date.parse('2026-11-23T12:00:00Z');
 const HOUR = 3_600_000;
 
-/** A Secret by its path, which expires so many hours from now; no number: the annotation as it is. */
+/** @param expires hours from now; or the annotation's value, if it is a string */
 function secret(path: string, expires?: number | string, more: Record<string, string> = {}): ManagedSecret {
   const [namespace = '', name = ''] = path.split('/');
   const value = typeof expires === 'number' ? formatTime(NOW + expires * HOUR) : expires;
@@ -30,7 +30,7 @@ const planned = (secrets: ManagedSecret[], jitterMs = 0, force = false) =>
     (refresh) => `${refresh.secret.namespace}/${refresh.secret.name} ${refresh.reason}`,
   );
 
-test('due Secrets are asked for, each with its reason; fresh ones are not', () => {
+test('plans a refresh for each due Secret with its reason, and none for fresh ones', () => {
   const secrets = [
     secret('a/never'),
     secret('b/junk', 'tomorrow'),
@@ -48,7 +48,7 @@ test('due Secrets are asked for, each with its reason; fresh ones are not', () =
   ]);
 });
 
-test('namespaces take turns, and in each the soonest expiry is first', () => {
+test('alternates between namespaces, with the soonest expiry of each first', () => {
   const secrets = [
     secret('a/3', 3),
     secret('a/1', 1),
@@ -61,14 +61,17 @@ test('namespaces take turns, and in each the soonest expiry is first', () => {
     secret('d/expired', -2),
   ];
   expect(planned(secrets).map((line) => line.split(' ')[0])).toEqual([
-    ...['a/never', 'b/4', 'd/expired'],
-    ...['a/1', 'b/5'],
-    ...['a/2'],
-    ...['a/3'],
+    'a/never',
+    'b/4',
+    'd/expired',
+    'a/1',
+    'b/5',
+    'a/2',
+    'a/3',
   ]);
 });
 
-test('forced, all are asked for; what is due anyway keeps its reason', () => {
+test('plans all Secrets if forced, and keeps the reason of those that are due', () => {
   const secrets = [secret('a/fresh', 9), secret('a/expiring', 2)];
   expect(planned(secrets, 0, true)).toEqual(['a/expiring expiring', 'a/fresh forced']);
 });
@@ -80,14 +83,14 @@ test.each([
   { jitterMs: 60_000, aheadMs: 60_000, due: true },
   { jitterMs: 60_000, aheadMs: 61_000, due: false },
 ])(
-  'a jitter of $jitterMs ms, expiry $aheadMs ms after the window: due is $due',
+  'with a jitter of $jitterMs ms, a Secret that expires $aheadMs ms after the refresh window is due: $due',
   ({ jitterMs, aheadMs, due }) => {
     const expiry = secret('a/s', formatTime(NOW + REFRESH_WINDOW_MS + aheadMs));
     expect(planned([expiry], jitterMs)).toHaveLength(due ? 1 : 0);
   },
 );
 
-test("a cluster's jitter is always the same, below an hour, and spreads clusters", () => {
+test('the jitter of a cluster is constant and below an hour, and spreads the clusters evenly', () => {
   const jitters = Array.from({ length: 1000 }, (_, i) => jitterOf(`cluster-${i}`));
   expect(jitters).toEqual(Array.from({ length: 1000 }, (_, i) => jitterOf(`cluster-${i}`)));
   for (const jitter of jitters) {
@@ -112,173 +115,221 @@ const sealed = (fingerprint: string) => ({ [ANNOTATION.fingerprint]: fingerprint
 
 test.each<Case>([
   {
-    title: 'the first credentials',
+    title: 'for the first credentials',
     reason: 'expiry-missing',
     before: secret('a/s'),
     after: secret('a/s', 12),
     outcome: 'refreshed',
   },
   {
-    title: 'none written, none before',
+    title: 'if there were no credentials and none are written',
     reason: 'expiry-missing',
     before: secret('a/s'),
     after: secret('a/s'),
     outcome: 'not-mutated',
   },
   {
-    title: 'an expiry that moved ahead',
+    title: 'for an expiry that moved ahead',
     reason: 'expiring',
     before: secret('a/s', 2),
     after: secret('a/s', 12),
     outcome: 'refreshed',
   },
   {
-    title: 'an expiry that stayed',
+    title: 'for the same expiry',
     reason: 'expiring',
     before: secret('a/s', 2),
     after: secret('a/s', 2),
     outcome: 'not-mutated',
   },
   {
-    title: 'an expiry that stayed, though updated_at did not',
+    title: 'for the same expiry with a new updated_at',
     reason: 'expiring',
     before: secret('a/s', 2, updated('2026-11-23T02:00:00Z')),
     after: secret('a/s', 2, updated('2026-11-23T12:00:00Z')),
     outcome: 'partial',
   },
   {
-    title: 'an expiry that stayed, though other credentials were written',
+    title: 'for the same expiry with a new fingerprint',
     reason: 'expiring',
     before: secret('a/s', 2, sealed('one')),
     after: secret('a/s', 2, sealed('two')),
     outcome: 'partial',
   },
   {
-    title: 'an expiry that stayed and is due by the jitter alone, though other credentials were written',
+    title: 'for the same expiry, due by the jitter alone, with a new updated_at',
     reason: 'expiring',
     before: secret('a/s', 6.5, updated('2026-11-23T06:30:00Z')),
     after: secret('a/s', 6.5, updated('2026-11-23T12:00:00Z')),
     outcome: 'partial',
   },
   {
-    title: 'nothing left to be entitled to',
+    title: 'if the namespace is no longer entitled to any registry',
     reason: 'expiring',
     before: secret('a/s', 2, updated('2026-11-23T02:00:00Z')),
     after: secret('a/s', undefined, updated('2026-11-23T12:00:00Z')),
     outcome: 'partial',
   },
   {
-    title: 'an expiry that moved back',
+    title: 'for an expiry that moved back',
     reason: 'expiring',
     before: secret('a/s', 2),
     after: secret('a/s', 1),
     outcome: 'not-mutated',
   },
   {
-    title: 'an expiry that went away',
+    title: 'for an expiry that was removed',
     reason: 'expiring',
     before: secret('a/s', 2),
     after: secret('a/s'),
     outcome: 'not-mutated',
   },
   {
-    title: 'an expiry ahead, but due again',
+    title: 'for a later expiry that is due again',
     reason: 'expired',
     before: secret('a/s', -2),
     after: secret('a/s', 5),
     outcome: 'partial',
   },
   {
-    title: 'an expired one for an expired one',
+    title: 'for an expired expiry in place of another',
     reason: 'expired',
     before: secret('a/s', -2),
     after: secret('a/s', -1),
     outcome: 'partial',
   },
   {
-    title: 'a believable expiry for an implausible one, though it is sooner',
+    title: 'for a plausible expiry in place of an implausible, later one',
     reason: 'expiry-implausible',
     before: secret('a/s', 1000),
     after: secret('a/s', 12),
     outcome: 'refreshed',
   },
   {
-    title: 'an implausible one that stayed',
+    title: 'for the same implausible expiry',
     reason: 'expiry-implausible',
     before: secret('a/s', 1000),
     after: secret('a/s', 1000),
     outcome: 'not-mutated',
   },
   {
-    title: 'an implausible one for an implausible one',
+    title: 'for an implausible expiry in place of another',
     reason: 'expiry-implausible',
     before: secret('a/s', 1000),
     after: secret('a/s', 1001),
     outcome: 'not-mutated',
   },
   {
-    title: 'a believable expiry for junk',
+    title: 'for a plausible expiry in place of an unreadable one',
     reason: 'expiry-unreadable',
     before: secret('a/s', 'junk'),
     after: secret('a/s', 12),
     outcome: 'refreshed',
   },
   {
-    title: 'junk for junk',
+    title: 'for the same unreadable expiry',
     reason: 'expiry-unreadable',
     before: secret('a/s', 'junk'),
     after: secret('a/s', 'junk'),
     outcome: 'not-mutated',
   },
   {
-    title: 'forced: written now, the expiry the same',
+    title: 'for a forced refresh with a new updated_at and the same expiry',
     reason: 'forced',
     before: secret('a/s', 12, updated('2026-11-23T11:00:00Z')),
     after: secret('a/s', 12, updated('2026-11-23T12:00:00Z')),
     outcome: 'refreshed',
   },
   {
-    title: 'forced: other entries within the same second',
+    title: 'for a forced refresh with a new fingerprint in the same second',
     reason: 'forced',
     before: secret('a/s', 12, { ...updated('2026-11-23T12:00:00Z'), ...sealed('one') }),
     after: secret('a/s', 12, { ...updated('2026-11-23T12:00:00Z'), ...sealed('two') }),
     outcome: 'refreshed',
   },
   {
-    title: 'forced: nothing written',
+    title: 'for a forced refresh that wrote nothing',
     reason: 'forced',
     before: secret('a/s', 12, { ...updated('2026-11-23T11:00:00Z'), ...sealed('one') }),
     after: secret('a/s', 12, { ...updated('2026-11-23T11:00:00Z'), ...sealed('one') }),
     outcome: 'not-mutated',
   },
   {
-    title: 'forced: our annotations gone',
+    title: 'for a forced refresh after which updated_at is absent',
     reason: 'forced',
     before: secret('a/s', 12, updated('2026-11-23T11:00:00Z')),
     after: secret('a/s', 12),
     outcome: 'not-mutated',
   },
   {
-    title: 'forced: written, and due all the same',
+    title: 'for a forced refresh that wrote credentials which are due',
     reason: 'forced',
     before: secret('a/s', 12, updated('2026-11-23T11:00:00Z')),
     after: secret('a/s', 5, updated('2026-11-23T12:00:00Z')),
     outcome: 'partial',
   },
-])('$title: $outcome', ({ reason, before, after, outcome }) => {
+])('the outcome is $outcome $title', ({ reason, before, after, outcome }) => {
   expect(outcomeOf({ secret: before, reason }, after, NOW)).toBe(outcome);
 });
 
-test('the registries that keep a Secret due are told with their expiry', () => {
-  const registries = (value?: string) =>
-    dueRegistries(secret('a/s', 12, value === undefined ? {} : { [ANNOTATION.registries]: value }), NOW);
-  const at = (hours: number) => formatTime(NOW + hours * HOUR);
-  expect([
-    ...registries(`one=${at(12)},two=${at(6)},three=${at(-1)}=role,four=junk,five=${at(7)}=role`),
-  ]).toEqual([
-    ['two', at(6)],
-    ['three', at(-1)],
-    ['four', 'junk'],
-  ]);
-  for (const none of [undefined, '', 'junk', `one=${at(7)}`]) expect(registries(none).size).toBe(0);
+const at = (hours: number) => formatTime(NOW + hours * HOUR);
+const withRegistries = (registries: string | undefined, more: Record<string, string> = {}) =>
+  secret('a/s', 12, { ...(registries !== undefined && { [ANNOTATION.registries]: registries }), ...more });
+
+interface IncompleteCase {
+  title: string;
+  /** The annotations `registries` before and after, and `only`. */
+  before?: string;
+  only?: string;
+  after?: string;
+  warnings?: string[];
+  /** Hosts with their reasons. */
+  incomplete: Record<string, string>;
+}
+
+test.each<IncompleteCase>([
+  {
+    title: 'the registries that are due, with their expiry',
+    after: `one=${at(12)},two=${at(6)},three=${at(-1)}=role,four=junk,five=${at(7)}=role`,
+    incomplete: {
+      two: `two: expires at ${at(6)}`,
+      three: `three: expires at ${at(-1)}`,
+      four: 'four: expires at junk',
+    },
+  },
+  {
+    title: 'the registries that are due, with the warning that begins with their host',
+    after: `one=${at(12)},two=${at(6)}`,
+    warnings: ['other: about two', 'two: kept'],
+    incomplete: { two: 'two: kept' },
+  },
+  {
+    title: 'removed registries, if none is due',
+    before: `one=${at(2)},two=${at(6)}`,
+    after: `one=${at(12)}`,
+    warnings: ['other: about two', 'two: removed', 'one: kept'],
+    incomplete: { two: 'two: removed' },
+  },
+  {
+    title: 'selected registries that the namespace is not entitled to, if none is due',
+    only: 'one, https://Two/v2/',
+    after: `one=${at(12)}`,
+    warnings: ['two: not given'],
+    incomplete: { two: 'two: not given' },
+  },
+  {
+    title: 'no removed registry while another one is due',
+    before: `one=${at(2)},two=${at(6)}`,
+    after: `one=${at(2)}`,
+    warnings: ['two: removed'],
+    incomplete: { one: `one: expires at ${at(2)}` },
+  },
+  { title: 'none without an annotation', incomplete: {} },
+  { title: 'none with an empty annotation', after: '', incomplete: {} },
+  { title: 'none with an unreadable annotation', after: 'junk', incomplete: {} },
+  { title: 'none if all are fresh', after: `one=${at(7)}`, incomplete: {} },
+])('incomplete registries are $title', ({ before, only, after, warnings = [], incomplete }) => {
+  const from = withRegistries(before, only === undefined ? {} : { [ANNOTATION.only]: only });
+  const found = incompleteRegistries(from, { ...withRegistries(after), warnings }, NOW);
+  expect(Object.fromEntries(found.map(({ host, reason }) => [host, reason]))).toEqual(incomplete);
 });

@@ -3,7 +3,7 @@
 import { once } from 'node:events';
 import { createServer, type Server, type Socket } from 'node:net';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { failureOf, metricsOf } from '../../../../functions/refresher/run/report.ts';
+import { metricsOf, runFailure } from '../../../../functions/refresher/run/whole-run.ts';
 import { HOUR, outcomesOf, type RealCluster, runOn, startRealCluster } from '../../real-cluster.ts';
 
 const DEADLINE_MS = 5_000;
@@ -60,7 +60,7 @@ test('two are refreshed, the other two are named with their reasons', async () =
   expect(elapsedMs).toBeGreaterThanOrEqual(DEADLINE_MS);
   expect(elapsedMs).toBeLessThan(2 * DEADLINE_MS);
 
-  expect(failureOf(reports)).toBeUndefined();
+  expect(runFailure(reports)).toBeUndefined();
   expect(metricsOf(reports, Date.now())).toMatchObject({
     ClustersRegistered: 4,
     ClustersServed: 2,
@@ -75,7 +75,7 @@ test('two are refreshed, the other two are named with their reasons', async () =
 
 test('none of them can be served: the invocation fails and says why', async () => {
   const reports = await runOn({ junk: 'registered by mistake', silent: silentKubeconfig() }, {}, 500);
-  expect(failureOf(reports)).toMatch(
+  expect(runFailure(reports)).toMatch(
     /^None of 2 clusters could be served\. junk: .*not a kubeconfig.* \| silent: .*no answer/,
   );
 });

@@ -53,7 +53,7 @@ test('an empty run', { timeout: 300_000 }, async () => {
     env: {
       ...table.emulator.env,
       AWS_ENDPOINT_URL_SECRETS_MANAGER: registry.url,
-      [ENVIRONMENT.memoryTable]: table.name,
+      [ENVIRONMENT.stateTable]: table.name,
     },
   });
   console.log(`${CLUSTERS} clusters, an empty run:`, figures);

@@ -5,7 +5,7 @@ import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { CLUSTERS_PREFIX, REFRESHER_GROUP, SECRET_LABEL } from '../../../../contract/names.ts';
 import { readEvent } from '../../../../functions/refresher/event.ts';
-import type { ClusterReport } from '../../../../functions/refresher/run/cluster.ts';
+import type { ClusterReport } from '../../../../functions/refresher/run/cluster-report.ts';
 import { run } from '../../../../functions/refresher/run/run.ts';
 import { readKubeconfig } from '../../../../lib/kubernetes/kubeconfig.ts';
 import { readToken } from '../../../../lib/kubernetes/service-account-token.ts';

@@ -4,9 +4,9 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { CLUSTERS_PREFIX, TAG } from '../../../../contract/names.ts';
 import { readEvent } from '../../../../functions/refresher/event.ts';
-import type { ClusterReport } from '../../../../functions/refresher/run/cluster.ts';
-import { summarize } from '../../../../functions/refresher/run/report.ts';
+import type { ClusterReport } from '../../../../functions/refresher/run/cluster-report.ts';
 import { run } from '../../../../functions/refresher/run/run.ts';
+import { summarize } from '../../../../functions/refresher/run/summaries.ts';
 import { readKubeconfig, withToken } from '../../../../lib/kubernetes/kubeconfig.ts';
 import { isPastFraction, readToken } from '../../../../lib/kubernetes/service-account-token.ts';
 import { NO_EKS, NO_KEYLESS } from '../../real-cluster.ts';

@@ -1,0 +1,125 @@
+// Tests the metrics of a run over all clusters, and when its invocation fails.
+
+import { expect, test } from 'vitest';
+import { ERROR_TYPE, type Outcome, type SecretResult } from '../../../../contract/refresher-api.ts';
+import {
+  type ClusterReport,
+  type Failure,
+  notServed,
+  paused,
+} from '../../../../functions/refresher/run/cluster-report.ts';
+import { metricsOf, runFailure } from '../../../../functions/refresher/run/whole-run.ts';
+
+const NOW = Date.parse('2026-11-23T12:00:00Z');
+
+function results(counts: Partial<Record<Outcome, number>>): SecretResult[] {
+  return Object.entries(counts).flatMap(([outcome, count]) =>
+    Array.from({ length: count }, (_, i) => ({
+      secret: `ns/${outcome}-${i}`,
+      due: 'expired' as const,
+      outcome: outcome as Outcome,
+      reason: `why ${outcome}`,
+    })),
+  );
+}
+
+function served(cluster: string, more: Partial<ClusterReport> = {}): ClusterReport {
+  return { cluster, served: true, failed: false, namespaces: [], managed: 0, results: [], ...more };
+}
+
+/** So many Secrets of each outcome. */
+const ALL: Record<Outcome, number> = {
+  refreshed: 10,
+  partial: 1,
+  'not-mutated': 2,
+  refused: 3,
+  gone: 4,
+  'not-attempted': 5,
+};
+
+const failure = (reason: string): Failure => ({ code: 'unreachable', reason });
+
+test('the metrics are the sums over all clusters', () => {
+  const reports = [
+    served('a', { failed: true, managed: 40, results: results(ALL), soonestExpiry: NOW + 7_200_000 }),
+    served('b', { managed: 2, results: results({ refreshed: 1 }), soonestExpiry: NOW + 3_600_000 }),
+    served('empty'),
+    notServed('c', [failure('no answer')]),
+    notServed('d', [failure('not a kubeconfig')]),
+    paused('e'),
+  ];
+  expect(metricsOf(reports, NOW)).toEqual({
+    ClustersRegistered: 6,
+    ClustersServed: 3,
+    ClustersFailed: 3,
+    ClustersPaused: 1,
+    SecretsManaged: 42,
+    SecretsDue: 26,
+    SecretsRefreshed: 11,
+    SecretsRefused: 6,
+    SecretsNotAttempted: 5,
+    SoonestExpiry: 3_600,
+  });
+});
+
+test('SoonestExpiry is negative for an expiry in the past, and absent without any expiry', () => {
+  expect(metricsOf([served('a', { soonestExpiry: NOW - 60_000 })], NOW).SoonestExpiry).toBe(-60);
+  expect(metricsOf([served('a')], NOW)).not.toHaveProperty('SoonestExpiry');
+});
+
+test('SoonestExpiry includes the stored expiry of clusters that were not completely observed, except paused ones', () => {
+  const state = { failures: 1, soonestExpiry: NOW + 1_000 };
+  const observed = { soonestExpiry: NOW + 2_000 };
+  const soonest = (report: ClusterReport) => metricsOf([report], NOW).SoonestExpiry;
+  expect(soonest({ ...notServed('a', [failure('down')]), state })).toBe(1);
+  expect(soonest({ ...notServed('a', [failure('down')]), state: { failures: 1 } })).toBeUndefined();
+  expect(soonest(served('a', { ...observed, state }))).toBe(2);
+  expect(soonest(served('a', { ...observed, state, isPartial: true }))).toBe(1);
+  expect(soonest(served('a', { ...observed, isPartial: true }))).toBe(2);
+  expect(soonest({ ...paused('a'), state })).toBeUndefined();
+});
+
+test('the metrics cover three thousand clusters', () => {
+  const reports = Array.from({ length: 3_000 }, (_, i) => served(`c${i}`, { soonestExpiry: NOW + i }));
+  expect(metricsOf(reports, NOW)).toMatchObject({ ClustersServed: 3_000, SoonestExpiry: 0 });
+});
+
+test.each<{ title: string; reports: ClusterReport[]; fails: boolean }>([
+  { title: 'no cluster is registered', reports: [], fails: false },
+  { title: 'all clusters are served', reports: [served('a'), served('b')], fails: false },
+  {
+    title: 'one of two clusters is served',
+    reports: [notServed('a', [failure('down')]), served('b')],
+    fails: false,
+  },
+  {
+    title: 'the only cluster is served and all its Secrets were refused',
+    reports: [served('a', { failed: true })],
+    fails: false,
+  },
+  {
+    title: 'no cluster is served',
+    reports: [notServed('a', [failure('down')]), notServed('b', [failure('gone')])],
+    fails: true,
+  },
+  { title: 'all clusters are paused', reports: [paused('a'), paused('b')], fails: false },
+  {
+    title: 'the only cluster that is not paused is not served',
+    reports: [paused('a'), notServed('b', [failure('gone')])],
+    fails: true,
+  },
+])('whether the invocation fails if $title: $fails', ({ reports, fails }) => {
+  expect(runFailure(reports)?.name).toBe(fails ? ERROR_TYPE.noClusterServed : undefined);
+});
+
+test('the invocation fails with StateNotSavedError if the state of a served cluster was not stored', () => {
+  const reports = [served('a'), served('b', { stateNotSaved: 'denied' })];
+  expect(runFailure(reports)?.name).toBe(ERROR_TYPE.stateNotSaved);
+});
+
+test("the error's message has the number of clusters, and the reasons of the first five", () => {
+  const reports = Array.from({ length: 3_000 }, (_, i) => notServed(`c${i}`, [failure(`reason ${i}`)]));
+  const { message = '' } = runFailure(reports) ?? {};
+  expect(message).toMatch(/3000.*c0: reason 0.*c4: reason 4/);
+  expect(message).not.toContain('c5');
+});
