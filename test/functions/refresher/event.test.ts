@@ -1,6 +1,7 @@
-// What the function can be asked for, and what it says to anything else.
+// Tests which events the function accepts, and the error for all others.
 import { expect, test } from 'vitest';
-import { isWholeRun, readEvent } from '../../../functions/refresher/event.ts';
+import { ERROR_TYPE, type RefresherEvent } from '../../../contract/refresher-api.ts';
+import { InvalidEventError, isWholeRun, readEvent } from '../../../functions/refresher/event.ts';
 
 const WHOLE = { action: 'refresh', dryRun: false, force: false };
 
@@ -8,31 +9,41 @@ test.each([
   { title: 'an empty event', event: {}, read: WHOLE, whole: true },
   { title: 'no event', event: undefined, read: WHOLE, whole: true },
   { title: 'null', event: null, read: WHOLE, whole: true },
-  { title: 'force', event: { force: true }, read: { ...WHOLE, force: true }, whole: true },
+  { title: 'a forced refresh', event: { force: true }, read: { ...WHOLE, force: true }, whole: true },
   { title: 'a dry run', event: { dryRun: true }, read: { ...WHOLE, dryRun: true }, whole: false },
-  { title: 'clusters', event: { clusters: ['a'] }, read: { ...WHOLE, clusters: ['a'] }, whole: false },
-  { title: 'namespaces', event: { namespaces: ['n'] }, read: { ...WHOLE, namespaces: ['n'] }, whole: false },
+  {
+    title: 'a refresh of clusters',
+    event: { clusters: ['a'] },
+    read: { ...WHOLE, clusters: ['a'] },
+    whole: false,
+  },
+  {
+    title: 'a refresh of namespaces',
+    event: { namespaces: ['n'] },
+    read: { ...WHOLE, namespaces: ['n'] },
+    whole: false,
+  },
   { title: 'the default action by its name', event: { action: 'refresh' }, read: WHOLE, whole: true },
   {
-    title: 'inspecting all, which is a dry run',
+    title: 'an inspection of all clusters as a dry run',
     event: { action: 'inspect' },
     read: { ...WHOLE, action: 'inspect', dryRun: true },
     whole: false,
   },
   {
-    title: 'inspecting some',
+    title: 'an inspection of some clusters as a dry run',
     event: { action: 'inspect', clusters: ['a'] },
     read: { ...WHOLE, action: 'inspect', dryRun: true, clusters: ['a'] },
     whole: false,
   },
-  { title: 'status', event: { action: 'status' }, read: { ...WHOLE, action: 'status' }, whole: false },
+  { title: 'a status', event: { action: 'status' }, read: { ...WHOLE, action: 'status' }, whole: false },
   {
-    title: 'revoking',
+    title: 'a revocation',
     event: { action: 'revoke', clusters: ['a'] },
     read: { ...WHOLE, action: 'revoke', clusters: ['a'] },
     whole: false,
   },
-])('$title is understood, and whether its figures are those of a whole run', ({ event, read, whole }) => {
+])('reads $title; it is a run over all clusters: $whole', ({ event, read, whole }) => {
   expect(readEvent(event)).toEqual(read);
   expect(isWholeRun(readEvent(event))).toBe(whole);
 });
@@ -40,50 +51,56 @@ test.each([
 test.each([
   { title: 'an unknown field', event: { cluster: 'a' }, named: 'cluster' },
   { title: 'the event of an EventBridge rule', event: { source: 'aws.events', detail: {} }, named: 'source' },
-  { title: 'one cluster without a list', event: { clusters: 'a' }, named: 'clusters' },
-  { title: 'no clusters', event: { clusters: [] }, named: 'clusters' },
+  { title: 'a string for clusters', event: { clusters: 'a' }, named: 'clusters' },
+  { title: 'an empty list of clusters', event: { clusters: [] }, named: 'clusters' },
   { title: 'a cluster without a name', event: { clusters: [''] }, named: 'clusters' },
   { title: 'a number for a namespace', event: { namespaces: [1] }, named: 'namespaces' },
-  { title: 'a word for dryRun', event: { dryRun: 'true' }, named: 'dryRun' },
+  { title: 'a string for dryRun', event: { dryRun: 'true' }, named: 'dryRun' },
   { title: 'a number for force', event: { force: 1 }, named: 'force' },
   { title: 'an unknown action', event: { action: 'delete' }, named: 'action' },
-  { title: 'a word in place of nothing', event: { action: '' }, named: 'action' },
+  { title: 'an empty action', event: { action: '' }, named: 'action' },
   ...['namespaces', 'dryRun', 'force'].map((field) => ({
-    title: `inspecting with ${field}`,
+    title: `an inspection with ${field}`,
     event: { action: 'inspect', [field]: field === 'namespaces' ? ['n'] : false },
-    named: '"inspect" takes clusters only: leave it out',
+    named: field,
   })),
   ...['clusters', 'namespaces', 'dryRun', 'force'].map((field) => ({
-    title: `status with ${field}`,
+    title: `a status with ${field}`,
     event: { action: 'status', [field]: /s$/.test(field) ? ['n'] : true },
-    named: '"status" takes nothing else: leave it out',
+    named: field,
   })),
   ...['namespaces', 'dryRun', 'force'].map((field) => ({
-    title: `revoking with ${field}`,
+    title: `a revocation with ${field}`,
     event: { action: 'revoke', clusters: ['a'], [field]: field === 'namespaces' ? ['n'] : true },
-    named: '"revoke" takes clusters only: leave it out',
+    named: field,
   })),
   {
-    title: 'revoking everywhere',
+    title: 'a revocation without clusters',
     event: { action: 'revoke' },
-    named: 'name the clusters whose tokens are to end',
+    named: 'clusters',
   },
-  { title: 'a list', event: [], named: 'object' },
-  { title: 'a text', event: 'refresh', named: 'object' },
-])('$title is refused by name, with what the event takes', ({ event, named }) => {
-  expect(() => readEvent(event)).toThrow(named);
-  expect(() => readEvent(event)).toThrow('It takes {"clusters": [names]');
+  { title: 'an array', event: [], named: undefined },
+  { title: 'a string', event: 'refresh', named: undefined },
+])('refuses $title and names the invalid field', ({ event, named }) => {
+  const error = invalidEventError(event);
+  expect(error.name).toBe(ERROR_TYPE.invalidEvent);
+  if (named === undefined) expect(error.fields).toEqual([]);
+  else expect(error.fields).toContain(named);
 });
 
-test('every field that is wrong is named at once', () => {
-  expect(() => readEvent({ clusters: [], force: 'yes' })).toThrow(/clusters.*force|force.*clusters/);
-  expect(() => readEvent({ action: 'revoke', force: true, dryRun: false })).toThrow(
-    /leave it out.*dryRun.*leave it out.*force.*whose tokens are to end.*clusters/,
+test('names all invalid fields, each with what to do, in one error', () => {
+  expect(new Set(invalidEventError({ clusters: [], force: 'yes' }).fields)).toEqual(
+    new Set(['clusters', 'force']),
+  );
+  const { fields, message } = invalidEventError({ action: 'revoke', force: true, dryRun: false });
+  expect(new Set(fields)).toEqual(new Set(['force', 'dryRun', 'clusters']));
+  expect(message).toMatch(
+    /"revoke" accepts clusters only: leave it out.*dryRun.*leave it out.*force.*whose tokens are to end.*clusters/,
   );
 });
 
-test('what the refusal says it takes, it takes', () => {
-  const events = [
+test('the error lists the events that the function accepts', () => {
+  const events: RefresherEvent[] = [
     {},
     { clusters: ['a'], namespaces: ['n'], dryRun: true, force: true },
     { action: 'inspect', clusters: ['a'] },
@@ -92,6 +109,17 @@ test('what the refusal says it takes, it takes', () => {
     { action: 'revoke', clusters: ['a'] },
   ];
   for (const event of events) expect(() => readEvent(event)).not.toThrow();
+  const { message } = invalidEventError({ x: 1 });
   for (const word of ['clusters', 'namespaces', 'dryRun', 'force', 'inspect', 'status', 'revoke'])
-    expect(() => readEvent({ x: 1 })).toThrow(`"${word}"`);
+    expect(message).toContain(`"${word}"`);
 });
+
+function invalidEventError(event: unknown): InvalidEventError {
+  try {
+    readEvent(event);
+  } catch (error) {
+    if (error instanceof InvalidEventError) return error;
+    throw error;
+  }
+  return expect.fail('the event is accepted');
+}

@@ -1,8 +1,9 @@
-// Inspecting a cluster whose API server says what it likes: each part is told or left out on its own, and nothing is
-// remembered.
+// Tests the inspection of a cluster whose API server responds in any way: each part is reported or left out independently,
+// and no state is stored.
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { ANNOTATION, CLUSTERS_PREFIX, TAG } from '../../../../contract/names.ts';
+import type { FailureCode } from '../../../../contract/refresher-api.ts';
 import type { ClusterStateWriter } from '../../../../functions/refresher/clusters/cluster-state.ts';
 import { readEvent } from '../../../../functions/refresher/event.ts';
 import type { ClusterReport } from '../../../../functions/refresher/run/cluster-report.ts';
@@ -30,14 +31,14 @@ const NEVER: ClusterStateWriter = {
 let stack: AsyncDisposableStack;
 let server: ApiServer;
 let now: number;
-/** Which permissions are refused: by verb, resource and namespace, which is '*' for all of them. */
+/** The permissions that are refused: verb, resource and namespace, which is '*' for all namespaces. */
 let forbidden: Set<string>;
-/** What is answered by path, in place of what a good server says. */
+/** Responses by path, instead of those of a working API server. */
 let answers: Record<string, (response: Response, request: Received) => void>;
 
 beforeEach(async () => {
   stack = new AsyncDisposableStack();
-  // In the middle of a second, as what a server says is taken to be.
+  // In the middle of a second, which the inspection assumes of the server's Date header.
   now = Math.floor(Date.now() / 1000) * 1000 + 500;
   forbidden = new Set();
   answers = {};
@@ -59,7 +60,7 @@ function answer(request: Received, response: Response) {
   if (path === PATHS.version)
     return json(response, { gitVersion: 'v1.36.3', major: '1' }, 200, { date: new Date(now).toUTCString() });
   if (path === PATHS.whoAmI) {
-    const userInfo = { username: 'somebody', groups: ['system:authenticated', 'ecr-anywhere:refreshers'] };
+    const userInfo = { username: 'refresher', groups: ['system:authenticated', 'ecr-anywhere:refreshers'] };
     return json(response, { kind: 'SelfSubjectReview', status: { userInfo } }, 201);
   }
   if (path === PATHS.access) {
@@ -87,8 +88,11 @@ async function inspect(
     { secrets: registry.client, eks: NO_EKS, keyless: NO_KEYLESS, state: NEVER },
     readEvent({ action: 'inspect', ...event }),
     {
-      ...{ clusterDeadlineMs: deadlineMs, clusterConcurrency: 1, region: 'eu-central-1' },
-      ...{ allowLocalServers: true, eksDiscovery: [] },
+      clusterDeadlineMs: deadlineMs,
+      clusterConcurrency: 1,
+      region: 'eu-central-1',
+      allowLocalServers: true,
+      eksDiscovery: [],
     },
     () => now,
     AbortSignal.timeout(30_000),
@@ -102,7 +106,7 @@ async function inspect(
 
 const GOOD = {
   identity: 'token',
-  username: 'somebody',
+  username: 'refresher',
   groups: ['system:authenticated', 'ecr-anywhere:refreshers'],
   clusterUid: UID,
   kubernetesVersion: 'v1.36.3',
@@ -110,7 +114,7 @@ const GOOD = {
   forbidden: [],
 };
 
-test('all there is, in the summary too; of a server with a path, its origin', async () => {
+test('reports all parts, also in the summary, and the origin of a server with a path', async () => {
   const report = await inspect();
   expect(report).toMatchObject({ served: true, failed: false });
   expect(report.inspection).toEqual({ server: server.url, ...GOOD });
@@ -122,15 +126,15 @@ test('all there is, in the summary too; of a server with a path, its origin', as
   expect(proxied.inspection?.server).toBe(server.url);
 });
 
-test('a refresh does not ask for any of it', async () => {
+test('a refresh sends none of the requests of an inspection', async () => {
   await inspect({ action: 'refresh', dryRun: true });
   expect(server.requests.filter(({ method }) => method !== 'GET')).toEqual([]);
   expect(server.requests.map(({ path }) => path)).not.toContain(PATHS.version);
 });
 
-test.each([-3600, -2, 0, 2, 90])('a server whose clock is %i s ahead', async (seconds) => {
+test.each([-3600, -2, 0, 2, 90])('reports a server clock that is %i s ahead', async (seconds) => {
   answers[PATHS.version] = (response) => {
-    // In the middle of its second, as a server is on average.
+    // In the middle of its second, which is the average.
     const date = new Date(Math.floor(now / 1000) * 1000 + seconds * 1000);
     json(response, { gitVersion: 'v1.36.3' }, 200, { date: date.toUTCString() });
   };
@@ -138,13 +142,13 @@ test.each([-3600, -2, 0, 2, 90])('a server whose clock is %i s ahead', async (se
   expect(inspection?.clockSkewSeconds).toBe(seconds);
 });
 
-test('half of the time that the answer takes is its way back', async () => {
+test('subtracts half of the response time from the clock skew', async () => {
   answers[PATHS.version] = (response) => {
     const date = new Date(now);
     now += 3_000;
     setTimeout(() => json(response, { gitVersion: 'v1.36.3' }, 200, { date: date.toUTCString() }), 3_000);
   };
-  // Ours moves by three seconds while the answer comes; theirs is said to be at the beginning of it.
+  // The refresher's clock advances by three seconds during the request; the server's Date is of its beginning.
   const { inspection } = await inspect();
   expect(inspection?.clockSkewSeconds).toBeGreaterThanOrEqual(-2);
   expect(inspection?.clockSkewSeconds).toBeLessThanOrEqual(-1);
@@ -152,36 +156,36 @@ test('half of the time that the answer takes is its way back', async () => {
 
 test.each<{ title: string; path: string; missing: string[]; answer: (response: Response) => void }>([
   {
-    title: 'no SelfSubjectReview, as before Kubernetes 1.28',
+    title: 'the user if SelfSubjectReview is missing, as before Kubernetes 1.28',
     path: PATHS.whoAmI,
     missing: ['username', 'groups'],
     answer: (response) => refuse(response, 404, 'not found'),
   },
   {
-    title: 'no version',
+    title: 'version and clock if the version is forbidden',
     path: PATHS.version,
     missing: ['kubernetesVersion', 'clockSkewSeconds'],
     answer: (response) => refuse(response, 403, 'forbidden'),
   },
   {
-    title: 'no clock',
+    title: 'the clock if the Date header is unreadable',
     path: PATHS.version,
     missing: ['clockSkewSeconds'],
     answer: (response) => json(response, { gitVersion: 'v1.36.3' }, 200, { date: 'tomorrow' }),
   },
   {
-    title: 'no access reviews',
+    title: 'the permissions if access reviews are forbidden',
     path: PATHS.access,
     missing: ['forbidden'],
     answer: (response) => refuse(response, 403, 'forbidden'),
   },
   {
-    title: 'something else in place of a review',
+    title: 'the user if the response is of another kind',
     path: PATHS.whoAmI,
     missing: ['username', 'groups'],
     answer: (response) => json(response, { kind: 'Pod' }, 201),
   },
-])('$title: left out, and nothing else with it', async ({ path, missing, answer: own }) => {
+])('leaves out only $title', async ({ path, missing, answer: own }) => {
   answers[path] = own;
   const { inspection, served } = await inspect();
   expect(served).toBe(true);
@@ -189,48 +193,48 @@ test.each<{ title: string; path: string; missing: string[]; answer: (response: R
   expect(inspection).toEqual({ server: server.url, ...Object.fromEntries(rest) });
 });
 
-test('a namespace list that is refused: the report says why, the inspection what', async () => {
+test('if namespaces may not be listed, the report fails with forbidden and the inspection lists the permission', async () => {
   answers[PATHS.namespaces] = (response) => refuse(response, 403, 'namespaces is forbidden');
   forbidden = new Set(['list namespaces *', 'list secrets *', 'patch secrets *']);
-  const { failedAt, reason, inspection } = await inspect();
-  expect([failedAt, reason]).toEqual(['permissions', expect.stringContaining('namespaces is forbidden')]);
+  const { failedAt, codes, inspection } = await inspect();
+  expect([failedAt, codes]).toEqual(['permissions', ['forbidden']]);
   expect(inspection?.forbidden).toEqual(['list namespaces']);
   expect(inspection).not.toHaveProperty('clusterUid');
 });
 
-test('a credential that is refused: who and what is left out, not where', async () => {
+test('if the credential is refused, leaves out user and permissions and reports server, version and clock', async () => {
   const denied = (response: Response) => refuse(response, 401, 'Unauthorized');
   answers = { [PATHS.namespaces]: denied, [PATHS.whoAmI]: denied, [PATHS.access]: denied };
-  const { reason, failedAt, inspection } = await inspect();
-  expect([failedAt, reason]).toEqual(['credential', expect.stringContaining('HTTP 401')]);
+  const { codes, failedAt, inspection } = await inspect();
+  expect([failedAt, codes]).toEqual(['credential', ['unauthorized']]);
   const { identity, kubernetesVersion, clockSkewSeconds } = GOOD;
   expect(inspection).toEqual({ server: server.url, identity, kubernetesVersion, clockSkewSeconds });
 });
 
-describe('what is forbidden', () => {
-  const asked = () =>
+describe('the missing permissions', () => {
+  const reviewed = () =>
     server.requests
       .filter(({ path }) => path === PATHS.access)
       .map(({ body }) => JSON.parse(body).spec.resourceAttributes)
       .map(({ verb, resource, namespace = '*' }) => `${verb} ${resource} ${namespace}`);
 
-  test('is asked of all namespaces together, and of each only where that is refused', async () => {
+  test('are requested for all namespaces together, if that is allowed', async () => {
     await inspect();
-    expect(asked().sort()).toEqual(['list namespaces *', 'list secrets *', 'patch secrets *']);
+    expect(reviewed().sort()).toEqual(['list namespaces *', 'list secrets *', 'patch secrets *']);
   });
 
-  test('is told of each namespace', async () => {
+  test('are reported for each namespace', async () => {
     forbidden = new Set(['list secrets *', 'patch secrets *', 'patch secrets team-a', 'list secrets team-b']);
     const { inspection } = await inspect();
     expect(inspection?.forbidden?.toSorted()).toEqual(['list secrets in team-b', 'patch secrets in team-a']);
   });
 
-  test('is nothing where roles in each namespace allow it', async () => {
+  test('are none if Roles in each namespace grant them', async () => {
     forbidden = new Set(['list secrets *', 'patch secrets *']);
     expect((await inspect()).inspection?.forbidden).toEqual([]);
   });
 
-  test('of very many, the first are told', async () => {
+  test('are truncated to the first fifty', async () => {
     const names = Array.from({ length: 300 }, (_, index) => `n-${index}`);
     answers[PATHS.namespaces] = (response) => json(response, page(names.map((name) => ({ name }))));
     answers[PATHS.access] = (response) =>
@@ -240,7 +244,7 @@ describe('what is forbidden', () => {
     expect(inspection?.forbidden?.at(-1)).toBe('and 551 more');
   });
 
-  test('is also the next token, where what is registered could be renewed', async () => {
+  test('include the request for the next token, if the registered token is renewable', async () => {
     forbidden = new Set(['create serviceaccounts ns']);
     const of = { namespace: 'ns', serviceaccount: { name: 'sa' }, secret: { name: 's', uid: 'u' } };
     const token = jwt({ iat: 1, exp: 2_000_000_000, aud: ['x'], 'kubernetes.io': of });
@@ -250,21 +254,26 @@ describe('what is forbidden', () => {
   });
 });
 
-describe('what the token says of itself', () => {
+describe('the registered token', () => {
   test.each([
-    [{ exp: 2_000_000_000 }, { renewable: false, expiresAt: '2033-05-18T03:33:20.000Z' }],
-    [{ sub: 'somebody' }, { renewable: false }],
-  ])('%j, which is bound to no Secret', async (claims, token) => {
+    [{ exp: 2_000_000_000 }, { expiresAt: '2033-05-18T03:33:20.000Z' }],
+    [{ sub: 'refresher' }, {}],
+  ])('with the claims %j is not bound to a Secret, and so not renewable', async (claims, token) => {
     const { inspection } = await inspect({}, { kubeconfig: kubeconfigFor(server, jwt(claims)) });
-    expect(inspection?.token).toEqual({ ...token, reason: expect.stringContaining('bound to a Secret') });
+    expect(inspection?.token).toEqual({
+      ...token,
+      renewable: false,
+      code: 'token-not-bound',
+      reason: expect.any(String),
+    });
   });
 
-  test('is nothing where it is no JWT', async () => {
+  test('is left out if it is not a JWT', async () => {
     expect((await inspect()).inspection).not.toHaveProperty('token');
   });
 });
 
-test('a server that repeats the token, or never ends what it says of itself, fills nothing with it', async () => {
+test('removes the token from the texts of the server, and truncates them', async () => {
   const long = `canary-3f9b ${'x'.repeat(100_000)}`;
   answers[PATHS.whoAmI] = (response) => {
     const userInfo = { username: long, groups: Array.from({ length: 60 }, () => long) };
@@ -277,7 +286,7 @@ test('a server that repeats the token, or never ends what it says of itself, fil
   expect(JSON.stringify(inspection).length).toBeLessThan(20_000);
 });
 
-test('a server that nobody listens at is asked once, not for each part', async () => {
+test('does not repeat requests to a server that refuses connections', async () => {
   const { url } = server;
   await server[Symbol.asyncDispose]();
   const began = performance.now();
@@ -288,21 +297,23 @@ test('a server that nobody listens at is asked once, not for each part', async (
   server = await startApiServer(answer);
 });
 
-test('a server that never answers: all is over with the deadline', async () => {
+test('ends at the deadline if the server never responds', async () => {
   const silent = () => {};
   answers = Object.fromEntries(Object.values(PATHS).map((path) => [path, silent]));
   const began = performance.now();
   expect((await inspect({}, { deadlineMs: 500 })).inspection).toEqual({
-    ...{ server: server.url, identity: 'token' },
+    server: server.url,
+    identity: 'token',
   });
   expect(performance.now() - began).toBeLessThan(3_000);
 });
 
-test('a kubeconfig that cannot be used has no inspection', async () => {
+test('reports no inspection of a kubeconfig that cannot be used', async () => {
   const report = await inspect({}, { kubeconfig: 'not a kubeconfig' });
   expect(report).toMatchObject({
-    ...{ served: false, failedAt: 'kubeconfig' },
-    reason: expect.stringContaining('not a kubeconfig'),
+    served: false,
+    failedAt: 'kubeconfig',
+    codes: ['kubeconfig-unusable'],
   });
   expect(report).not.toHaveProperty('inspection');
 });
@@ -311,7 +322,7 @@ test.each([
   ['keyless', ['ecr-anywhere', 'get-token', '--cluster', 'a']],
   ['eks', ['aws', 'eks', 'get-token', '--cluster-name', 'x']],
 ])(
-  'what is registered is told where no token can be made for it: %s',
+  'reports the server and the identity %s if no token can be made for it',
   async (identity, [command, ...args]) => {
     const config = JSON.parse(kubeconfigFor(server, ''));
     const users = [{ name: 'main', user: { exec: { command, args } } }];
@@ -322,38 +333,62 @@ test.each([
   },
 );
 
-test.each<{ title: string; failedAt: string; answer: (response: Response) => void }>([
+test.each<{ title: string; failedAt: string; code: FailureCode; answer: (response: Response) => void }>([
   {
     title: "a proxy's 403",
     failedAt: 'reach',
+    code: 'unexpected-response',
     answer: (response) => response.writeHead(403).end('<html>forbidden: HTTP 401</html>'),
   },
   {
     title: "the API server's 403",
     failedAt: 'permissions',
+    code: 'forbidden',
     answer: (response) => refuse(response, 403, 'no'),
   },
-  { title: '401', failedAt: 'credential', answer: (response) => response.writeHead(401).end('who?') },
-  { title: '500', failedAt: 'reach', answer: (response) => refuse(response, 500, 'HTTP 403: forbidden') },
-  { title: 'something else', failedAt: 'reach', answer: (response) => json(response, { kind: 'Pod' }) },
-])('where it failed, at $title: $failedAt', async ({ failedAt, answer: own }) => {
+  {
+    title: 'a 401',
+    failedAt: 'credential',
+    code: 'unauthorized',
+    answer: (response) => response.writeHead(401).end('who?'),
+  },
+  {
+    title: 'a 500',
+    failedAt: 'reach',
+    code: 'server-error',
+    answer: (response) => refuse(response, 500, 'HTTP 403: forbidden'),
+  },
+  {
+    title: 'a 429',
+    failedAt: 'reach',
+    code: 'throttled',
+    answer: (response) => refuse(response, 429, 'too many requests'),
+  },
+  {
+    title: 'an object of another kind',
+    failedAt: 'reach',
+    code: 'unexpected-response',
+    answer: (response) => json(response, { kind: 'Pod' }),
+  },
+])('$title fails at $failedAt with $code', async ({ failedAt, code, answer: own }) => {
   answers[PATHS.namespaces] = own;
   const report = await inspect();
-  expect([report.failedAt, summarize(report).failedAt]).toEqual([failedAt, failedAt]);
+  expect(report).toMatchObject({ failedAt, codes: [code] });
+  expect(summarize(report)).toMatchObject({ failedAt, codes: [code] });
 });
 
-test('where every namespace refuses its Secrets: permissions; one that does not, and it is served', async () => {
+test('a cluster is served if the Secrets of at least one namespace can be listed', async () => {
   const secretsOf = (name: string) => `${PATHS.namespaces}/${name}/secrets`;
   const denied = (response: Response) => refuse(response, 403, 'secrets is forbidden');
   answers = { [secretsOf('team-a')]: denied, [secretsOf('team-b')]: denied };
-  expect((await inspect()).failedAt).toBe('permissions');
+  expect(await inspect()).toMatchObject({ served: false, failedAt: 'permissions', codes: ['forbidden'] });
   delete answers[secretsOf('team-b')];
   const report = await inspect();
-  expect(report).toMatchObject({ served: true, failed: true });
+  expect(report).toMatchObject({ served: true, failed: true, codes: ['forbidden'] });
   expect(report).not.toHaveProperty('failedAt');
 });
 
-test('what a terminal would obey reaches nobody, whatever part of its answers it is in', async () => {
+test('replaces control characters in every part of a response', async () => {
   const HOSTILE = '\u001b]0;owned\u0007\u001b[2Jeasy\r\nlevel=info \u202egnihton\u2028\u009b1m';
   const unsafe = /[\p{C}\p{Zl}\p{Zp}]/u;
   answers[PATHS.whoAmI] = (response) =>
@@ -365,37 +400,40 @@ test('what a terminal would obey reaches nobody, whatever part of its answers it
   answers[PATHS.version] = (response) => json(response, { gitVersion: HOSTILE });
   answers[PATHS.namespaces] = (response, { query }) =>
     json(response, page([{ name: query.has('fieldSelector') ? 'kube-system' : HOSTILE, uid: HOSTILE }]));
-  const secrets = `${PATHS.namespaces}/${encodeURIComponent(HEARD)}/secrets`;
+  const secrets = `${PATHS.namespaces}/${encodeURIComponent(SANITIZED)}/secrets`;
   const annotations = {
     [ANNOTATION.registries]: `${HOSTILE}=2020-01-01T00:00:00Z`,
     [ANNOTATION.expiresAt]: HOSTILE,
   };
   answers[secrets] = (response) => json(response, page([{ name: HOSTILE, annotations }]));
-  answers[`${secrets}/${encodeURIComponent(HEARD)}`] = (response) => refuse(response, 422, HOSTILE);
+  answers[`${secrets}/${encodeURIComponent(SANITIZED)}`] = (response) => refuse(response, 422, HOSTILE);
   const report = await inspect();
   const { inspection, results } = report;
   expect(inspection).toMatchObject({
-    username: HEARD,
-    groups: [HEARD],
-    clusterUid: HEARD,
-    kubernetesVersion: HEARD,
+    username: SANITIZED,
+    groups: [SANITIZED],
+    clusterUid: SANITIZED,
+    kubernetesVersion: SANITIZED,
   });
   expect(results).toEqual([
     {
-      ...{ secret: `${HEARD}/${HEARD}`, due: 'expiry-unreadable', outcome: 'refused' },
-      reason: expect.stringContaining(`HTTP 422: ${HEARD}`),
+      secret: `${SANITIZED}/${SANITIZED}`,
+      due: 'expiry-unreadable',
+      outcome: 'refused',
+      code: 'invalid',
+      reason: expect.stringContaining(`HTTP 422: ${SANITIZED}`),
     },
   ]);
   for (const text of strings([report, summarize(report)])) expect(text).not.toMatch(unsafe);
 
   answers[PATHS.namespaces] = (response) => refuse(response, 500, HOSTILE);
   const refusal = await inspect();
-  expect(refusal.reason).toContain(HEARD);
+  expect(refusal.reason).toContain(SANITIZED);
   for (const text of strings(refusal)) expect(text).not.toMatch(unsafe);
 });
 
-/** What is left of it. */
-const HEARD = '\ufffd]0;owned\ufffd\ufffd[2Jeasy level=info \ufffdgnihton \ufffd1m';
+/** The hostile text after sanitizing. */
+const SANITIZED = '\ufffd]0;owned\ufffd\ufffd[2Jeasy level=info \ufffdgnihton \ufffd1m';
 
 function strings(value: unknown): string[] {
   if (typeof value === 'string') return [value];
@@ -405,22 +443,24 @@ function strings(value: unknown): string[] {
 describe('a paused cluster', () => {
   const paused = { tags: { [TAG.paused]: 'true' } };
 
-  test('is inspected where somebody names it, and is said to be paused', async () => {
+  test('is inspected if the event names it, and is reported as paused', async () => {
     const report = await inspect({ clusters: ['a'] }, paused);
     expect(report).toMatchObject({ served: true, failed: false, isPaused: true, inspection: GOOD });
     expect(summarize(report)).toMatchObject({ isPaused: true, inspection: GOOD });
     expect(report).not.toHaveProperty('reason');
   });
 
-  test('says then what is wrong with it', async () => {
+  test('is reported with its failure if the event names it', async () => {
     answers[PATHS.namespaces] = (response) => refuse(response, 403, 'namespaces is forbidden');
     expect(await inspect({ clusters: ['a'] }, paused)).toMatchObject({
-      ...{ served: false, failed: true, isPaused: true },
-      reason: expect.stringContaining('namespaces is forbidden'),
+      served: false,
+      failed: true,
+      isPaused: true,
+      codes: ['forbidden'],
     });
   });
 
-  test('is left alone where all are inspected, and by a dry run by its name', async () => {
+  test('gets no request from an inspection of all clusters, nor from a dry run that names it', async () => {
     for (const event of [{}, { action: 'refresh', dryRun: true, clusters: ['a'] }]) {
       const report = await inspect(event, paused);
       expect(report).toMatchObject({ served: false, failed: false, isPaused: true });

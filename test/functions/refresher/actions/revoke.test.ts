@@ -1,10 +1,10 @@
-// Ending a cluster's tokens, at the wire: what is asked for, what counts as done, and whose tokens cannot be ended.
+// Tests the revocation of tokens: the requests to the API server, when a token counts as revoked, and which identities have
+// no token that can be revoked.
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { CLUSTERS_PREFIX, TAG } from '../../../../contract/names.ts';
 import type { RevokeResult } from '../../../../contract/refresher-api.ts';
 import { revoke } from '../../../../functions/refresher/actions/revoke.ts';
-import { NotRegisteredError } from '../../../../functions/refresher/clusters/clusters.ts';
 import { kubeconfigFor, refuse } from '../../api-server.ts';
 import { NO_EKS, NO_KEYLESS } from '../../real-cluster.ts';
 import { startSecretsManager, type Value } from '../../secrets-manager.ts';
@@ -17,7 +17,7 @@ const REVOKED = { cluster: 'a', outcome: 'revoked', secret: SECRET };
 let stack: AsyncDisposableStack;
 let issuer: TokenIssuer;
 let token: string;
-/** Called for each DELETE; false: the API server has not deleted it. */
+/** Called for each DELETE. Returns whether the API server deletes the Secret. */
 let onDelete: () => boolean;
 
 beforeEach(async () => {
@@ -49,71 +49,78 @@ async function revokeAt(
     pageSize: 100,
     tags: { [`${CLUSTERS_PREFIX}a`]: tags },
   });
-  const told: RevokeResult[] = [];
+  const reported: RevokeResult[] = [];
   const results = await revoke(
     { secrets: registry.client, eks: NO_EKS, keyless: NO_KEYLESS },
     names,
     {
-      ...{ clusterDeadlineMs: deadlineMs, clusterConcurrency: 5, region: 'eu-central-1' },
-      ...{ allowLocalServers: true, eksDiscovery: [] },
+      clusterDeadlineMs: deadlineMs,
+      clusterConcurrency: 5,
+      region: 'eu-central-1',
+      allowLocalServers: true,
+      eksDiscovery: [],
     },
     AbortSignal.timeout(60_000),
-    (result) => told.push(result),
+    (result) => reported.push(result),
   );
-  expect(told.toSorted((a, b) => (a.cluster < b.cluster ? -1 : 1))).toEqual(results);
+  expect(reported.toSorted((a, b) => (a.cluster < b.cluster ? -1 : 1))).toEqual(results);
   for (const secret of issuer.issued) expect(JSON.stringify(results)).not.toContain(secret);
-  // Nothing of the registry is written.
+  // The registration stays as it is.
   expect(registry.calls.filter(({ operation }) => /^(Put|Update)/.test(operation))).toEqual([]);
   return results;
 }
 
-const asked = () => issuer.server.requests.map(({ method, path }) => `${method} ${path}`);
+const requests = () => issuer.server.requests.map(({ method, path }) => `${method} ${path}`);
 
-test('the Secret that the token is bound to is deleted, by its uid and as the identity itself, and nothing else', async () => {
+test('deletes only the Secret that the token is bound to, by its UID and as the registered identity', async () => {
   expect(await revokeAt({ a: issuer.kubeconfigOf(token) })).toEqual([REVOKED]);
-  expect(asked()).toEqual([`DELETE ${SECRET_PATH}`, 'GET /api/v1/namespaces']);
+  expect(requests()).toEqual([`DELETE ${SECRET_PATH}`, 'GET /api/v1/namespaces']);
   const [request] = issuer.server.requests;
   expect(request?.headers.authorization).toBe(`Bearer ${token}`);
   expect(request?.headers['content-type']).toBe('application/json');
   expect(JSON.parse(request?.body ?? '')).toEqual({
-    ...{ kind: 'DeleteOptions', apiVersion: 'v1' },
+    kind: 'DeleteOptions',
+    apiVersion: 'v1',
     preconditions: { uid: BOUND_TO.uid },
   });
-  // Answered with metadata, if with the object at all.
+  // If the response is an object, it has metadata only.
   expect(request?.headers.accept).toContain('as=PartialObjectMetadata');
 });
 
-test("a paused cluster's, too; and by the context that its tag names", async () => {
+test('revokes the token of a paused cluster, in the context that its tag names', async () => {
   const config = JSON.parse(issuer.kubeconfigOf(token));
   config['current-context'] = 'other';
   const tags = { [TAG.paused]: 'true', [TAG.context]: 'main' };
   expect(await revokeAt({ a: JSON.stringify(config) }, { tags })).toEqual([REVOKED]);
 });
 
-test('one that is refused already says nothing of others: the Secret is named, and who has to delete it', async () => {
+test('a token that the API server refuses already is reported with its Secret, which an administrator must delete', async () => {
   const renewed = issuer.issue({ lifeSeconds: 3600 });
   issuer.intercept = ({ headers }, response) => {
-    // Expired; and a thief has renewed it before.
+    // It has expired, and an attacker has renewed it before.
     if (headers.authorization === `Bearer ${token}`) refuse(response, 401, 'Unauthorized');
     return headers.authorization === `Bearer ${token}`;
   };
   expect(await revokeAt({ a: issuer.kubeconfigOf(token) })).toEqual([
     {
-      ...{ cluster: 'a', outcome: 'refused-already', secret: SECRET },
-      reason: expect.stringMatching(`no longer.*administrator must delete ${BOUND_TO.name} in ecr-anywhere`),
+      cluster: 'a',
+      outcome: 'refused-already',
+      secret: SECRET,
+      code: 'unauthorized',
+      reason: expect.stringMatching(`administrator must delete.*${BOUND_TO.name}.*ecr-anywhere`),
     },
   ]);
   expect(issuer.isValid(renewed)).toBe(true);
-  expect(asked()).toEqual([`DELETE ${SECRET_PATH}`]);
+  expect(requests()).toEqual([`DELETE ${SECRET_PATH}`]);
 });
 
 test.each([404, 409])(
-  'a Secret that is gone, or another one now (%i): done when the token is refused',
+  'after HTTP %i for the Secret, the token is revoked when the API server refuses it',
   async (status) => {
     let checks = 0;
     issuer.intercept = ({ method }, response) => {
-      if (method === 'DELETE') refuse(response, status, 'it is not that one');
-      // It was in the API server's cache still.
+      if (method === 'DELETE') refuse(response, status, 'another UID');
+      // Until then, the API server's cache accepts the token.
       else if (++checks === 2) issuer.revoke();
       return method === 'DELETE';
     };
@@ -123,36 +130,39 @@ test.each([404, 409])(
 );
 
 test.each([
-  { title: 'lets it in', answer: 200, said: 'still takes the token' },
-  { title: 'knows it, and forbids it something', answer: 403, said: 'still takes the token' },
-  { title: 'fails', answer: 500, said: 'HTTP 500: etcd is gone' },
+  { title: 'accepts the token', answer: 200, code: 'token-still-accepted' },
+  { title: 'accepts the token and forbids the request', answer: 403, code: 'token-still-accepted' },
+  { title: 'fails', answer: 500, code: 'server-error' },
 ])(
-  'an API server that $title until the end of the time: failed, and it is said',
-  async ({ answer, said }) => {
+  'the revocation fails with $code if the API server $title until the deadline',
+  async ({ answer, code }) => {
     issuer.intercept = ({ method }, response) => {
       if (method === 'DELETE') refuse(response, 404, 'gone');
       else if (answer !== 200) refuse(response, answer, 'etcd is gone');
       return method === 'DELETE' || answer !== 200;
     };
     const [result] = await revokeAt({ a: issuer.kubeconfigOf(token) }, { deadlineMs: 1_500 });
-    expect(result).toMatchObject({ outcome: 'failed', reason: expect.stringContaining(said) });
+    expect(result).toMatchObject({ outcome: 'failed', code });
     expect(result?.reason).toContain('is deleted');
   },
 );
 
-test('where it may not delete it, that is said, and nobody waits', async () => {
+test('fails at once if the identity may not delete the Secret', async () => {
   onDelete = () => false;
   expect(await revokeAt({ a: issuer.kubeconfigOf(token) })).toEqual([
     {
-      ...{ cluster: 'a', outcome: 'failed', secret: SECRET },
-      reason: expect.stringMatching(/DELETE .*HTTP 403: secrets is forbidden/),
+      cluster: 'a',
+      outcome: 'failed',
+      secret: SECRET,
+      code: 'forbidden',
+      reason: expect.stringContaining('secrets is forbidden'),
     },
   ]);
-  expect(asked()).toEqual([`DELETE ${SECRET_PATH}`]);
+  expect(requests()).toEqual([`DELETE ${SECRET_PATH}`]);
   expect(issuer.isValid(token)).toBe(true);
 });
 
-describe('nothing to revoke', () => {
+describe('there is nothing to revoke', () => {
   const withUser = (user: object) => {
     const config = JSON.parse(issuer.kubeconfigOf(token));
     return JSON.stringify({ ...config, users: [{ name: 'main', user }] });
@@ -162,53 +172,60 @@ describe('nothing to revoke', () => {
 
   test.each([
     {
-      title: 'EKS',
+      title: 'for an EKS identity',
       value: () => exec('aws', 'eks', 'get-token', '--cluster-name', 'x'),
-      says: 'access entry',
+      code: 'short-lived-token',
     },
-    { title: 'keyless', value: () => exec('ecr-anywhere', 'get-token', '--cluster', 'a'), says: 'issuer' },
     {
-      title: 'a client certificate',
+      title: 'for a keyless identity',
+      value: () => exec('ecr-anywhere', 'get-token', '--cluster', 'a'),
+      code: 'short-lived-token',
+    },
+    {
+      title: 'for a client certificate',
       value: () => withUser({ 'client-certificate-data': pem, 'client-key-data': pem }),
-      says: 'valid until it expires',
+      code: 'client-certificate',
     },
     {
-      title: 'a token that says nothing',
+      title: 'for a token that is not a JWT',
       value: () => issuer.kubeconfigOf('opaque'),
-      says: 'bound to a Secret',
+      code: 'token-not-bound',
     },
     {
-      title: 'a token that is bound to nothing',
+      title: 'for a token that is not bound to a Secret',
       value: () => issuer.kubeconfigOf(jwt({ iat: 1, exp: 2 })),
-      says: 'bound to a Secret',
+      code: 'token-not-bound',
     },
-  ])('$title', async ({ value, says }) => {
+  ])('$title', async ({ value, code }) => {
     expect(await revokeAt({ a: value() })).toEqual([
-      { cluster: 'a', outcome: 'nothing-to-revoke', reason: expect.stringContaining(says) },
+      { cluster: 'a', outcome: 'nothing-to-revoke', code, reason: expect.any(String) },
     ]);
-    expect(asked()).toEqual([]);
+    expect(requests()).toEqual([]);
   });
 });
 
-test('each cluster on its own, and those that are not named are left alone', async () => {
+test('revokes each named cluster independently of the others, and no other cluster', async () => {
   const good = issuer.kubeconfigOf(token);
-  const clusters = { a: good, broken: 'not a kubeconfig', other: good, silent: 'never' as const };
-  const names = ['silent', 'broken', 'a', 'a'];
+  const clusters = { a: good, broken: 'not a kubeconfig', other: good, unreadable: 'never' as const };
+  const names = ['unreadable', 'broken', 'a', 'a'];
   expect(await revokeAt(clusters, { names, deadlineMs: 1_500 })).toEqual([
     REVOKED,
-    { cluster: 'broken', outcome: 'failed', reason: expect.stringContaining('not a kubeconfig') },
-    { cluster: 'silent', outcome: 'failed', reason: expect.stringContaining('time was up') },
+    { cluster: 'broken', outcome: 'failed', code: 'kubeconfig-unusable', reason: expect.any(String) },
+    { cluster: 'unreadable', outcome: 'failed', code: 'cluster-time-up', reason: expect.any(String) },
   ]);
 });
 
-test('a name that is none: nothing is revoked anywhere', async () => {
-  await expect(revokeAt({ a: issuer.kubeconfigOf(token) }, { names: ['a', 'typo'] })).rejects.toThrow(
-    new NotRegisteredError(['typo'], ['a'], []),
-  );
-  expect(asked()).toEqual([]);
+test('revokes nothing if one of the names is unknown', async () => {
+  await expect(revokeAt({ a: issuer.kubeconfigOf(token) }, { names: ['a', 'typo'] })).rejects.toMatchObject({
+    name: 'NotRegisteredError',
+    names: ['typo'],
+    registered: ['a'],
+    failures: [],
+  });
+  expect(requests()).toEqual([]);
 });
 
-test('a server of this machine is not asked, as in every other turn', async () => {
+test('sends no request to an address of this machine', async () => {
   const kubeconfig = kubeconfigFor({ url: 'https://169.254.169.254', caPem: issuer.server.caPem }, token);
   await using registry = await startSecretsManager({ [`${CLUSTERS_PREFIX}a`]: kubeconfig });
   const settings = { clusterDeadlineMs: 2_000, clusterConcurrency: 1, region: 'eu-central-1' };
@@ -221,8 +238,11 @@ test('a server of this machine is not asked, as in every other turn', async () =
   );
   expect(results).toEqual([
     {
-      ...{ cluster: 'a', outcome: 'failed', secret: SECRET },
-      reason: expect.stringContaining('address of this machine'),
+      cluster: 'a',
+      outcome: 'failed',
+      secret: SECRET,
+      code: 'kubeconfig-unusable',
+      reason: expect.stringContaining('169.254.169.254'),
     },
   ]);
 });

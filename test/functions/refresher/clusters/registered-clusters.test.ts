@@ -1,8 +1,9 @@
-// The registered clusters, from Secrets Manager at the wire: what is found, and whom a failure costs what.
+// Tests how the registered clusters are read from Secrets Manager: which secrets are clusters, how their values are batched,
+// and that a failure affects only its own cluster.
 
 import { afterEach, expect, test } from 'vitest';
 import { CLUSTERS_PREFIX, TAG } from '../../../../contract/names.ts';
-import { NotRegisteredError } from '../../../../functions/refresher/clusters/clusters.ts';
+import type { FailureCode } from '../../../../contract/refresher-api.ts';
 import { listClusters } from '../../../../functions/refresher/clusters/registered-clusters.ts';
 import { readEvent } from '../../../../functions/refresher/event.ts';
 import { run } from '../../../../functions/refresher/run/run.ts';
@@ -61,7 +62,7 @@ function runAll(
   );
 }
 
-test('every secret under the prefix is a cluster, over as many pages as there are', async () => {
+test('lists every secret under the prefix as a cluster, from all pages', async () => {
   const names = ['c', 'a', 'b/nested', 'd', 'e'];
   const secrets = stack.use(
     await startSecretsManager({
@@ -80,7 +81,7 @@ test('every secret under the prefix is a cluster, over as many pages as there ar
   }
 });
 
-test('a value that cannot be had, or used, is the failure of its cluster alone', async () => {
+test('a value that cannot be read or used fails only its own cluster', async () => {
   const { kubeconfig } = await emptyCluster();
   const error = (type: string, message: string) => ({ error: { status: 400, type, message } });
   const secrets = await registryOf({
@@ -100,28 +101,34 @@ test('a value that cannot be had, or used, is the failure of its cluster alone',
   });
   const reports = await runAll(secrets);
   const outcomes = Object.fromEntries(
-    reports.map(({ cluster, served, failed, failedAt, reason }) => [
+    reports.map(({ cluster, served, failed, failedAt, codes }) => [
       cluster,
-      { served, failed, failedAt, reason },
+      { served, failed, failedAt, codes },
     ]),
   );
-  const failedFor = (reason: string, failedAt = 'kubeconfig') => ({
-    ...{ served: false, failed: true, failedAt },
-    reason: expect.stringContaining(reason),
+  const failedWith = (code: FailureCode, failedAt = 'kubeconfig') => ({
+    served: false,
+    failed: true,
+    failedAt,
+    codes: [code],
   });
   expect(outcomes).toEqual({
-    good: { served: true, failed: false, reason: undefined },
-    denied: failedFor('not authorized'),
-    'deleted meanwhile': failedFor("can't find the specified secret"),
-    binary: failedFor('SecretString'),
-    empty: failedFor('SecretString'),
-    junk: failedFor('not a kubeconfig'),
-    silent: failedFor("the cluster's time was up", 'reach'),
+    good: { served: true, failed: false },
+    denied: failedWith('registration-unreadable'),
+    'deleted meanwhile': failedWith('registration-unreadable'),
+    binary: failedWith('registration-unreadable'),
+    empty: failedWith('registration-unreadable'),
+    junk: failedWith('kubeconfig-unusable'),
+    silent: failedWith('cluster-time-up', 'reach'),
   });
+  const reasonOf = (name: string) => reports.find(({ cluster }) => cluster === name)?.reason;
+  // The messages of AWS.
+  expect(reasonOf('denied')).toContain('not authorized');
+  expect(reasonOf('deleted meanwhile')).toContain("can't find the specified secret");
   expect(JSON.stringify(reports)).not.toContain(CANARY);
 });
 
-test('of the clusters that an event names, no other value is read', async () => {
+test('reads only the values of the clusters that the event names', async () => {
   const { server, kubeconfig } = await emptyCluster();
   const secrets = await registryOf({ a: kubeconfig, b: kubeconfig, c: kubeconfig });
   const reports = await runAll(secrets, { clusters: ['b', 'b'] });
@@ -131,15 +138,18 @@ test('of the clusters that an event names, no other value is read', async () => 
   expect(server.requests).toHaveLength(1);
 });
 
-test('an event that names a cluster which is not registered is refused whole', async () => {
+test('an event that names an unknown cluster rejects and reads no value', async () => {
   const secrets = await registryOf({ a: 'x', b: 'x' });
-  await expect(runAll(secrets, { clusters: ['a', 'typo'] })).rejects.toThrow(
-    new NotRegisteredError(['typo'], ['a', 'b'], []),
-  );
+  await expect(runAll(secrets, { clusters: ['a', 'typo'] })).rejects.toMatchObject({
+    name: 'NotRegisteredError',
+    names: ['typo'],
+    registered: ['a', 'b'],
+    failures: [],
+  });
   expect(secrets.calls.every(({ operation }) => operation === 'ListSecrets')).toBe(true);
 });
 
-test('a paused cluster whose token is not to be renewed is asked nothing, and has not failed; without the tag it is back', async () => {
+test('sends no request to a paused cluster whose token is not due, which has not failed, until the tag is removed', async () => {
   const { server, kubeconfig } = await emptyCluster();
   const tags: Record<string, Record<string, string>> = { a: { [TAG.paused]: 'true' } };
   const secrets = await registryOf({ a: kubeconfig }, { tags });
@@ -153,7 +163,7 @@ test('a paused cluster whose token is not to be renewed is asked nothing, and ha
   expect(await runAll(untagged)).toEqual([expect.objectContaining({ served: true })]);
 });
 
-test('a tag names the context', async () => {
+test('uses the context that the tag names', async () => {
   const [one, two] = [await emptyCluster(), await emptyCluster()];
   const both = JSON.parse(one.kubeconfig);
   const second = JSON.parse(two.kubeconfig);
@@ -171,16 +181,16 @@ test('a tag names the context', async () => {
     },
   );
   const reports = await runAll(secrets);
-  expect(reports.map(({ cluster, served, reason }) => [cluster, served, reason])).toEqual([
+  expect(reports.map(({ cluster, served, codes }) => [cluster, served, codes])).toEqual([
     ['current', true, undefined],
     ['empty', true, undefined],
-    ['mistyped', false, 'there is no context named "secnod"'],
+    ['mistyped', false, ['kubeconfig-unusable']],
     ['tagged', true, undefined],
   ]);
   expect([one.server.requests.length, two.server.requests.length]).toEqual([2, 1]);
 });
 
-test('values are read twenty at a time, none twice', async () => {
+test('reads the values in batches of twenty, each once', async () => {
   const { kubeconfig } = await emptyCluster();
   const names = Array.from({ length: 45 }, (_, index) => `c${String(index).padStart(2, '0')}`);
   const secrets = await registryOf(Object.fromEntries(names.map((name) => [name, kubeconfig])), {
@@ -194,7 +204,7 @@ test('values are read twenty at a time, none twice', async () => {
   );
 });
 
-test('a batch that fails as a whole is the failure of its clusters, and of no others', async () => {
+test('a batch that fails as a whole fails its own clusters and no others', async () => {
   const { kubeconfig } = await emptyCluster();
   const names = Array.from({ length: 25 }, (_, index) => `c${String(index).padStart(2, '0')}`);
   let batches = 0;
@@ -204,48 +214,44 @@ test('a batch that fails as a whole is the failure of its clusters, and of no ot
       batches += 1;
       if (batches === 1)
         throw { status: 400, type: 'AccessDeniedException', message: 'not authorized to BatchGet' };
-      // Throttled once, and asked again by the SDK.
+      // Throttled once; the SDK retries.
       if (batches === 2) throw { status: 400, type: 'ThrottlingException', message: 'Rate exceeded' };
     },
   });
   const reports = await runAll(secrets, {}, undefined, { ...SETTINGS, clusterDeadlineMs: 20_000 });
   const failed = reports.filter((report) => report.failed);
   expect(failed.map(({ cluster }) => cluster)).toEqual(names.slice(0, 20));
-  for (const { reason } of failed) expect(reason).toContain('not authorized to BatchGet');
+  for (const { codes } of failed) expect(codes).toEqual(['registration-unreadable']);
 });
 
-test('nothing registered is nothing to do', async () => {
+test('a run without registered clusters has no reports', async () => {
   expect(await runAll(await registryOf({}))).toEqual([]);
 });
 
-test('clusters that cannot be listed fail the run', async () => {
+test('a run rejects with the AWS error if the clusters cannot be listed', async () => {
   const secrets = await registryOf({ a: 'x' });
   secrets.failLists({ status: 400, type: 'AccessDeniedException', message: 'not authorized to list' });
-  await expect(runAll(secrets)).rejects.toThrow('not authorized to list');
+  await expect(runAll(secrets)).rejects.toMatchObject({ name: 'AccessDeniedException' });
 });
 
-test("a list that never comes ends with the run's time", async () => {
+test('a run ends at its deadline if Secrets Manager does not respond', async () => {
   const secrets = await registryOf({ a: 'x' });
   secrets.failLists('never');
   await expect(runAll(secrets, {}, AbortSignal.timeout(300))).rejects.toThrow(/abort/i);
 });
 
-test('each cluster is reported as soon as its turn is over; those without a turn are reported too', async () => {
+test('reports each cluster as soon as its run is over, and those that were not started', async () => {
   const { kubeconfig } = await emptyCluster();
   const secrets = await registryOf({ a: kubeconfig, b: 'never', c: kubeconfig });
-  const told: string[] = [];
+  const reported: string[] = [];
   const reports = await run(
     { secrets: secrets.client, eks: NO_EKS, keyless: NO_KEYLESS },
     readEvent({}),
     { ...SETTINGS, clusterDeadlineMs: 20_000, clusterConcurrency: 1 },
     Date.now,
     AbortSignal.timeout(1_000),
-    ({ cluster, served, reason }) => told.push(`${cluster} ${served ? 'served' : reason}`),
+    ({ cluster, served, codes }) => reported.push(`${cluster} ${served ? 'served' : codes}`),
   );
-  expect(told).toEqual([
-    'a served',
-    "b the cluster's time was up before it could be asked",
-    "c the run's time was up before its turn",
-  ]);
+  expect(reported).toEqual(['a served', 'b cluster-time-up', 'c run-time-up']);
   expect(reports.map(({ cluster }) => cluster)).toEqual(['a', 'b', 'c']);
 });

@@ -42,7 +42,7 @@ async function refresh({
     }),
   );
   const signal = AbortSignal.timeout(deadlineMs);
-  const access = { server: server.url, ca: server.caPem, identity: { token: 'token' } };
+  const access = { server: server.url, ca: server.caPem, identity: { token: 'credential-of-test' } };
   await using api = new KubernetesApi(access, 8, signal);
   return await refreshCluster('cluster', api, { dryRun: false, force: false }, NOW, signal);
 }
