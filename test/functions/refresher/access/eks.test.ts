@@ -404,7 +404,9 @@ describe('clusters that are tagged', () => {
     );
     expect(results).toEqual([
       {
-        ...{ cluster: arnOf('tagged'), outcome: 'nothing-to-revoke' },
+        cluster: arnOf('tagged'),
+        outcome: 'nothing-to-revoke',
+        code: 'short-lived-token',
         reason: expect.stringContaining('access entry'),
       },
     ]);
