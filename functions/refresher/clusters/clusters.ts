@@ -89,7 +89,7 @@ export class NotRegisteredError extends Error {
  * @throws NotRegisteredError if a name is unknown; Error if the registered clusters cannot be listed
  */
 export async function selectClusters(
-  { secrets, ...signers }: ClusterSources,
+  { secrets, ...tokenSources }: ClusterSources,
   only: readonly string[] | undefined,
   settings: ClusterSettings,
   signal: AbortSignal,
@@ -99,13 +99,13 @@ export async function selectClusters(
   const names = selected.map(({ name }) => name);
   const registrations = new Registrations(secrets, names, signal);
   const registered = selected.map((cluster, index) =>
-    registeredCluster(cluster, index, { registrations, secrets, signers, settings }),
+    registeredCluster(cluster, index, { registrations, secrets, tokenSources, settings }),
   );
   const missing = new Set(only).difference(new Set(names));
   if (only && missing.size === 0) return { clusters: registered, discoveries: [] };
 
   const discoveries = await Promise.all(
-    settings.eksDiscovery.map((target) => discover(target, signers.eks, settings, signal)),
+    settings.eksDiscovery.map((target) => discover(target, tokenSources.eks, settings, signal)),
   );
   const tagged = discoveries.flatMap(({ clusters }) => clusters);
   if (!only) return { clusters: [...registered, ...tagged], discoveries };
@@ -124,12 +124,12 @@ function registeredCluster(
   {
     registrations,
     secrets,
-    signers,
+    tokenSources,
     settings,
   }: {
     readonly registrations: Registrations;
     readonly secrets: SecretsManagerClient;
-    readonly signers: Signers;
+    readonly tokenSources: TokenSources;
     readonly settings: ClusterSettings;
   },
 ): Cluster {
@@ -144,7 +144,7 @@ function registeredCluster(
         });
       return readKubeconfig(value.kubeconfig, context);
     };
-    const access = async () => usableAccess(name, await registered(), signers, settings, signal);
+    const access = async () => usableAccess(name, await registered(), tokenSources, settings, signal);
     const renew = async (now: number): Promise<Renewal | undefined> => {
       const value = await registration;
       if (value instanceof Error)
