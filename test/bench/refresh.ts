@@ -5,7 +5,7 @@ import { Pool } from 'undici';
 import { SECRET_LABEL, SECRET_TYPE } from '../../contract/names.ts';
 import { KubernetesApi } from '../../functions/refresher/kubernetes/client.ts';
 import { PATCHES_AT_ONCE, refreshCluster } from '../../functions/refresher/run/cluster.ts';
-import { type ClusterReport } from '../../functions/refresher/run/cluster-report.ts';
+import type { ClusterReport } from '../../functions/refresher/run/cluster-report.ts';
 import { type ClusterAccess, readKubeconfig } from '../../lib/kubernetes/kubeconfig.ts';
 import { startAwsEndpoint } from '../bed/aws-endpoint.ts';
 import { startControlPlane } from '../bed/control-plane.ts';
