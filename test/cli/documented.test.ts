@@ -1,4 +1,4 @@
-// docs/command-line.md names what there is: commands, options that it speaks of, exit codes, and doctor's links in order.
+// Checks docs/command-line.md against the command line: commands, options, exit codes, error codes, doctor's checks.
 import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { LINKS } from '../../cli/commands/doctor/checks.ts';
@@ -22,33 +22,33 @@ function rowsOf(head: string): string[][] {
     );
 }
 
-test('every command', () => {
+test('the page lists every command', () => {
   const named = rowsOf('| command | does | identity |').flatMap(([cell = '']) =>
     [...cell.matchAll(/`([a-z-]+)/g)].map(([, name]) => name),
   );
   const all = program.commands
     .map((command) => command.name())
-    // What the shell's script calls.
+    // Called by the completion script; printed by commander.
     .filter((name) => !['complete', 'help'].includes(name));
   expect(named.toSorted()).toEqual(all.toSorted());
 });
 
-test('only options that there are', () => {
+test('every option that the page names exists', () => {
   const options = new Set(
     program.commands.flatMap((command) => command.options.map(({ long = '' }) => long)),
   );
-  const ours = page.replaceAll(/`(?:aws|kubectl|helm) [^`]*`/g, '');
-  const named = [...ours.matchAll(/`[^`\n]*?(--[a-z-]+)/g)].map(([, option = '']) => option);
+  const own = page.replaceAll(/`(?:aws|kubectl|helm) [^`]*`/g, '');
+  const named = [...own.matchAll(/`[^`\n]*?(--[a-z-]+)/g)].map(([, option = '']) => option);
   expect(named.length).toBeGreaterThan(10);
   expect(named.filter((option) => !options.has(option))).toEqual([]);
 });
 
-test('every exit code', () => {
+test('the page lists every exit code', () => {
   const codes = rowsOf('| code | means |').map(([code]) => Number(code));
   expect(codes).toEqual([0, ...Object.values(EXIT)]);
 });
 
-test('every error code, with its exit code and meaning', () => {
+test('the page lists every error code, with its exit code and meaning', () => {
   expect(rowsOf('| error code | exit code | meaning |')).toEqual(
     Object.entries(ERRORS).map(([code, { exitCode, meaning }]) => [`\`${code}\``, String(exitCode), meaning]),
   );

@@ -94,6 +94,8 @@ const IN_OTHER_PLACES: ReadonlySet<string> = new Set([
   'policy.json',
   'authentication.yaml',
   'values.yaml',
+  'secret.yaml',
+  'pod.yaml',
   // Stands for any file.
   'x.ts',
 ]);
