@@ -27,7 +27,7 @@ export interface Ended {
 
 /** A command of a page, with what the page says that the commands of its block print. */
 export interface Command {
-  /** One logical line: continuations are joined, comments stay. */
+  /** One logical line: continuations and here-documents are joined, comments stay. */
   readonly line: string;
   /** The block of output that follows; absent if there is none. `…` stands for any text. */
   readonly prints: string | undefined;
@@ -39,13 +39,22 @@ export function commandsOf(page: string): Command[] {
   return blocks.flatMap(([, language, text = ''], index) => {
     if (language !== 'sh') return [];
     const [, next, output] = blocks[index + 1] ?? [];
-    return text
-      .replaceAll(/\\\n\s*/g, '')
-      .split('\n')
-      .map((line) => line.trim())
-      .filter((line) => line !== '')
-      .map((line) => ({ line, prints: next === '' ? output : undefined }));
+    return logicalLines(text).map((line) => ({ line, prints: next === '' ? output : undefined }));
   });
+}
+
+/** Joins continued lines, and the lines of a here-document to its command. */
+function logicalLines(block: string): string[] {
+  const lines: string[] = [];
+  let end: string | undefined;
+  for (const line of block.replaceAll(/\\\n\s*/g, '').split('\n')) {
+    if (end === undefined) lines.push(line.trim());
+    else lines.push(`${lines.pop()}\n${line}`);
+    const [, terminator] = /<<'?(\w+)'?$/.exec(line) ?? [];
+    if (terminator !== undefined) end = terminator;
+    else if (line === end) end = undefined;
+  }
+  return lines.filter((line) => line !== '');
 }
 
 export class Shell {
@@ -76,6 +85,10 @@ export class Shell {
     return new Shell(home, { ...env, PATH: path }, cwd);
   }
 
+  set(variable: string, value: string): void {
+    this.#variables.push(`${variable}='${value}'`);
+  }
+
   /** Types a command. A command that is an assignment also sets the variable for later ones. */
   type(line: string): Promise<Ended> {
     const [, variable] = /^(\w+)=/.exec(line) ?? [];
@@ -91,7 +104,7 @@ export class Shell {
       const options = { cwd: this.#cwd, env, maxBuffer: 64 * 1024 * 1024 };
       execFile('bash', ['-ec', script], options, (error, stdout, stderr) => {
         keepEvidence('cli', 'documentation', stdout + stderr);
-        if (variable) this.#variables.push(`${variable}='${stdout}'`);
+        if (variable) this.set(variable, stdout);
         resolve({ code: error ? Number(error.code) : 0, stdout, stderr });
       });
     });
