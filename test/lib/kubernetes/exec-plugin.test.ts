@@ -1,4 +1,4 @@
-// Which exec entries are understood, and that each other one is refused by the name of what is not.
+// Tests which exec entries are recognized, and that the refusal of any other names the unsupported part.
 import { describe, expect, test } from 'vitest';
 import { readExecPlugin } from '../../../lib/kubernetes/exec-plugin.ts';
 
@@ -17,7 +17,7 @@ test.each([
     args: ['get-token', '--cluster=team/prod', '--stack-name', 'Live', '--region', 'eu-west-1'],
     keyless: { cluster: 'team/prod', stage: 'Live' },
   },
-])('understood as keyless: $args', ({ args, keyless }) => {
+])('ecr-anywhere $args is an identity of a keyless cluster', ({ args, keyless }) => {
   for (const command of ['ecr-anywhere', '/usr/local/bin/ecr-anywhere'])
     expect(readExecPlugin({ command, args })).toEqual({ keyless });
 });
@@ -26,14 +26,14 @@ test.each([
   { args: ['get-token'], says: 'does not name the cluster: --cluster' },
   { args: ['get-token', '--cluster', 'prod', '--role-arn', ROLE], says: 'has the option --role-arn' },
   { args: ['authentication-config', '--cluster', 'prod'], says: 'is not "ecr-anywhere get-token"' },
-])('refused as keyless: $args', ({ args, says }) => {
+])('ecr-anywhere $args is refused', ({ args, says }) => {
   expect(() => readExecPlugin({ command: 'ecr-anywhere', args })).toThrow(says);
 });
 
-describe('understood', () => {
+describe('an exec entry for EKS is recognized', () => {
   test.each([
     {
-      what: 'aws, as update-kubeconfig writes it',
+      what: 'as "aws eks update-kubeconfig" writes it',
       entry: {
         ...aws('--cluster-name', 'prod', '--output', 'json'),
         apiVersion: 'client.authentication.k8s.io/v1beta1',
@@ -42,7 +42,7 @@ describe('understood', () => {
       eks: { cluster: 'prod' },
     },
     {
-      what: 'aws with region and role, the region first',
+      what: 'with a region before the subcommand, and a role',
       entry: {
         command: 'aws',
         args: ['--region', 'eu-west-1', 'eks', 'get-token', '--cluster-name', 'prod', '--role-arn', ROLE],
@@ -50,22 +50,22 @@ describe('understood', () => {
       eks: { cluster: 'prod', region: 'eu-west-1', roleArn: ROLE },
     },
     {
-      what: 'options with =',
+      what: 'with options in the form --option=value',
       entry: aws('--cluster-name=prod', '--region=cn-north-1'),
       eks: { cluster: 'prod', region: 'cn-north-1' },
     },
     {
-      what: 'a path',
+      what: 'with the path of a command',
       entry: { ...aws('--cluster-name', 'prod'), command: '/usr/local/bin/aws' },
       eks: { cluster: 'prod' },
     },
     {
-      what: 'Windows',
+      what: 'with a Windows path',
       entry: { ...aws('--cluster-name', 'prod'), command: 'C:\\Program Files\\Amazon\\aws.exe' },
       eks: { cluster: 'prod' },
     },
     {
-      what: 'a profile of the operator’s, which says nothing of who the refresher is',
+      what: 'with a profile, which the refresher ignores',
       entry: {
         ...aws('--cluster-name', 'prod', '--profile', 'me'),
         env: [{ name: 'AWS_PROFILE', value: 'me' }],
@@ -73,12 +73,12 @@ describe('understood', () => {
       eks: { cluster: 'prod' },
     },
     {
-      what: 'the region from the environment',
+      what: 'with the region in an environment variable',
       entry: { ...aws('--cluster-name', 'prod'), env: [{ name: 'AWS_REGION', value: 'eu-west-1' }] },
       eks: { cluster: 'prod', region: 'eu-west-1' },
     },
     {
-      what: 'the option before the environment',
+      what: 'with a region option, which takes precedence over the environment variable',
       entry: {
         ...aws('--cluster-name', 'prod', '--region', 'eu-west-2'),
         env: [{ name: 'AWS_DEFAULT_REGION', value: 'eu-west-1' }],
@@ -86,12 +86,12 @@ describe('understood', () => {
       eks: { cluster: 'prod', region: 'eu-west-2' },
     },
     {
-      what: 'aws-iam-authenticator, short',
+      what: 'of aws-iam-authenticator with short options',
       entry: authenticator('-i', 'prod', '-r', ROLE),
       eks: { cluster: 'prod', roleArn: ROLE },
     },
     {
-      what: 'aws-iam-authenticator, long, with an external id',
+      what: 'of aws-iam-authenticator with long options and an external ID',
       entry: authenticator(
         '--cluster-id',
         'prod',
@@ -111,80 +111,84 @@ describe('understood', () => {
   });
 });
 
-describe('refused', () => {
+describe('an exec entry is refused', () => {
   test.each([
     {
-      what: 'another command',
+      what: 'with another command',
       entry: { command: 'gke-gcloud-auth-plugin' },
       says: /would run a command: register a token/,
     },
-    { what: 'a shell', entry: { command: 'sh', args: ['-c', CANARY] }, says: /would run a command/ },
-    { what: 'a command of Object’s', entry: { command: 'constructor' }, says: /would run a command/ },
+    { what: 'with a shell', entry: { command: 'sh', args: ['-c', CANARY] }, says: /would run a command/ },
     {
-      what: 'a command whose path only looks like it',
+      what: 'with a command that is a property of Object',
+      entry: { command: 'constructor' },
+      says: /would run a command/,
+    },
+    {
+      what: 'with aws as a folder of the path',
       entry: { command: '/tmp/aws/evil' },
       says: /would run a command/,
     },
     {
-      what: 'another subcommand',
+      what: 'with another subcommand',
       entry: { command: 'aws', args: ['s3', 'cp'] },
       says: /is not "aws eks get-token"/,
     },
     {
-      what: 'more than the subcommand',
+      what: 'with a further positional argument',
       entry: aws('--cluster-name', 'a', CANARY),
       says: /is not "aws eks get-token"/,
     },
-    { what: 'no cluster', entry: aws(), says: /does not name the cluster: --cluster-name/ },
+    { what: 'without a cluster', entry: aws(), says: /does not name the cluster: --cluster-name/ },
     {
-      what: 'an endpoint of its own',
+      what: 'with an endpoint URL',
       entry: aws('--cluster-name', 'a', '--endpoint-url', `https://${CANARY}`),
       says: /--endpoint-url, which is not understood/,
     },
     {
-      what: 'an option of Object’s',
+      what: 'with an option that is a property of Object',
       entry: aws('--cluster-name', 'a', '--toString', CANARY),
       says: /--toString, which is not understood/,
     },
     {
-      what: 'an option without its value',
+      what: 'with an option without its value',
       entry: aws('--cluster-name'),
       says: /--cluster-name without a value/,
     },
     {
-      what: 'an option twice',
+      what: 'with an option twice',
       entry: aws('--cluster-name', 'a', '--cluster-name', 'b'),
       says: /--cluster-name twice/,
     },
     {
-      what: 'a role that is none',
+      what: 'with an invalid role ARN',
       entry: aws('--cluster-name', 'a', '--role-arn', CANARY),
       says: /--role-arn is no ARN of a role/,
     },
     {
-      what: 'a user as role',
+      what: 'with the ARN of a user as the role',
       entry: aws('--cluster-name', 'a', '--role-arn', 'arn:aws:iam::123456789012:user/x'),
       says: /is no ARN of a role/,
     },
     {
-      what: 'a region that is a host',
+      what: 'with a host name as the region',
       entry: aws('--cluster-name', 'a', '--region', 'evil.example/'),
       says: /--region is no AWS region/,
     },
     {
-      what: 'a cluster with a line end',
+      what: 'with a line break in the cluster name',
       entry: aws('--cluster-name', 'a\nb'),
       says: /--cluster-name is no name of an EKS cluster/,
     },
     {
-      what: 'keys in the environment',
+      what: 'with an access key in the environment',
       entry: { ...aws('--cluster-name', 'a'), env: [{ name: 'AWS_SECRET_ACCESS_KEY', value: CANARY }] },
       says: /variable AWS_SECRET_ACCESS_KEY, which is not understood/,
     },
-    { what: 'no command', entry: { args: [CANARY] }, says: /is no exec entry/ },
-    { what: 'not an object', entry: CANARY, says: /is no exec entry/ },
+    { what: 'without a command', entry: { args: [CANARY] }, says: /is no exec entry/ },
+    { what: 'that is not an object', entry: CANARY, says: /is no exec entry/ },
     {
-      what: 'arguments of another type',
+      what: 'whose arguments are not a list',
       entry: { command: 'aws', args: { a: CANARY } },
       says: /is no exec entry/,
     },

@@ -1,9 +1,9 @@
-// Kubeconfigs as the tools of the trade write them: each is understood, or refused by the name of what is wrong,
-// and no refusal quotes a value.
+// Tests the parser with kubeconfigs in the form that common tools write: it reads each, or its refusal names the field at
+// fault and quotes no value.
 import { expect, test } from 'vitest';
 import { type RegisteredAccess, readKubeconfig } from '../../../lib/kubernetes/kubeconfig.ts';
 
-/** What must never be in a message. */
+/** Values that no message may contain. */
 const TOKEN = 'canary-token-3f9b';
 const PASSWORD = 'canary-password-77aa';
 const pem = (kind: string) => `-----BEGIN ${kind}-----\nY2FuYXJ5${kind.length}\n-----END ${kind}-----\n`;
@@ -21,7 +21,7 @@ interface Parts {
   name?: string;
 }
 
-/** A kubeconfig in YAML's flow style with one context; the defaults make a good one. */
+/** A kubeconfig with one context, in YAML's flow style. It is valid with the defaults. */
 function kubeconfig({
   server = 'https://cluster.example:6443',
   ca = base64(CA),
@@ -48,32 +48,32 @@ const accepted: { title: string; text: string; access: RegisteredAccess }[] = [
     access: { server: 'https://cluster.example:6443', ca: CA, identity: { token: TOKEN } },
   },
   {
-    title: "kubeadm's admin.conf",
+    title: 'admin.conf of kubeadm',
     text: kubeconfig({ name: 'kubernetes-admin@kubernetes', user: clientCertificate }),
     access: { server: 'https://cluster.example:6443', ca: CA, identity: { cert: CERT, key: KEY } },
   },
   {
-    title: "k3s' k3s.yaml, the server's address put in",
+    title: 'k3s.yaml of k3s, with the address of the server',
     text: kubeconfig({ name: 'default', server: 'https://10.0.0.7:6443', user: clientCertificate }),
     access: { server: 'https://10.0.0.7:6443', ca: CA, identity: { cert: CERT, key: KEY } },
   },
   {
-    title: 'kind',
+    title: 'the kubeconfig of kind',
     text: kubeconfig({ name: 'kind-dev', server: 'https://127.0.0.1:45921', user: clientCertificate }),
     access: { server: 'https://127.0.0.1:45921', ca: CA, identity: { cert: CERT, key: KEY } },
   },
   {
-    title: "AKS' admin, a certificate and a token",
+    title: 'an admin of AKS with a certificate and a token, as the token',
     text: kubeconfig({ name: 'clusterAdmin_rg_aks', user: `${clientCertificate}, token: ${TOKEN}` }),
     access: { server: 'https://cluster.example:6443', ca: CA, identity: { token: TOKEN } },
   },
   {
-    title: "Rancher's token, the server behind a path",
+    title: 'a token of Rancher with a path in the URL of the server',
     text: kubeconfig({ server: 'https://rancher.example/k8s/clusters/c-m-abc/' }),
     access: { server: 'https://rancher.example/k8s/clusters/c-m-abc', ca: CA, identity: { token: TOKEN } },
   },
   {
-    title: "OpenShift's token, a public certificate",
+    title: 'a token of OpenShift without a certificate authority',
     text: `apiVersion: v1
 clusters:
 - cluster:
@@ -158,7 +158,7 @@ users:
     },
   },
   {
-    title: 'fields that are there and empty',
+    title: 'empty fields as absent ones',
     text: kubeconfig({
       cluster: ', tls-server-name: "", proxy-url: "", certificate-authority: ""',
       user: `${clientCertificate}, token: "", tokenFile: "", username: ""`,
@@ -171,17 +171,17 @@ users:
     access: { server: 'https://cluster.example:6443', ca: CA, identity: { token: TOKEN } },
   },
   {
-    title: 'a token with the line end of the file it came from',
+    title: 'a token with a trailing line break',
     text: kubeconfig({ user: `token: "${TOKEN}\\n"` }),
     access: { server: 'https://cluster.example:6443', ca: CA, identity: { token: TOKEN } },
   },
 ];
 
-test.each(accepted)('understands $title', ({ text, access }) => {
+test.each(accepted)('reads $title', ({ text, access }) => {
   expect(readKubeconfig(text)).toEqual(access);
 });
 
-test('a context by its name, whichever is the current one', () => {
+test('reads the named context instead of the current one', () => {
   const text = `current-context: b
 contexts: [{name: a, context: {cluster: c, user: a}}, {name: b, context: {cluster: c, user: b}}]
 clusters: [{name: c, cluster: {server: "https://c.example"}}]
@@ -202,7 +202,7 @@ const aliasBomb = [
 
 const refused: { title: string; text: string; named: string[] }[] = [
   {
-    title: 'EKS with a variable of the operator’s',
+    title: 'an EKS exec entry with an access key in its environment',
     text: kubeconfig({
       name: 'arn:aws:eks:eu-central-1:123456789012:cluster/prod',
       user: `exec: {apiVersion: client.authentication.k8s.io/v1beta1, command: aws, args: [eks, get-token, --cluster-name, prod], env: [{name: AWS_SECRET_ACCESS_KEY, value: ${PASSWORD}}]}`,
@@ -215,7 +215,7 @@ const refused: { title: string; text: string; named: string[] }[] = [
     ],
   },
   {
-    title: 'GKE with its plugin',
+    title: 'the exec plugin of GKE',
     text: kubeconfig({
       name: 'gke_p_r_c',
       user: 'exec: {command: gke-gcloud-auth-plugin, provideClusterInfo: true}',
@@ -223,7 +223,7 @@ const refused: { title: string; text: string; named: string[] }[] = [
     named: ['user "gke_p_r_c"', '"exec"'],
   },
   {
-    title: 'exec next to a token',
+    title: 'an exec entry beside a token',
     text: kubeconfig({ user: `token: ${TOKEN}, exec: {command: aws}` }),
     named: ['"exec"', 'beside another credential'],
   },
@@ -268,7 +268,7 @@ const refused: { title: string; text: string; named: string[] }[] = [
     named: ['proxy-url', 'http', 'SOCKS'],
   },
   {
-    title: 'http',
+    title: 'an http URL of the server',
     text: kubeconfig({ server: 'http://cluster.example:8080' }),
     named: ['cluster "main"', 'server', 'https'],
   },
@@ -282,19 +282,23 @@ const refused: { title: string; text: string; named: string[] }[] = [
     text: kubeconfig({ server: `https://admin:${PASSWORD}@cluster.example` }),
     named: ['cluster "main"', 'server'],
   },
-  { title: 'no identity', text: kubeconfig({ user: '' }), named: ['user "main"', 'neither a token'] },
+  {
+    title: 'a user without a credential',
+    text: kubeconfig({ user: '' }),
+    named: ['user "main"', 'neither a token'],
+  },
   {
     title: 'a certificate without its key',
     text: kubeconfig({ user: `client-certificate-data: ${base64(CERT)}` }),
     named: ['user "main"', 'client-key-data'],
   },
   {
-    title: 'what "kubectl config view" shows without --raw',
+    title: 'the output of "kubectl config view" without --raw',
     text: kubeconfig({ ca: 'DATA+OMITTED', user: 'token: REDACTED' }),
     named: ['cluster "main"', 'certificate-authority-data', '--raw'],
   },
   {
-    title: 'a token that "kubectl config view" has hidden',
+    title: 'a token that "kubectl config view" replaced',
     text: kubeconfig({ user: 'token: REDACTED' }),
     named: ['user "main"', 'token', '--raw'],
   },
@@ -309,7 +313,7 @@ const refused: { title: string; text: string; named: string[] }[] = [
     named: ['user "main"', 'client-certificate-data', 'base64'],
   },
   {
-    title: 'base64 of something else',
+    title: 'base64 of other text than PEM',
     text: kubeconfig({ ca: base64(TOKEN) }),
     named: ['cluster "main"', 'certificate-authority-data', 'PEM'],
   },
@@ -324,22 +328,22 @@ const refused: { title: string; text: string; named: string[] }[] = [
     named: ['current-context'],
   },
   {
-    title: 'a context that is not there',
+    title: 'a current context that does not exist',
     text: kubeconfig().replace(/^current-context.*$/m, 'current-context: other'),
     named: ['no context named "other"'],
   },
   {
-    title: 'a cluster that is not there',
+    title: 'a cluster that does not exist',
     text: kubeconfig().replace('cluster: main,', 'cluster: other,'),
     named: ['no cluster named "other"'],
   },
   {
-    title: 'a user that is not there',
+    title: 'a user that does not exist',
     text: kubeconfig().replace('user: main,', 'user: other,'),
     named: ['no user named "other"'],
   },
   {
-    title: 'users that are no list',
+    title: 'users that are not a list',
     text: kubeconfig().replace(/^users.*$/m, `users: {main: {token: ${TOKEN}}}`),
     named: ['users', 'array'],
   },
@@ -350,14 +354,14 @@ const refused: { title: string; text: string; named: string[] }[] = [
   },
   { title: 'a token alone', text: TOKEN, named: ['not a kubeconfig'] },
   { title: 'a private key alone', text: KEY, named: ['not a kubeconfig'] },
-  { title: 'not YAML', text: `{${TOKEN}: [`, named: ['not YAML'] },
-  { title: 'a kubeconfig cut off', text: kubeconfig().slice(0, -5), named: ['not YAML'] },
+  { title: 'text that is not YAML', text: `{${TOKEN}: [`, named: ['not YAML'] },
+  { title: 'a truncated kubeconfig', text: kubeconfig().slice(0, -5), named: ['not YAML'] },
   { title: 'a key twice', text: `${kubeconfig()}users: []\n`, named: ['not YAML'] },
   { title: 'two documents', text: `${kubeconfig()}---\n${kubeconfig()}`, named: ['not YAML'] },
   { title: 'an alias bomb', text: aliasBomb, named: ['not YAML'] },
-  { title: 'nothing but spaces', text: ' \n', named: ['not a kubeconfig'] },
+  { title: 'only spaces', text: ' \n', named: ['not a kubeconfig'] },
   {
-    title: 'as much as Secrets Manager holds, of something else',
+    title: 'other text of the size limit of Secrets Manager',
     text: TOKEN.repeat(3_800),
     named: ['not a kubeconfig'],
   },
@@ -380,7 +384,7 @@ function refusalOf(text: string): string {
   return 'it was accepted';
 }
 
-test('nothing that a kubeconfig holds is in any message, wherever it is damaged', () => {
+test('no message quotes a value of a kubeconfig that is damaged at any position', () => {
   const whole = kubeconfig({ user: `token: ${TOKEN}, ${clientCertificate}, password: ${PASSWORD}` });
   const cuts = Array.from({ length: Math.floor(whole.length / 7) }, (_, i) => whole.slice(0, i * 7));
   const damaged = cuts.flatMap((head) => [head, `${head}\u0000:${whole.slice(head.length)}`]);

@@ -1,7 +1,12 @@
-// No registered cluster is on this machine or its link, by whatever name.
+// Tests which addresses and names the refresher refuses as local.
 import { lookup } from 'node:dns';
 import { expect, test } from 'vitest';
-import { isLocal, localAddressProblem, lookupNonLocal } from '../../../lib/kubernetes/local-addresses.ts';
+import {
+  isLocal,
+  LOCAL_ADDRESS_CODE,
+  localAddressProblem,
+  lookupNonLocal,
+} from '../../../lib/kubernetes/local-addresses.ts';
 
 test.each([
   ...[
@@ -23,7 +28,7 @@ test.each([
     '::ffff:127.0.0.1',
     '::ffff:a9fe:a9fe',
   ],
-])('%s is local', (address) => {
+])('%s is a local address', (address) => {
   expect(isLocal(address)).toBe(true);
 });
 
@@ -39,7 +44,7 @@ test.each([
     '1.0.0.0',
   ],
   ...['fd00::1', 'fec0::1', '2001:db8::1', '::2', '::ffff:10.0.0.1', 'fd00:ec3::1'],
-])('%s is not', (address) => {
+])('%s is not a local address', (address) => {
   expect(isLocal(address)).toBe(false);
 });
 
@@ -52,30 +57,31 @@ test.each([
   'https://[::ffff:127.0.0.1]/k8s',
   'https://169.254.169.254/latest',
   'http://169.254.170.2',
-])('%s is refused as it stands', (url) => {
+])('%s is refused before any name is resolved', (url) => {
   expect(localAddressProblem(url)).toMatch(/is an address of this machine or its link$/);
 });
 
 test.each(['https://cluster.example', 'https://10.0.0.1', 'https://127.0.0.1.example', 'https://[fd00::1]'])(
-  '%s may be',
+  '%s is not refused before its name is resolved',
   (url) => {
     expect(localAddressProblem(url)).toBeUndefined();
   },
 );
 
 const resolve = (name: string, options: object) =>
-  new Promise((done) => lookupNonLocal(name, options, (error, ...rest) => done(error?.message ?? rest)));
+  new Promise((done) => lookupNonLocal(name, options, (error, ...rest) => done(error ?? rest)));
 
-test('a name is judged by what it resolves to', async () => {
+test('a name that resolves to a local address is refused with a code', async () => {
   for (const options of [{}, { all: true }, { family: 4 }])
-    expect(await resolve('localhost', options)).toMatch(
-      /^localhost is (127\.0\.0\.1|::1), an address of this machine/,
-    );
+    expect(await resolve('localhost', options)).toMatchObject({
+      code: LOCAL_ADDRESS_CODE,
+      message: expect.stringMatching(/^localhost is (127\.0\.0\.1|::1), an address of this machine/),
+    });
 });
 
-test('other names and addresses are resolved as ever', async () => {
+test('other names and addresses are resolved as dns.lookup resolves them', async () => {
   expect(await resolve('10.1.2.3', {})).toEqual(['10.1.2.3', 4]);
   expect(await resolve('10.1.2.3', { all: true })).toEqual([[{ address: '10.1.2.3', family: 4 }]]);
-  const unknown = await new Promise((done) => lookup('cluster.invalid', (error) => done(error?.message)));
-  expect(await resolve('cluster.invalid', {})).toBe(unknown);
+  const error = await new Promise((done) => lookup('cluster.invalid', (reason) => done(reason)));
+  expect(await resolve('cluster.invalid', {})).toEqual(error);
 });
