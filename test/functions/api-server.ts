@@ -1,5 +1,5 @@
-// A small HTTPS server in the place of a Kubernetes API server: the test says what each request is answered, and may
-// answer what no API server ever should.
+// A small HTTPS server in the place of a Kubernetes API server. A test's function answers each request, also with what no
+// API server would answer.
 import { once } from 'node:events';
 import type { IncomingMessage } from 'node:http';
 import { createSecureServer, type Http2ServerRequest } from 'node:http2';
@@ -16,13 +16,13 @@ export interface Received {
   readonly headers: Http2ServerRequest['headers'];
   readonly httpVersion: string;
   readonly body: string;
-  /** The common name of the client's certificate. */
+  /** The common name of the client certificate. */
   readonly clientName?: string;
-  /** Breaks the connection. */
+  /** Closes the connection. */
   drop(): void;
 }
 
-/** What responses over HTTP/1.1 and over HTTP/2 have in common. */
+/** The methods that responses over HTTP/1.1 and HTTP/2 share. */
 export interface Response {
   setHeader(name: string, value: string | readonly string[]): unknown;
   writeHead(status: number, headers?: Record<string, string>): Response;
@@ -39,13 +39,13 @@ export interface ApiServer extends AsyncDisposable {
   readonly url: string;
   readonly caPem: string;
   readonly requests: readonly Received[];
-  /** Opened so far. */
+  /** The number of connections so far. */
   readonly connections: number;
 }
 
 export type Protocol = 'http/1.1' | 'h2';
 
-/** Starts it on a free loopback port. @param clientCa whose client certificates it asks for */
+/** Starts it on a free loopback port. @param clientCa requests client certificates of this authority */
 export async function startApiServer(
   answer: Answer,
   { protocol = 'http/1.1', clientCa }: { protocol?: Protocol; clientCa?: string } = {},
@@ -104,7 +104,7 @@ export async function startApiServer(
   };
 }
 
-/** A kubeconfig (JSON) for it. @param path of the server's URL, where it has one */
+/** A kubeconfig (JSON) for the server. @param path a path in the server's URL */
 export function kubeconfigFor(
   { url, caPem }: Pick<ApiServer, 'url' | 'caPem'>,
   token: string,
@@ -133,7 +133,7 @@ export function json(
   response.end(JSON.stringify(body));
 }
 
-/** Answers as Kubernetes refuses. */
+/** Answers with an error status and a Status. */
 export function refuse(
   response: Response,
   status: number,
@@ -148,7 +148,7 @@ export function refuse(
   );
 }
 
-/** A page of a metadata-only list. */
+/** A page of a list of metadata. @param next the token of the next page */
 export function page(items: readonly object[], next?: string): object {
   return {
     kind: 'PartialObjectMetadataList',

@@ -1,5 +1,5 @@
-// What EKS runs beside each API server: it answers TokenReviews with the groups of access entries. Whose a token is says
-// aws-iam-authenticator's own verifier, which asks an STS at the wire.
+// Imitates the webhook authenticator that EKS runs for each API server: it answers TokenReviews with the groups of access
+// entries. The verifier of aws-iam-authenticator, with an imitation of STS, identifies the role of a token.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:https';
@@ -10,11 +10,11 @@ import { tools } from '../bed/toolchain.ts';
 import type { EksDouble } from './eks.ts';
 
 export interface Authenticator extends AsyncDisposable {
-  /** A kubeconfig (YAML) by which the API server of a cluster asks. */
+  /** The kubeconfig with which the API server of a cluster sends its TokenReviews. */
   kubeconfigFor(cluster: string): string;
-  /** So many of the next tokens it does not know yet, whatever the entries say. */
+  /** The number of next tokens that it rejects, as EKS does until a new access entry takes effect. */
   lag: number;
-  /** Tokens that were shown, and whose they were found to be: a role's ARN. */
+  /** The reviews so far, with the ARN of the role of each token. */
   readonly reviews: { readonly cluster: string; readonly role: string | undefined }[];
 }
 
@@ -24,7 +24,7 @@ interface Verdict {
   readonly canonicalARN?: string;
 }
 
-/** Starts it on a free loopback port. @param stsUrl who is asked who has signed */
+/** Starts it on a free loopback port. @param stsUrl the STS that the verifier calls */
 export async function startAuthenticator(eks: EksDouble, stsUrl: string): Promise<Authenticator> {
   const authority = await createAuthority('EKS');
   const { certPem, keyPem } = await authority.serving(['127.0.0.1']);
@@ -85,6 +85,6 @@ export async function startAuthenticator(eks: EksDouble, stsUrl: string): Promis
 async function verify(cluster: string, token: string, stsUrl: string): Promise<Verdict> {
   const verifier = spawn(tools().eksTokenVerifier, { env: { STS_URL: stsUrl } });
   verifier.stdin.end(JSON.stringify({ cluster, partition: 'aws', region: 'eu-central-1', token }));
-  const [said] = await Promise.all([text(verifier.stdout), text(verifier.stderr)]);
-  return JSON.parse(said || '{}');
+  const [verdict] = await Promise.all([text(verifier.stdout), text(verifier.stderr)]);
+  return JSON.parse(verdict || '{}');
 }

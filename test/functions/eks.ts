@@ -1,5 +1,5 @@
-// EKS at the wire: ListClusters, DescribeCluster and access entries, as the AWS SDK calls them, with what a test says of
-// each cluster.
+// Imitates the EKS API for the AWS SDK: ListClusters, DescribeCluster and access entries of the clusters that a test
+// defines.
 import { createServer, type IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { text } from 'node:stream/consumers';
@@ -13,20 +13,20 @@ export interface EksCluster {
   readonly isPrivate?: boolean;
   /** Default: API_AND_CONFIG_MAP. */
   readonly authenticationMode?: string;
-  /** Where it is, and whose. Default: wherever it is looked for. */
+  /** Its region and account; absent: those of each request. */
   readonly region?: string;
   readonly account?: string;
 }
 
 export interface EksCall {
-  /** Empty: they were listed. */
+  /** Empty for ListClusters. */
   readonly cluster: string;
-  /** As whom: the access key that signed it. */
+  /** The access key that signed the request. */
   readonly accessKeyId: string;
   readonly region: string;
 }
 
-/** Something that is asked of a cluster, before it is answered. */
+/** A request, before it is answered. */
 export interface EksAction extends EksCall {
   /** Such as DescribeCluster. */
   readonly action: string;
@@ -36,28 +36,28 @@ export interface EksDouble extends AsyncDisposable {
   readonly url: string;
   readonly clusters: Map<string, EksCluster>;
   readonly calls: readonly EksCall[];
-  /** Groups of Kubernetes by `CLUSTER PRINCIPAL`: the access entries. */
+  /** The access entries: Kubernetes groups by `CLUSTER PRINCIPAL`. */
   readonly entries: Map<string, readonly string[]>;
-  /** ARNs of the access policies of these. */
+  /** ARNs of access policies, by the same keys. */
   readonly policies: Map<string, readonly string[]>;
-  /** Names of the actions that have changed an access entry. */
+  /** Names of the actions that changed an access entry. */
   readonly changes: string[];
-  /** So many of the next calls are throttled. */
+  /** Throttles the next requests. */
   throttle(count: number): void;
-  /** Or refused. */
+  /** Denies every request. */
   isDenied: boolean;
-  /** Whether IAM allows one. Default: any. */
+  /** Whether IAM allows a request. Default: all. */
   isAllowed: (action: EksAction) => boolean | Promise<boolean>;
-  /** Of these clusters, nothing may be known but the name. */
+  /** Clusters that are listed, and for which all other requests are denied. */
   readonly undescribed: Set<string>;
-  /** Of these clusters, nothing is known but the name: they are gone. */
+  /** Clusters that are listed, and deleted before the next request. */
   readonly gone: Set<string>;
-  /** The account of an access key. Default: everybody's is the same. */
+  /** The account of an access key. Default: one account for all. */
   accountOf: (accessKeyId: string) => string;
 }
 
 const ACCOUNT = '123456789012';
-/** Clusters, or access policies, on a page. */
+/** The number of clusters or access policies on a page. */
 const PAGE = 3;
 
 /** Starts it on a free loopback port. */
@@ -74,7 +74,7 @@ export async function startEks(): Promise<EksDouble> {
     const [, accessKeyId = '', region = ''] =
       /Credential=([^/]+)\/\d+\/([^/]+)\/eks\//.exec(request.headers.authorization ?? '') ?? [];
     calls.push({ cluster, accessKeyId, region });
-    // Before whoever has sent it may be gone.
+    // Read now, because the client may close the connection while a hook waits.
     const { principalArn = principal, kubernetesGroups } = await bodyOf(request);
     const answer = (body: object) =>
       response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(body));
@@ -91,15 +91,15 @@ export async function startEks(): Promise<EksDouble> {
     if (double.isDenied || double.undescribed.has(cluster))
       return fail(403, 'AccessDeniedException', `User is not authorized to perform: eks:${action}`);
     const account = double.accountOf(accessKeyId);
-    const isTheirs = (one: EksCluster) =>
+    const isVisible = (one: EksCluster) =>
       (one.region ?? region) === region && (one.account ?? account) === account;
     if (action === 'ListClusters') {
-      const names = [...clusters].flatMap(([name, one]) => (isTheirs(one) ? [name] : []));
+      const names = [...clusters].flatMap(([name, one]) => (isVisible(one) ? [name] : []));
       const { page, next } = pageOf(names, searchParams);
       return answer({ clusters: page, ...next });
     }
     const found = clusters.get(cluster);
-    if (!found || !isTheirs(found) || double.gone.has(cluster))
+    if (!found || !isVisible(found) || double.gone.has(cluster))
       return fail(404, 'ResourceNotFoundException', `No cluster found for name: ${cluster}.`);
     const { endpoint, ca, status = 'ACTIVE', tags = {}, isPrivate = false } = found;
     const { authenticationMode = 'API_AND_CONFIG_MAP' } = found;
@@ -119,16 +119,17 @@ export async function startEks(): Promise<EksDouble> {
       if (action === 'ListAssociatedAccessPolicies') {
         const { page, next } = pageOf(policies.get(key) ?? [], searchParams);
         const associatedAccessPolicies = page.map((policyArn) => ({
-          ...{ policyArn, accessScope: { type: 'cluster' } },
+          policyArn,
+          accessScope: { type: 'cluster' },
         }));
-        return answer({ ...{ clusterName: cluster, principalArn, associatedAccessPolicies }, ...next });
+        return answer({ clusterName: cluster, principalArn, associatedAccessPolicies, ...next });
       }
       if (action !== 'DescribeAccessEntry') changes.push(action);
       if (action === 'DeleteAccessEntry') {
         entries.delete(key);
         return answer({});
       }
-      // What is not said stays as it is.
+      // An update without groups keeps them.
       entries.set(key, kubernetesGroups ?? groups ?? []);
       return answer({
         accessEntry: { clusterName: cluster, principalArn, kubernetesGroups: entries.get(key) },
@@ -172,14 +173,14 @@ export async function startEks(): Promise<EksDouble> {
   return double;
 }
 
-/** The page that is asked for, and what names the next one. */
+/** The requested page, and the token of the next one. */
 function pageOf(all: readonly string[], query: URLSearchParams) {
   const start = Number(query.get('nextToken') ?? 0);
   const end = start + PAGE;
   return { page: all.slice(start, end), next: end < all.length ? { nextToken: String(end) } : {} };
 }
 
-/** What is asked for, and of what (EKS API reference). */
+/** The action and its resource, by the request's path (EKS API reference). */
 function actionOf(method = '', pathname: string): { action: string; cluster: string; principal: string } {
   const [, name = '', entries, arn, policies] =
     /^\/clusters\/([^/]+)(?:\/(access-entries)(?:\/([^/]+)(?:\/(access-policies))?)?)?$/.exec(pathname) ?? [];

@@ -1,10 +1,10 @@
-// Who the deployed function is to an STS of the tests' own: the local AWS gives it a session of its role whose key and
-// secret follow from the two ARNs (MiniStack, core/lambda_runtime.py, execution_credentials).
+// The deployed function's AWS identity, for the imitation of STS: the local AWS derives the credentials of the function's
+// role session from two ARNs (MiniStack, core/lambda_runtime.py, execution_credentials).
 import { createHash } from 'node:crypto';
 import type { Principal } from '../bed/caller-identity.ts';
 import type { Deployment } from '../bed/deployment.ts';
 
-/** Its session by its access key, as `settings.principals` of an AwsEndpoint has them. */
+/** The role session by its access key, in the form of `settings.principals` of an AwsEndpoint. */
 export function functionPrincipal({
   emulator,
   functionName,

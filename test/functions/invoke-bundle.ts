@@ -1,4 +1,4 @@
-// The function's own bundle, as it is deployed, in a process of its own: for what the local AWS does not have.
+// Runs the function's deployed bundle in its own process, for tests of what the local AWS does not have.
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -11,29 +11,29 @@ export interface Invocation {
   readonly answer: RefreshAnswer;
   readonly seconds: number;
   readonly cpuSeconds: number;
-  /** The most that was in memory. */
+  /** The peak of resident memory. */
   readonly maxMib: number;
-  /** What it wrote to standard output. */
+  /** The lines of standard output. */
   readonly lines: readonly string[];
 }
 
 export interface InvokeOptions {
   readonly event?: object;
-  /** All that it has, with the CDK app's defaults. */
+  /** The environment; the CDK app's defaults are added. */
   readonly env: Readonly<Record<string, string>>;
   readonly heapMib?: number;
 }
 
-/** Writes the bundle. @param dir where @returns what invokes it */
+/** Writes the bundle to a folder. @returns a function that invokes it */
 export function bundleIn(dir: string): (options: InvokeOptions) => Promise<Invocation> {
   const bundle = join(synthWithBundle(dir), 'index.mjs');
   return async ({ event = {}, env, heapMib = 256 }) => {
     const program = `
       const { handler } = await import(${JSON.stringify(bundle)});
-      const began = performance.now();
+      const startedAt = performance.now();
       const answer = await handler(${JSON.stringify(event)}, { getRemainingTimeInMillis: () => 900_000 });
       const { userCPUTime, systemCPUTime, maxRSS } = process.resourceUsage();
-      const seconds = (performance.now() - began) / 1000;
+      const seconds = (performance.now() - startedAt) / 1000;
       const figures = { answer, seconds, cpuSeconds: (userCPUTime + systemCPUTime) / 1e6, maxMib: maxRSS / 1024 };
       process.stdout.write(JSON.stringify(figures), () => process.exit(0));`;
     const { stdout } = await promisify(execFile)(

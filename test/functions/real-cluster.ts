@@ -1,5 +1,5 @@
-// A real control plane with the chart and the webhook, and what the refresher's tests do to it: make Secrets of all
-// kinds and ages fast, take the webhook away and bring it back, and run the refresher on it.
+// A real control plane with the chart and the webhook, for tests of the refresher. It creates many Secrets of any age fast,
+// removes and restores the webhook, and runs the refresher.
 
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -46,7 +46,7 @@ export interface Manifest {
   /** The docker config. */
   readonly config?: object;
   readonly immutable?: boolean;
-  /** Without it, nobody's business. */
+  /** Whether it has the label of a managed Secret. Default: true. */
   readonly managed?: boolean;
 }
 
@@ -54,29 +54,29 @@ export interface RealCluster extends AsyncDisposable {
   readonly controlPlane: ControlPlane;
   readonly webhook: WebhookInstallation;
   readonly ecr: AwsEndpoint;
-  /** The refresher's, as it is registered. */
+  /** The registered kubeconfig of the refresher. */
   readonly kubeconfig: string;
   readonly admin: Admin;
   createNamespace(name: string, isEnabled?: boolean): Promise<void>;
   createSecrets(manifests: readonly Manifest[]): Promise<void>;
-  /** All Secrets of the enabled namespaces, by their paths. */
+  /** All Secrets of the enabled namespaces, by namespace/name. */
   secrets(): Promise<Map<string, SecretObject>>;
-  /** While it works, no MutatingWebhookConfiguration is there. */
+  /** Runs a function while there is no MutatingWebhookConfiguration. */
   withoutWebhook(work: () => Promise<void>): Promise<void>;
-  /** Gives Secrets another expiry (milliseconds from now), as if they had been written that much earlier. */
+  /** Sets the expiry of Secrets, in milliseconds from now. */
   age(expiries: ReadonlyMap<string, number>): Promise<void>;
-  /** A new webhook process, its cache empty. */
+  /** Starts a new webhook process, with an empty cache. */
   restartWebhook(env?: Readonly<Record<string, string>>): Promise<void>;
-  /** One run of the refresher. */
+  /** Runs the refresher once. */
   refresh(event?: object, kubeconfig?: string): Promise<ClusterReport>;
 }
 
 export interface RealClusterOptions {
-  /** More of helm's `--set key=value`. */
+  /** More `--set key=value` for helm. */
   readonly values?: readonly string[];
-  /** More of helm's values, as a document. */
+  /** More values for helm, as a document. */
   readonly document?: object;
-  /** The webhook, its AWS and the refresher live by it; the API server does not. */
+  /** The clock of the webhook, its AWS and the refresher; the API server has its own. */
   readonly clock?: VirtualClock;
   /** The API server's AuthenticationConfiguration (YAML). */
   readonly authentication?: string;
@@ -111,7 +111,7 @@ export async function startRealCluster({
     const path = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations';
     const { items } = await admin<{ items: { metadata: object }[] }>('GET', path);
     await admin('DELETE', path);
-    // Deleted it may be called for another moment, and recreated not yet.
+    // The API server applies the deletion, and the creation below, with a delay.
     await until(async () => !(await isMutated()));
     try {
       await work();
@@ -209,16 +209,16 @@ export function secretPath(path: string): string {
   return `/api/v1/namespaces/${namespace}/secrets/${name}`;
 }
 
-/** For clusters whose kubeconfigs have credentials of their own. */
+/** For clusters whose kubeconfigs contain a credential. */
 export const NO_EKS: Eks = {
   access: () => Promise.reject(new Error('no EKS in this test')),
   tagged: () => Promise.reject(new Error('no EKS in this test')),
 };
 
-/** For kubeconfigs that are not keyless. */
+/** For clusters that are not keyless. */
 export const NO_KEYLESS: Keyless = keylessTokens({ region: 'eu-central-1', stage: undefined });
 
-/** One run of the refresher over clusters that are registered with these values. */
+/** Runs the refresher once over clusters that are registered with these values. */
 export async function runOn(
   clusters: Readonly<Record<string, Value>>,
   event: object = {},
@@ -245,16 +245,16 @@ export async function runOn(
   return reports;
 }
 
-/** Waits until a condition holds. */
+/** Waits up to 20 s until a condition is true. */
 export async function until(condition: () => Promise<boolean>): Promise<void> {
   const deadline = Date.now() + 20_000;
   while (!(await condition())) {
-    if (Date.now() > deadline) throw new Error('it did not come true within 20 s');
+    if (Date.now() > deadline) throw new Error('the condition was not true within 20 s');
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }
 
-/** How many results there are of each outcome. */
+/** The number of results by outcome. */
 export function outcomesOf({ results }: ClusterReport): Record<string, number> {
   const counts: Record<string, number> = {};
   for (const { outcome } of results) counts[outcome] = (counts[outcome] ?? 0) + 1;

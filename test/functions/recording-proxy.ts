@@ -1,5 +1,5 @@
-// A TLS reverse proxy between the refresher and an API server: writes down every request and answer, and lets a test
-// do something in between.
+// A TLS reverse proxy between the refresher and an API server. It records every request and response, and calls a test's
+// hook before it forwards a request.
 import { once } from 'node:events';
 import { Agent, createServer, request } from 'node:https';
 import { text } from 'node:stream/consumers';
@@ -19,9 +19,9 @@ export interface Exchange {
 
 export interface RecordingProxy extends AsyncDisposable {
   readonly exchanges: Exchange[];
-  /** Happens before a request is passed on. */
+  /** Called before a request is forwarded. */
   before: (method: string, path: string) => Promise<void>;
-  /** The kubeconfig with this proxy as its server. */
+  /** Returns the kubeconfig with this proxy as its server. */
   through(kubeconfig: string): string;
 }
 
@@ -39,9 +39,9 @@ export async function startRecordingProxy(target: ControlPlane): Promise<Recordi
     const url = new URL(received.url ?? '', 'https://proxy');
     await proxy.before(method, url.pathname);
     const { host: _, ...headers } = received.headers;
-    const passed = request(new URL(received.url ?? '', target.server), { method, agent, headers });
-    passed.on('error', () => response.destroy());
-    passed.on('response', async (answered) => {
+    const forwarded = request(new URL(received.url ?? '', target.server), { method, agent, headers });
+    forwarded.on('error', () => response.destroy());
+    forwarded.on('response', async (answered) => {
       const answer = await text(answered);
       const status = answered.statusCode ?? 0;
       exchanges.push({
@@ -56,7 +56,7 @@ export async function startRecordingProxy(target: ControlPlane): Promise<Recordi
       const { 'content-length': __, 'transfer-encoding': ___, ...answeredHeaders } = answered.headers;
       response.writeHead(status, answeredHeaders).end(answer);
     });
-    passed.end(body);
+    forwarded.end(body);
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');

@@ -1,6 +1,6 @@
-// AWS Secrets Manager at the wire (AWS JSON 1.1): lists names and tags page by page, gives values alone and in batches,
-// takes new versions and moves their labels, or fails as it is told. A version without a label is gone at once, which AWS
-// allows itself (API reference, UpdateSecretVersionStage: "deprecated").
+// Imitates AWS Secrets Manager (AWS JSON 1.1): lists, values alone and in batches, versions and their labels, and failures
+// that a test chooses. A version without a label is deleted at once, which AWS may do too (API reference,
+// UpdateSecretVersionStage: "deprecated").
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
@@ -13,7 +13,7 @@ export interface AwsError {
   readonly message: string;
 }
 
-/** What is answered for a name; in a batch, 'never' is left out of the answer. */
+/** The response for a name. 'never' leaves the request unanswered, and is absent from a batch. */
 export type Value = string | { readonly binary: string } | { readonly error: AwsError } | 'never';
 
 /** A version of a secret. */
@@ -23,32 +23,32 @@ export interface Version {
   readonly stages: ReadonlySet<string>;
 }
 
-/** Thrown by a hook: the connection ends without an answer. */
+/** A hook throws it to close the connection without a response. */
 export const HANG_UP = Symbol('hang up');
 
 export interface SecretsManager extends AsyncDisposable {
   readonly client: SecretsManagerClient;
   readonly url: string;
-  /** Operation and secret of each call, in order. */
+  /** In the order of the requests. */
   readonly calls: readonly { readonly operation: string; readonly input: Record<string, unknown> }[];
-  /** Lists fail with this error from now on; or they hang. */
+  /** Makes all later lists fail with this error, or hang. */
   failLists(how: AwsError | 'never'): void;
-  /** A secret's versions that have labels. */
+  /** The versions of a secret that have labels. */
   versions(name: string): readonly Version[];
-  /** What GetSecretValue gives. */
+  /** The text that GetSecretValue returns. */
   current(name: string): string;
-  /** As an operator does: `aws secretsmanager put-secret-value`. */
+  /** Stores a value as an operator does with `aws secretsmanager put-secret-value`. */
   register(name: string, value: string): void;
 }
 
 export interface SecretsManagerOptions {
-  /** Secrets on a page of ListSecrets, at most. */
+  /** The number of secrets on a page of ListSecrets. */
   readonly pageSize?: number;
   /** By full names. */
   readonly tags?: Readonly<Record<string, Readonly<Record<string, string>>>>;
-  /** Called before anything is done; may wait, or throw what is answered (an AwsError, HANG_UP). */
+  /** Called before an operation. It may wait, or throw the response: an AwsError, or HANG_UP. */
   readonly before?: (operation: string) => Promise<void> | void;
-  /** Called when it is done and not answered yet; may do the same. */
+  /** Called after an operation and before its response. It may do the same. */
   readonly after?: (operation: string) => Promise<void> | void;
 }
 
@@ -65,7 +65,7 @@ export async function startSecretsManager(
     const value = secrets[name];
     return written.get(name) ?? (isValue(value) ? [{ id: FIRST, value, stages: new Set([CURRENT]) }] : []);
   };
-  /** The version with the label AWSCURRENT; or what is to be answered in its place. */
+  /** The version with the label AWSCURRENT, or the response in its place. */
   const currentOf = (name: string): Version | Unavailable | undefined => {
     const versions = written.get(name) ?? secrets[name];
     if (!Array.isArray(versions) && !isValue(versions)) return versions as Unavailable | undefined;
@@ -82,7 +82,7 @@ export async function startSecretsManager(
     written.set(name, versions);
     if (stage === CURRENT && from && from.id !== id) label(name, 'AWSPREVIOUS', from.id);
   };
-  const forgetUnlabelled = (name: string) =>
+  const deleteUnlabelled = (name: string) =>
     written.set(
       name,
       versionsOf(name).filter(({ stages }) => stages.size > 0),
@@ -93,9 +93,9 @@ export async function startSecretsManager(
     if (same) return;
     written.set(name, [...versionsOf(name), { id, value, stages: new Set() }]);
     for (const stage of stages) label(name, stage, id);
-    forgetUnlabelled(name);
+    deleteUnlabelled(name);
   };
-  const takeVersion = (reply: Reply, input: Record<string, unknown>) => {
+  const putVersion = (reply: Reply, input: Record<string, unknown>) => {
     const { SecretId, SecretString, ClientRequestToken, VersionStages = [CURRENT] } = input;
     const name = String(SecretId);
     if (versionsOf(name).length === 0) return fail(reply, NOT_FOUND);
@@ -115,7 +115,7 @@ export async function startSecretsManager(
         message: `Staging label ${stage} is currently attached to version ${holder.id}`,
       });
     label(name, stage, to);
-    forgetUnlabelled(name);
+    deleteUnlabelled(name);
     return reply(200, { Name: name });
   };
 
@@ -133,7 +133,7 @@ export async function startSecretsManager(
       ...(end < names.length && { NextToken: String(end) }),
     });
   };
-  const giveBatch = (reply: Reply, { SecretIdList }: Record<string, unknown>) => {
+  const returnBatch = (reply: Reply, { SecretIdList }: Record<string, unknown>) => {
     const names = SecretIdList as string[];
     if (names.length > 20) {
       fail(reply, { status: 400, type: 'ValidationException', message: 'at most 20' });
@@ -149,7 +149,7 @@ export async function startSecretsManager(
       }),
     });
   };
-  const give = (reply: Reply, { SecretId }: Record<string, unknown>) => {
+  const returnValue = (reply: Reply, { SecretId }: Record<string, unknown>) => {
     const value = currentOf(String(SecretId));
     if (value === 'never') return;
     if (isVersion(value)) reply(200, answerOf(String(SecretId), value));
@@ -159,7 +159,7 @@ export async function startSecretsManager(
     const operation = String(request.headers['x-amz-target']).split('.')[1] ?? '';
     const input = JSON.parse(await text(request)) as Record<string, unknown>;
     calls.push({ operation, input });
-    // Withheld until the second hook has seen what was done.
+    // Kept back until the `after` hook has run.
     let answered: { status: number; body: object } | undefined;
     const reply: Reply = (status, body) => {
       answered = { status, body };
@@ -178,9 +178,9 @@ export async function startSecretsManager(
   });
   const answer = (reply: Reply, operation: string, input: Record<string, unknown>) => {
     if (operation === 'ListSecrets') list(reply, input);
-    else if (operation === 'GetSecretValue') give(reply, input);
-    else if (operation === 'BatchGetSecretValue') giveBatch(reply, input);
-    else if (operation === 'PutSecretValue') takeVersion(reply, input);
+    else if (operation === 'GetSecretValue') returnValue(reply, input);
+    else if (operation === 'BatchGetSecretValue') returnBatch(reply, input);
+    else if (operation === 'PutSecretValue') putVersion(reply, input);
     else if (operation === 'UpdateSecretVersionStage') moveLabel(reply, input);
     else fail(reply, { status: 400, type: 'UnknownOperationException', message: operation });
   };
@@ -226,7 +226,7 @@ const NOT_FOUND: AwsError = {
   message: "Secrets Manager can't find the specified secret.",
 };
 
-/** Answers a request, once. */
+/** Sets the response of a request. */
 type Reply = (status: number, body: object) => void;
 
 type Unavailable = 'never' | { readonly error: AwsError };

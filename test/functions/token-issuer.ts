@@ -1,5 +1,5 @@
-// An API server that issues service account tokens and lives by the test's clock: TokenRequest and nothing else of
-// Kubernetes. Its tokens look like Kubernetes' own; their signatures are none.
+// Imitates an API server that issues service account tokens by the test's clock. It has TokenRequest and an empty list of
+// namespaces. Its tokens have the claims of Kubernetes and an invalid signature.
 import { randomUUID } from 'node:crypto';
 import {
   type ApiServer,
@@ -23,21 +23,21 @@ export interface Claims {
 
 export interface TokenIssuer extends AsyncDisposable {
   readonly server: ApiServer;
-  /** A token as the API server would give it now. */
+  /** Issues a token now. */
   issue(claims: Claims): string;
   isValid(token: string): boolean;
-  /** All that were ever issued. */
+  /** All tokens, in the order of their issue. */
   readonly issued: readonly string[];
   kubeconfigOf(token: string): string;
-  /** Sees each request before it is answered; true: it has seen to the answer. */
+  /** Called for each request; returns true if it answers the request itself. */
   intercept: (request: Received, response: Response) => boolean;
-  /** What a TokenRequest is answered with, in place of what was asked for. */
-  grant: (asked: Claims) => { token: string; expiresAt?: string };
-  /** Deletes what all tokens are bound to. */
+  /** The response to a TokenRequest; the default grants the request. */
+  grant: (requested: Claims) => { token: string; expiresAt?: string };
+  /** Invalidates all tokens, as the deletion of their Secret does. */
   revoke(): void;
 }
 
-/** Starts it. @param now its clock, milliseconds since the epoch */
+/** Starts it. @param now its clock, in milliseconds since the epoch */
 export async function startTokenIssuer(now: () => number): Promise<TokenIssuer> {
   const expiries = new Map<string, number>();
   const authenticates = (request: Received) => {
@@ -53,8 +53,13 @@ export async function startTokenIssuer(now: () => number): Promise<TokenIssuer> 
       /^\/api\/v1\/namespaces\/([^/]+)\/serviceaccounts\/([^/]+)\/token$/.exec(request.path) ?? [];
     const { name, uid } = spec.boundObjectRef;
     if (uid !== BOUND_TO.uid) return refuse(response, 409, 'the UID in the bound object reference');
-    const asked = { namespace, serviceAccount, secret: { name, uid }, lifeSeconds: spec.expirationSeconds };
-    const { token, expiresAt } = issuer.grant(asked as Claims);
+    const requested = {
+      namespace,
+      serviceAccount,
+      secret: { name, uid },
+      lifeSeconds: spec.expirationSeconds,
+    };
+    const { token, expiresAt } = issuer.grant(requested as Claims);
     const expirationTimestamp = expiresAt ?? new Date(expiries.get(token) ?? 0).toISOString();
     json(response, { kind: 'TokenRequest', spec, status: { token, expirationTimestamp } }, 201);
   });
@@ -68,16 +73,16 @@ export async function startTokenIssuer(now: () => number): Promise<TokenIssuer> 
       const { secret } = { secret: BOUND_TO, ...claims };
       const iat = Math.floor(now() / 1000);
       const exp = iat + lifeSeconds;
-      const of = { namespace, serviceaccount: { name: serviceAccount, uid: randomUUID() }, secret };
+      const bound = { namespace, serviceaccount: { name: serviceAccount, uid: randomUUID() }, secret };
       const aud = ['https://kubernetes.default.svc'];
-      const token = jwt({ aud, iat, exp, jti: randomUUID(), nbf: iat, 'kubernetes.io': of });
+      const token = jwt({ aud, iat, exp, jti: randomUUID(), nbf: iat, 'kubernetes.io': bound });
       expiries.set(token, exp * 1000);
       return token;
     },
     isValid: (token) => (expiries.get(token) ?? 0) > now(),
     kubeconfigOf: (token) => kubeconfigFor(server, token),
     intercept: () => false,
-    grant: (asked) => ({ token: issuer.issue(asked) }),
+    grant: (requested) => ({ token: issuer.issue(requested) }),
     revoke() {
       for (const token of expiries.keys()) expiries.set(token, 0);
     },
@@ -86,7 +91,7 @@ export async function startTokenIssuer(now: () => number): Promise<TokenIssuer> 
   return issuer;
 }
 
-/** A JWT with these claims, which nobody has signed. */
+/** A JWT with these claims and an invalid signature. */
 export function jwt(claims: object): string {
   const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
   return `${part({ alg: 'RS256' })}.${part(claims)}.${Buffer.from('no signature').toString('base64url')}`;
