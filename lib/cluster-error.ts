@@ -1,7 +1,8 @@
-// Where a cluster failed that could not be served. Said by whoever throws, so that nobody reads it out of a sentence.
+// The errors of a cluster that could not be served. The code that throws sets place and code; callers do not parse the
+// message.
 import type { FailedAt, FailureCode } from '../contract/refresher-api.ts';
 
-/** The code of a failure for which the place says it all. */
+/** The code of an error that is thrown without one. */
 const DEFAULT_CODE: Readonly<Record<FailedAt, FailureCode>> = {
   kubeconfig: 'kubeconfig-unusable',
   setting: 'setting-missing',
@@ -27,7 +28,7 @@ export class ClusterError extends Error {
   }
 }
 
-/** Where a failure is: what does not say it did not get through. */
+/** The place of any error; `reach` for an error without one. */
 export function failedAtOf(error: unknown): FailedAt {
   return error instanceof ClusterError ? error.failedAt : 'reach';
 }

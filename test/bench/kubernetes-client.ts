@@ -65,7 +65,7 @@ async function main(): Promise<void> {
   config.loadFromString(kubeconfigFor(server, 'token'));
   const generated = config.makeApiClient(CoreV1Api);
   await using api = new KubernetesApi(
-    { server: server.url, ca: server.caPem, identity: { token: 'token' }, allowLocal: true },
+    { server: server.url, ca: server.caPem, identity: { token: 'token' }, isLocalAllowed: true },
     CONCURRENCY,
     new AbortController().signal,
   );

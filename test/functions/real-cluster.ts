@@ -5,6 +5,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pMap from 'p-map';
+import { vi } from 'vitest';
 import { formatTime } from '../../contract/freshness.ts';
 import {
   ANNOTATION,
@@ -247,11 +248,7 @@ export async function runOn(
 
 /** Waits up to 20 s until a condition is true. */
 export async function until(condition: () => Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + 20_000;
-  while (!(await condition())) {
-    if (Date.now() > deadline) throw new Error('the condition was not true within 20 s');
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
+  await vi.waitUntil(condition, { timeout: 20_000, interval: 50 });
 }
 
 /** The number of results by outcome. */

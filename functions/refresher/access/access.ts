@@ -47,9 +47,9 @@ export async function usableAccess(
   }
   if ('keyless' in identity) {
     const token = await keyless.token(identity.keyless, cluster, signal);
-    return { ...registered, identity: { token }, allowLocal: allowLocalServers, madeFor: 'keyless' };
+    return { ...registered, identity: { token }, isLocalAllowed: allowLocalServers, registeredAs: 'keyless' };
   }
-  if (!('eks' in identity)) return { ...registered, identity, allowLocal: allowLocalServers };
+  if (!('eks' in identity)) return { ...registered, identity, isLocalAllowed: allowLocalServers };
   // Another server could use the token at the cluster's API server, so it is sent only to the endpoint that EKS returns.
   const access = await eks.access(identity.eks, regionOfEndpoint(registered.server) ?? region, signal);
   if (new URL(access.server).origin !== new URL(registered.server).origin) {
@@ -65,6 +65,6 @@ export async function usableAccess(
 }
 
 /** An endpoint that EKS returned needs no check. */
-export function usableEksAccess({ server, ca, token }: EksAccess, allowLocal: boolean): UsableAccess {
-  return { server, ca, identity: { token }, allowLocal, madeFor: 'eks' };
+export function usableEksAccess({ server, ca, token }: EksAccess, isLocalAllowed: boolean): UsableAccess {
+  return { server, ca, identity: { token }, isLocalAllowed, registeredAs: 'eks' };
 }

@@ -1,5 +1,5 @@
-// EKS: which clusters are tagged, what a cluster's endpoint and authority are, and tokens for it. A token names its
-// cluster and nobody else, so it is sent to that endpoint only.
+// Finds tagged EKS clusters, looks up the endpoint and certificate authority of a cluster, and signs tokens for it. A token
+// is valid for one cluster, and is sent only to the endpoint that EKS returns for it.
 
 import { type Cluster, DescribeClusterCommand, EKSClient, paginateListClusters } from '@aws-sdk/client-eks';
 import { STSClient } from '@aws-sdk/client-sts';
@@ -12,7 +12,7 @@ import { isPermanentAwsError } from '../../../lib/aws/errors.ts';
 import { ClusterError } from '../../../lib/cluster-error.ts';
 import type { EksIdentity } from '../../../lib/kubernetes/exec-plugin.ts';
 
-/** What a registered EKS cluster's API server is reached with. */
+/** The endpoint of an EKS cluster, and a token for it. */
 export interface EksAccess {
   readonly server: string;
   /** PEM. */
@@ -20,8 +20,8 @@ export interface EksAccess {
   readonly token: string;
 }
 
-/** Where tagged clusters are looked for: a region, as the refresher or as a role. */
-export interface EksScope {
+/** A region in which the refresher looks for tagged clusters, as itself or as a role. */
+export interface DiscoveryTarget {
   readonly region: string;
   readonly roleArn?: string | undefined;
 }
@@ -30,55 +30,55 @@ export interface EksScope {
 export interface TaggedCluster {
   readonly arn: string;
   readonly isPaused: boolean;
-  /** Looked up already: what is missing yet is the token. @throws Error where it cannot be reached */
+  /** Signs a token; the endpoint is known already. @throws ClusterError if the cluster cannot be reached */
   access(): Promise<EksAccess>;
 }
 
-/** What was found in a scope, and what could not be looked at. */
-export interface Found {
+/** The tagged clusters of a discovery target, and the requests that failed. */
+export interface Discovery {
   readonly clusters: readonly TaggedCluster[];
   readonly failures: readonly string[];
 }
 
 export interface Eks {
   /**
-   * Looks a cluster up and signs a token for it.
+   * Looks up a cluster and signs a token for it.
    *
-   * @param region where the kubeconfig does not say
-   * @throws Error that names the cluster or the role
+   * @param region the region if the kubeconfig has none
+   * @throws ClusterError that names the cluster or the role
    */
   access(identity: EksIdentity['eks'], region: string, signal: AbortSignal): Promise<EksAccess>;
-  /** Looks for the clusters that are tagged. Rejects never: what fails is in the answer. */
-  tagged(scope: EksScope, signal: AbortSignal): Promise<Found>;
+  /** Finds the tagged clusters. Never rejects: failures are part of the result. */
+  tagged(target: DiscoveryTarget, signal: AbortSignal): Promise<Discovery>;
 }
 
 export interface EksSettings {
   /** The refresher's own region. */
   readonly region: string;
-  /** The ARNs of the roles that kubeconfigs may name. */
+  /** ARNs of the roles that kubeconfigs may name. */
   readonly assumableRoles: readonly string[];
 }
 
-/** Seen in CloudTrail. */
+/** CloudTrail shows it. */
 const SESSION_NAME = 'ecr-anywhere-refresher';
 const TOKEN_PREFIX = 'k8s-aws-v1.';
-/** The header by which a token is for one cluster (aws-iam-authenticator, README, "API Authorization from Outside a Cluster"). */
+/** The signed header that binds a token to one cluster (aws-iam-authenticator, README, "API Authorization from Outside a Cluster"). */
 const CLUSTER_HEADER = 'x-k8s-aws-id';
-/** How long STS takes the signed URL; the verifier takes up to 900, `aws eks get-token` asks for 60. */
+/** How long STS accepts the signed URL. The verifier accepts up to 900; `aws eks get-token` signs for 60. */
 const URL_EXPIRES_SECONDS = 60;
-/** EKS throttles DescribeCluster at a few a second. */
-const DESCRIBED_AT_ONCE = 5;
-/** Of a cluster's states, those in which its API server is there (EKS API reference, Cluster.status). */
+/** EKS throttles DescribeCluster at a few requests a second. */
+const DESCRIBE_CONCURRENCY = 5;
+/** The cluster states with a running API server (EKS API reference, Cluster.status). */
 const IN_USE: ReadonlySet<string> = new Set(['ACTIVE', 'UPDATING']);
 
-/** EKS as the refresher, or as roles of the allow-list. Clients and roles' credentials are kept for the next run. */
+/** Calls EKS as the refresher, or as roles of the allow-list. Clients and credentials stay for later runs. */
 export function eksAccess({ region: ownRegion, assumableRoles }: EksSettings): Eks {
   const roles = new Map<string, AwsCredentialIdentityProvider>();
   const stsClients = new Map<string, STSClient>();
   const eksClients = new Map<string, EKSClient>();
 
   const credentialsOf = (roleArn: string, externalId: string | undefined) =>
-    kept(roles, `${roleArn} ${externalId ?? ''}`, () => {
+    getOrCreate(roles, `${roleArn} ${externalId ?? ''}`, () => {
       const credentials = fromTemporaryCredentials({
         params: {
           RoleArn: roleArn,
@@ -87,17 +87,25 @@ export function eksAccess({ region: ownRegion, assumableRoles }: EksSettings): E
         },
         clientConfig: { region: ownRegion },
       });
-      // What a client makes of them is remembered until it expires.
+      // A client caches the credentials of its config until they expire.
       return new STSClient({ region: ownRegion, credentials }).config.credentials;
     });
 
-  const clientsOf = ({ region, roleArn, externalId }: EksScope & { externalId?: string | undefined }) => {
+  const clientsOf = ({
+    region,
+    roleArn,
+    externalId,
+  }: DiscoveryTarget & { externalId?: string | undefined }) => {
     const credentials = roleArn === undefined ? undefined : credentialsOf(roleArn, externalId);
     const key = JSON.stringify([region, roleArn, externalId]);
     const config = { region, ...(credentials && { credentials }) };
     return {
-      eks: kept(eksClients, key, () => new EKSClient({ ...config, maxAttempts: 5, retryMode: 'adaptive' })),
-      sts: kept(stsClients, key, () => new STSClient(config)),
+      eks: getOrCreate(
+        eksClients,
+        key,
+        () => new EKSClient({ ...config, maxAttempts: 5, retryMode: 'adaptive' }),
+      ),
+      sts: getOrCreate(stsClients, key, () => new STSClient(config)),
     };
   };
 
@@ -116,10 +124,10 @@ export function eksAccess({ region: ownRegion, assumableRoles }: EksSettings): E
         .catch((error: Error) => {
           const isUnset = error.name === 'AccessDeniedException' && roleArn === undefined;
           const hint = isUnset ? ': name the region in the CDK setting eksRegions' : '';
-          const said = `EKS cluster ${name} in ${region}: ${error.name}: ${error.message}${hint}`;
-          const refused = isPermanentAwsError(error) ? 'kubeconfig' : 'reach';
+          const message = `EKS cluster ${name} in ${region}: ${error.name}: ${error.message}${hint}`;
+          const place = isPermanentAwsError(error) ? 'kubeconfig' : 'reach';
           const code = isPermanentAwsError(error) ? 'aws-refused' : 'aws-unavailable';
-          throw new ClusterError(isUnset ? 'setting' : refused, said, {
+          throw new ClusterError(isUnset ? 'setting' : place, message, {
             cause: error,
             ...(!isUnset && { code }),
           });
@@ -127,11 +135,11 @@ export function eksAccess({ region: ownRegion, assumableRoles }: EksSettings): E
       return accessTo(name, region, cluster, sts);
     },
 
-    async tagged(scope, signal) {
-      const { eks, sts } = clientsOf(scope);
+    async tagged(target, signal) {
+      const { eks, sts } = clientsOf(target);
       const failures: string[] = [];
-      const fail = (what: string, { name, message }: Error) => {
-        failures.push(`${what}: ${name}: ${message}`);
+      const fail = (request: string, { name, message }: Error) => {
+        failures.push(`${request}: ${name}: ${message}`);
       };
       const names: string[] = [];
       try {
@@ -146,12 +154,12 @@ export function eksAccess({ region: ownRegion, assumableRoles }: EksSettings): E
           try {
             return (await eks.send(new DescribeClusterCommand({ name }), { abortSignal: signal })).cluster;
           } catch (error) {
-            // Deleted since it was listed.
+            // The cluster was deleted after it was listed.
             if ((error as Error).name !== 'ResourceNotFoundException') fail(name, error as Error);
             return undefined;
           }
         },
-        { concurrency: DESCRIBED_AT_ONCE },
+        { concurrency: DESCRIBE_CONCURRENCY },
       );
       const clusters = described.flatMap((cluster) => {
         const { arn, name, status = '', tags = {}, resourcesVpcConfig } = cluster ?? {};
@@ -163,7 +171,7 @@ export function eksAccess({ region: ownRegion, assumableRoles }: EksSettings): E
               'the API server has a private endpoint only: register the cluster with a kubeconfig whose proxy-url reaches it, or give it a public endpoint too',
               { code: 'endpoint-private' },
             );
-          return accessTo(name, scope.region, cluster, sts);
+          return accessTo(name, target.region, cluster, sts);
         };
         return [{ arn, isPaused: tags[TAG.paused] === 'true', access }];
       });
@@ -190,13 +198,13 @@ async function accessTo(
 }
 
 /**
- * A bearer token for an EKS cluster: a signed GetCallerIdentity at the region's STS, which the API server sends there to
- * learn who signed it (aws-iam-authenticator; the URL may hold no parameter but those of the signature).
+ * A bearer token for an EKS cluster: a presigned URL of GetCallerIdentity at the STS of the region. EKS calls the URL to
+ * identify the signer (aws-iam-authenticator, which allows no other parameters in the URL).
  */
 export async function tokenFor(cluster: string, sts: STSClient): Promise<string> {
   const { credentials, sha256, region, endpointProvider } = sts.config;
   const signingRegion = await region();
-  // Of the region, and real: not wherever this client itself is sent to in a test.
+  // The real endpoint of the region, also if a test sends this client to another one.
   const { hostname } = endpointProvider({ Region: signingRegion, UseGlobalEndpoint: false }).url;
   const signer = new SignatureV4({ service: 'sts', region: signingRegion, credentials, sha256 });
   const { query = {} } = await signer.presign(
@@ -214,15 +222,15 @@ export async function tokenFor(cluster: string, sts: STSClient): Promise<string>
   return `${TOKEN_PREFIX}${Buffer.from(url).toString('base64url')}`;
 }
 
-function kept<Value>(map: Map<string, Value>, key: string, make: () => Value): Value {
-  const known = map.get(key);
-  if (known !== undefined) return known;
-  const made = make();
-  map.set(key, made);
-  return made;
+function getOrCreate<Value>(map: Map<string, Value>, key: string, create: () => Value): Value {
+  const existing = map.get(key);
+  if (existing !== undefined) return existing;
+  const created = create();
+  map.set(key, created);
+  return created;
 }
 
-/** What a scope is called: in reports, and as a key of what is known. */
-export function scopeName({ region, roleArn }: EksScope): string {
+/** The name of a discovery target in reports, and its key in the cluster state. */
+export function discoveryTargetName({ region, roleArn }: DiscoveryTarget): string {
   return `EKS in ${region}${roleArn === undefined ? '' : ` as ${roleArn}`}`;
 }

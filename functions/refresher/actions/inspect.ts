@@ -51,8 +51,10 @@ export async function inspect(
 }
 
 /** The part of an inspection that needs no request to the API server. */
-export function inspectRegistration(access: RegisteredAccess & Pick<UsableAccess, 'madeFor'>): Inspection {
-  return { server: new URL(access.server).origin, identity: access.madeFor ?? kindOf(access.identity) };
+export function inspectRegistration(
+  access: RegisteredAccess & Pick<UsableAccess, 'registeredAs'>,
+): Inspection {
+  return { server: new URL(access.server).origin, identity: access.registeredAs ?? kindOf(access.identity) };
 }
 
 function kindOf(identity: RegisteredAccess['identity']): Inspection['identity'] {
@@ -62,8 +64,8 @@ function kindOf(identity: RegisteredAccess['identity']): Inspection['identity'] 
 }
 
 /** The registered token's claims. Tokens that are made for each cluster run are left out, because they are never renewed. */
-function inspectToken({ identity, madeFor }: UsableAccess): { token?: InspectedToken } {
-  const token = 'token' in identity && !madeFor ? readToken(identity.token) : undefined;
+function inspectToken({ identity, registeredAs }: UsableAccess): { token?: InspectedToken } {
+  const token = 'token' in identity && !registeredAs ? readToken(identity.token) : undefined;
   if (token === undefined) return {};
   const { expiresAt } = token;
   return {

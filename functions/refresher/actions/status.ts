@@ -3,8 +3,8 @@
 
 import type { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import type { ClusterStatus } from '../../../contract/refresher-api.ts';
-import type { EksScope } from '../access/eks.ts';
-import { scopeName } from '../access/eks.ts';
+import type { DiscoveryTarget } from '../access/eks.ts';
+import { discoveryTargetName } from '../access/eks.ts';
 import type { ClusterStateReader, StoredState } from '../clusters/cluster-state.ts';
 import { listClusters, type RegisteredCluster } from '../clusters/registered-clusters.ts';
 
@@ -17,7 +17,7 @@ import { listClusters, type RegisteredCluster } from '../clusters/registered-clu
  */
 export async function clusterStatuses(
   { secrets, state }: { readonly secrets: SecretsManagerClient; readonly state: ClusterStateReader },
-  { eksDiscovery }: { readonly eksDiscovery: readonly EksScope[] },
+  { eksDiscovery }: { readonly eksDiscovery: readonly DiscoveryTarget[] },
   timeoutMs: number,
   signal: AbortSignal,
 ): Promise<ClusterStatus[]> {
@@ -36,7 +36,7 @@ const MIN_REASON_LENGTH = 80;
 export function mergeStatuses(
   registered: readonly RegisteredCluster[],
   stored: readonly StoredState[],
-  eksDiscovery: readonly EksScope[],
+  eksDiscovery: readonly DiscoveryTarget[],
   timeoutMs: number,
 ): ClusterStatus[] {
   const byName = new Map(stored.map((state) => [state.cluster, state]));
@@ -51,7 +51,7 @@ export function mergeStatuses(
     }),
   );
   const targets = eksDiscovery.flatMap((target) => {
-    const state = byName.get(scopeName(target));
+    const state = byName.get(discoveryTargetName(target));
     return state ? [{ target, state }] : [];
   });
   const sorted = stored.toSorted((a, b) => (a.cluster < b.cluster ? -1 : 1));
@@ -87,7 +87,7 @@ function fieldsOf({ cluster: _, ...fields }: StoredState = { cluster: '' }): Par
 const ARN = /^arn:[\w-]+:eks:([\w-]+):(\d+):cluster\//;
 
 /** Whether a cluster can be in a discovery target. A target without a role does not state its account. */
-function isIn({ region, roleArn }: EksScope, cluster: string): boolean {
+function isIn({ region, roleArn }: DiscoveryTarget, cluster: string): boolean {
   const [, clusterRegion, account] = ARN.exec(cluster) ?? [];
   return clusterRegion === region && (roleArn === undefined || roleArn.split(':')[4] === account);
 }

@@ -6,8 +6,8 @@ import { abortable } from '../../../lib/abort.ts';
 import { ClusterError } from '../../../lib/cluster-error.ts';
 import { type RegisteredAccess, readKubeconfig } from '../../../lib/kubernetes/kubeconfig.ts';
 import { type AccessSettings, type TokenSources, usableAccess, usableEksAccess } from '../access/access.ts';
-import type { Eks, EksScope } from '../access/eks.ts';
-import { scopeName } from '../access/eks.ts';
+import type { DiscoveryTarget, Eks } from '../access/eks.ts';
+import { discoveryTargetName } from '../access/eks.ts';
 import type { UsableAccess } from '../kubernetes/client.ts';
 import { renewToken } from '../tokens/renewal.ts';
 import { listClusters, type RegisteredCluster, Registrations } from './registered-clusters.ts';
@@ -18,7 +18,7 @@ export interface ClusterSources extends TokenSources {
 
 export interface ClusterSettings extends AccessSettings {
   /** The discovery targets. */
-  readonly eksDiscovery: readonly EksScope[];
+  readonly eksDiscovery: readonly DiscoveryTarget[];
   /** The time limit of each cluster run, and of the search in each discovery target. */
   readonly clusterDeadlineMs: number;
 }
@@ -161,12 +161,12 @@ function registeredCluster(
 }
 
 async function discover(
-  target: EksScope,
+  target: DiscoveryTarget,
   eks: Eks,
   { allowLocalServers, clusterDeadlineMs }: ClusterSettings,
   runSignal: AbortSignal,
 ): Promise<Discovery> {
-  const name = scopeName(target);
+  const name = discoveryTargetName(target);
   // No longer than a cluster run, because the cluster runs wait for it.
   const signal = AbortSignal.any([runSignal, AbortSignal.timeout(clusterDeadlineMs)]);
   const found = await abortable(eks.tagged(target, signal), signal).catch(() => undefined);

@@ -172,8 +172,8 @@ export class KubernetesApi implements AsyncDisposable {
    * @throws TransportError where the URL of the server or the proxy is invalid
    */
   constructor(access: UsableAccess, connections: number, signal: AbortSignal) {
-    const { server, ca, serverName, identity, proxyUrl, allowLocal } = access;
-    const lookup = allowLocal ? undefined : lookupNonLocal;
+    const { server, ca, serverName, identity, proxyUrl, isLocalAllowed } = access;
+    const lookup = isLocalAllowed ? undefined : lookupNonLocal;
     const certificate = 'cert' in identity ? identity : {};
     this.#identity = identity;
     this.#signal = signal;
@@ -506,7 +506,7 @@ function isTransient(error: unknown): boolean {
 /** A server and a credential with which requests can be sent. */
 export interface UsableAccess extends ClusterAccess {
   /** Allows a server or proxy whose host name resolves to a local address: in tests. */
-  readonly allowLocal?: boolean;
-  /** Set if the token was made for this run: the kind of identity that is registered. */
-  readonly madeFor?: 'eks' | 'keyless';
+  readonly isLocalAllowed?: boolean;
+  /** The kind of the registered identity, if its token was made for this run. */
+  readonly registeredAs?: 'eks' | 'keyless';
 }

@@ -1,6 +1,5 @@
-// Renews the token of a registered cluster: asks the API server for the next one, tries it, and stores it. The present
-// one is valid until it expires and stays registered until the next is stored, so that whatever ends this half-way
-// costs nothing but another attempt in the next run.
+// Renews the token of a registered cluster: requests the next token from the API server, tests it, and stores it. The
+// present token stays registered until the next one is stored. After a failure at any point the next run tries again.
 
 import type { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import type { FailureCode, Renewal } from '../../../contract/refresher-api.ts';
@@ -12,32 +11,31 @@ import {
   type OtherToken,
   readToken,
 } from '../../../lib/kubernetes/service-account-token.ts';
-import type { UsableAccess } from '../kubernetes/client.ts';
-import { KubernetesApi } from '../kubernetes/client.ts';
+import { KubernetesApi, type UsableAccess } from '../kubernetes/client.ts';
 import { replaceVersion } from './store-token.ts';
 
-/** The part of a token's life after which the next one is asked for. */
+/** The fraction of a token's lifetime after which the refresher requests the next one. */
 const DUE = 1 / 2;
-/** The part after which it is a failure that there is none: enough is left to be told, and to act. */
+/** The fraction after which a missing renewal is a failure, early enough for the operator to act. */
 const LATE = 3 / 4;
-/** And no earlier than this before the end: a token of a year is no failure for its last three months. */
+/** Nor is it a failure earlier than this before the expiry: a token of a year would fail for three months. */
 const LATE_WITHIN_MS = 14 * 86_400_000;
 
-/** A cluster's secret, as it was read. */
+/** The version of a cluster's secret that was read. */
 export interface RegisteredSecret {
   readonly name: string;
   readonly kubeconfig: string;
   readonly versionId: string;
-  /** The kubeconfig's context to use, where it is not the current one. */
+  /** The context of the kubeconfig to use, if not the current one. */
   readonly context?: string | undefined;
 }
 
 /**
- * Renews a registered token that is past half of its life. Never rejects, and never tells a token.
+ * Renews a registered token that is past half of its lifetime. Never rejects; no reason contains a token.
  *
- * @param access how the API server is reached with what is registered
- * @param now milliseconds since the epoch
- * @returns undefined where what is registered is no token that says when it expires
+ * @param access returns the server and the registered credential
+ * @param now in milliseconds since the epoch
+ * @returns undefined if the registered credential is not a JWT
  */
 export async function renewToken(
   secrets: SecretsManagerClient,
@@ -55,19 +53,19 @@ export async function renewToken(
       return notRenewed('not-renewable', present.reason, 'token-not-bound', present, now);
     if (!isPastFraction(DUE, present, now)) return { outcome: 'not-due', ...expiry(present) };
 
-    const next = await ask(await access(), present, signal);
+    const next = await requestToken(await access(), present, signal);
     const text = withToken(secret.kubeconfig, next.token, secret.context);
-    const replaced = await replaceVersion(secrets, secret, text, signal).catch((cause: Error) => {
+    const replacement = await replaceVersion(secrets, secret, text, signal).catch((cause: Error) => {
       throw new ClusterError('kubeconfig', cause.message, { cause, code: 'token-not-stored' });
     });
-    if (replaced === 'superseded')
+    if (replacement === 'superseded')
       return {
         outcome: 'superseded',
         reason: 'the registration has changed meanwhile',
         code: 'registration-changed',
       };
-    // When another one's token expires, the next run sees.
-    return { outcome: 'renewed', ...(replaced === 'stored' && expiry(next)) };
+    // The next run reads the expiry of a token that another run stored.
+    return { outcome: 'renewed', ...(replacement === 'stored' && expiry(next)) };
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     const code = signal.aborted ? 'cluster-time-up' : codeOf(error);
@@ -75,8 +73,8 @@ export async function renewToken(
   }
 }
 
-/** The next token. @throws Error where it is not as good as the present one */
-async function ask(
+/** Requests and tests the next token. @throws ClusterError if it differs from the present one, or expires no later */
+async function requestToken(
   access: UsableAccess,
   present: BoundToken,
   signal: AbortSignal,
@@ -90,7 +88,7 @@ async function ask(
       'the API server has answered with a token of another ServiceAccount, or bound to another Secret',
       { code: 'token-mismatch' },
     );
-  // The server's word counts, not what was asked for; and no more than the token itself says.
+  // The API server may shorten the lifetime, and the token itself states the expiry that counts.
   const expiresAt = Math.min(answer.expiresAt, next.expiresAt);
   if (expiresAt <= present.expiresAt)
     throw new ClusterError(
@@ -98,8 +96,8 @@ async function ask(
       `the next token would expire no later, at ${new Date(expiresAt).toISOString()}`,
       { code: 'token-not-longer' },
     );
-  await using asNext = new KubernetesApi({ ...access, identity: { token: answer.token } }, 1, signal);
-  await asNext.check();
+  await using nextApi = new KubernetesApi({ ...access, identity: { token: answer.token } }, 1, signal);
+  await nextApi.check();
   return { token: answer.token, expiresAt };
 }
 

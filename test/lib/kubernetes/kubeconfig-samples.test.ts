@@ -174,14 +174,14 @@ describe('a file is accepted', () => {
         const text = { 'as JSON': JSON.stringify(parse(yaml)), 'with CRLF': yaml.replaceAll('\n', '\r\n') }[
           form
         ];
-        const { allowLocal: _, ...access } = inPem(await read(text ?? yaml));
+        const { isLocalAllowed: _, ...access } = inPem(await read(text ?? yaml));
         const { identity: shown } = access;
         const identityRead = 'eks' in identity ? { eks: 'token' in shown && signed(shown.token) } : shown;
         expect({ ...access, identity: identityRead }).toEqual({
           server,
           identity,
           ...(ca !== false && { ca: 'pem' }),
-          ...('eks' in identity && { madeFor: 'eks' }),
+          ...('eks' in identity && { registeredAs: 'eks' }),
         });
       });
     }
@@ -282,7 +282,7 @@ describe('a hostile kubeconfig', () => {
     const ca = Buffer.from(here.caPem).toString('base64');
     const access = readKubeconfig(config({ server, 'certificate-authority-data': ca }));
     await using api = new KubernetesApi(
-      { ...access, identity: { token: 'canary' }, allowLocal: true },
+      { ...access, identity: { token: 'canary' }, isLocalAllowed: true },
       1,
       AbortSignal.timeout(10_000),
     );
@@ -345,7 +345,7 @@ describe('a hostile kubeconfig', () => {
     const access = readKubeconfig(
       config({ server: here.url, 'proxy-url': 'http://u:canary%20%25@127.0.0.1:1/' }),
     );
-    const usable = { ...access, identity: { token: 'canary' }, allowLocal: true };
+    const usable = { ...access, identity: { token: 'canary' }, isLocalAllowed: true };
     await using api = new KubernetesApi(usable, 1, AbortSignal.timeout(10_000));
     await expect(api.check()).rejects.toThrow(
       /^GET \/api\/v1\/namespaces: connection refused: connect ECONNREFUSED 127\.0\.0\.1:1$/,

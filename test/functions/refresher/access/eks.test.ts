@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { ANNOTATION, CLUSTERS_PREFIX, TAG } from '../../../../contract/names.ts';
 import { usableAccess } from '../../../../functions/refresher/access/access.ts';
-import { type EksScope, eksAccess } from '../../../../functions/refresher/access/eks.ts';
+import { type DiscoveryTarget, eksAccess } from '../../../../functions/refresher/access/eks.ts';
 import { revoke } from '../../../../functions/refresher/actions/revoke.ts';
 import { clusterStatuses } from '../../../../functions/refresher/actions/status.ts';
 import {
@@ -248,7 +248,7 @@ describe('clusters that are tagged', () => {
     `arn:aws:eks:${region}:${account}:cluster/${name}`;
 
   async function discover(
-    eksDiscovery: readonly EksScope[],
+    eksDiscovery: readonly DiscoveryTarget[],
     event: object = {},
     clusterDeadlineMs = SETTINGS.clusterDeadlineMs,
     registered: Readonly<Record<string, string>> = {},
@@ -460,7 +460,7 @@ test('the region is the one in the name of the endpoint, where the kubeconfig do
     { region: REGION, allowLocalServers: false },
     AbortSignal.timeout(10_000),
   );
-  expect(access).toMatchObject({ server, ca: 'a certificate', allowLocal: false });
+  expect(access).toMatchObject({ server, ca: 'a certificate', isLocalAllowed: false });
   expect(eks.calls.at(-1)).toMatchObject({ cluster: 'prod', region: 'us-east-1' });
 });
 

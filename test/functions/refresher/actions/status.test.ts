@@ -8,7 +8,7 @@ import pMap from 'p-map';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { CLUSTERS_PREFIX, TAG } from '../../../../contract/names.ts';
 import type { FailureCode } from '../../../../contract/refresher-api.ts';
-import type { EksScope } from '../../../../functions/refresher/access/eks.ts';
+import type { DiscoveryTarget } from '../../../../functions/refresher/access/eks.ts';
 import { clusterStatuses, mergeStatuses } from '../../../../functions/refresher/actions/status.ts';
 import {
   type ClusterStateReader,
@@ -164,7 +164,7 @@ test('runs store when the token expires, also of a cluster that fails, and remov
 
 const time = (minutes: number) => new Date(NOON + minutes * MINUTE).toISOString();
 
-test.each<{ title: string; targets: EksScope[]; shown: string[] }>([
+test.each<{ title: string; targets: DiscoveryTarget[]; shown: string[] }>([
   { title: 'without discovery targets', targets: [], shown: [] },
   {
     title: 'with a region as the target',

@@ -516,7 +516,7 @@ test('a server on this machine by its name is refused, unless it is allowed', as
   const error = await errorOf(apiFor({}).enabledNamespaces());
   expect(error.message).toMatch(/localhost is \S+, an address of this machine or its link/);
   expect(server.requests).toHaveLength(0);
-  await apiFor({ allowLocal: true }).enabledNamespaces();
+  await apiFor({ isLocalAllowed: true }).enabledNamespaces();
 });
 
 test.each([
