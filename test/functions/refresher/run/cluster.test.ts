@@ -1,5 +1,5 @@
-// One cluster's turn where something of the cluster's is wrong, on a real API server: what happened is said, for which
-// Secret and why, and the next run after the repair heals it.
+// Tests a cluster run on a real API server while something in the cluster is broken: the report has the codes and reasons
+// of each Secret, and the next run after the repair refreshes all of them.
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { ANNOTATION, NAMESPACE_LABEL, SECRET_LABEL } from '../../../../contract/names.ts';
 import type { ClusterReport } from '../../../../functions/refresher/run/cluster-report.ts';
@@ -12,16 +12,18 @@ import {
   type RealCluster,
   secretPath,
   startRealCluster,
-  until,
 } from '../../real-cluster.ts';
 import { type RecordingProxy, startRecordingProxy } from '../../recording-proxy.ts';
 
 const WEBHOOK_CONFIGURATION = `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${RELEASE}`;
 
+/** How long a change of a configuration takes to reach the API server's admission. */
+const POLLING = { timeout: 20_000, interval: 50 };
+
 let cluster: RealCluster;
 let proxy: RecordingProxy;
 let count = 0;
-/** The namespaces of the test that runs. */
+/** The namespaces of the current test. */
 let a = '';
 let b = '';
 beforeAll(async () => {
@@ -58,7 +60,7 @@ async function dueSecrets(manifests: readonly Manifest[]): Promise<void> {
   await cluster.age(new Map(manifests.map((manifest) => [pathOf(manifest), HOUR])));
 }
 
-async function expectHealed(due: number): Promise<void> {
+async function expectRecovered(due: number): Promise<void> {
   const report = await cluster.refresh();
   expect(report.reason).toBeUndefined();
   expect(report.failed).toBe(false);
@@ -68,7 +70,7 @@ async function expectHealed(due: number): Promise<void> {
 const resultOf = ({ results }: ClusterReport, path: string) =>
   results.find(({ secret }) => secret === path) ?? expect.fail(`no result for ${path}`);
 
-test('the webhook is killed during a run', async () => {
+test('stops with webhook-unreachable after the webhook is killed during a run', async () => {
   await dueSecrets([...many(a, 60), ...many(b, 60)]);
   let patches = 0;
   proxy.before = async (method) => {
@@ -80,7 +82,7 @@ test('the webhook is killed during a run', async () => {
   };
   const report = await cluster.refresh({}, proxy.through(cluster.kubeconfig));
   expect(report).toMatchObject({ served: true, failed: true, managed: 120 });
-  expect(report.reason).toMatch(/ended after 5 failures in a row: PATCH .* failed calling webhook/);
+  expect(report.codes).toEqual(['webhook-unreachable', 'secrets-not-refreshed']);
   const { refreshed = 0, refused = 0, 'not-attempted': notAttempted = 0 } = outcomesOf(report);
   expect(refreshed).toBeGreaterThanOrEqual(32);
   expect(refreshed).toBeLessThan(40);
@@ -88,18 +90,17 @@ test('the webhook is killed during a run', async () => {
   expect(refreshed + refused + notAttempted).toBe(120);
 
   await cluster.webhook.start();
-  await expectHealed(120 - refreshed);
+  await expectRecovered(120 - refreshed);
 });
 
-test('the webhook configuration is gone: the API server says 200, the run does not', async () => {
+test('stops the namespace with not-mutated if the webhook configuration is deleted and the API server returns 200', async () => {
   await dueSecrets(many(a, 30));
   const calls = cluster.ecr.calls.length;
   await cluster.withoutWebhook(async () => {
     const report = await cluster.refresh();
     expect(report).toMatchObject({ served: true, failed: true });
-    expect(report.reason).toMatch(
-      new RegExp(`^namespace ${a}: ended after 5 failures in a row: .*webhook configuration`),
-    );
+    expect(report.codes).toEqual(['not-mutated', 'secrets-not-refreshed']);
+    expect(report.reason).toMatch(new RegExp(`^namespace ${a}: [^;]*$`));
     const {
       'not-mutated': notMutated = 0,
       'not-attempted': notAttempted = 0,
@@ -110,10 +111,10 @@ test('the webhook configuration is gone: the API server says 200, the run does n
     expect(notMutated + notAttempted).toBe(30);
   });
   expect(cluster.ecr.calls).toHaveLength(calls);
-  await expectHealed(30);
+  await expectRecovered(30);
 });
 
-test("one namespace's Secrets are not shown to the webhook: the others are refreshed all the same", async () => {
+test('refreshes the other namespaces if the webhook configuration excludes one', async () => {
   await dueSecrets([...many(a, 20), ...many(b, 20)]);
   const { webhooks } = await cluster.admin<{ webhooks: { namespaceSelector: object }[] }>(
     'GET',
@@ -135,7 +136,7 @@ test("one namespace's Secrets are not shown to the webhook: the others are refre
     return Date.parse(answer.metadata.annotations[ANNOTATION.expiresAt] ?? '') > Date.now() + 2 * HOUR;
   };
   await selecting(excluding);
-  await until(async () => !(await isMutated()));
+  await expect.poll(isMutated, POLLING).toBe(false);
 
   const report = await cluster.refresh();
   expect(report).toMatchObject({ served: true, failed: true });
@@ -145,15 +146,15 @@ test("one namespace's Secrets are not shown to the webhook: the others are refre
   }
   expect(resultOf(report, `${a}/pull-0`)).toMatchObject({
     outcome: 'not-mutated',
-    reason: expect.stringContaining('does it select this namespace?'),
+    code: 'not-mutated',
   });
 
   await selecting();
-  await until(isMutated);
-  await expectHealed(20);
+  await expect.poll(isMutated, POLLING).toBe(true);
+  await expectRecovered(20);
 });
 
-test('every update is refused: each Secret is named with the reason', async () => {
+test('reports each Secret with the reason of the admission policy that refuses every update', async () => {
   await dueSecrets([...many(a, 10), ...many(b, 10)]);
   const policies = '/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies';
   await cluster.admin('POST', policies, {
@@ -179,23 +180,24 @@ test('every update is refused: each Secret is named with the reason', async () =
         () => false,
         () => true,
       );
-  await until(isFrozen);
+  await expect.poll(isFrozen, POLLING).toBe(true);
 
   const report = await cluster.refresh();
   expect(report).toMatchObject({ served: true, failed: true });
   expect(outcomesOf(report)).toEqual({ refused: 20 });
-  for (const { secret, reason } of report.results) {
+  for (const { secret, reason, code } of report.results) {
+    expect(code).toBe('invalid');
     expect(reason).toContain('frozen until Monday');
     expect(reason).toContain(secretPath(secret));
   }
 
   await cluster.admin('DELETE', `${bindings}/freeze`);
   await cluster.admin('DELETE', `${policies}/freeze`);
-  await until(async () => !(await isFrozen()));
-  await expectHealed(20);
+  await expect.poll(isFrozen, POLLING).toBe(false);
+  await expectRecovered(20);
 });
 
-test('a namespace that the refresher may not list is named, the others are served', async () => {
+test('reports a namespace whose Secrets may not be listed, and serves the others', async () => {
   await dueSecrets([...many(a, 3), ...many(b, 3)]);
   const upgrade = (namespaces: string) =>
     helm(['upgrade', RELEASE, CHART, '--namespace', NAMESPACE, '--reuse-values', '--set-json', namespaces], {
@@ -212,20 +214,21 @@ test('a namespace that the refresher may not list is named, the others are serve
     );
     return stdout.startsWith('no');
   };
-  await until(isNarrowed);
+  await expect.poll(isNarrowed, POLLING).toBe(true);
 
   const report = await cluster.refresh();
   expect(report).toMatchObject({ served: true, failed: true, managed: 3 });
-  expect(report.reason).toMatch(new RegExp(`^GET /api/v1/namespaces/${a}/secrets: HTTP 403: [^;]*$`));
+  expect(report.codes).toEqual(['forbidden']);
+  expect(report.reason).toMatch(new RegExp(`^GET /api/v1/namespaces/${a}/secrets: [^;]*$`));
   expect(report.results.map(({ secret }) => secret).sort()).toEqual(many(b, 3).map(pathOf));
   expect(outcomesOf(report)).toEqual({ refreshed: 3 });
 
   await upgrade('refresher.namespaces=[]');
-  await until(async () => !(await isNarrowed()));
-  await expectHealed(3);
+  await expect.poll(isNarrowed, POLLING).toBe(false);
+  await expectRecovered(3);
 });
 
-test('Secrets that can never be refreshed do not keep the others waiting', async () => {
+test('Secrets that can never be refreshed do not delay the others', async () => {
   await cluster.withoutWebhook(() =>
     cluster.createSecrets(many(a, 12, { immutable: true, config: { auths: {} } })),
   );
@@ -233,13 +236,15 @@ test('Secrets that can never be refreshed do not keep the others waiting', async
   const report = await cluster.refresh();
   expect(report).toMatchObject({ served: true, failed: true });
   expect(outcomesOf(report)).toEqual({ refreshed: 12, refused: 12 });
-  for (const { secret, outcome, reason } of report.results) {
+  for (const { secret, outcome, code, causes } of report.results) {
     expect(outcome).toBe(secret.startsWith(`${b}/`) ? 'refreshed' : 'refused');
-    if (outcome === 'refused') expect(reason).toContain('immutable');
+    if (outcome !== 'refused') continue;
+    expect(code).toBe('webhook-denied');
+    expect(causes).toMatchObject([{ reason: 'immutable' }]);
   }
 });
 
-test('between list and request, one Secret is deleted and another is no longer managed', async () => {
+test('reports Secrets that were deleted or unlabelled between the list and the request', async () => {
   await dueSecrets(many(a, 6));
   const [deleted = '', released = '', ...others] = many(a, 6).map(pathOf);
   proxy.before = async (method, path) => {
@@ -253,15 +258,16 @@ test('between list and request, one Secret is deleted and another is no longer m
   expect(resultOf(report, deleted).outcome).toBe('gone');
   expect(resultOf(report, released)).toMatchObject({
     outcome: 'refused',
+    code: expect.stringMatching(/^(forbidden|invalid)$/),
     reason: expect.stringContaining('managed Secrets only'),
   });
   for (const path of others) expect(resultOf(report, path).outcome).toBe('refreshed');
-  // What is gone has no expiry; the one that is left as it was has.
+  // A deleted Secret has no expiry, the unlabelled one keeps its own.
   expect(report.soonestExpiry).toBeLessThan(Date.now() + 2 * HOUR);
   expect(await cluster.refresh()).toMatchObject({ failed: false, managed: 4, results: [] });
 });
 
-test('a deleted Secret alone is no failure, and its expiry does not count', async () => {
+test('a deleted Secret is no failure, and its expiry does not count', async () => {
   await dueSecrets(many(a, 2));
   proxy.before = async (method, path) => {
     if (method === 'PATCH' && path.endsWith('/pull-0')) await cluster.admin('DELETE', path);
@@ -272,53 +278,53 @@ test('a deleted Secret alone is no failure, and its expiry does not count', asyn
   expect(report.soonestExpiry).toBeGreaterThan(Date.now() + 11 * HOUR);
 });
 
-test('a dry run asks for everything that is due, and stores nothing', async () => {
+test('a dry run requests all due Secrets and stores nothing', async () => {
   await dueSecrets(many(a, 5));
   await cluster.createSecrets(many(b, 5));
   const before = await cluster.secrets();
   const report = await cluster.refresh({ dryRun: true });
   expect(report.failed).toBe(false);
   expect(outcomesOf(report)).toEqual({ refreshed: 5 });
-  // What is stored still expires in an hour.
+  // The stored credentials still expire in an hour.
   expect(report.soonestExpiry).toBeLessThan(Date.now() + 2 * HOUR);
   expect(await cluster.secrets()).toEqual(before);
-  await expectHealed(5);
+  await expectRecovered(5);
 });
 
-test('forced, fresh ones are refreshed too, all with one token that is newer than the request', async () => {
+test('a forced run refreshes fresh Secrets too, all with one token that is newer than the request', async () => {
   await dueSecrets(many(a, 5));
   await cluster.createSecrets(many(b, 30));
   const calls = cluster.ecr.calls.length;
-  const askedAt = Date.now();
+  const requestedAt = Date.now();
   const report = await cluster.refresh({ force: true });
   expect(report.failed).toBe(false);
   expect(outcomesOf(report)).toEqual({ refreshed: 35 });
   expect(report.results.filter(({ due }) => due === 'forced')).toHaveLength(30);
   const [call, ...more] = cluster.ecr.calls.slice(calls);
   expect(more).toEqual([]);
-  expect(call?.at).toBeGreaterThanOrEqual(askedAt);
+  expect(call?.at).toBeGreaterThanOrEqual(requestedAt);
   for (const [path, { data }] of await cluster.secrets()) {
     const config = Buffer.from(data?.['.dockerconfigjson'] ?? '', 'base64').toString();
     expect(config.includes(call?.password ?? '?'), path).toBe(true);
   }
 });
 
-test('a run over some namespaces leaves the others alone', async () => {
+test('a run over some namespaces sends no requests for the others', async () => {
   await dueSecrets([...many(a, 3), ...many(b, 3)]);
   const report = await cluster.refresh({ namespaces: [b, 'nowhere'] });
   expect(report).toMatchObject({ failed: false, managed: 3, namespaces: [b] });
   expect(report.results.map(({ secret }) => secret).sort()).toEqual(many(b, 3).map(pathOf));
-  await expectHealed(3);
+  await expectRecovered(3);
 });
 
-test('a credential that is no longer good is one reason, with a hint', async () => {
+test('fails with unauthorized if the API server refuses the credential', async () => {
   await dueSecrets(many(a, 3));
   const report = await cluster.refresh({}, cluster.controlPlane.kubeconfigForToken('expired'));
   expect(report).toMatchObject({ served: false, failed: true, results: [] });
-  expect(report.reason).toMatch(/^GET \/api\/v1\/namespaces: HTTP 401: .*expired or revoked\?\)$/);
+  expect(report).toMatchObject({ failedAt: 'credential', codes: ['unauthorized'] });
 });
 
-test('tokens that live shorter than the window leave a Secret partial: refreshed, and due all the same', async () => {
+test('tokens that live shorter than the refresh window leave Secrets partial, because they are due again', async () => {
   cluster.ecr.settings.lifetimeSeconds = 3600;
   await cluster.restartWebhook();
   await cluster.createSecrets(many(a, 3));
@@ -327,5 +333,5 @@ test('tokens that live shorter than the window leave a Secret partial: refreshed
   cluster.ecr.settings.lifetimeSeconds = 12 * 3600;
   expect(report.failed).toBe(true);
   expect(outcomesOf(report)).toEqual({ partial: 3 });
-  await expectHealed(3);
+  await expectRecovered(3);
 });
