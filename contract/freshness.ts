@@ -1,20 +1,20 @@
-// When is a managed Secret due? The webhook and the refresher answer with this one rule. Pure: `now` is an argument.
+// The rule by which the webhook and the refresher decide whether a managed Secret is due. Pure: `now` is an argument.
 
 const HOUR_MS = 3_600_000;
 
-/** An ECR authorization token lives 12 hours (Amazon ECR API reference, GetAuthorizationToken). */
+/** The lifetime of an ECR authorization token (Amazon ECR API reference, GetAuthorizationToken). */
 export const TOKEN_LIFETIME_MS = 12 * HOUR_MS;
 
 /** A Secret whose credentials expire within this time is due. */
 export const REFRESH_WINDOW_MS = TOKEN_LIFETIME_MS / 2;
 
 /**
- * The longest time between two runs of the refresher. A due Secret has the refresh window left: at a third of it two runs
- * in a row may be lost, the alarms still come before the credentials end, and another run does too.
+ * The longest time between two runs of the refresher. The credentials of a due Secret last for the refresh window. With
+ * a third of it between runs, two runs in a row may fail, and the alarms and one more run come before the expiry.
  */
 export const MAX_INTERVAL_MS = REFRESH_WINDOW_MS / 3;
 
-/** How far ECR's clock and a reader's may lie apart before an expiry counts as implausible. */
+/** The largest difference between ECR's clock and the reader's at which an expiry is still plausible. */
 export const CLOCK_TOLERANCE_MS = HOUR_MS;
 
 export type DueReason =
@@ -31,10 +31,10 @@ export type Freshness =
 /**
  * Judges an `expires_at` annotation.
  *
- * @param expiresAt the annotation's value, if there is one
+ * @param expiresAt the annotation's value; undefined if the Secret has no such annotation
  * @param now milliseconds since the epoch
- * @param earlierByMs widens the refresh window by so many milliseconds (the refresher's jitter)
- * @returns whether the Secret is due, why, and the expiry in milliseconds since the epoch where it is believable
+ * @param earlierByMs extends the refresh window, in milliseconds (the refresher's jitter)
+ * @returns whether the Secret is due and why; and the expiry in milliseconds since the epoch, if it is plausible
  */
 export function freshness(expiresAt: string | undefined, now: number, earlierByMs = 0): Freshness {
   if (expiresAt === undefined) return { due: true, reason: 'expiry-missing' };
@@ -49,19 +49,19 @@ export function freshness(expiresAt: string | undefined, now: number, earlierByM
 
 const RFC_3339 = /^(\d{4}-\d{2}-\d{2})T((?:[01]\d|2[0-3]):\d{2}:\d{2})(\.\d+)?(Z|[+-]\d{2}:\d{2})$/i;
 
-/** Reads an RFC 3339 time as milliseconds since the epoch; undefined where it is not one (RFC 3339, section 5.6). */
+/** Reads an RFC 3339 time (section 5.6). @returns milliseconds since the epoch; undefined if the value is no such time */
 export function parseTime(value: string): number | undefined {
   const match = RFC_3339.exec(value);
   if (!match) return undefined;
   const [, date, time, fraction = '', zone = 'Z'] = match;
   const ms = Date.parse(`${date}T${time}${fraction.slice(0, 4)}${zone.toUpperCase()}`);
   if (Number.isNaN(ms)) return undefined;
-  // Date.parse rolls 31 February over to March; a day that does not exist is not a time.
+  // Date.parse converts 31 February to 3 March. A day that does not exist is not a time.
   const day = Number(date?.slice(8));
   return new Date(`${date}T00:00:00Z`).getUTCDate() === day ? ms : undefined;
 }
 
-/** Writes milliseconds since the epoch as RFC 3339 in UTC, to the second, as the original does. */
+/** Writes milliseconds since the epoch as RFC 3339 in UTC, to the second, as CentML/ecr-anywhere does. */
 export function formatTime(ms: number): string {
   return `${new Date(Math.floor(ms / 1000) * 1000).toISOString().slice(0, 19)}Z`;
 }

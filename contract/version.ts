@@ -1,18 +1,19 @@
-// Which webhook wrote a Secret, and in which words. Pure.
+// Determines which webhook wrote a Secret's credentials, and with which contract version. Pure.
 import { ANNOTATION } from './names.ts';
 
 /**
- * What the annotations of this tree's webhook mean, by number. 1 is what was spoken before the fingerprint told it.
- * It goes up when a reader of an older number would misread what is written.
+ * The version of the annotations' format. Version 1 is the format before the fingerprint contained a version.
+ * Increase it if a reader of an older version would misread the annotations.
  */
 export const CONTRACT_VERSION = 2;
 
-/** Who wrote the credentials of a Secret: nobody, the webhook of CentML/ecr-anywhere, or this project's. */
+/** The webhook that wrote the credentials: none, that of CentML/ecr-anywhere, or that of this project. */
 export type Writer = { writer: 'none' } | { writer: 'original' } | { writer: 'ours'; contract: number };
 
 /**
- * Tells the writer by the annotations that the API server answers to a Secret that was sent without them. What is
- * stored may have had several writers, the original leaves our annotations standing, and nothing seals the number.
+ * Determines the writer from the annotations in the API server's response to a Secret that was sent without any. Those
+ * of a stored Secret are not reliable: CentML/ecr-anywhere keeps this project's annotations when it writes, and no hash
+ * protects the version.
  *
  * | annotations | writer |
  * |---|---|
@@ -31,12 +32,12 @@ export function credentialsWriter(annotations: Readonly<Record<string, string>> 
     : { writer: 'ours', contract: parseFingerprint(sealed).contract };
 }
 
-/** A `fingerprint` annotation, from the hash of what is ours. */
+/** Formats a `fingerprint` annotation. @param hash of the owned entries */
 export function formatFingerprint(hash: string): string {
   return `${CONTRACT_VERSION}.${hash}`;
 }
 
-/** Reads a `fingerprint` annotation. No hash has a dot (base64url), so what is before one is the contract. */
+/** Reads a `fingerprint` annotation. A hash is base64url and has no dot, so a number before a dot is the version. */
 export function parseFingerprint(fingerprint: string): { contract: number; hash: string } {
   const [, contract, hash] = /^([1-9]\d{0,5})\.(.*)$/s.exec(fingerprint) ?? [];
   return contract === undefined || hash === undefined

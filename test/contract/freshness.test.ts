@@ -1,4 +1,4 @@
-// The rule both halves answer with, at each of its boundaries: one second before, at it, and one second after.
+// Tests the freshness rule at each of its boundaries: one second before, at, and one second after it.
 import { describe, expect, test } from 'vitest';
 import {
   CLOCK_TOLERANCE_MS,
@@ -14,16 +14,22 @@ const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 const NOW = Date.UTC(2026, 2, 1, 12, 0, 0);
 
-test('the numbers are those of the documents: 12 hours of life, due in the last six, an hour of tolerance', () => {
+test('a token lives 12 hours, is due in the last six, and clocks may differ by one hour', () => {
   expect([TOKEN_LIFETIME_MS, REFRESH_WINDOW_MS, CLOCK_TOLERANCE_MS]).toEqual([12 * HOUR, 6 * HOUR, HOUR]);
 });
 
-describe('at each boundary', () => {
+describe('the verdict changes', () => {
   test.each([
-    { boundary: 'the expiry', at: 0, before: 'expired', exact: 'expired', after: 'expiring' },
-    { boundary: 'the window', at: 6 * HOUR, before: 'expiring', exact: 'expiring', after: 'fresh' },
+    { boundary: 'after the expiry', at: 0, before: 'expired', exact: 'expired', after: 'expiring' },
     {
-      boundary: 'what a token can live',
+      boundary: 'after the refresh window',
+      at: 6 * HOUR,
+      before: 'expiring',
+      exact: 'expiring',
+      after: 'fresh',
+    },
+    {
+      boundary: 'after the longest plausible lifetime',
       at: 13 * HOUR,
       before: 'fresh',
       exact: 'fresh',
@@ -31,8 +37,8 @@ describe('at each boundary', () => {
     },
   ])('$boundary', ({ at, before, exact, after }) => {
     const verdict = (ahead: number) => {
-      const judged = freshness(formatTime(NOW + ahead), NOW);
-      return judged.due ? judged.reason : 'fresh';
+      const result = freshness(formatTime(NOW + ahead), NOW);
+      return result.due ? result.reason : 'fresh';
     };
     expect([verdict(at - SECOND), verdict(at), verdict(at + SECOND)]).toEqual([before, exact, after]);
   });
@@ -41,7 +47,7 @@ describe('at each boundary', () => {
     { jitter: 0, at: 6 * HOUR },
     { jitter: 17 * MINUTE, at: 6 * HOUR + 17 * MINUTE },
     { jitter: HOUR, at: 7 * HOUR },
-  ])('the window, $jitter ms earlier', ({ jitter, at }) => {
+  ])('$jitter ms earlier with that jitter', ({ jitter, at }) => {
     const due = (ahead: number) => freshness(formatTime(NOW + ahead), NOW, jitter).due;
     expect([due(at - SECOND), due(at), due(at + SECOND)]).toEqual([true, true, false]);
   });
@@ -50,11 +56,11 @@ describe('at each boundary', () => {
     { ahead: -SECOND, reason: 'expired' },
     { ahead: 0, reason: 'expired' },
     { ahead: 13 * HOUR + SECOND, reason: 'expiry-implausible' },
-  ])('jitter leaves $reason as it is', ({ ahead, reason }) => {
+  ])('not with a jitter if the expiry is $ahead ms ahead: $reason', ({ ahead, reason }) => {
     expect(freshness(formatTime(NOW + ahead), NOW, HOUR)).toMatchObject({ due: true, reason });
   });
 
-  test('the same holds as the clock moves on', () => {
+  test('as the clock advances', () => {
     const expiry = NOW + 12 * HOUR;
     const due = (at: number) => freshness(formatTime(expiry), at).due;
     expect(due(NOW)).toBe(false);
@@ -65,7 +71,7 @@ describe('at each boundary', () => {
     ]);
   });
 
-  test("a clock behind ECR's by the tolerance still believes a new token", () => {
+  test('not for a new token if the clock is behind by the tolerance, but one second later', () => {
     expect(freshness(formatTime(NOW + 12 * HOUR), NOW - HOUR).due).toBe(false);
     expect(freshness(formatTime(NOW + 12 * HOUR), NOW - HOUR - SECOND)).toMatchObject({
       reason: 'expiry-implausible',
@@ -73,7 +79,7 @@ describe('at each boundary', () => {
   });
 });
 
-test('where the expiry is believable it is part of the verdict, elsewhere it is not', () => {
+test('the result contains the expiry if and only if it is plausible', () => {
   expect(freshness('2026-03-01T21:00:00Z', NOW)).toEqual({ due: false, expiresAt: NOW + 9 * HOUR });
   expect(freshness('2026-03-01T13:00:00Z', NOW)).toEqual({
     due: true,
@@ -98,7 +104,7 @@ test.each([
   '1772398800',
   '1772398800000',
   'NaN',
-  // What Date.parse would take:
+  // Values that Date.parse accepts:
   '2026-03-01',
   '2026-03',
   '2026',
@@ -114,7 +120,7 @@ test.each([
   '2026-03-01T20:00:00+0100',
   '2026-03-01T20:00:00+01',
   '2026-03-01T20:00:00.Z',
-  // What is almost one:
+  // Values that are almost RFC 3339:
   ' 2026-03-01T20:00:00Z',
   '2026-03-01T20:00:00Z ',
   '2026-03-01T20:00:00Z\n',
@@ -138,9 +144,9 @@ test.each([
   '2026-03-01T20:00:61Z',
   '2026-03-01T20:00:00+24:00',
   '2026-03-01T20:00:00+01:60',
-  // ECMAScript's end of the day, which RFC 3339 does not know.
+  // ECMAScript's end of the day, which is not in RFC 3339.
   '2026-03-01T24:00:00Z',
-])('%j is unreadable', (value) => {
+])('an expiry of %j is unreadable', (value) => {
   expect(freshness(value, NOW)).toEqual({ due: true, reason: 'expiry-unreadable' });
 });
 
@@ -161,7 +167,7 @@ test.each([
   { value: '2026-03-01T20:00:00.123456789Z', time: NOW + 8 * HOUR + 123 },
   { value: '2026-03-01T20:00:00.999999999+00:00', time: NOW + 8 * HOUR + 999 },
   { value: '2026-03-01T21:00:00.123000+01:00', time: NOW + 8 * HOUR + 123 },
-])('$value is a time', ({ value, time }) => {
+])('parses $value', ({ value, time }) => {
   expect(parseTime(value)).toBe(time);
 });
 
@@ -172,13 +178,13 @@ test.each([
   { value: '2026-03-01T12:00:01-06:00', due: false },
   { value: '2026-03-01T18:00:00.000Z', due: true },
   { value: '2026-03-01T18:00:00.001Z', due: false },
-])('$value on the edge of the window: due is $due', ({ value, due }) => {
+])('at the edge of the refresh window, $value is due: $due', ({ value, due }) => {
   expect(freshness(value, NOW).due).toBe(due);
 });
 
-test('what is written is read again, to the second', () => {
+test('parses formatted times to the same second', () => {
   expect(formatTime(NOW)).toBe('2026-03-01T12:00:00Z');
-  // A fraction is dropped, never rounded up: an expiry is not moved out.
+  // A fraction is cut off: rounding up would extend an expiry.
   expect(formatTime(NOW + 999)).toBe('2026-03-01T12:00:00Z');
   for (let ms = Date.UTC(2023, 11, 31, 23, 59, 58); ms < Date.UTC(2028, 0, 2); ms += 7 * HOUR + 37 * SECOND) {
     expect(parseTime(formatTime(ms))).toBe(ms);

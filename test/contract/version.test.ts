@@ -1,4 +1,4 @@
-// Who wrote a Secret, by its annotations, and how the contract's number stands in its fingerprint.
+// Tests which webhook is recognised as the writer of a Secret, and how the fingerprint contains the contract version.
 import { describe, expect, test } from 'vitest';
 import { ANNOTATION } from '../../contract/names.ts';
 import {
@@ -15,34 +15,50 @@ const UPDATED = { [ANNOTATION.updatedAt]: '2026-03-01T12:00:00Z' };
 const EXPIRES = { [ANNOTATION.expiresAt]: '2026-03-02T00:00:00Z' };
 const sealed = (value: string) => ({ ...UPDATED, ...EXPIRES, [ANNOTATION.fingerprint]: value });
 
-describe('the writer', () => {
+describe('the writer of a Secret', () => {
   test.each<{ what: string; annotations: Record<string, string> | null | undefined; writer: Writer }>([
-    { what: 'absent annotations', annotations: undefined, writer: { writer: 'none' } },
-    { what: 'null annotations', annotations: null, writer: { writer: 'none' } },
-    { what: 'no annotations', annotations: {}, writer: { writer: 'none' } },
+    { what: 'is none without annotations', annotations: undefined, writer: { writer: 'none' } },
+    { what: 'is none with null annotations', annotations: null, writer: { writer: 'none' } },
+    { what: 'is none with empty annotations', annotations: {}, writer: { writer: 'none' } },
     {
-      what: 'what others and requesters write',
+      what: 'is none with annotations of others and of requesters',
       annotations: { 'example.com/owner': 'alice', [ANNOTATION.requestedAt]: '2026-03-01T12:00:00Z' },
       writer: { writer: 'none' },
     },
     {
-      what: 'a fingerprint and no time',
+      what: 'is none with a fingerprint and no time',
       annotations: { [ANNOTATION.fingerprint]: `2.${HASH}` },
       writer: { writer: 'none' },
     },
-    { what: 'both times', annotations: { ...UPDATED, ...EXPIRES }, writer: { writer: 'original' } },
-    { what: 'updated_at alone', annotations: UPDATED, writer: { writer: 'original' } },
-    { what: 'expires_at alone', annotations: EXPIRES, writer: { writer: 'original' } },
-    { what: 'no number', annotations: sealed(HASH), writer: { writer: 'ours', contract: 1 } },
-    { what: 'the number 1', annotations: sealed(`1.${HASH}`), writer: { writer: 'ours', contract: 1 } },
     {
-      what: 'this number',
+      what: 'is the original with both times',
+      annotations: { ...UPDATED, ...EXPIRES },
+      writer: { writer: 'original' },
+    },
+    { what: 'is the original with updated_at alone', annotations: UPDATED, writer: { writer: 'original' } },
+    { what: 'is the original with expires_at alone', annotations: EXPIRES, writer: { writer: 'original' } },
+    {
+      what: 'is this project, version 1, with a fingerprint without a version',
+      annotations: sealed(HASH),
+      writer: { writer: 'ours', contract: 1 },
+    },
+    {
+      what: 'is this project, version 1, with that version',
+      annotations: sealed(`1.${HASH}`),
+      writer: { writer: 'ours', contract: 1 },
+    },
+    {
+      what: 'is this project, the current version, with a fingerprint of today',
       annotations: sealed(formatFingerprint(HASH)),
       writer: { writer: 'ours', contract: CONTRACT_VERSION },
     },
-    { what: 'a later number', annotations: sealed(`17.${HASH}`), writer: { writer: 'ours', contract: 17 } },
     {
-      what: 'ours where nothing is wanted any more, so that nothing expires',
+      what: 'is this project with a later version',
+      annotations: sealed(`17.${HASH}`),
+      writer: { writer: 'ours', contract: 17 },
+    },
+    {
+      what: 'is this project without expires_at, because the Secret has no entries left',
       annotations: { ...UPDATED, [ANNOTATION.fingerprint]: `2.${HASH}` },
       writer: { writer: 'ours', contract: 2 },
     },
@@ -52,7 +68,7 @@ describe('the writer', () => {
 });
 
 describe('the fingerprint', () => {
-  test('says the contract first, and reads as it was written', () => {
+  test('begins with the contract version and is parsed to the same values', () => {
     expect(formatFingerprint(HASH)).toBe(`2.${HASH}`);
     expect(parseFingerprint(formatFingerprint(HASH))).toEqual({ contract: CONTRACT_VERSION, hash: HASH });
   });
@@ -71,15 +87,15 @@ describe('the fingerprint', () => {
     '2,x',
     '1234567.x',
     'v2.x',
-  ])('is of contract 1 as a whole where no number comes first: "%s"', (value) => {
+  ])('is a hash of version 1 if it does not begin with a version: "%s"', (value) => {
     expect(parseFingerprint(value)).toEqual({ contract: 1, hash: value });
   });
 
-  test.each(['2.', '2.a.b', '2.\n', '2. x'])('is read to its last character: %j', (value) => {
+  test.each(['2.', '2.a.b', '2.\n', '2. x'])('is parsed to its last character: %j', (value) => {
     expect(parseFingerprint(value)).toEqual({ contract: 2, hash: value.slice(2) });
   });
 
-  test('never takes a bare hash for one with a number', () => {
+  test('is never parsed with a version if it is a hash alone', () => {
     for (let i = 0; i < 10_000; i += 1) {
       const hash = fingerprint(`host=${i}`, []);
       expect(parseFingerprint(hash)).toEqual({ contract: 1, hash });

@@ -1,4 +1,4 @@
-// The function's settings: all that is wrong is named at once.
+// Tests the function's settings: valid ones are parsed, and all invalid ones are reported together.
 import { expect, test } from 'vitest';
 import { readConfig } from '../../../functions/refresher/config.ts';
 import { ENVIRONMENT } from '../../../functions/refresher/settings.ts';
@@ -12,7 +12,7 @@ const env = {
   PATH: '/usr/bin',
 };
 
-test('reads what the CDK app sets', () => {
+test('reads the environment variables that the CDK app sets', () => {
   expect(readConfig(env)).toEqual({
     clusterDeadlineMs: 120_000,
     clusterConcurrency: 25,
@@ -45,11 +45,11 @@ test.each([
   { variable: 'AWS_LAMBDA_FUNCTION_NAME', values: [undefined, ''] },
   { variable: 'AWS_REGION', values: [undefined, ''] },
   { variable: ENVIRONMENT.allowLocalServers, values: ['', 'perhaps'] },
-])('names $variable where it is missing or out of bounds', ({ variable, values }) => {
+])('names $variable if it is missing or out of bounds', ({ variable, values }) => {
   for (const value of values) expect(() => readConfig({ ...env, [variable]: value })).toThrow(`${variable} `);
 });
 
-test('names every variable that is wrong at once', () => {
+test('names all invalid variables in one error', () => {
   expect(() => readConfig({})).toThrow(
     new RegExp(`${ENVIRONMENT.clusterDeadline}.*${ENVIRONMENT.clusterConcurrency}.*AWS_LAMBDA_FUNCTION_NAME`),
   );
