@@ -76,13 +76,13 @@ export async function planToken(
     throw new CliError(
       'token-lifetime-invalid',
       `The refresher could not renew a token of ${requested / 3600} h, because the chart allows ${allowed / 3600} h.`,
-      `Use --duration ${allowed / 3600}, or allow more: ${commands.upgrade(['--set', `refresher.token.maxSeconds=${requested}`])}`,
+      `Use --duration ${allowed / 3600}h, or allow more: ${commands.upgrade(['--set', `refresher.token.maxSeconds=${requested}`])}`,
     );
   if (requested < MIN_SECONDS)
     throw new CliError(
       'token-lifetime-invalid',
       'Kubernetes creates no token with a lifetime of less than ten minutes.',
-      'Use a longer --duration, such as --duration 1.',
+      'Use a longer --duration, such as --duration 1h.',
     );
   return { installation, seconds: requested, labels };
 }

@@ -47,7 +47,7 @@ describe('planToken', () => {
     {
       title: 'a longer lifetime than the chart allows, and names both ways out',
       seconds: 169 * HOUR,
-      hint: /--duration 168\b.*helm upgrade ecr-anywhere \S+ --namespace ecr-anywhere --reset-then-reuse-values --set refresher\.token\.maxSeconds=608400$/,
+      hint: /--duration 168h\b.*helm upgrade ecr-anywhere \S+ --namespace ecr-anywhere --reset-then-reuse-values --set refresher\.token\.maxSeconds=608400$/,
     },
     { title: 'a lifetime of less than ten minutes', seconds: 0.1 * HOUR, hint: /--duration/ },
   ])('rejects $title', async ({ seconds, hint }) => {
