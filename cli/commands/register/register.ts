@@ -53,22 +53,22 @@ async function registerCluster(
   const aws = new Aws(options, signal);
   const kubernetes = Kubernetes.load(options, signal);
   const { context } = kubernetes;
-  const stack = await io.step('Find the deployed refresher', () => aws.stack());
+  const stack = await io.step('finding the deployed refresher', () => aws.stack());
   const refresher = new Refresher(aws, stack);
 
-  const uid = await io.step(`Connect to the cluster of the context ${context}`, () =>
+  const uid = await io.step(`connecting to the cluster of the context ${context}`, () =>
     clusterUidOf(kubernetes),
   );
-  const { clusters, note: uidNote } = await io.step('Look for an existing registration', async () =>
+  const { clusters, note: uidNote } = await io.step('looking for an existing registration', async () =>
     determineUids(refresher, await refresher.status(), name),
   );
   checkNotRegistered(name, uid, clusters, isReplacing, new ShellCommands(options, { context }));
   if (uidNote !== undefined) io.note(uidNote);
-  const installation = await io.step('Check the chart', () => checkInstallation(kubernetes, options));
+  const installation = await io.step('checking the chart', () => checkInstallation(kubernetes, options));
   const commands = new ShellCommands(options, { context, release: installation, roleArn: stack.roleArn });
 
   const eksCluster = await selectedEksCluster(options, kubernetes, aws);
-  const obtained = await io.step('Obtain a credential', () =>
+  const obtained = await io.step('obtaining a credential', () =>
     obtainCredential({
       name,
       options,
@@ -86,7 +86,7 @@ async function registerCluster(
   if (note !== undefined) io.note(note);
   const kubeconfig = registeredKubeconfig(name, server, credential.user);
   const determineReach = (who: Identity) =>
-    io.step('Check what the credential can read', () => checkIdentity(kubernetes, installation, who));
+    io.step('checking what the credential can read', () => checkIdentity(kubernetes, installation, who));
   const reach = identity && (await determineReach(identity));
   const result = {
     cluster: name,
@@ -103,7 +103,7 @@ async function registerCluster(
     return undefined;
   }
 
-  await io.step('Store the registration in Secrets Manager', () => {
+  await io.step('storing the registration in Secrets Manager', () => {
     const store = isReplacing ? replaceRegistration : createRegistration;
     return store(aws, { name, kubeconfig, clusterUid: uid }, rollback);
   });
@@ -118,11 +118,11 @@ async function registerCluster(
     consequence: isReplacing ? `${name} keeps its earlier credential` : `${name} is not registered`,
   };
   const timeoutMs = options.keyless ? options.wait * 1000 : eksCluster ? ACCESS_ENTRY_TIMEOUT_MS : 0;
-  const verified = await io.step('Verify the registration from AWS', (report) =>
+  const verified = await io.step('verifying the registration from AWS', (report) =>
     verify(verification, timeoutMs, report),
   );
   const canRead = reach && isDeepStrictEqual(verified, identity) ? reach : await determineReach(verified);
-  const run = await io.step('Run the refresher for this cluster only', async () => {
+  const run = await io.step('running the refresher for this cluster only', async () => {
     const answer = await refresher.refresh({ clusters: [name] });
     return answer.clusters[0];
   });
