@@ -160,7 +160,8 @@ async function expectFailure(
 ): Promise<Failure> {
   const ended = await register([...args, '--output', 'json', '--quiet'], kubeconfig, options);
   expect({ code: ended.code, stdout: ended.stdout }, ended.stderr).toEqual({ code: exitCode, stdout: '' });
-  // One line: nothing else was printed, such as a failed rollback.
+  // Nothing else is printed, such as the failure of a rollback.
+  expect(ended.stderr).toMatch(/^\{.*\}\n$/);
   const { error } = JSON.parse(ended.stderr) as { error: Failure };
   expect(error).toMatchObject({ code, exitCode });
   expect(await registeredNames()).toEqual([]);

@@ -109,7 +109,8 @@ async function expectFailure(
   const ended = await cli.run(['register', ...args, '--output', 'json', '--quiet'], options);
   const { code, exitCode, left = [] } = expected;
   expect({ code: ended.code, stdout: ended.stdout }, ended.stderr).toEqual({ code: exitCode, stdout: '' });
-  // One line: nothing else was printed, such as a failed rollback.
+  // Nothing else is printed, such as the failure of a rollback.
+  expect(ended.stderr).toMatch(/^\{.*\}\n$/);
   const { error } = JSON.parse(ended.stderr) as { error: Failure };
   expect(error).toMatchObject({ code, exitCode });
   expect(await registeredNames()).toEqual(left);
