@@ -1,11 +1,11 @@
-// Bundles the webhook, and what `helm test` runs, into one file each that needs nothing but Node.
+// Bundles the webhook, and the program of `helm test`, into one file each that needs only Node.
 import { build } from 'esbuild';
 
 /**
  * Writes a bundle and its source map.
  *
  * @param outfile such as dist/webhook.mjs
- * @param entry main.ts, or verify.ts
+ * @param entry the entry point: main.ts or verify.ts
  */
 export async function buildWebhook(outfile: string, entry = './main.ts'): Promise<void> {
   await build({
@@ -15,12 +15,12 @@ export async function buildWebhook(outfile: string, entry = './main.ts'): Promis
     platform: 'node',
     target: 'node24',
     format: 'esm',
-    // jsonc-parser's main is a UMD file that no bundler can follow.
+    // The field `main` of jsonc-parser is a UMD file, which esbuild cannot bundle.
     mainFields: ['module', 'main'],
     minify: true,
     sourcemap: true,
     legalComments: 'none',
-    // Some dependencies are CommonJS and ask for Node's own modules with `require`.
+    // Some dependencies are CommonJS and load modules of Node with `require`.
     banner: {
       js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);",
     },

@@ -9,9 +9,9 @@ import { readConfig } from './config.ts';
 import { serveMetrics, webhookMetrics } from './metrics.ts';
 import { readiness } from './readiness.ts';
 import { type WebhookServer, webhookServer } from './server.ts';
-import { tlsOfFiles } from './tls/files.ts';
+import { watchTlsFiles } from './tls/files.ts';
 import { OwnObjects } from './tls/objects.ts';
-import { selfTls } from './tls/self-signed.ts';
+import { maintainSelfSignedTls } from './tls/self-signed.ts';
 import type { KeyPair } from './tls/tls.ts';
 import { expiryOf } from './tls/x509.ts';
 import { watch } from './watch-file.ts';
@@ -59,8 +59,8 @@ const useKeyPair = (next: KeyPair) => {
   if (server) logger.info({ expiresAt: expiryTime(next) }, 'new serving certificate in use');
 };
 const tls = ownTls
-  ? await selfTls(new OwnObjects(ownTls.objects), ownTls.serverName, useKeyPair, logger)
-  : await tlsOfFiles(config.certFile, config.keyFile, useKeyPair, logger);
+  ? await maintainSelfSignedTls(new OwnObjects(ownTls.objects), ownTls.serverName, useKeyPair, logger)
+  : await watchTlsFiles(config.certFile, config.keyFile, useKeyPair, logger);
 const metrics = webhookMetrics(tokens, policy, tls);
 const answer = admission({
   policy,

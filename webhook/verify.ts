@@ -1,9 +1,16 @@
-// What `helm test` runs: does a labelled Secret get its credentials? Prints a sentence for each step; never a credential.
+// The program of `helm test`: checks that a managed Secret gets its credentials. Prints each step, and no credentials.
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Agent, request } from 'undici';
 import { z } from 'zod';
-import { ANNOTATION, SECRET_LABEL, SECRET_TYPE, WEBHOOK_NAME, WEBHOOK_PATH } from '../contract/names.ts';
+import {
+  ANNOTATION,
+  NAMESPACE_LABEL,
+  SECRET_LABEL,
+  SECRET_TYPE,
+  WEBHOOK_NAME,
+  WEBHOOK_PATH,
+} from '../contract/names.ts';
 
 const REQUEST_TIMEOUT_MS = 30_000;
 
@@ -14,9 +21,9 @@ const Environment = z.object({
   WEBHOOK_CONFIGURATION: z.string(),
   /** https://name.namespace.svc:port */
   WEBHOOK_URL: z.string(),
-  /** Where a Secret is to be tried. */
+  /** The namespace of the Secret that the test tries. */
   TEST_NAMESPACE: z.string(),
-  /** Whether it is enabled, so that the API server may be asked to create one. */
+  /** Whether to create the Secret through the API server (dry run); otherwise the test calls the webhook directly. */
   THROUGH_API_SERVER: z.stringbool(),
 });
 
@@ -38,8 +45,6 @@ const Created = z.object({
 });
 
 const env = Environment.parse(process.env);
-const say = (sentence: string) => console.log(sentence);
-
 const host = env.KUBERNETES_SERVICE_HOST;
 const apiServer = `https://${host.includes(':') ? `[${host}]` : host}:${env.KUBERNETES_SERVICE_PORT}`;
 const secret = {
@@ -53,13 +58,13 @@ const secret = {
   },
 };
 
-async function ask(
+async function call(
   url: string,
   ca: string,
   options: { token?: string; body?: object } = {},
 ): Promise<unknown> {
   const { token, body } = options;
-  const answer = await request(url, {
+  const response = await request(url, {
     method: body ? 'POST' : 'GET',
     headers: {
       ...(body && { 'content-type': 'application/json' }),
@@ -69,11 +74,11 @@ async function ask(
     dispatcher: new Agent({ connect: { ca } }),
     signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
   });
-  const text = await answer.body.text();
+  const text = await response.body.text();
   const parsed: unknown = JSON.parse(text);
-  if (answer.statusCode < 300) return parsed;
+  if (response.statusCode < 300) return parsed;
   throw new Error(
-    z.object({ message: z.string() }).safeParse(parsed).data?.message ?? `HTTP ${answer.statusCode}`,
+    z.object({ message: z.string() }).safeParse(parsed).data?.message ?? `HTTP ${response.statusCode}`,
   );
 }
 
@@ -81,26 +86,28 @@ async function verify(): Promise<void> {
   const [token = '', clusterCa = ''] = await Promise.all(
     ['token', 'ca.crt'].map((file) => readFile(join(env.SERVICE_ACCOUNT_DIR, file), 'utf8')),
   );
-  const asked = `${apiServer}/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${env.WEBHOOK_CONFIGURATION}`;
-  const { webhooks } = Configuration.parse(await ask(asked, clusterCa, { token }));
+  const configurationUrl = `${apiServer}/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${env.WEBHOOK_CONFIGURATION}`;
+  const { webhooks } = Configuration.parse(await call(configurationUrl, clusterCa, { token }));
   const caBundle = webhooks.find(({ name }) => name === WEBHOOK_NAME)?.clientConfig.caBundle;
   if (!caBundle)
-    throw new Error(`The webhook configuration ${env.WEBHOOK_CONFIGURATION} has no caBundle yet.`);
+    throw new Error(
+      `MutatingWebhookConfiguration ${env.WEBHOOK_CONFIGURATION} has no caBundle, so the API server does not trust the webhook. If the pods started just now, run the test again; otherwise read the webhook's log.`,
+    );
   const trusted = Buffer.from(caBundle, 'base64').toString();
-  await ask(`${env.WEBHOOK_URL}/readyz`, trusted);
-  say(`The webhook is ready, and the API server trusts its certificate.`);
+  await call(`${env.WEBHOOK_URL}/readyz`, trusted);
+  console.log('The webhook is ready, and the API server trusts its certificate.');
 
   if (env.THROUGH_API_SERVER) {
     const path = `/api/v1/namespaces/${env.TEST_NAMESPACE}/secrets?dryRun=All`;
-    const { metadata } = Created.parse(await ask(`${apiServer}${path}`, clusterCa, { token, body: secret }));
+    const { metadata } = Created.parse(await call(`${apiServer}${path}`, clusterCa, { token, body: secret }));
     const { annotations = {} } = metadata;
     if (!annotations[ANNOTATION.expiresAt])
       throw new Error(
-        `The API server did not ask the webhook about a labelled Secret in ${env.TEST_NAMESPACE}: is the namespace enabled?`,
+        `The API server did not send a managed Secret of namespace ${env.TEST_NAMESPACE} to the webhook. Enable the namespace: kubectl label namespace ${env.TEST_NAMESPACE} ${NAMESPACE_LABEL.key}=${NAMESPACE_LABEL.value}`,
       );
     const hosts = (annotations[ANNOTATION.registries] ?? '').split(',').map((entry) => entry.split('=')[0]);
-    say(
-      `A labelled Secret in ${env.TEST_NAMESPACE} would get credentials for ${hosts.join(', ')} (dry run).`,
+    console.log(
+      `Through the API server, a managed Secret in namespace ${env.TEST_NAMESPACE} gets credentials for ${hosts.join(', ')} (dry run).`,
     );
     return;
   }
@@ -120,13 +127,16 @@ async function verify(): Promise<void> {
     },
   };
   const { response } = Review.parse(
-    await ask(`${env.WEBHOOK_URL}${WEBHOOK_PATH}`, trusted, { body: review }),
+    await call(`${env.WEBHOOK_URL}${WEBHOOK_PATH}`, trusted, { body: review }),
   );
-  for (const warning of response.warnings ?? []) say(`Warning: ${warning}`);
-  if (!response.allowed) throw new Error(response.status?.message ?? 'refused');
-  if (!response.patch) throw new Error('The webhook let a labelled Secret pass without credentials.');
-  say(`Asked for a Secret of the namespace ${env.TEST_NAMESPACE}, the webhook has credentials from AWS.`);
-  say('To go through the API server, name an enabled namespace: --set test.namespace=…');
+  for (const warning of response.warnings ?? []) console.log(`Warning: ${warning}`);
+  if (!response.allowed)
+    throw new Error(response.status?.message ?? 'The webhook denied the Secret without a message.');
+  if (!response.patch) throw new Error('The webhook allowed a managed Secret without adding credentials.');
+  console.log(`The webhook gets credentials from AWS for a Secret in namespace ${env.TEST_NAMESPACE}.`);
+  console.log(
+    'To test through the API server too, upgrade the release with --set test.namespace=NAMESPACE, an enabled namespace.',
+  );
 }
 
 try {

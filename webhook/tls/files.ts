@@ -1,4 +1,4 @@
-// tls.mode provided and cert-manager: the serving certificate and its key are files, which somebody else replaces.
+// tls.mode provided and cert-manager: serves the certificate of mounted files, and follows their renewal.
 import { readFile } from 'node:fs/promises';
 import { createSecureContext } from 'node:tls';
 import type { Logger } from 'pino';
@@ -6,12 +6,12 @@ import { watch } from '../watch-file.ts';
 import type { KeyPair, Tls } from './tls.ts';
 
 /**
- * Reads the files, and goes on watching them.
+ * Reads the files, and watches them until `stop`.
  *
- * @param onPair hears of each new certificate
- * @throws Error that names the file, or says that the two do not fit
+ * @param onPair called with each new certificate
+ * @throws Error if a file cannot be read, or the two are not a certificate and its key
  */
-export async function tlsOfFiles(
+export async function watchTlsFiles(
   certFile: string,
   keyFile: string,
   onPair: (pair: KeyPair) => void,

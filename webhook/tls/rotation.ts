@@ -1,27 +1,27 @@
-// What is to be done about the certificates of tls.mode self: a table. Pure but for the new certificates themselves.
+// Decides the next step for the certificates of tls.mode self. Pure, except that it creates new certificates.
 //
-// The authority is exchanged in three steps, so that at no moment an API server is shown what it does not trust:
-// the next one is trusted, then it signs, then the previous one is trusted no more. How far that is can be read from
-// the certificates' own dates, so replicas need nothing but the Secret to agree.
+// The authority is replaced in three steps, so that the webhook never serves a certificate that an API server does not trust:
+// the API servers trust the next authority, then it signs, then they stop trusting the previous one. The dates in the
+// certificates show how far this has come, so the replicas agree by the Secret alone.
 import type { KeyPair } from './tls.ts';
 import {
   authorityProblem,
   certificateOf,
+  createdAt,
   expiryOf,
   isTrusted,
-  madeAt,
   newAuthority,
   newServing,
   SERVING_LIFETIME_MS,
   servingProblem,
 } from './x509.ts';
 
-/** Each step of an exchange lasts at least so long: every API server and every replica has heard of it by then. */
+/** The shortest duration of a step of the replacement: by then every API server and replica has the previous step. */
 export const OVERLAP_MS = 5 * 60_000;
-/** A serving certificate is renewed when a third of its life is left. */
+/** A serving certificate is renewed when less than a third of its lifetime is left. */
 export const RENEWED_BEFORE_MS = SERVING_LIFETIME_MS / 3;
-/** An authority is exchanged when a year is left, if nobody has done so before. */
-export const EXCHANGED_BEFORE_MS = 365 * 86_400_000;
+/** An authority is replaced when less than a year of its lifetime is left. */
+export const REPLACED_BEFORE_MS = 365 * 86_400_000;
 
 /** The keys of the Secret. */
 const KEYS = {
@@ -35,15 +35,15 @@ const KEYS = {
 export interface Material {
   readonly authority: KeyPair;
   readonly serving: KeyPair;
-  /** Trusted already, and signs next. */
+  /** The authority that is already trusted and will sign next. */
   readonly next?: KeyPair | undefined;
-  /** A certificate: trusted still, and signs no more. */
+  /** The certificate of the authority that is still trusted and no longer signs. */
   readonly previous?: string | undefined;
-  /** The last command to exchange the authority that was followed. */
+  /** The value of the last rotate-ca annotation that the webhook acted on. */
   readonly rotated?: string | undefined;
 }
 
-/** What a Secret has of it, good or not. */
+/** The content of the Secret, valid or not. */
 interface Stored {
   readonly authority: Partial<KeyPair>;
   readonly serving: Partial<KeyPair>;
@@ -55,15 +55,15 @@ interface Stored {
 export interface Situation {
   /** The Secret's data, decoded. */
   readonly stored: Readonly<Record<string, string>>;
-  /** What this replica holds. */
-  readonly mine: Material | undefined;
-  /** The certificates (PEM) that the API servers trust at the moment. */
+  /** The certificates in the memory of this replica. */
+  readonly held: Material | undefined;
+  /** The authorities (PEM) that the API servers trust now. */
   readonly bundle: string;
-  /** The command on the Secret to exchange the authority: any text, followed once. */
-  readonly command: string | undefined;
-  /** The DNS name that is served. */
+  /** The annotation rotate-ca of the Secret. Each new value starts one replacement of the authority. */
+  readonly rotateRequest: string | undefined;
+  /** The DNS name of the serving certificate. */
   readonly name: string;
-  /** Milliseconds since the epoch. Wall time, so that a node that slept counts its sleep. */
+  /** Milliseconds since the epoch, by the wall clock, so that the time in which a node was suspended counts. */
   readonly now: number;
 }
 
@@ -78,24 +78,24 @@ export interface Step {
     | 'next authority dropped'
     | 'previous authority dropped';
   readonly why: string;
-  /** What the Secret shall hold. */
+  /** The content that the Secret should have. */
   readonly material: Material;
 }
 
-/** The next step; the first row that fits. */
+/** The next step: the first rule that applies. */
 export async function nextStep(situation: Situation): Promise<Step> {
-  const { mine, bundle, command, name, now } = situation;
-  const stored = read(situation.stored);
+  const { held, bundle, rotateRequest, name, now } = situation;
+  const stored = parseData(situation.stored);
   const { next, previous, rotated } = stored;
 
   const problem = authorityProblem(stored.authority, now);
   if (problem !== undefined) {
     const why = `${KEYS.authority.cert} ${problem}`;
-    const isMineGood = mine && !authorityProblem(mine.authority, now);
-    if (isMineGood) return { what: 'stored again', why, material: mine };
+    const isHeldGood = held && !authorityProblem(held.authority, now);
+    if (isHeldGood) return { what: 'stored again', why, material: held };
     const authority = await newAuthority(now);
     const serving = await newServing(authority, name, now);
-    return { what: 'new authority', why, material: { authority, serving, rotated: command } };
+    return { what: 'new authority', why, material: { authority, serving, rotated: rotateRequest } };
   }
   const authority = stored.authority as KeyPair;
   const rest = { authority, next: next as KeyPair | undefined, previous, rotated };
@@ -119,7 +119,7 @@ export async function nextStep(situation: Situation): Promise<Step> {
       return { what: 'next authority dropped', why, material: { ...material, next: undefined } };
     }
     const signs = next as KeyPair;
-    if (isOver(madeAt(signs.cert), now) && isTrusted(signs.cert, bundle)) {
+    if (isOver(createdAt(signs.cert), now) && isTrusted(signs.cert, bundle)) {
       return {
         what: 'next authority signs',
         why: 'every API server trusts it',
@@ -134,24 +134,24 @@ export async function nextStep(situation: Situation): Promise<Step> {
     return { what: 'nothing', why: '', material };
   }
   if (previous !== undefined) {
-    if (certificateOf(previous) && !isOver(madeAt(serving.cert), now))
+    if (certificateOf(previous) && !isOver(createdAt(serving.cert), now))
       return { what: 'nothing', why: '', material };
-    const why = 'nothing that it signed is served any more';
+    const why = 'no replica serves a certificate that it signed';
     return { what: 'previous authority dropped', why, material: { ...material, previous: undefined } };
   }
-  const isAsked = command !== undefined && command !== rotated;
-  if (isAsked || expiryOf(authority.cert) - now < EXCHANGED_BEFORE_MS) {
-    const why = isAsked ? 'asked for' : `${KEYS.authority.cert} expires within a year`;
+  const isRequested = rotateRequest !== undefined && rotateRequest !== rotated;
+  if (isRequested || expiryOf(authority.cert) - now < REPLACED_BEFORE_MS) {
+    const why = isRequested ? 'requested by annotation' : `${KEYS.authority.cert} expires within a year`;
     return {
       what: 'next authority trusted',
       why,
-      material: { ...material, next: await newAuthority(now), rotated: command ?? rotated },
+      material: { ...material, next: await newAuthority(now), rotated: rotateRequest ?? rotated },
     };
   }
   return { what: 'nothing', why: '', material };
 }
 
-/** The certificates that the API servers shall trust, PEM. */
+/** The authorities that the API servers should trust, PEM. */
 export function trustedBy({ authority, next, previous }: Material): string {
   return [authority.cert, next?.cert, previous]
     .filter((pem) => pem !== undefined)
@@ -159,7 +159,7 @@ export function trustedBy({ authority, next, previous }: Material): string {
     .join('');
 }
 
-/** The Secret's data; null for what it shall not have. */
+/** The data of the Secret; null removes a key. */
 export function dataOf(material: Material): Record<string, string | null> {
   const { authority, serving, next, previous, rotated } = material;
   return {
@@ -174,7 +174,7 @@ export function dataOf(material: Material): Record<string, string | null> {
   };
 }
 
-function read(data: Readonly<Record<string, string>>): Stored {
+function parseData(data: Readonly<Record<string, string>>): Stored {
   const pair = ({ cert, key }: { cert: string; key: string }): Partial<KeyPair> => {
     const [certPem, keyPem] = [data[cert], data[key]];
     return { ...(certPem !== undefined && { cert: certPem }), ...(keyPem !== undefined && { key: keyPem }) };
@@ -188,7 +188,7 @@ function read(data: Readonly<Record<string, string>>): Stored {
   };
 }
 
-/** A clock that has been put back must not make an exchange last for ever. */
+/** Whether a step has lasted long enough. Also true if the clock was set back far, so that the replacement goes on. */
 function isOver(since: number, now: number): boolean {
   return Math.abs(now - since) >= OVERLAP_MS;
 }

@@ -1,5 +1,5 @@
-// tls.mode self: looks after the certificates and the caBundle while the webhook runs. Every replica does; none leads,
-// as the versions of the objects decide who was first.
+// tls.mode self: creates and renews the certificates and caBundle while the webhook runs. Every replica does so without a
+// leader: a write with an old resource version is refused, and the replica then uses what another one wrote.
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { OwnObjects } from './objects.ts';
@@ -7,38 +7,42 @@ import { dataOf, type Material, nextStep, type Step, trustedBy } from './rotatio
 import type { KeyPair, Tls } from './tls.ts';
 import { expiryOf, isTrusted } from './x509.ts';
 
-/** Between two looks, by the machine's uptime; what is due is judged by wall time. */
-const LOOK_AGAIN_MS = 5_000;
-/** Replicas that were started together do not stay together. */
+/** The time between two checks. Whether a renewal is due depends on the wall clock, not on this timer. */
+const CHECK_EVERY_MS = 5_000;
+/** Random delay, so that replicas that started together do not check together. */
 const JITTER_MS = 1_000;
-const FIRST_LOOK_AGAIN_MS = 1_000;
-/** So long a start may wait for the API server: nobody answers liveness probes meanwhile, and three end it unheard. */
+const FIRST_CHECK_EVERY_MS = 1_000;
+/**
+ * The time that a start may take. The server does not answer liveness probes yet, and the third failed probe (after 30 s)
+ * would end the container without a log line that names the cause.
+ */
 const FIRST_PAIR_WITHIN_MS = 18_000;
-/** Replicas that lose a race look at what the winner did; more than a few in a row are no race. */
+/** The limit of steps in one check. A replica that loses a race reads again; more than a few times indicates an error. */
 const MAX_STEPS = 10;
 
 /**
- * Makes sure that there is a certificate to serve, and goes on looking after it.
+ * Obtains a certificate, and keeps it and caBundle current until `stop`.
  *
- * @param name the DNS name that the API servers call
- * @param onPair hears of each new certificate
- * @throws Error where none could be had for a while
+ * @param name the DNS name at which the API servers call the webhook
+ * @param onPair called with each new certificate
+ * @throws Error if there is no certificate after 18 s
  */
-export async function selfTls(
+export async function maintainSelfSignedTls(
   objects: OwnObjects,
   name: string,
   onPair: (pair: KeyPair) => void,
   logger: Logger,
 ): Promise<Tls> {
-  let mine: Material | undefined;
+  let held: Material | undefined;
   let served: KeyPair | undefined;
   let trusted = '';
-  let said = '';
+  /** The message of the last failed check; empty after a good one. */
+  let failure = '';
 
-  /** Changes the Secret until nothing is left to be done; whoever was slower takes what the others made. */
-  const settle = async (): Promise<boolean> => {
+  /** Takes steps until none is due. @returns false if there is no end to them */
+  const reconcile = async (): Promise<boolean> => {
     for (let steps = 0; steps < MAX_STEPS; steps += 1) {
-      // Read before the Secret, so that no bundle of an older Secret is written over that of a newer one.
+      // Read the configuration first: a bundle of an older Secret must not overwrite that of a newer one.
       const configuration = await objects.configuration();
       const secret = await objects.secret();
       if (!secret) {
@@ -48,17 +52,24 @@ export async function selfTls(
       }
       const { data, command, resourceVersion } = secret;
       const bundle = configuration?.caBundle ?? '';
-      const step = await nextStep({ stored: data, mine, bundle, command, name, now: Date.now() });
+      const step = await nextStep({
+        stored: data,
+        held,
+        bundle,
+        rotateRequest: command,
+        name,
+        now: Date.now(),
+      });
       if (step.what !== 'nothing') {
-        if (await objects.writeSecret(dataOf(step.material), resourceVersion)) tell(step);
+        if (await objects.writeSecret(dataOf(step.material), resourceVersion)) logStep(step);
         continue;
       }
-      mine = step.material;
-      const wanted = trustedBy(mine);
-      if (configuration && bundle !== wanted) {
-        if (!(await objects.writeCaBundle(configuration, wanted))) continue;
+      held = step.material;
+      const expected = trustedBy(held);
+      if (configuration && bundle !== expected) {
+        if (!(await objects.writeCaBundle(configuration, expected))) continue;
         logger.info('caBundle written');
-        trusted = wanted;
+        trusted = expected;
       } else {
         trusted = bundle;
       }
@@ -67,23 +78,26 @@ export async function selfTls(
     return false;
   };
 
-  const tell = ({ what, why, material }: Step) => {
+  const logStep = ({ what, why, material }: Step) => {
     const expiresAt = new Date(expiryOf(material.serving.cert)).toISOString();
     logger.info({ what, why, expiresAt }, 'certificates changed');
   };
 
-  const look = async () => {
+  const check = async () => {
     try {
-      if (!(await settle())) throw new Error('the Secret changes again and again');
-      said = '';
+      if (!(await reconcile()))
+        throw new Error(
+          `The certificate Secret still changes after ${MAX_STEPS} steps. Does another program write it?`,
+        );
+      failure = '';
     } catch (error) {
       const { message } = error as Error;
-      if (message !== said) logger.error({ message }, 'certificate upkeep failed');
-      said = message;
+      if (message !== failure) logger.error({ message }, 'certificate upkeep failed');
+      failure = message;
     }
-    if (!mine) return;
-    const { serving } = mine;
-    // One whose authority the API servers do not know yet is no better than the one before.
+    if (!held) return;
+    const { serving } = held;
+    // Keep the served certificate while the API servers trust it and do not trust the new one yet.
     const isBetter = !served || isTrusted(serving.cert, trusted) || !isTrusted(served.cert, trusted);
     if (isBetter && served?.cert !== serving.cert) {
       served = serving;
@@ -93,17 +107,17 @@ export async function selfTls(
 
   const ending = new AbortController();
   const startedAt = performance.now();
-  for (await look(); !served; await look()) {
+  for (await check(); !served; await check()) {
     if (performance.now() - startedAt > FIRST_PAIR_WITHIN_MS)
-      throw new Error(`There is no serving certificate: ${said}`);
-    await sleep(FIRST_LOOK_AGAIN_MS);
+      throw new Error(`There is no serving certificate after ${FIRST_PAIR_WITHIN_MS / 1_000} s: ${failure}`);
+    await sleep(FIRST_CHECK_EVERY_MS);
   }
-  const looking = (async () => {
+  const checking = (async () => {
     while (!ending.signal.aborted) {
-      await sleep(LOOK_AGAIN_MS + Math.random() * JITTER_MS, undefined, { signal: ending.signal }).catch(
+      await sleep(CHECK_EVERY_MS + Math.random() * JITTER_MS, undefined, { signal: ending.signal }).catch(
         () => {},
       );
-      if (!ending.signal.aborted) await look();
+      if (!ending.signal.aborted) await check();
     }
   })();
 
@@ -111,10 +125,10 @@ export async function selfTls(
   return {
     pair: () => served ?? first,
     trusted: () => trusted,
-    isFailing: () => said !== '',
+    isFailing: () => failure !== '',
     async stop() {
       ending.abort();
-      await looking;
+      await checking;
       await objects.close();
     },
   };

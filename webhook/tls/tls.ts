@@ -1,18 +1,18 @@
-// What the rest of the webhook knows of its certificates, wherever they come from.
+// The interface of the webhook's certificates, which every tls.mode implements.
 
 export interface KeyPair {
-  /** PEM; the certificates between it and the authority may follow. */
+  /** PEM; intermediate certificates may follow. */
   readonly cert: string;
   /** PEM. */
   readonly key: string;
 }
 
 export interface Tls {
-  /** What is to be served. */
+  /** The certificate to serve. */
   pair(): KeyPair;
-  /** What the API servers trust, PEM, empty where that is nothing; undefined where it is not for the webhook to know. */
+  /** The authorities that the API servers trust, PEM, possibly empty; undefined if the webhook cannot know them. */
   trusted(): string | undefined;
-  /** Whether the last look at the certificates has failed. */
+  /** Whether the last attempt to read or renew the certificates failed. */
   isFailing(): boolean;
   stop(): Promise<void>;
 }

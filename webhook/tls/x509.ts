@@ -1,5 +1,5 @@
-// Certificates of our own: an authority, what it signs for the webhook's Service, and whether they are still good.
-// The X.509 library wants it, and wants it first.
+// Creates and checks the certificates of tls.mode self: an authority, and the serving certificate for the webhook's Service.
+// @peculiar/x509 needs reflect-metadata to be loaded first.
 import 'reflect-metadata';
 import { createPrivateKey, type webcrypto, X509Certificate } from 'node:crypto';
 import * as x509 from '@peculiar/x509';
@@ -8,18 +8,18 @@ import type { KeyPair } from './tls.ts';
 const DAY_MS = 86_400_000;
 export const AUTHORITY_LIFETIME_MS = 3_650 * DAY_MS;
 export const SERVING_LIFETIME_MS = 30 * DAY_MS;
-/** A certificate counts from so long before it was made, for API servers whose clocks are behind. */
+/** Certificates are valid from this long before their creation, for API servers whose clocks are behind. */
 export const BACKDATED_MS = DAY_MS;
 
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
-/** The same curve, as Node calls it. */
+/** Node's name of the same curve. */
 const NODE_CURVE = 'prime256v1';
 
-/** Makes a certificate authority. @param now milliseconds since the epoch */
+/** Creates a certificate authority. @param now milliseconds since the epoch */
 export async function newAuthority(now: number): Promise<KeyPair> {
   const keys = await newKeys();
   const cert = await x509.X509CertificateGenerator.createSelfSigned({
-    // A subject of its own: where two are trusted, who signed what is plain.
+    // Each authority has its own subject, so that it is clear which of two trusted ones signed a certificate.
     name: `CN=ecr-anywhere ${new Date(now).toISOString()}`,
     keys,
     signingAlgorithm: ALGORITHM,
@@ -34,7 +34,7 @@ export async function newAuthority(now: number): Promise<KeyPair> {
   return { cert: cert.toString('pem'), key: await pemOf(keys.privateKey) };
 }
 
-/** Makes a serving certificate with a new key. @param name the DNS name by which the API server calls the Service */
+/** Creates a serving certificate with a new key. @param name the DNS name by which the API server calls the Service */
 export async function newServing(authority: KeyPair, name: string, now: number): Promise<KeyPair> {
   const keys = await newKeys();
   const issuer = new x509.X509Certificate(authority.cert);
@@ -46,7 +46,7 @@ export async function newServing(authority: KeyPair, name: string, now: number):
     ['sign'],
   );
   const cert = await x509.X509CertificateGenerator.create({
-    // A common name has room for 64 characters; nobody reads it.
+    // Clients do not read the common name, and the DNS name may be longer than its 64 characters.
     subject: 'CN=ecr-anywhere webhook',
     issuer: issuer.subject,
     publicKey: keys.publicKey,
@@ -65,7 +65,7 @@ export async function newServing(authority: KeyPair, name: string, now: number):
   return { cert: cert.toString('pem'), key: await pemOf(keys.privateKey) };
 }
 
-/** The only certificate of a PEM text; undefined where it is none. */
+/** Parses the first certificate of a PEM text; undefined if there is none. */
 export function certificateOf(pem: string | undefined): X509Certificate | undefined {
   try {
     return pem === undefined ? undefined : new X509Certificate(pem);
@@ -74,19 +74,19 @@ export function certificateOf(pem: string | undefined): X509Certificate | undefi
   }
 }
 
-/** Why a pair cannot be used as an authority; undefined where it can. A clock that is behind is no reason. */
+/** Why a pair cannot be used as an authority; undefined if it can. The start of its validity is not checked: clocks differ. */
 export function authorityProblem({ cert, key }: Partial<KeyPair>, now: number): string | undefined {
   if (cert === undefined && key === undefined) return 'is missing';
   const certificate = certificateOf(cert);
-  if (!certificate) return 'is no certificate';
-  if (!certificate.ca) return 'is the certificate of no authority';
-  // One of somebody else's, which newServing could not sign with.
+  if (!certificate) return 'is not a certificate';
+  if (!certificate.ca) return 'is not the certificate of an authority';
+  // An authority from elsewhere may have another kind of key, with which newServing cannot sign.
   if (certificate.publicKey.asymmetricKeyDetails?.namedCurve !== NODE_CURVE)
-    return 'has a key of another kind than P-256';
+    return 'does not have a P-256 key';
   return keyProblem(certificate, key) ?? expired(certificate, now);
 }
 
-/** Why a pair cannot be served for this name under this authority; undefined where it can. */
+/** Why a pair cannot be served for this name under this authority; undefined if it can. */
 export function servingProblem(
   { cert, key }: Partial<KeyPair>,
   authority: string,
@@ -95,13 +95,13 @@ export function servingProblem(
 ): string | undefined {
   if (cert === undefined && key === undefined) return 'is missing';
   const certificate = certificateOf(cert);
-  if (!certificate) return 'is no certificate';
+  if (!certificate) return 'is not a certificate';
   if (!isSignedBy(certificate, certificateOf(authority))) return 'was not signed by the authority';
   if (certificate.checkHost(name) === undefined) return `is not for ${name}`;
   return keyProblem(certificate, key) ?? expired(certificate, now);
 }
 
-/** Whether one of these certificates (PEM, one after the other) has signed the other one. */
+/** Whether one of the authorities in a bundle (PEM) signed a certificate. */
 export function isTrusted(pem: string, bundle: string): boolean {
   const certificate = certificateOf(pem);
   return (
@@ -110,7 +110,7 @@ export function isTrusted(pem: string, bundle: string): boolean {
   );
 }
 
-/** The certificates of a PEM text, each on its own. */
+/** Splits a PEM text into its certificates. */
 export function split(bundle: string): string[] {
   return bundle.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
 }
@@ -120,8 +120,8 @@ export function expiryOf(pem: string): number {
   return certificateOf(pem)?.validToDate.getTime() ?? 0;
 }
 
-/** When one of ours was made, in milliseconds since the epoch. */
-export function madeAt(pem: string): number {
+/** When the webhook created a certificate, in milliseconds since the epoch. */
+export function createdAt(pem: string): number {
   return (certificateOf(pem)?.validFromDate.getTime() ?? 0) + BACKDATED_MS;
 }
 
@@ -133,11 +133,9 @@ function isSignedBy(certificate: X509Certificate, authority: X509Certificate | u
 
 function keyProblem(certificate: X509Certificate, key: string | undefined): string | undefined {
   try {
-    return certificate.checkPrivateKey(createPrivateKey(key ?? ''))
-      ? undefined
-      : 'and its key do not belong together';
+    return certificate.checkPrivateKey(createPrivateKey(key ?? '')) ? undefined : 'does not match its key';
   } catch {
-    return 'has no key that can be read';
+    return 'has no readable key';
   }
 }
 

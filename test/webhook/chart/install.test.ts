@@ -1,5 +1,5 @@
-// The chart's life on a real API server, with Helm 3 and Helm 4: installed, applied over by GitOps tools, upgraded, rolled
-// back and taken away, with admissions going on; and what is left when an install fails.
+// The life of a release on a real API server, with Helm 3 and Helm 4: installed, applied again by GitOps tools, upgraded,
+// rolled back and uninstalled during admissions; and what a failed installation leaves.
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,18 +15,16 @@ import { runPodToItsEnd } from '../../bed/kubelet.ts';
 import { type Replicas, startReplicas } from '../../bed/replicas.ts';
 import { tools } from '../../bed/toolchain.ts';
 import { NAMESPACE, prepareNamespace, RELEASE, runHelm, serviceAddress } from '../../bed/webhook.ts';
-import { type Admissions, startAdmissions, tryToCreate } from '../admissions.ts';
-import { eventually } from '../ask.ts';
+import { type Admissions, startAdmissions, tryToCreate, UNSERVED } from '../admissions.ts';
 
 const CONFIGURATION = `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${RELEASE}`;
 const SECRET = `/api/v1/namespaces/${NAMESPACE}/secrets/${RELEASE}-self-tls`;
 const VERSIONS = [3, 4] as const;
-/** What is told where a Secret was created, and no webhook asked. */
-const UNSERVED = 'created without credentials';
-/** What the API server says while nobody answers: which webhook, of which Service, and how it fails. */
+const POLL = { timeout: 30_000, interval: 50 };
+/** The API server's message when no webhook answers: the webhook, its Service, and the cause. */
 const UNANSWERED =
   /failed calling webhook .*sync\.ecr-anywhere\.centml\.ai.*ecr-anywhere\.ecr-anywhere\.svc.*(connection refused|no endpoints|x509)/;
-/** Helm takes away what it has made where an install fails. */
+/** The option with which Helm rolls back a failed installation. */
 const atomic = (version: 3 | 4) => (version === 3 ? ['--atomic'] : ['--rollback-on-failure']);
 
 let stack: AsyncDisposableStack;
@@ -50,8 +48,8 @@ beforeAll(async () => {
 });
 afterAll(() => stack.disposeAsync());
 
-/** All that the chart has put into the cluster, as kind/namespace/name. */
-async function left(): Promise<string[]> {
+/** The objects of the release in the cluster, as kind/name. */
+async function remainingObjects(): Promise<string[]> {
   const { stdout } = await cluster.kubectl([
     ...['get', '--all-namespaces', '-l', `app.kubernetes.io/instance=${RELEASE}`, '-o', 'json'],
     'mutatingwebhookconfigurations,validatingadmissionpolicies,validatingadmissionpolicybindings,clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,services,deployments,configmaps,secrets,poddisruptionbudgets,pods',
@@ -69,7 +67,7 @@ const certificates = async () => ({
   caBundle: await caBundle(),
 });
 
-/** As GitOps tools do: rendered, and applied again. */
+/** The manifests, as GitOps tools render them. */
 async function render(version: 3 | 4, values: readonly string[] = []): Promise<string> {
   const { stdout } = await runHelm(
     cluster,
@@ -84,7 +82,7 @@ describe.each(VERSIONS)('Helm %i', (version) => {
   let admissions: Admissions;
   let before: Awaited<ReturnType<typeof certificates>>;
 
-  test('installs with its defaults, an image and an AWS identity, and works', async () => {
+  test('installs with default values, and the webhook serves Secrets', async () => {
     const { stdout } = await runHelm(cluster, ['install', RELEASE], { version });
     expect(stdout).toContain('kubectl -n ecr-anywhere rollout status deployment/ecr-anywhere');
     replicas = await startReplicas(cluster, { count: 2, ecrUrl: ecr.url });
@@ -94,7 +92,7 @@ describe.each(VERSIONS)('Helm %i', (version) => {
     before = await certificates();
   });
 
-  test('the stream goes on; what need not wait for the webhook does not wait', async () => {
+  test('lets other writes pass while no webhook answers', async () => {
     const labels = { [SECRET_LABEL.key]: SECRET_LABEL.value };
     const stream = '/api/v1/namespaces/stream/secrets';
     const make = (name: string, metadata: object) =>
@@ -115,32 +113,26 @@ describe.each(VERSIONS)('Helm %i', (version) => {
       });
     } finally {
       for (const { program } of replicas.pods) program.signal('SIGCONT');
-      await eventually(() =>
-        tryToCreate(admin).then(
-          () => true,
-          () => false,
-        ),
-      );
+      await admissions.untilEach(undefined);
       admissions.forgetFailures();
     }
   });
 
-  test('helm test passes, and says what works', async () => {
+  test('passes helm test, which prints what works', async () => {
     const services = { [`${RELEASE}.${NAMESPACE}.svc`]: await serviceAddress(cluster) };
     const [{ stdout }, result] = await Promise.all([
       helm(['test', RELEASE, '--namespace', NAMESPACE, '--timeout', '60s'], { cluster, version }),
       runPodToItsEnd(cluster, NAMESPACE, `${RELEASE}-test`, verify, services),
     ]);
     expect(stdout).toMatch(/Phase:\s+Succeeded/);
-    expect(result.stdout).toContain('the API server trusts its certificate');
-    expect(result.stdout).toContain('the webhook has credentials from AWS');
-    expect((await left()).filter((name) => name.endsWith('-test'))).toEqual([]);
+    expect(result.stdout).toMatch(/ready.*\n.*credentials/);
+    expect((await remainingObjects()).filter((name) => name.endsWith('-test'))).toEqual([]);
   });
 
-  test('its manifests applied over it, server side, twice: nothing changes, and nothing conflicts', async () => {
+  test('keeps its certificates when GitOps tools apply the manifests again by server-side apply', async () => {
     const input = await render(version);
     for (const _ of [1, 2]) {
-      // Helm's fields are Helm's: whoever takes over says so once, as Argo CD and Flux do.
+      // Helm owns its fields, so another manager must force conflicts, as Argo CD and Flux do.
       await cluster.kubectl(
         [
           'apply',
@@ -160,7 +152,7 @@ describe.each(VERSIONS)('Helm %i', (version) => {
     expect(await certificates()).toEqual(before);
   });
 
-  test('upgrade and rollback, each rolled out: no admission fails, and the certificates stay', async () => {
+  test('serves every admission during upgrade and rollback, and keeps its certificates', async () => {
     await runHelm(cluster, ['upgrade', RELEASE, ...(version === 4 ? ['--force-conflicts'] : [])], {
       version,
       values: ['webhook.timeoutSeconds=7', 'podAnnotations.rolled=out'],
@@ -180,54 +172,57 @@ describe.each(VERSIONS)('Helm %i', (version) => {
     expect(await certificates()).toEqual(before);
   });
 
-  test('another mode, and back: as the documentation says, and caBundle is what the mode says', async () => {
+  test('has the caBundle of the mode after changing tls.mode and back', async () => {
     const force = version === 4 ? ['--force-conflicts'] : [];
     const pem = Buffer.from('-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n').toString('base64');
     const values = ['tls.mode=provided', `tls.caBundle=${pem}`];
     await runHelm(cluster, ['upgrade', RELEASE, ...force], { version, values });
-    await eventually(async () => (await caBundle()) === pem);
+    await expect.poll(caBundle, POLL).toBe(pem);
     await runHelm(cluster, ['upgrade', RELEASE, ...force], { version });
-    await eventually(async () => ![undefined, pem].includes(await caBundle()), 12_000);
+    await expect.poll(caBundle, POLL).not.toBeOneOf([undefined, pem]);
+    // The stored caBundle is not enough: the API server must use it before the next test counts failures.
+    await admissions.untilEach(undefined);
     admissions.forgetFailures();
   });
 
-  test('uninstalled, it leaves nothing, and denies nothing while it goes', async () => {
+  test('uninstalls without denying a Secret, and leaves no object', async () => {
     admissions.forgetFailures();
     await helm(['uninstall', RELEASE, '--namespace', NAMESPACE], { cluster, version });
+    // The pods serve until the API server has noticed that the webhook configuration is gone. In a cluster, drainSeconds
+    // is the time for that; here the Service stops at once, so wait for the API server.
+    await admissions.untilEach(UNSERVED);
     await replicas[Symbol.asyncDispose]();
     await admissions.more(20);
-    // From here on nobody writes credentials, and nobody stops anybody.
     expect([...new Set(admissions.failures)]).toEqual([UNSERVED]);
     await admissions[Symbol.asyncDispose]();
-    expect(await left()).toEqual([]);
+    expect(await remainingObjects()).toEqual([]);
   });
 });
 
-describe.each(VERSIONS)('an install that fails, with Helm %i', (version) => {
-  /** What a labelled Secret is refused with; empty where it is not. */
+describe.each(VERSIONS)('a failed installation with Helm %i', (version) => {
+  /** The message with which a managed Secret is denied; empty if it is created. */
   const denial = () =>
     tryToCreate(admin).then(
       () => '',
       ({ message }: Error) => (message === UNSERVED ? '' : message),
     );
-  const isAccepted = async () => (await denial()) === '';
 
   test.each([
-    { what: 'a value that the schema refuses', values: ['replicas=none'], says: /replicas/ },
-    { what: 'a value that is missing', values: ['aws.region='], says: /aws\.region is missing/ },
+    { what: 'a value that the schema refuses', values: ['replicas=none'], message: /replicas/ },
+    { what: 'a missing value', values: ['aws.region='], message: /aws\.region is missing/ },
     {
-      what: 'a namespace for the refresher that is not there',
+      what: 'a namespace of refresher.namespaces that does not exist',
       values: ['refresher.namespaces={nowhere}'],
-      says: /refresher\.namespaces names nowhere, and there is no such namespace: kubectl create namespace nowhere/,
+      message: /refresher\.namespaces.*kubectl create namespace nowhere/,
     },
-  ])('before anything is made, $what: it is said', async ({ values, says }) => {
+  ])('creates nothing, and names $what', async ({ values, message }) => {
     const { code, stderr } = await runHelm(cluster, ['install', RELEASE], { version, values, mayFail: true });
     expect(code).not.toBe(0);
-    expect(stderr).toMatch(says);
-    expect(await left()).toEqual([]);
+    expect(stderr).toMatch(message);
+    expect(await remainingObjects()).toEqual([]);
   });
 
-  test('a release namespace that is not there is said plainly', async () => {
+  test('names a release namespace that does not exist', async () => {
     const set = ['image.repository=registry.example.com/ecr-anywhere', 'aws.region=eu-central-1'];
     const args = ['install', RELEASE, CHART, '--namespace', 'nowhere'];
     const { code, stderr } = await helm([...args, ...set.flatMap((value) => ['--set', value])], {
@@ -237,18 +232,18 @@ describe.each(VERSIONS)('an install that fails, with Helm %i', (version) => {
     });
     expect(code).not.toBe(0);
     expect(stderr).toMatch(/namespaces? "nowhere" not found/);
-    expect(await left()).toEqual([]);
+    expect(await remainingObjects()).toEqual([]);
   });
 
   test.each([
     { what: 'a Deployment that the API server refuses', values: ['resources.limits.memory=lots'] },
-    { what: 'a ServiceAccount that it refuses', values: ['serviceAccount.annotations.x/y/z=w'] },
+    { what: 'a ServiceAccount that the API server refuses', values: ['serviceAccount.annotations.x/y/z=w'] },
     {
-      what: 'a PrometheusRule that it refuses',
+      what: 'a PrometheusRule that the API server refuses',
       values: ['metrics.prometheusRule.enabled=true', 'metrics.prometheusRule.labels.x/y/z=w'],
     },
   ])(
-    'half-way, $what: a denial says what does not answer, and uninstall leaves nothing',
+    'denies Secrets with the name of the webhook until it is uninstalled, after $what',
     async ({ values }) => {
       const { code, stderr } = await runHelm(cluster, ['install', RELEASE], {
         version,
@@ -256,39 +251,39 @@ describe.each(VERSIONS)('an install that fails, with Helm %i', (version) => {
         mayFail: true,
       });
       expect(code, stderr).not.toBe(0);
-      // Helm makes the configuration all the same, as it goes on with the other kinds.
-      await eventually(async () => UNANSWERED.test(await denial()));
+      // Helm goes on with the other kinds, so it creates the webhook configuration nevertheless.
+      await expect.poll(denial, POLL).toMatch(UNANSWERED);
       await helm(['uninstall', RELEASE, '--namespace', NAMESPACE], { cluster, version });
-      expect(await left()).toEqual([]);
-      await eventually(isAccepted);
+      expect(await remainingObjects()).toEqual([]);
+      await expect.poll(denial, POLL).toBe('');
     },
   );
 
-  test('half-way, as the README installs it: nothing is left, and nothing denied', async () => {
+  test('is rolled back with the options of the README, and denies nothing afterwards', async () => {
     const values = ['resources.limits.memory=lots'];
     const args = ['install', RELEASE, ...atomic(version)];
     const { code, stderr } = await runHelm(cluster, args, { version, values, mayFail: true });
     expect(code).not.toBe(0);
     expect(stderr).toMatch(/quantit/);
-    expect(await left()).toEqual([]);
-    await eventually(isAccepted);
+    expect(await remainingObjects()).toEqual([]);
+    await expect.poll(denial, POLL).toBe('');
   });
 
-  test('pods that never come: the denial says so; Helm’s own failure handling takes it all away', async () => {
-    // Nobody plays the Deployment's controller here, so it never becomes ready.
+  test('is rolled back when the pods do not become ready; until then Secrets are denied', async () => {
+    // The bed has no Deployment controller, so the Deployment never becomes ready.
     const installing = runHelm(cluster, ['install', RELEASE, ...atomic(version), '--timeout', '15s'], {
       version,
       mayFail: true,
     });
-    await eventually(async () => UNANSWERED.test(await denial()), 14_000);
+    await expect.poll(denial, { ...POLL, timeout: 14_000 }).toMatch(UNANSWERED);
     const { code, stderr } = await installing;
     expect(code).not.toBe(0);
     expect(stderr).toMatch(/timed? ?out|deadline|not ready/i);
-    await eventually(isAccepted);
-    expect(await left()).toEqual([]);
+    await expect.poll(denial, POLL).toBe('');
+    expect(await remainingObjects()).toEqual([]);
   });
 
-  test('pods without the right to their Secret: not ready, the log says why, and uninstall ends it', async () => {
+  test('leaves pods that may not read their Secret unready, with the cause in the log, until it is uninstalled', async () => {
     await runHelm(cluster, ['install', RELEASE], { version });
     const role = `/apis/rbac.authorization.k8s.io/v1/namespaces/${NAMESPACE}/roles/${RELEASE}`;
     await admin('DELETE', role);
@@ -297,22 +292,22 @@ describe.each(VERSIONS)('an install that fails, with Helm %i', (version) => {
     );
     await expect(tryToCreate(admin)).rejects.toThrow(/failed calling webhook/);
     await helm(['uninstall', RELEASE, '--namespace', NAMESPACE], { cluster, version });
-    await eventually(isAccepted);
-    expect(await left()).toEqual([]);
+    await expect.poll(denial, POLL).toBe('');
+    expect(await remainingObjects()).toEqual([]);
   });
 });
 
-test('an object of somebody else’s that is in the way stays as it is, and nothing else is made', async () => {
+test('an existing object of another owner stops the installation, which creates nothing', async () => {
   const name = `${RELEASE}-refresher`;
   await cluster.kubectl(['create', 'clusterrole', name, '--verb=get', '--resource=pods']);
   const { code, stderr } = await runHelm(cluster, ['install', RELEASE], { mayFail: true });
   expect(code).not.toBe(0);
   expect(stderr).toMatch(new RegExp(`ClusterRole "${name}".* exists and cannot be imported`));
-  expect(await left()).toEqual([]);
+  expect(await remainingObjects()).toEqual([]);
   await cluster.kubectl(['delete', 'clusterrole', name]);
 });
 
-describe('every documented combination of values is accepted, strictly', () => {
+describe('every documented combination of values', () => {
   const CA = Buffer.from('-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n').toString('base64');
   const ROLE = 'arn:aws:iam::123456789012:role/pull';
   const TLS = [
@@ -367,7 +362,7 @@ describe('every documented combination of values is accepted, strictly', () => {
     IDENTITY.flatMap((identity) => REST.map((rest) => ({ values: [...tls, ...identity, ...rest] }))),
   );
 
-  test('as Helm 3 and Helm 4 render them alike', async () => {
+  test('renders alike with Helm 3 and Helm 4, and passes strict validation', async () => {
     const [rendered, by4] = await Promise.all(
       VERSIONS.map(async (version) => {
         const objects = new Map<string, unknown>();
@@ -383,7 +378,7 @@ describe('every documented combination of values is accepted, strictly', () => {
       }),
     );
     expect([...(by4?.keys() ?? [])].sort()).toEqual([...(rendered?.keys() ?? [])].sort());
-    // Each once that is not the same as another one.
+    // Each distinct object once.
     const { stdout } = await cluster.kubectl(
       ['apply', '--dry-run=server', '--validate=strict', '--filename=-'],
       {
@@ -394,7 +389,7 @@ describe('every documented combination of values is accepted, strictly', () => {
   }, 120_000);
 
   test.each(VERSIONS)(
-    'linted by Helm %i',
+    'passes lint with Helm %i',
     async (version) => {
       for (const { values } of combinations) {
         const { stdout } = await runHelm(cluster, ['lint', '--strict', '--kube-version', '1.36.3'], {

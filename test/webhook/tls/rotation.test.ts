@@ -1,15 +1,15 @@
-// The table of what is done about the certificates, row by row and at each boundary.
+// The rules for the certificates of tls.mode self: each rule, and each boundary.
 import 'reflect-metadata';
 import { type webcrypto, X509Certificate } from 'node:crypto';
 import * as x509 from '@peculiar/x509';
 import { beforeAll, describe, expect, test } from 'vitest';
 import {
   dataOf,
-  EXCHANGED_BEFORE_MS,
   type Material,
   nextStep,
   OVERLAP_MS,
   RENEWED_BEFORE_MS,
+  REPLACED_BEFORE_MS,
   type Situation,
   trustedBy,
 } from '../../../webhook/tls/rotation.ts';
@@ -38,17 +38,25 @@ beforeAll(async () => {
   good = { authority, serving: await newServing(authority, NAME, NOW) };
 });
 
-/** What is done where the Secret holds this. */
+/** The next step for a Secret with this content. */
 function step(material: Readonly<Record<string, unknown>> | Material, more: Partial<Situation> = {}) {
   const data = 'authority' in material ? dataOf(material as Material) : material;
   const stored = Object.fromEntries(
     Object.entries(data).filter((entry): entry is [string, string] => typeof entry[1] === 'string'),
   );
   const bundle = more.bundle ?? ('authority' in material ? trustedBy(material as Material) : '');
-  return nextStep({ mine: undefined, command: undefined, name: NAME, now: NOW, ...more, stored, bundle });
+  return nextStep({
+    held: undefined,
+    rotateRequest: undefined,
+    name: NAME,
+    now: NOW,
+    ...more,
+    stored,
+    bundle,
+  });
 }
 
-/** An authority as companies have them. */
+/** An authority with another kind of key, as companies have them. */
 async function ownAuthority(kind: 'rsa' | 'P-384'): Promise<object> {
   const algorithm =
     kind === 'rsa'
@@ -78,12 +86,12 @@ async function ownAuthority(kind: 'rsa' | 'P-384'): Promise<object> {
   return { 'ca.crt': cert.toString('pem'), 'ca.key': key };
 }
 
-/** Whether it is whole: an authority, what it signed for the name, and keys that fit. */
+/** Expects an authority, a certificate for the name that it signed, and matching keys. */
 function expectWhole({ authority: signs, serving }: Material, now = NOW): void {
   expect(servingProblem(serving, signs.cert, NAME, now)).toBeUndefined();
 }
 
-test('what is good stays as it is', async () => {
+test('does nothing for valid certificates', async () => {
   expect(await step(good)).toEqual({
     what: 'nothing',
     why: '',
@@ -91,7 +99,7 @@ test('what is good stays as it is', async () => {
   });
 });
 
-test('an empty Secret: a new authority, and what it signs', async () => {
+test('creates an authority and a serving certificate for an empty Secret', async () => {
   const { what, why, material } = await step({});
   expect([what, why]).toEqual(['new authority', 'ca.crt is missing']);
   expectWhole(material);
@@ -102,7 +110,7 @@ test('an empty Secret: a new authority, and what it signs', async () => {
   expect(await step(material)).toMatchObject({ what: 'nothing' });
 });
 
-test('the certificates: lives, names, uses', () => {
+test('certificates have their lifetimes, names and key usages', () => {
   const [ca, serving] = [new X509Certificate(authority.cert), new X509Certificate(good.serving.cert)];
   expect(ca.validToDate.getTime() - NOW).toBe(AUTHORITY_LIFETIME_MS);
   expect(serving.validToDate.getTime() - NOW).toBe(SERVING_LIFETIME_MS);
@@ -115,7 +123,7 @@ test('the certificates: lives, names, uses', () => {
   expect(serving.serialNumber).not.toBe(ca.serialNumber);
 });
 
-test('a serving certificate never outlives its authority, nor is it older', async () => {
+test('a serving certificate is valid only while its authority is', async () => {
   const last = new X509Certificate(
     (await newServing(authority, NAME, NOW + AUTHORITY_LIFETIME_MS - DAY)).cert,
   );
@@ -124,11 +132,11 @@ test('a serving certificate never outlives its authority, nor is it older', asyn
   expect(first.validFromDate.getTime()).toBe(NOW - BACKDATED_MS);
 });
 
-test('the times that the documentation promises', () => {
-  expect([OVERLAP_MS, RENEWED_BEFORE_MS, EXCHANGED_BEFORE_MS]).toEqual([300_000, 10 * DAY, 365 * DAY]);
+test('has the times of the documentation', () => {
+  expect([OVERLAP_MS, RENEWED_BEFORE_MS, REPLACED_BEFORE_MS]).toEqual([300_000, 10 * DAY, 365 * DAY]);
 });
 
-test('what a Secret shall not have is taken out of it', () => {
+test('removes unused keys from the Secret', () => {
   expect(dataOf(good)).toEqual({
     'ca.crt': authority.cert,
     'ca.key': authority.key,
@@ -143,26 +151,34 @@ test('what a Secret shall not have is taken out of it', () => {
 
 describe('a broken authority', () => {
   const broken: { what: string; data: () => Promise<object> | object; why: string }[] = [
-    { what: 'nothing', data: () => ({ 'ca.crt': undefined, 'ca.key': undefined }), why: 'is missing' },
-    { what: 'garbage', data: () => ({ 'ca.crt': 'x' }), why: 'is no certificate' },
-    { what: 'an empty one', data: () => ({ 'ca.crt': '' }), why: 'is no certificate' },
+    {
+      what: 'a missing authority',
+      data: () => ({ 'ca.crt': undefined, 'ca.key': undefined }),
+      why: 'is missing',
+    },
+    { what: 'a text that is no certificate', data: () => ({ 'ca.crt': 'x' }), why: 'is not a certificate' },
+    { what: 'an empty text', data: () => ({ 'ca.crt': '' }), why: 'is not a certificate' },
     {
       what: 'a serving certificate',
       data: () => ({ 'ca.crt': good.serving.cert, 'ca.key': good.serving.key }),
-      why: 'is the certificate of no authority',
+      why: 'is not the certificate of an authority',
     },
-    { what: 'another key', data: () => ({ 'ca.key': other.key }), why: 'and its key do not belong together' },
-    { what: 'a garbled key', data: () => ({ 'ca.key': 'x' }), why: 'has no key that can be read' },
-    { what: 'no key', data: () => ({ 'ca.key': undefined }), why: 'has no key that can be read' },
-    // With which nothing could be signed: neither the next certificate nor the one that is needed now.
     {
-      what: 'one of RSA',
+      what: 'the key of another authority',
+      data: () => ({ 'ca.key': other.key }),
+      why: 'does not match its key',
+    },
+    { what: 'an unreadable key', data: () => ({ 'ca.key': 'x' }), why: 'has no readable key' },
+    { what: 'a missing key', data: () => ({ 'ca.key': undefined }), why: 'has no readable key' },
+    // The webhook could not sign with these keys.
+    {
+      what: 'an RSA key',
       data: () => ownAuthority('rsa'),
-      why: 'has a key of another kind than P-256',
+      why: 'does not have a P-256 key',
     },
-    { what: 'one of P-384', data: () => ownAuthority('P-384'), why: 'has a key of another kind than P-256' },
+    { what: 'a P-384 key', data: () => ownAuthority('P-384'), why: 'does not have a P-256 key' },
     {
-      what: 'an expired one',
+      what: 'an expired authority',
       data: async () => {
         const { cert, key } = await newAuthority(NOW - AUTHORITY_LIFETIME_MS);
         return { 'ca.crt': cert, 'ca.key': key };
@@ -176,10 +192,10 @@ describe('a broken authority', () => {
     );
 
   test.each(broken)(
-    '$what: a new one, of which nothing of the old is left',
+    '$what is replaced by a new one, and no part of the old remains',
     async ({ data: change, why }) => {
-      const { what, why: told, material } = await step(await data(change));
-      expect([what, told]).toEqual(['new authority', `ca.crt ${why}`]);
+      const { what, why: reason, material } = await step(await data(change));
+      expect([what, reason]).toEqual(['new authority', `ca.crt ${why}`]);
       expectWhole(material);
       expect(material.authority.cert).not.toBe(authority.cert);
       const during = { 'next-ca.crt': other.cert, 'next-ca.key': other.key, 'previous-ca.crt': other.cert };
@@ -188,37 +204,43 @@ describe('a broken authority', () => {
     },
   );
 
-  test.each(broken)('$what: a replica that has a good one stores it again', async ({ data: change }) => {
-    const mine: Material = { ...good, previous: other.cert, rotated: 'once' };
-    expect(await step(await data(change), { mine })).toMatchObject({ what: 'stored again', material: mine });
-  });
+  test.each(broken)(
+    '$what is replaced by the valid authority that a replica holds',
+    async ({ data: change }) => {
+      const held: Material = { ...good, previous: other.cert, rotated: 'once' };
+      expect(await step(await data(change), { held })).toMatchObject({
+        what: 'stored again',
+        material: held,
+      });
+    },
+  );
 
-  test('a replica whose own has expired makes a new one', async () => {
+  test('a replica whose held authority has expired creates a new one', async () => {
     const now = NOW + AUTHORITY_LIFETIME_MS;
-    const { what, material } = await step({}, { mine: good, now });
+    const { what, material } = await step({}, { held: good, now });
     expect(what).toBe('new authority');
     expectWhole(material, now);
   });
 
-  test('until a second before it expires it is good', async () => {
+  test('an authority is valid until the second before its expiry', async () => {
     const last = NOW + AUTHORITY_LIFETIME_MS - SECOND;
     expect((await step(good, { now: last })).what).not.toBe('new authority');
     expect((await step(good, { now: last + SECOND })).what).toBe('new authority');
   });
 
-  test('a command that lies there already is not followed by a second new one', async () => {
-    const { material } = await step({}, { command: 'x' });
-    expect(await step(material, { command: 'x' })).toMatchObject({ what: 'nothing' });
+  test('a rotate-ca annotation that is already there does not replace the new authority again', async () => {
+    const { material } = await step({}, { rotateRequest: 'x' });
+    expect(await step(material, { rotateRequest: 'x' })).toMatchObject({ what: 'nothing' });
   });
 });
 
 describe('the serving certificate', () => {
   test.each([
-    { what: 'more than a third of its life is left', left: RENEWED_BEFORE_MS + SECOND, isRenewed: false },
-    { what: 'a third', left: RENEWED_BEFORE_MS, isRenewed: false },
-    { what: 'less', left: RENEWED_BEFORE_MS - SECOND, isRenewed: true },
+    { what: 'more than a third', left: RENEWED_BEFORE_MS + SECOND, isRenewed: false },
+    { what: 'exactly a third', left: RENEWED_BEFORE_MS, isRenewed: false },
+    { what: 'less than a third', left: RENEWED_BEFORE_MS - SECOND, isRenewed: true },
     { what: 'nothing', left: 0, isRenewed: true },
-  ])('$what', async ({ left, isRenewed }) => {
+  ])('with $what of its lifetime left: renewed is $isRenewed', async ({ left, isRenewed }) => {
     const now = NOW + SERVING_LIFETIME_MS - left;
     const { what, material } = await step(good, { now });
     expect(what).toBe(isRenewed ? 'new serving certificate' : 'nothing');
@@ -227,13 +249,13 @@ describe('the serving certificate', () => {
     expectWhole(material, now);
   });
 
-  test('one made by a clock that was ahead, or that goes back, is no reason', async () => {
+  test('is kept when the clock is behind its creation', async () => {
     expect(await step(good, { now: NOW - 400 * DAY })).toMatchObject({ what: 'nothing' });
   });
 
   test.each([
-    { what: 'missing', pair: () => ({}), why: 'is missing' },
-    { what: 'garbage', pair: () => ({ cert: 'x', key: 'x' }), why: 'is no certificate' },
+    { what: 'that is missing', pair: () => ({}), why: 'is missing' },
+    { what: 'that is no certificate', pair: () => ({ cert: 'x', key: 'x' }), why: 'is not a certificate' },
     {
       what: 'of another authority',
       pair: () => newServing(other, NAME, NOW),
@@ -247,15 +269,15 @@ describe('the serving certificate', () => {
     {
       what: 'with another key',
       pair: () => ({ cert: good.serving.cert, key: other.key }),
-      why: 'and its key do not',
+      why: 'does not match its key',
     },
-    { what: 'without a key', pair: () => ({ cert: good.serving.cert }), why: 'has no key that can be read' },
-  ])('$what', async ({ pair, why }) => {
+    { what: 'without a key', pair: () => ({ cert: good.serving.cert }), why: 'has no readable key' },
+  ])('is replaced if it is one $what', async ({ pair, why }) => {
     const { cert, key } = (await pair()) as Partial<KeyPair>;
     const { 'tls.crt': _, 'tls.key': __, ...rest } = dataOf(good);
     const {
       what,
-      why: told,
+      why: reason,
       material,
     } = await step({
       ...rest,
@@ -263,65 +285,72 @@ describe('the serving certificate', () => {
       ...(key !== undefined && { 'tls.key': key }),
     });
     expect(what).toBe('new serving certificate');
-    expect(told).toContain(`tls.crt ${why}`);
+    expect(reason).toContain(`tls.crt ${why}`);
     expect(material.authority).toEqual(authority);
     expectWhole(material);
   });
 
-  test('an exchange of the authority goes on meanwhile', async () => {
+  test('is replaced without disturbing a replacement of the authority', async () => {
     const exchanged: Material = { ...good, next: other, previous: authority.cert, rotated: 'x' };
     const { material } = await step({ ...dataOf(exchanged), 'tls.crt': 'x' });
     expect(material).toEqual({ ...exchanged, serving: material.serving });
   });
 });
 
-describe('the exchange of the authority', () => {
-  test('a command begins it, once', async () => {
-    const begun = await step(good, { command: 'a' });
-    expect(begun).toMatchObject({
+describe('the replacement of the authority', () => {
+  test('starts once for each value of the annotation', async () => {
+    const started = await step(good, { rotateRequest: 'a' });
+    expect(started).toMatchObject({
       what: 'next authority trusted',
-      why: 'asked for',
+      why: 'requested by annotation',
       material: { rotated: 'a' },
     });
-    expect(begun.material.serving).toEqual(good.serving);
-    expect(trustedBy(begun.material)).toBe(`${authority.cert.trim()}\n${begun.material.next?.cert.trim()}\n`);
-    expect(await step({ ...good, rotated: 'a' }, { command: 'a' })).toMatchObject({ what: 'nothing' });
-    expect(await step({ ...good, rotated: 'a' }, { command: 'b' })).toMatchObject({
+    expect(started.material.serving).toEqual(good.serving);
+    expect(trustedBy(started.material)).toBe(
+      `${authority.cert.trim()}\n${started.material.next?.cert.trim()}\n`,
+    );
+    expect(await step({ ...good, rotated: 'a' }, { rotateRequest: 'a' })).toMatchObject({ what: 'nothing' });
+    expect(await step({ ...good, rotated: 'a' }, { rotateRequest: 'b' })).toMatchObject({
       what: 'next authority trusted',
     });
     expect(await step({ ...good, rotated: 'a' })).toMatchObject({ what: 'nothing' });
   });
 
   test.each([
-    { left: EXCHANGED_BEFORE_MS, what: 'nothing' },
-    { left: EXCHANGED_BEFORE_MS - SECOND, what: 'next authority trusted' },
-  ])('with $left ms of the authority left: $what', async ({ left, what }) => {
+    { left: REPLACED_BEFORE_MS, what: 'nothing' },
+    { left: REPLACED_BEFORE_MS - SECOND, what: 'next authority trusted' },
+  ])('with $left ms of its lifetime left: $what', async ({ left, what }) => {
     const now = NOW + AUTHORITY_LIFETIME_MS - left;
     const serving = await newServing(authority, NAME, now);
-    const begun = await step({ authority, serving, rotated: 'a' }, { now, command: 'a' });
-    expect(begun.what).toBe(what);
-    expect(begun.material.rotated).toBe('a');
+    const started = await step({ authority, serving, rotated: 'a' }, { now, rotateRequest: 'a' });
+    expect(started.what).toBe(what);
+    expect(started.material.rotated).toBe('a');
   });
 
   test.each([
-    { what: 'a second too early', after: OVERLAP_MS - SECOND, isTrustedByAll: true, does: 'nothing' },
+    { what: 'a second too early', after: OVERLAP_MS - SECOND, isTrustedEverywhere: true, does: 'nothing' },
     {
       what: 'not trusted by the API servers',
       after: OVERLAP_MS * 10,
-      isTrustedByAll: false,
+      isTrustedEverywhere: false,
       does: 'nothing',
     },
-    { what: 'in time, and trusted', after: OVERLAP_MS, isTrustedByAll: true, does: 'next authority signs' },
-  ])('the next one signs: $what', async ({ after, isTrustedByAll, does }) => {
-    const begun: Material = { ...good, next: other, rotated: 'a' };
-    const bundle = isTrustedByAll ? trustedBy(begun) : authority.cert;
-    const { what, material } = await step(begun, { now: NOW + after, bundle, command: 'a' });
+    {
+      what: 'in time, and trusted',
+      after: OVERLAP_MS,
+      isTrustedEverywhere: true,
+      does: 'next authority signs',
+    },
+  ])('lets the next authority sign in time: $what', async ({ after, isTrustedEverywhere, does }) => {
+    const started: Material = { ...good, next: other, rotated: 'a' };
+    const bundle = isTrustedEverywhere ? trustedBy(started) : authority.cert;
+    const { what, material } = await step(started, { now: NOW + after, bundle, rotateRequest: 'a' });
     expect(what).toBe(does);
-    if (does === 'nothing') return expect(material).toMatchObject(begun);
+    if (does === 'nothing') return expect(material).toMatchObject(started);
     expect(material).toMatchObject({ authority: other, previous: authority.cert, rotated: 'a' });
     expect(material.next).toBeUndefined();
     expectWhole(material, NOW + after);
-    // What is served still, and what will be: both trusted.
+    // The API servers trust the certificate that is still served and the new one.
     for (const { serving } of [good, material])
       expect(isTrusted(serving.cert, trustedBy(material))).toBe(true);
     expect(isTrusted(material.serving.cert, bundle)).toBe(true);
@@ -330,70 +359,73 @@ describe('the exchange of the authority', () => {
   test.each([
     { after: OVERLAP_MS - SECOND, does: 'nothing' },
     { after: OVERLAP_MS, does: 'previous authority dropped' },
-  ])('the previous one goes $after ms after the new one signed', async ({ after, does }) => {
-    const signing: Material = { ...good, previous: other.cert, rotated: 'a' };
-    const { what, material } = await step(signing, { now: NOW + after, command: 'a' });
-    expect(what).toBe(does);
-    expect(material).toEqual({
-      ...signing,
-      next: undefined,
-      previous: does === 'nothing' ? other.cert : undefined,
-    });
-  });
+  ])(
+    'drops the previous authority in time, $after ms after the new one signed: $does',
+    async ({ after, does }) => {
+      const signing: Material = { ...good, previous: other.cert, rotated: 'a' };
+      const { what, material } = await step(signing, { now: NOW + after, rotateRequest: 'a' });
+      expect(what).toBe(does);
+      expect(material).toEqual({
+        ...signing,
+        next: undefined,
+        previous: does === 'nothing' ? other.cert : undefined,
+      });
+    },
+  );
 
-  test('another command waits for the end', async () => {
-    expect(await step({ ...good, next: other }, { command: 'b' })).toMatchObject({ what: 'nothing' });
-    expect(await step({ ...good, previous: other.cert }, { command: 'b' })).toMatchObject({
+  test('does not start again before it has ended', async () => {
+    expect(await step({ ...good, next: other }, { rotateRequest: 'b' })).toMatchObject({ what: 'nothing' });
+    expect(await step({ ...good, previous: other.cert }, { rotateRequest: 'b' })).toMatchObject({
       what: 'nothing',
     });
   });
 
-  test('a clock that was put back far does not hold it up', async () => {
+  test('goes on when the clock was set back far', async () => {
     const signing: Material = { ...good, previous: other.cert };
     expect(await step(signing, { now: NOW - DAY })).toMatchObject({ what: 'previous authority dropped' });
   });
 
   test.each([
-    { what: 'garbage', next: { 'next-ca.crt': 'x', 'next-ca.key': 'x' } },
+    { what: 'no certificate', next: { 'next-ca.crt': 'x', 'next-ca.key': 'x' } },
     { what: 'a certificate without a key', next: { 'next-ca.crt': '' } },
     { what: 'a key without a certificate', next: { 'next-ca.key': 'x' } },
-  ])('a next one that is broken goes: $what', async ({ next }) => {
+  ])('drops a next authority that is $what', async ({ next }) => {
     const { what, material } = await step({ ...dataOf(good), ...(next as Record<string, string>) });
     expect([what, material.next]).toEqual(['next authority dropped', undefined]);
     expectWhole(material);
   });
 
-  test('a next one that has expired goes; a previous one, and the command that was followed, stay', async () => {
+  test('drops an expired next authority, and keeps the previous one and the annotation value', async () => {
     const next = await newAuthority(NOW - AUTHORITY_LIFETIME_MS);
     const { what, why, material } = await step({ ...good, next, previous: other.cert, rotated: 'a' });
     expect([what, why]).toEqual(['next authority dropped', 'next-ca.crt has expired']);
     expect(material).toEqual({ ...good, next: undefined, previous: other.cert, rotated: 'a' });
   });
 
-  test('the previous one stays for the serving certificate’s sake, however old the authority is', async () => {
+  test('keeps the previous authority by the age of the serving certificate, not of the authority', async () => {
     const signs = await newAuthority(NOW - DAY);
     const serving = await newServing(signs, NAME, NOW);
     const signing: Material = { authority: signs, serving, previous: other.cert };
     expect(await step(signing, { now: NOW + OVERLAP_MS - SECOND })).toMatchObject({ what: 'nothing' });
   });
 
-  test('a command that comes while the next one begins to sign is not taken for followed', async () => {
-    const begun: Material = { ...good, next: other, rotated: 'a' };
-    const { what, material } = await step(begun, { now: NOW + OVERLAP_MS, command: 'b' });
+  test('keeps a newer annotation value for later when the next authority starts to sign', async () => {
+    const started: Material = { ...good, next: other, rotated: 'a' };
+    const { what, material } = await step(started, { now: NOW + OVERLAP_MS, rotateRequest: 'b' });
     expect([what, material.rotated]).toEqual(['next authority signs', 'a']);
   });
 
-  test('a previous one that is broken goes at once', async () => {
+  test('drops a previous authority that is no certificate at once', async () => {
     const { what } = await step({ ...dataOf(good), 'previous-ca.crt': 'x' });
     expect(what).toBe('previous authority dropped');
   });
 
-  test('all the way, with a look every ten seconds, nobody is ever shown what is not trusted', async () => {
+  test('never serves a certificate that the API servers do not trust, with a check every ten seconds', async () => {
     let material = good;
     let bundle = trustedBy(good);
     const served = [good.serving.cert];
     for (let now = NOW; now < NOW + 15 * 60 * SECOND; now += 10 * SECOND) {
-      const next = await step(material, { now, bundle, command: 'x' });
+      const next = await step(material, { now, bundle, rotateRequest: 'x' });
       material = next.material;
       if (next.what === 'nothing') bundle = trustedBy(material);
       if (isTrusted(material.serving.cert, bundle)) served.push(material.serving.cert);
