@@ -429,7 +429,7 @@ describe('the replacement of the authority', () => {
       material = next.material;
       if (next.what === 'nothing') bundle = trustedBy(material);
       if (isTrusted(material.serving.cert, bundle)) served.push(material.serving.cert);
-      // One replica is always a look behind.
+      // One replica is always one check behind.
       for (const cert of served.slice(-2)) expect(isTrusted(cert, bundle)).toBe(true);
     }
     expect(material.authority.cert).not.toBe(authority.cert);

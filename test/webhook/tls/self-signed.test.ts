@@ -1,5 +1,5 @@
-// tls.mode self on a real API server: two replicas of the bundle behind the chart's Service, certificates that change
-// under a steady stream of admissions.
+// tls.mode self on a real API server: two replicas of the bundle behind the chart's Service renew and replace certificates
+// while admissions go on.
 import { X509Certificate } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -17,15 +17,15 @@ import { type Replicas, startReplicas } from '../../bed/replicas.ts';
 import { NAMESPACE, prepareNamespace, RELEASE, runHelm, SERVICE_PORT } from '../../bed/webhook.ts';
 import { type VirtualClock, virtualClock } from '../../virtual-clock.ts';
 import { type Admissions, startAdmissions, tryToCreate } from '../admissions.ts';
-import { eventually } from '../ask.ts';
 
 const MINUTE = 60_000;
 const DAY = 24 * 60 * MINUTE;
 const SECRET = `/api/v1/namespaces/${NAMESPACE}/secrets/${RELEASE}-self-tls`;
 const CONFIGURATION = `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${RELEASE}`;
 const NAME = `${RELEASE}.${NAMESPACE}.svc`;
-/** A look every five to six seconds, and what it takes. */
-const LOOK_MS = 12_000;
+/** Two checks of a replica, which checks every five to six seconds. */
+const TWO_CHECKS_MS = 12_000;
+const POLL = { timeout: 30_000, interval: 50 };
 
 let stack: AsyncDisposableStack;
 let cluster: ControlPlane;
@@ -52,7 +52,7 @@ const start = (count = 2, beforeReady?: (logs: () => string) => Promise<void>) =
     ...(beforeReady && { beforeReady }),
   });
 
-/** What is in the Secret, decoded. */
+/** The decoded data of the Secret. */
 async function stored(): Promise<Record<string, string>> {
   const { data = {} } = await admin<{ data?: Record<string, string> }>('GET', SECRET);
   return Object.fromEntries(
@@ -60,7 +60,7 @@ async function stored(): Promise<Record<string, string>> {
   );
 }
 
-/** Somebody writes into the Secret; null takes a key away. */
+/** Writes keys of the Secret as the administrator; null removes a key. */
 async function store(data: Readonly<Record<string, string | null>>): Promise<void> {
   const encoded = Object.entries(data).map(([key, value]) => [
     key,
@@ -69,7 +69,7 @@ async function store(data: Readonly<Record<string, string | null>>): Promise<voi
   await admin('PATCH', SECRET, { data: Object.fromEntries(encoded) });
 }
 
-/** The certificates that the API server trusts. */
+/** The authorities in caBundle. */
 async function trusted(): Promise<string[]> {
   const { webhooks } = await admin<{ webhooks: { clientConfig: { caBundle?: string } }[] }>(
     'GET',
@@ -80,7 +80,7 @@ async function trusted(): Promise<string[]> {
   );
 }
 
-/** What a new connection to a pod is shown. */
+/** The certificate that a pod serves on a new connection. */
 function served({ ip }: Pod): Promise<string> {
   return new Promise((resolve, reject) => {
     const socket = connect({ host: ip, port: SERVICE_PORT, rejectUnauthorized: false }, () => {
@@ -94,7 +94,7 @@ function served({ ip }: Pod): Promise<string> {
 const allServe = async ({ pods }: Replicas, cert: string | undefined) =>
   (await Promise.all(pods.map(served))).every((shown) => shown === cert?.trim());
 
-async function forgetCertificates(): Promise<void> {
+async function removeCertificates(): Promise<void> {
   await admin('PATCH', SECRET, { data: null });
   const [{ clientConfig, ...webhook }] = (
     await admin<{ webhooks: [{ clientConfig: Record<string, unknown> }] }>('GET', CONFIGURATION)
@@ -103,14 +103,14 @@ async function forgetCertificates(): Promise<void> {
   await admin('PATCH', CONFIGURATION, { webhooks: [{ ...webhook, clientConfig: rest }] });
 }
 
-describe('two replicas that start at the same instant on an empty cluster', () => {
-  test.each([1, 2, 3])('agree on one authority, time %i', async () => {
-    await forgetCertificates();
+describe('two replicas that start at the same time without certificates', () => {
+  test.each([1, 2, 3])('agree on one authority, attempt %i', async () => {
+    await removeCertificates();
     await using replicas = await start();
     const { 'ca.crt': ca = '', 'tls.crt': cert = '', ...rest } = await stored();
     expect(Object.keys(rest).sort()).toEqual(['ca.key', 'tls.key']);
     expect(await trusted()).toEqual([ca.trim()]);
-    await eventually(() => allServe(replicas, cert));
+    await expect.poll(() => allServe(replicas, cert), POLL).toBe(true);
     await tryToCreate(admin, await team());
     // One of them made it; the other one took it.
     expect(replicas.logs().match(/"what":"new authority"/g)).toHaveLength(1);
@@ -128,7 +128,7 @@ async function team(): Promise<string> {
   return 'stream';
 }
 
-describe('under a steady stream of admissions', () => {
+describe('during admissions', () => {
   let replicas: Replicas;
   let admissions: Admissions;
 
@@ -142,7 +142,7 @@ describe('under a steady stream of admissions', () => {
     await replicas[Symbol.asyncDispose]();
   });
   beforeEach(() => admissions.forgetFailures());
-  /** None failed; and some went through at the end of it. */
+  /** Every admission succeeded, and admissions still succeed after the test. */
   afterEach(async () => {
     await admissions.more(40);
     expect(admissions.failures).toEqual([]);
@@ -154,136 +154,138 @@ describe('under a steady stream of admissions', () => {
   };
   const isSame = (a: KeyPair, b: KeyPair) => a.cert === b.cert && a.key === b.key;
   const isServed = (cert: string | undefined) =>
-    eventually(async () => cert !== undefined && (await allServe(replicas, cert)), LOOK_MS);
+    expect.poll(async () => cert !== undefined && (await allServe(replicas, cert)), POLL).toBe(true);
 
-  test('a serving certificate with less than a third of its life is renewed', async () => {
+  test('renews a serving certificate with less than a third of its lifetime left', async () => {
     const before = await authority();
     const old = await newServing(before, NAME, Date.now() - 20 * DAY - MINUTE);
     await store({ 'tls.crt': old.cert, 'tls.key': old.key });
-    await eventually(async () => (await stored())['tls.crt'] !== old.cert, LOOK_MS);
+    await expect.poll(async () => (await stored())['tls.crt'] !== old.cert, POLL).toBe(true);
     await isServed((await stored())['tls.crt']);
     expect(await authority()).toEqual(before);
     expect(await trusted()).toEqual([before.cert.trim()]);
   });
 
-  test('a replica that slept over it renews when it wakes', async () => {
+  test('renews a serving certificate after both replicas were suspended', async () => {
     const nearly = await newServing(await authority(), NAME, Date.now() - 20 * DAY + 60 * MINUTE);
     await store({ 'tls.crt': nearly.cert, 'tls.key': nearly.key });
     await isServed(nearly.cert);
-    // Both sleep: nobody else does it, and while they do nobody is asked.
+    // No replica can renew while both are suspended, and no admission would be answered.
     await admissions[Symbol.asyncDispose]();
     for (const { program } of replicas.pods) program.signal('SIGSTOP');
     clock.advance(61 * MINUTE);
     for (const { program } of replicas.pods) program.signal('SIGCONT');
-    await eventually(async () => (await stored())['tls.crt'] !== nearly.cert, LOOK_MS);
+    await expect.poll(async () => (await stored())['tls.crt'] !== nearly.cert, POLL).toBe(true);
     admissions = await startAdmissions(cluster);
     await isServed((await stored())['tls.crt']);
   });
 
-  test('the authority is exchanged on command, in three steps', async () => {
+  test('replaces the authority in three steps after the rotate-ca annotation changed', async () => {
     const old = await authority();
     await admin('PATCH', SECRET, {
       metadata: { annotations: { 'ecr-anywhere.centml.ai/rotate-ca': new Date().toISOString() } },
     });
-    await eventually(async () => (await trusted()).length === 2, LOOK_MS);
+    await expect.poll(async () => (await trusted()).length === 2, POLL).toBe(true);
     const { 'next-ca.crt': next = '' } = await stored();
     expect(await trusted()).toEqual([old.cert.trim(), next.trim()]);
-    // Trusted, and it signs nothing yet.
-    await sleep(LOOK_MS);
+    // The API servers trust the next authority, and it signs nothing yet.
+    await sleep(TWO_CHECKS_MS);
     expect(await authority()).toEqual(old);
 
     clock.advance(5 * MINUTE);
-    await eventually(async () => (await stored())['ca.crt'] === next, LOOK_MS);
+    await expect.poll(async () => (await stored())['ca.crt'] === next, POLL).toBe(true);
     const { 'tls.crt': cert = '' } = await stored();
     expect(new X509Certificate(cert).verify(new X509Certificate(next).publicKey)).toBe(true);
     await isServed(cert);
     expect((await trusted()).sort()).toEqual([old.cert.trim(), next.trim()].sort());
 
     clock.advance(5 * MINUTE);
-    await eventually(async () => (await trusted()).length === 1, LOOK_MS);
+    await expect.poll(async () => (await trusted()).length === 1, POLL).toBe(true);
     expect(await trusted()).toEqual([next.trim()]);
     expect(Object.keys(await stored()).sort()).toEqual(['ca.crt', 'ca.key', 'rotated', 'tls.crt', 'tls.key']);
-    // A command is followed once.
-    await sleep(LOOK_MS);
+    // The same annotation value starts no second replacement.
+    await sleep(TWO_CHECKS_MS);
     expect((await authority()).cert).toBe(next);
   }, 120_000);
 
   test.each([
     {
-      what: 'emptied',
+      what: 'without any data',
       data: async () => ({ 'ca.crt': null, 'ca.key': null, 'tls.crt': null, 'tls.key': null }),
     },
-    { what: 'garbage for the authority', data: async () => ({ 'ca.crt': 'garbage' }) },
-    { what: 'no key of the authority', data: async () => ({ 'ca.key': null }) },
+    { what: 'with an invalid authority', data: async () => ({ 'ca.crt': 'garbage' }) },
+    { what: 'without the key of the authority', data: async () => ({ 'ca.key': null }) },
     {
-      what: 'another key of the authority',
+      what: 'with another key for the authority',
       data: async () => ({ 'ca.key': (await newAuthority(Date.now())).key }),
     },
     {
-      what: 'an expired authority',
+      what: 'with an expired authority',
       data: async () => {
         const { cert, key } = await newAuthority(Date.now() - 3_651 * DAY);
         return { 'ca.crt': cert, 'ca.key': key };
       },
     },
     {
-      what: 'a serving certificate as authority',
+      what: 'with a serving certificate as authority',
       data: async () => {
         const { 'tls.crt': cert = '', 'tls.key': key = '' } = await stored();
         return { 'ca.crt': cert, 'ca.key': key };
       },
     },
-  ])('the authority is kept by the replicas: $what', async ({ data }) => {
+  ])('restores the authority from the replicas to a Secret $what', async ({ data }) => {
     const before = await authority();
     await store(await data());
-    await eventually(async () => isSame(await authority(), before), LOOK_MS);
+    await expect.poll(async () => isSame(await authority(), before), POLL).toBe(true);
     expect(await trusted()).toEqual([before.cert.trim()]);
   });
 
-  test('the Secret is deleted: it is there again, with the same authority', async () => {
+  test('restores a deleted Secret with the same authority', async () => {
     const before = await authority();
     await admin('DELETE', SECRET);
-    await eventually(async () => (await authority().catch(() => undefined))?.cert === before.cert, LOOK_MS);
-    // Helm finds it as if nothing had been.
+    await expect
+      .poll(async () => (await authority().catch(() => undefined))?.cert === before.cert, POLL)
+      .toBe(true);
+    // Helm can still upgrade the release.
     await runHelm(cluster, ['upgrade', RELEASE], {});
     expect(await authority()).toEqual(before);
   });
 
   test.each([
-    { what: 'garbage', pair: async () => ({ cert: 'garbage', key: 'garbage' }) },
+    { what: 'invalid', pair: async () => ({ cert: 'garbage', key: 'garbage' }) },
     { what: 'expired', pair: async () => newServing(await authority(), NAME, Date.now() - 31 * DAY) },
     { what: 'for another name', pair: async () => newServing(await authority(), 'x.y.svc', Date.now()) },
     {
-      what: 'of another authority',
+      what: 'signed by another authority',
       pair: async () => newServing(await newAuthority(Date.now()), NAME, Date.now()),
     },
     {
-      what: 'with another key',
+      what: 'stored with another key',
       pair: async () => ({
         cert: (await newServing(await authority(), NAME, Date.now())).cert,
         key: (await newServing(await authority(), NAME, Date.now())).key,
       }),
     },
-  ])('a serving certificate that cannot be served is replaced: $what', async ({ pair }) => {
+  ])('replaces a serving certificate that is $what', async ({ pair }) => {
     const { cert, key } = await pair();
     await store({ 'tls.crt': cert, 'tls.key': key });
-    await eventually(async () => (await stored())['tls.crt'] !== cert, LOOK_MS);
+    await expect.poll(async () => (await stored())['tls.crt'] !== cert, POLL).toBe(true);
     await isServed((await stored())['tls.crt']);
   });
 
-  test('a next authority that is broken is dropped', async () => {
+  test('drops an invalid next authority', async () => {
     const before = await authority();
     await store({ 'next-ca.crt': 'garbage' });
-    await eventually(async () => !('next-ca.crt' in (await stored())), LOOK_MS);
+    await expect.poll(async () => !('next-ca.crt' in (await stored())), POLL).toBe(true);
     expect(await authority()).toEqual(before);
   });
 });
 
-describe('what is not theirs to keep', () => {
+describe('replicas', () => {
   test.each([
     { what: 'another authority', caBundle: async () => (await newAuthority(Date.now())).cert },
     { what: 'nothing', caBundle: async () => undefined },
-  ])('a caBundle that somebody overwrote with $what heals', async ({ caBundle }) => {
+  ])('restore a caBundle that was overwritten with $what', async ({ caBundle }) => {
     await using _ = await start();
     const before = await trusted();
     const [webhook] = (
@@ -295,16 +297,20 @@ describe('what is not theirs to keep', () => {
       caBundle: pem === undefined ? undefined : Buffer.from(pem).toString('base64'),
     };
     await admin('PATCH', CONFIGURATION, { webhooks: [{ ...webhook, clientConfig }] });
-    await eventually(async () => (await trusted()).join() === before.join(), LOOK_MS);
-    await eventually(() =>
-      tryToCreate(admin).then(
-        () => true,
-        () => false,
-      ),
-    );
+    await expect.poll(async () => (await trusted()).join() === before.join(), POLL).toBe(true);
+    await expect
+      .poll(
+        () =>
+          tryToCreate(admin).then(
+            () => true,
+            () => false,
+          ),
+        POLL,
+      )
+      .toBe(true);
   });
 
-  test('a caBundle of another tls.mode: a pod of before leaves it alone, and is not ready', async () => {
+  test('of mode self leave the caBundle of another mode alone, and are not ready', async () => {
     await using replicas = await start(1);
     const [pod] = replicas.pods as [Pod];
     const ours = await trusted();
@@ -318,15 +324,15 @@ describe('what is not theirs to keep', () => {
       metadata: { annotations: { [key]: 'provided' } },
       webhooks: [{ ...webhook, clientConfig: { ...webhook.clientConfig, caBundle } }],
     });
-    await eventually(async () => !(await pod.isReady()), LOOK_MS);
-    await sleep(LOOK_MS);
+    await expect.poll(async () => !(await pod.isReady()), POLL).toBe(true);
+    await sleep(TWO_CHECKS_MS);
     expect(await trusted()).toEqual([theirs.trim()]);
     await admin('PATCH', CONFIGURATION, { metadata: { annotations: { [key]: 'self' } } });
-    await eventually(async () => (await trusted()).join() === ours.join(), LOOK_MS);
-    await eventually(() => pod.isReady());
+    await expect.poll(async () => (await trusted()).join() === ours.join(), POLL).toBe(true);
+    await expect.poll(() => pod.isReady(), POLL).toBe(true);
   });
 
-  test('an expired Secret that nobody looked after: new certificates at the next start', async () => {
+  test('replace expired certificates at their start', async () => {
     const authority = await newAuthority(Date.now() - 3_651 * DAY);
     const { cert, key } = await newServing(authority, NAME, Date.now() - 40 * DAY);
     await store({ 'ca.crt': authority.cert, 'ca.key': authority.key, 'tls.crt': cert, 'tls.key': key });
@@ -335,29 +341,33 @@ describe('what is not theirs to keep', () => {
     expect(replicas.logs()).toContain('ca.crt has expired');
   });
 
-  test('without its role it is not ready, and says why; with it, it is', async () => {
+  test('without their role are not ready and log the cause; with it, they are ready', async () => {
     const role = `/apis/rbac.authorization.k8s.io/v1/namespaces/${NAMESPACE}/roles/${RELEASE}`;
     const { rules } = await admin<{ rules: unknown[] }>('GET', role);
     await admin('PATCH', role, { rules: [] });
     await using replicas = await start(1, async (logs) => {
-      await eventually(() => logs().includes('certificate upkeep failed'), 30_000);
+      await expect.poll(() => logs().includes('certificate upkeep failed'), POLL).toBe(true);
       await admin('PATCH', role, { rules });
     });
     expect(replicas.logs()).toMatch(/403: secrets .*is forbidden/);
     await tryToCreate(admin);
   });
 
-  test('a token that is refused: what is served is served on, and that is told and measured', async () => {
+  test('that lose their role still serve their certificate, and a metric reports the failure', async () => {
     await using replicas = await start(1);
     const [pod] = replicas.pods as [Pod];
     const role = `/apis/rbac.authorization.k8s.io/v1/namespaces/${NAMESPACE}/roles/${RELEASE}`;
     const { rules } = await admin<{ rules: unknown[] }>('GET', role);
     await admin('PATCH', role, { rules: [] });
-    await eventually(async () => /^ecr_anywhere_certificate_failing 1$/m.test(await pod.metrics()), LOOK_MS);
+    await expect
+      .poll(async () => /^ecr_anywhere_certificate_failing 1$/m.test(await pod.metrics()), POLL)
+      .toBe(true);
     expect(await pod.isReady()).toBe(true);
     await tryToCreate(admin);
     await admin('PATCH', role, { rules });
-    await eventually(async () => /^ecr_anywhere_certificate_failing 0$/m.test(await pod.metrics()), LOOK_MS);
+    await expect
+      .poll(async () => /^ecr_anywhere_certificate_failing 0$/m.test(await pod.metrics()), POLL)
+      .toBe(true);
     const expiry = /^ecr_anywhere_certificate_expiry_timestamp_seconds (.*)$/m.exec(await pod.metrics())?.[1];
     expect(Number(expiry) * 1000).toBe(new X509Certificate(await served(pod)).validToDate.getTime());
   });

@@ -1,4 +1,4 @@
-{{/* Checks of the values that the schema cannot express. Each failure says what is wrong, why, and how to mend it. */}}
+{{/* Checks of the values that the schema cannot express. Each failure says what is wrong, why, and how to correct it. */}}
 
 {{- define "ecr-anywhere.image" -}}
 {{- $image := .Values.image -}}
