@@ -170,7 +170,8 @@ describe.each(VERSIONS)('Helm %i', (version) => {
     await admissions.more(20);
     expect(admissions.failures).toEqual([]);
     expect(await certificates()).toEqual(before);
-  });
+    // Four pods start and drain one after the other.
+  }, 180_000);
 
   test('has the caBundle of the mode after changing tls.mode and back', async () => {
     const force = version === 4 ? ['--force-conflicts'] : [];
