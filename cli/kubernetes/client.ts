@@ -9,6 +9,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { KubeConfig } from '@kubernetes/client-node';
 import { z } from 'zod';
+import { type DenialCause, denialCauses } from '../../contract/denials.ts';
 import { abortable } from '../../lib/abort.ts';
 import { readExecPlugin } from '../../lib/kubernetes/exec-plugin.ts';
 import { type Endpoint, Transport } from '../../lib/kubernetes/transport.ts';
@@ -39,12 +40,21 @@ export class ApiError extends CliError {
   readonly status: number;
   /** Its own words. */
   readonly said: string;
+  /** Why the webhook denied the request, if it did. */
+  readonly causes: readonly DenialCause[];
 
-  constructor(what: string, status: number, said: string, commands: ShellCommands) {
+  constructor(
+    what: string,
+    status: number,
+    said: string,
+    commands: ShellCommands,
+    causes: readonly DenialCause[] = [],
+  ) {
     const code = API_ERROR_CODES[status] ?? 'kubernetes-error';
     super(code, `${what}: HTTP ${status}: ${said}`, hintFor(code, commands));
     this.status = status;
     this.said = said;
+    this.causes = causes;
   }
 }
 
@@ -273,7 +283,7 @@ export class Kubernetes {
         body: body && JSON.stringify(body),
         signal,
       });
-      if (status >= 300) throw new ApiError(what, status, wordsOf(text), this.#commands);
+      if (status >= 300) throw new ApiError(what, status, wordsOf(text), this.#commands, causesOf(text));
       return { body: parsed(what, text, this.#commands) as Body };
     } catch (error) {
       this.signal.throwIfAborted();
@@ -347,6 +357,14 @@ function parsed(what: string, answered: string, commands: ShellCommands): unknow
       `${what}: what answers is no API server`,
       hintFor('kubernetes-error', commands),
     );
+  }
+}
+
+function causesOf(answered: string): DenialCause[] {
+  try {
+    return denialCauses(parseSanitized(answered));
+  } catch {
+    return [];
   }
 }
 

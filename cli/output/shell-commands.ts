@@ -93,14 +93,22 @@ export class ShellCommands {
    * so itself, wherever it is shown, as a comment of the shell's.
    */
   deploy(settings: Readonly<Record<string, string>> = {}): string {
+    return `${this.#cdk('deploy', settings)} # with the settings that the stack has: -c … or cdk.json`;
+  }
+
+  /** Shows what a deployment from this checkout with these settings would change. */
+  diff(settings: Readonly<Record<string, string>> = {}): string {
+    return this.#cdk('diff', settings);
+  }
+
+  #cdk(command: 'deploy' | 'diff', settings: Readonly<Record<string, string>>): string {
     const { profile, region, stackName } = this.#options;
     const context = Object.entries({ ...(stackName && { stackName }), ...settings });
-    const command = written('npx', [
-      ...['cdk', 'deploy', ...context.flatMap(([key, value]) => ['-c', `${key}=${value}`])],
+    const line = written('npx', [
+      ...['cdk', command, ...context.flatMap(([key, value]) => ['-c', `${key}=${value}`])],
       ...flags({ profile }),
     ]);
-    const inRegion = region === undefined ? command : `AWS_REGION=${quoted(region)} ${command}`;
-    return `${inRegion} # with the settings that the stack has: -c … or cdk.json`;
+    return region === undefined ? line : `AWS_REGION=${quoted(region)} ${line}`;
   }
 }
 

@@ -1,6 +1,7 @@
 // Tables as kubectl prints them: columns, no lines.
 import { stripVTControlCharacters } from 'node:util';
 import Table from 'cli-table3';
+import wrapAnsi from 'wrap-ansi';
 
 const GAP = '   ';
 const NO_LINES = {
@@ -8,8 +9,8 @@ const NO_LINES = {
   ...{ bottom: '', 'bottom-mid': '', 'bottom-left': '', 'bottom-right': '' },
   ...{ left: '', 'left-mid': '', mid: '', 'mid-mid': '', right: '', 'right-mid': '', middle: GAP },
 };
-/** What is said in less would be a column of words. */
-const MIN_LAST_WIDTH = 24;
+/** Text is not wrapped more narrowly than this. */
+const MIN_WIDTH = 24;
 const ELLIPSIS = ' … ';
 
 export interface TableOptions {
@@ -37,7 +38,7 @@ export function table(
   );
   const last = Math.max(
     (columns ?? 0) - others.reduce((sum, width) => sum + width + GAP.length, 0),
-    MIN_LAST_WIDTH,
+    MIN_WIDTH,
   );
   const made = new Table({
     head: [...head],
@@ -46,7 +47,7 @@ export function table(
     ...(columns !== undefined && { colWidths: [...others, last], wordWrap: true }),
   });
   const cell = (text: string, index: number) =>
-    columns !== undefined && index === count - 1 ? truncate(text, last * lines - last / 4) : text;
+    columns !== undefined && index === count - 1 ? wrap(truncate(text, last * lines - last / 4), last) : text;
   made.push(...rows.map((row) => row.map(cell)));
   return made
     .toString()
@@ -55,8 +56,14 @@ export function table(
     .join('\n');
 }
 
-function terminalColumns(): number | undefined {
-  return process.stdout.isTTY ? process.stdout.columns : undefined;
+/** Of the terminal; undefined if standard output is none, or its size is not known. */
+export function terminalColumns(): number | undefined {
+  return (process.stdout.isTTY && process.stdout.columns) || undefined;
+}
+
+/** Breaks lines between words, and within a word that is longer than a line, such as an ARN. */
+export function wrap(text: string, width: number | undefined): string {
+  return width === undefined ? text : wrapAnsi(text, Math.max(width, MIN_WIDTH), { hard: true });
 }
 
 /** Without its middle, where it is longer than that. @param text without colours, if it is to be cut */

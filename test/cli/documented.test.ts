@@ -1,7 +1,7 @@
 // Checks docs/command-line.md against the command line: commands, options, exit codes, error codes, doctor's checks.
 import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
-import { LINKS } from '../../cli/commands/doctor/checks.ts';
+import { CHECKS } from '../../cli/commands/doctor/checks.ts';
 import { ERRORS, EXIT } from '../../cli/output/errors.ts';
 import { createProgram } from '../../cli/program.ts';
 
@@ -54,8 +54,10 @@ test('the page lists every error code, with its exit code and meaning', () => {
   );
 });
 
-test("doctor's links, in their order, with their titles and what they mean", () => {
-  expect(rowsOf('| link | name | broken, it means |')).toEqual(
-    Object.entries(LINKS).map(([name, { title, means }]) => [`\`${name}\``, title, means]),
+test('lists the checks of doctor in order, with the code of each failure and what it means', () => {
+  expect(rowsOf('| check | title | code of a failure | it means |')).toEqual(
+    Object.entries(CHECKS).flatMap(([check, { title, failures }]) =>
+      Object.entries(failures).map(([code, means]) => [`\`${check}\``, title, `\`${code}\``, means]),
+    ),
   );
 });

@@ -1,45 +1,38 @@
-// What mends the certificates between API server and webhook, in each tls.mode of the chart. Pure.
+// How to investigate why the API server does not trust the webhook, in each tls.mode of the chart. Pure.
 import type { Installation } from '../../kubernetes/chart.ts';
 import type { ShellCommands } from '../../output/shell-commands.ts';
+import { investigate, type Remedy } from './checks.ts';
 
-/** What has the API server trust the webhook again, in each tls.mode. @returns a command and a hint */
-export function trustAgain(
-  { name, namespace, tlsMode }: Installation,
-  commands: ShellCommands,
-): [repair: string, hint: string] {
-  if (tlsMode === 'provided')
-    return [
-      commands.upgrade(['--set-file', 'tls.caBundle=ca.base64']),
-      `ca.base64: the authority that signed the certificate for ${name}.${namespace}.svc, PEM, base64-encoded (docs/certificates.md)`,
-    ];
-  if (tlsMode === 'cert-manager')
-    return [
-      commands.kubectl([
-        ...['--namespace', 'cert-manager', 'rollout', 'restart', 'deployment', 'cert-manager-cainjector'],
-      ]),
-      'cert-manager writes it; its log says why it has not',
-    ];
-  return [
-    commands.upgrade(),
-    `the webhook writes it within seconds, while it runs and has the roles for it: ${commands.kubectlInRelease(['logs', `deployment/${name}`])} says "certificate upkeep failed"`,
-  ];
-}
+const SHOW = 'base64 --decode | openssl x509 -noout -subject -ext subjectAltName -dates';
 
-/** What gives the webhook another certificate, in each tls.mode. @returns a command and a hint */
-export function newCertificate(
-  { name, namespace, tlsMode }: Installation,
+/** @param object which of the two does not fit: the `caBundle` of the webhook configuration, or the served certificate */
+export function investigateCertificate(
+  object: 'caBundle' | 'certificate',
+  { name, namespace, index, tlsMode }: Installation,
   commands: ShellCommands,
-): [repair: string, hint: string] {
+): Remedy {
   const server = `${name}.${namespace}.svc`;
-  if (tlsMode === 'provided')
-    return [
-      `${commands.kubectlInRelease(['create', 'secret', 'tls', `${name}-tls`, '--cert=tls.crt', '--key=tls.key', '--dry-run=client', '--output=yaml'])} | ${commands.kubectl(['apply', '--filename=-'])}`,
-      `with a certificate for ${server}; where the chart's value tls.secretName is set, into that Secret. It is served within two minutes`,
-    ];
   if (tlsMode === 'cert-manager')
-    return [
-      commands.kubectlInRelease(['delete', 'secret', `${name}-tls`]),
-      `cert-manager then signs another one for ${server}`,
-    ];
-  return [commands.restart(name), `the webhook makes its own, for ${server}: docs/certificates.md`];
+    return investigate(
+      object === 'caBundle'
+        ? commands.kubectl(['--namespace', 'cert-manager', 'logs', 'deployment/cert-manager-cainjector'])
+        : commands.kubectlInRelease(['describe', 'certificates.cert-manager.io']),
+      object === 'caBundle'
+        ? 'cert-manager’s cainjector writes the caBundle.'
+        : `cert-manager issues the certificate for ${server}.`,
+    );
+  if (tlsMode !== 'provided')
+    return investigate(
+      commands.kubectlInRelease(['logs', `deployment/${name}`]),
+      `The webhook makes its certificate and writes the caBundle itself, within seconds after it starts. It needs the chart’s roles for that; ${commands.upgrade()} restores them (docs/certificates.md).`,
+    );
+  return object === 'caBundle'
+    ? investigate(
+        `${commands.kubectl(['get', 'mutatingwebhookconfiguration', name, `--output=jsonpath={.webhooks[${index}].clientConfig.caBundle}`])} | ${SHOW}`,
+        `It must be the authority that signed the certificate for ${server}. ${commands.upgrade(['--set-file', 'tls.caBundle=ca.base64'])} replaces it by the file ca.base64: PEM, base64-encoded (docs/certificates.md).`,
+      )
+    : investigate(
+        `${commands.kubectlInRelease(['get', 'secret', `${name}-tls`, '--output=jsonpath={.data.tls\\.crt}'])} | ${SHOW}`,
+        `It must be valid for ${server}. With the chart’s value tls.secretName, the certificate is in that Secret. The webhook serves a new one within two minutes.`,
+      );
 }

@@ -1,81 +1,105 @@
-// The links up to the refresher's function, which every other one that is seen from AWS is asked of: session, stack,
-// function.
-
+// The checks on the way to the refresher's function: the AWS session, and the function itself.
 import type { ClusterStatus } from '../../../contract/refresher-api.ts';
 import { Aws, type Stack } from '../../aws/aws.ts';
 import { Refresher } from '../../aws/refresher.ts';
 import { CliError, EXIT } from '../../output/errors.ts';
 import type { Io } from '../../output/io.ts';
-import type { AwsOptions, KubeOptions } from '../../output/options.ts';
+import type { AwsOptions } from '../../output/options.ts';
 import { ShellCommands } from '../../output/shell-commands.ts';
-import { broken, type Finding, type LinkName, well } from './checks.ts';
+import { type Finding, failed, investigate, passed } from './checks.ts';
 
-/** What has been got hold of in AWS. */
-export interface Door {
+/** The function API, and the clusters that it knows. */
+export interface FunctionApi {
   readonly refresher: Refresher;
   readonly stack: Stack;
   readonly clusters: readonly ClusterStatus[];
 }
 
-/** @returns undefined where the chain is broken at one of them, as is then among the findings */
-export async function toTheFunction(
-  options: AwsOptions & KubeOptions,
+/** Adds findings of the checks `session` and `function`. @returns undefined if one of them failed */
+export async function checkAws(
+  options: AwsOptions,
   io: Io,
   findings: Finding[],
-): Promise<Door | undefined> {
+): Promise<FunctionApi | undefined> {
   const aws = new Aws(options, io.signal);
   const commands = new ShellCommands(options, {});
-  const caller = await link(findings, 'session', commands, () =>
-    io.step('who you are to AWS', () => aws.caller()),
+  const caller = await attempt(
+    findings,
+    (error) => sessionFailure(error, commands),
+    () => io.step('checking your AWS session', () => aws.caller()),
   );
   if (!caller) return undefined;
-  findings.push(well('session', caller.arn));
-  const stack = await link(findings, 'stack', commands, () =>
-    io.step('the deployed refresher', () => aws.stack()),
+  findings.push(passed('session', caller.arn));
+  const stack = await attempt(
+    findings,
+    (error) => functionFailure(error, commands),
+    () => io.step('looking for the refresher', () => aws.stack()),
   );
   if (!stack) return undefined;
-  findings.push(well('stack', stack.functionName));
   const refresher = new Refresher(aws, stack);
-  const clusters = await link(
+  const clusters = await attempt(
     findings,
-    'function',
-    commands,
-    () => io.step('what the refresher knows', () => refresher.status()),
-    stack,
+    (error) => functionFailure(error, commands, stack),
+    () => io.step('calling the refresher', () => refresher.status()),
   );
   if (!clusters) return undefined;
-  findings.push(
-    well('function', `it knows ${clusters.length === 1 ? '1 cluster' : `${clusters.length} clusters`}`),
-  );
+  const count = clusters.length === 1 ? '1 cluster' : `${clusters.length} clusters`;
+  findings.push(passed('function', `${stack.functionName}, ${count}`));
   return { refresher, stack, clusters };
 }
 
-/** Asks something that a link stands or falls with. @returns undefined where it is broken */
-export async function link<T>(
+/** Returns the result of a request. If it fails, adds the finding for that, and returns undefined. */
+export async function attempt<T>(
   findings: Finding[],
-  name: LinkName,
-  commands: ShellCommands,
-  ask: () => Promise<T>,
-  stack?: Stack,
+  toFinding: (error: CliError) => Finding,
+  request: () => Promise<T>,
 ): Promise<T | undefined> {
   try {
-    return await ask();
+    return await request();
   } catch (error) {
     if (!(error instanceof CliError) || error.code === 'interrupted') throw error;
-    findings.push(broken(name, error.message, commandFor(error, commands, stack), error.hint));
+    findings.push(toFinding(error));
     return undefined;
   }
 }
 
-/** The command that a failure at AWS calls for. @param stack whose function it is that has failed */
-function commandFor({ code, exitCode }: CliError, commands: ShellCommands, stack?: Stack): string {
-  if (exitCode === EXIT.unauthenticated) return commands.aws(['sso', 'login']);
-  if (code === 'no-region') return 'export AWS_REGION=REGION';
-  if (exitCode === EXIT.notFound || code === 'function-too-old') return commands.deploy();
-  if (stack === undefined || exitCode !== EXIT.failed) return commands.aws(['sts', 'get-caller-identity']);
+function sessionFailure({ code, exitCode, message, hint }: CliError, commands: ShellCommands): Finding {
+  if (exitCode === EXIT.unauthenticated)
+    return failed('no-session', message, investigate(commands.aws(['configure', 'list']), hint));
+  if (code === 'no-region')
+    return failed('no-region', message, investigate(commands.aws(['configure', 'list']), hint));
+  return failed('aws-unavailable', message, investigate(commands.aws(['sts', 'get-caller-identity']), hint));
+}
+
+/** @param stack the stack whose function failed, if it was found */
+export function functionFailure(error: CliError, commands: ShellCommands, stack?: Stack): Finding {
+  const { exitCode, message, hint } = error;
+  if (stack === undefined && exitCode === EXIT.notFound)
+    return failed(
+      'stack-not-found',
+      message,
+      investigate(
+        commands.aws([
+          ...['cloudformation', 'describe-stacks', '--query', 'Stacks[].StackName', '--output', 'text'],
+        ]),
+        hint,
+      ),
+    );
+  if (error.code === 'function-too-old')
+    return failed('function-too-old', message, investigate(commands.diff(), hint));
+  if (stack === undefined || exitCode !== EXIT.failed)
+    return failed(
+      'function-unavailable',
+      message,
+      investigate(commands.aws(['sts', 'get-caller-identity']), hint),
+    );
   const group = commands.aws([
     ...['lambda', 'get-function-configuration', '--function-name', stack.functionName],
     ...['--query', 'LoggingConfig.LogGroup', '--output', 'text'],
   ]);
-  return `${commands.aws(['logs', 'tail', '--since', '1h'])} "$(${group})"`;
+  return failed(
+    'function-failed',
+    message,
+    investigate(`${commands.aws(['logs', 'tail', '--since', '1h'])} "$(${group})"`, hint),
+  );
 }

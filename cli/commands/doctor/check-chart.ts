@@ -1,90 +1,102 @@
-// The links that are looked at in what the chart has installed: its release, the fence, the webhook's configuration; and
-// whether the cluster is new enough for it.
+// The checks of what the chart installs: the release, the write policy, and the webhook configuration.
 import { X509Certificate } from 'node:crypto';
 import { z } from 'zod';
 import { NAMESPACE_LABEL, SECRET_LABEL } from '../../../contract/names.ts';
 import type { Found, Gap, Installation, Webhook } from '../../kubernetes/chart.ts';
 import type { Kubernetes } from '../../kubernetes/client.ts';
+import { formatList } from '../../output/format-list.ts';
 import type { ShellCommands } from '../../output/shell-commands.ts';
-import { trustAgain } from './certificates.ts';
-import { broken, type Finding, well } from './checks.ts';
+import { investigateCertificate } from './certificates.ts';
+import { type Finding, failed, investigate, passed, repair } from './checks.ts';
 
-/** ValidatingAdmissionPolicy is stable from here on (Kubernetes 1.30 release notes). */
+/** ValidatingAdmissionPolicy is stable from Kubernetes 1.30 on (release notes). */
 const MIN_MINOR = 30;
 
 /** @throws CliError */
-export async function kubernetesVersion(kubernetes: Kubernetes): Promise<Finding[]> {
+export async function kubernetesVersion(
+  kubernetes: Kubernetes,
+  commands: ShellCommands,
+): Promise<Finding | undefined> {
   const { body } = await kubernetes.get('/version');
   const { gitVersion, major, minor } = z
     .object({ gitVersion: z.string(), major: z.string(), minor: z.string() })
     .parse(body);
   const isOld = Number(major) === 1 && Number.parseInt(minor, 10) < MIN_MINOR;
-  return [
-    isOld
-      ? broken(
-          'kubernetes',
-          `it is ${gitVersion}`,
-          `kubeadm upgrade apply v1.${MIN_MINOR}.0`,
-          `or however this cluster is upgraded, to 1.${MIN_MINOR} or later`,
-        )
-      : well('kubernetes', gitVersion),
-  ];
-}
-
-export function chartFinding({ installation, release, originals }: Found, commands: ShellCommands): Finding {
-  const names = originals.join(', ');
-  if (!installation && release)
-    return broken(
-      'chart',
-      `the MutatingWebhookConfiguration of the release ${release.release} in ${release.namespace} is gone`,
-      commands.upgrade(),
-    );
-  if (!installation && originals.length > 0)
-    return broken(
-      'chart',
-      `CentML/ecr-anywhere is installed here (MutatingWebhookConfiguration ${names}), and not this chart`,
-      // Both would call their objects ecr-anywhere.
-      commands.install(originals.includes('ecr-anywhere') ? 'ecr-anywhere-keeper' : 'ecr-anywhere'),
-      'README.md has the values. Install it first, so that nothing goes unserved; then uninstall the other',
-    );
-  if (!installation)
-    return broken(
-      'chart',
-      'there is no MutatingWebhookConfiguration of it',
-      commands.install('ecr-anywhere'),
-      'README.md has the values',
-    );
-  if (originals.length > 0)
-    return broken(
-      'chart',
-      `CentML/ecr-anywhere is installed beside it (MutatingWebhookConfiguration ${names}), and writes the same Secrets: refreshes may be refused`,
-      commands.kubectl(['delete', 'mutatingwebhookconfiguration', ...originals]),
-      'or uninstall its release',
-    );
-  const { version = 'unknown' } = installation;
-  return well('chart', `release ${installation.release} in ${installation.namespace}, version ${version}`);
-}
-
-/** @param gaps in the fence */
-export function policies(gaps: readonly Gap[], commands: ShellCommands): Finding {
-  const added = gaps.find((gap) => gap.added)?.added;
-  if (gaps.length === 0) return well('policies', 'in force');
-  return broken(
-    'policies',
-    gaps.map(({ says }) => says).join('; '),
-    added ? commands.removeFields(added.kind, added.name, added.paths) : commands.upgrade(),
+  if (!isOld) return undefined;
+  return failed(
+    'kubernetes-too-old',
+    `The cluster runs Kubernetes ${gitVersion}.`,
+    investigate(
+      commands.kubectl(['version']),
+      `Upgrade the control plane to 1.${MIN_MINOR} or later, as its provider documents.`,
+    ),
   );
 }
 
-/** What the chart's template says of it, and the API server goes by. */
-export function configuration({ webhook }: Installation, commands: ShellCommands): Finding {
-  const wrong = wrongIn(webhook);
-  return wrong.length > 0
-    ? broken('configuration', wrong.join('; '), commands.upgrade())
-    : well('configuration', 'selects managed Secrets of enabled namespaces, and fails closed');
+const README = 'README.md lists the values that the chart needs';
+
+export function chartFinding({ installation, release, originals }: Found, commands: ShellCommands): Finding {
+  const names = formatList(originals);
+  const original = `CentML/ecr-anywhere (MutatingWebhookConfiguration ${names})`;
+  const showOriginals = commands.kubectl([
+    ...['get', 'mutatingwebhookconfigurations', ...originals],
+    '--output=custom-columns=NAME:.metadata.name,RELEASE:.metadata.annotations.meta\\.helm\\.sh/release-name,NAMESPACE:.metadata.annotations.meta\\.helm\\.sh/release-namespace',
+  ]);
+  if (!installation && release)
+    return failed(
+      'configuration-missing',
+      `The MutatingWebhookConfiguration of the release ${release.release} in ${release.namespace} does not exist.`,
+      repair(commands.upgrade()),
+    );
+  if (!installation && originals.length > 0)
+    return failed(
+      'original-in-place',
+      `${original} is installed, and this chart is not.`,
+      investigate(
+        showOriginals,
+        // Both charts would call their objects ecr-anywhere.
+        `Install this chart first, then uninstall that release: ${commands.install(originals.includes('ecr-anywhere') ? 'ecr-anywhere-keeper' : 'ecr-anywhere')}. ${README}.`,
+      ),
+    );
+  if (!installation)
+    return failed(
+      'chart-not-installed',
+      'The chart’s MutatingWebhookConfiguration does not exist.',
+      investigate(
+        commands.helm(['list', '--all-namespaces']),
+        `To install the chart: ${commands.install('ecr-anywhere')}. ${README}.`,
+      ),
+    );
+  if (originals.length > 0)
+    return failed(
+      'original-beside',
+      `${original} is installed beside this chart.`,
+      investigate(showOriginals, 'Uninstall its release, or delete its MutatingWebhookConfiguration.'),
+    );
+  const { version = 'unknown' } = installation;
+  return passed('chart', `release ${installation.release} in ${installation.namespace}, version ${version}`);
 }
 
-function wrongIn({
+/** @param gaps where the API server does not enforce the write policy */
+export function writePolicy(gaps: readonly Gap[], commands: ShellCommands): Finding {
+  const added = gaps.find((gap) => gap.added)?.added;
+  if (gaps.length === 0) return passed('write-policy', 'enforced');
+  return failed(
+    'write-policy-not-enforced',
+    gaps.map(({ says }) => says).join('; '),
+    repair(added ? commands.removeFields(added.kind, added.name, added.paths) : commands.upgrade()),
+  );
+}
+
+/** Compares the webhook configuration with the chart's template. */
+export function configuration({ webhook }: Installation, commands: ShellCommands): Finding {
+  const changes = changesOf(webhook);
+  return changes.length > 0
+    ? failed('configuration-changed', changes.join('; '), repair(commands.upgrade()))
+    : passed('configuration', 'selects managed Secrets of enabled namespaces, and fails closed');
+}
+
+function changesOf({
   clientConfig,
   failurePolicy,
   rules = [],
@@ -106,30 +118,40 @@ function wrongIn({
         one.key === key && one.operator === 'In' && one.values?.length === 1 && one.values[0] === value,
     );
   return [
-    ...(missing.length > 0 ? [`it is not asked on ${missing.join(' and ')} of Secrets`] : []),
+    ...(missing.length > 0 ? [`its rules leave out ${missing.join(' and ')} of Secrets`] : []),
     ...(failurePolicy === 'Fail' ? [] : [`its failurePolicy is ${failurePolicy}, not Fail`]),
     ...(selects(objectSelector, SECRET_LABEL) ? [] : ['its objectSelector does not select managed Secrets']),
     ...(selects(namespaceSelector, NAMESPACE_LABEL)
       ? []
       : ['its namespaceSelector does not select enabled namespaces']),
-    ...(clientConfig.service ? [] : ['it calls no Service']),
+    ...(clientConfig.service ? [] : ['its clientConfig names no Service']),
   ];
 }
 
-export function caBundle(installation: Installation, commands: ShellCommands): Finding {
-  const { caBundle: encoded } = installation.webhook.clientConfig;
-  const wrong = (says: string) => broken('ca-bundle', says, ...trustAgain(installation, commands));
-  if (!encoded) return wrong('it is empty');
+/** Judges the caBundle by itself. @returns undefined if it holds a valid certificate */
+export function caBundle(
+  installation: Installation,
+  commands: ShellCommands,
+  now = Date.now(),
+): Finding | undefined {
+  const problem = problemOfBundle(installation.webhook.clientConfig.caBundle, now);
+  if (problem === undefined) return undefined;
+  return failed(
+    'ca-bundle-invalid',
+    `The caBundle of the webhook configuration ${problem}.`,
+    investigateCertificate('caBundle', installation, commands),
+  );
+}
+
+function problemOfBundle(encoded: string | undefined, now: number): string | undefined {
+  if (!encoded) return 'is empty';
   const pem = Buffer.from(encoded, 'base64').toString();
+  const blocks = pem.match(/-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g);
+  if (!blocks) return 'holds no certificate';
   try {
-    const blocks = pem.match(/-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g) ?? [];
-    const ends = blocks.map((block) => new X509Certificate(block).validToDate.getTime());
-    if (ends.length === 0) throw new Error('no certificate');
-    const end = new Date(Math.max(...ends)).toISOString();
-    return Math.max(...ends) > Date.now()
-      ? well('ca-bundle', `valid until ${end}`)
-      : wrong(`it expired at ${end}`);
+    const end = Math.max(...blocks.map((block) => new X509Certificate(block).validToDate.getTime()));
+    return end > now ? undefined : `expired at ${new Date(end).toISOString()}`;
   } catch {
-    return wrong('it holds no certificate');
+    return 'holds no certificate';
   }
 }

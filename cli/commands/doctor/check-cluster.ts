@@ -1,5 +1,4 @@
-// The links that the refresher itself sees from AWS, read from what it answers. Pure.
-
+// The checks that the refresher does from AWS, read from the answers of the function API. Pure.
 import { REFRESHER_GROUP } from '../../../contract/names.ts';
 import type { ClusterStatus, ClusterSummary, Inspection } from '../../../contract/refresher-api.ts';
 import { regionOfEndpoint } from '../../../lib/aws/eks-endpoint.ts';
@@ -9,329 +8,370 @@ import { formatDuration } from '../../output/duration.ts';
 import { formatProblems } from '../../output/format-outcome.ts';
 import type { ShellCommands } from '../../output/shell-commands.ts';
 import { isSilent } from '../status/urgency.ts';
-import { broken, type Finding, type LinkName, unknown, well } from './checks.ts';
+import {
+  type FailureCode,
+  type Finding,
+  failed,
+  investigate,
+  passed,
+  type Remedy,
+  remedyOf,
+  repair,
+  skipped,
+} from './checks.ts';
 
-/** API servers and webhooks refuse tokens and certificates that are minutes off. */
-const CLOCK_SKEW_SECONDS = 300;
-/** Of problems, so many are told. */
-const PROBLEMS_TOLD = 3;
+/** API servers and AWS reject tokens and certificates if clocks differ by minutes. */
+const MAX_CLOCK_SKEW_SECONDS = 300;
+/** How many problems of Secrets a message lists. */
+const MAX_PROBLEMS = 3;
 
-const AFTER_REACHING: readonly LinkName[] = [
-  'credential',
-  'identity',
-  'permissions',
-  'token',
-  'clock',
-  'refresh',
-];
-
-/** What the findings are of, and how it is spoken to. */
+/** The cluster, and what the operator's context shows of it. */
 export interface Subject {
   readonly status: ClusterStatus;
   readonly commands: ShellCommands;
-  /** Origin of the API server that the operator's context names; undefined where there is none. */
-  readonly ownServer?: string | undefined;
-  /** Where the operator sees that the chart is not there. */
-  readonly missingChart?: Finding | undefined;
-  /** Whether the fence holds this identity. */
-  readonly isFenced: (identity: Identity) => boolean;
+  /** Whether the operator's context belongs to this cluster, by the cluster's UID. */
+  readonly isVerified?: boolean;
+  /** Origin of the API server that the operator's context names. */
+  readonly server?: string | undefined;
+  /** The remedy for the chart, if the operator sees that it is not installed. */
+  readonly missingChart?: Remedy | undefined;
+  /** Whether the write policy restricts this identity. */
+  readonly isRestricted: (identity: Identity) => boolean;
 }
 
-/** Of a refresher whose release is not known: some ServiceAccount of the chart's name. */
-const A_REFRESHER = /^system:serviceaccount:[^:]+:[^:]+-refresher$/;
+/** The refresher's ServiceAccount of a release whose name is not known. */
+const ANY_REFRESHER = /^system:serviceaccount:[^:]+:[^:]+-refresher$/;
 
-/** @param installation as the operator sees it, if so */
+/** @param context what the checks by the operator's context found, if there were any */
 export function subjectOf(
   status: ClusterStatus,
-  {
-    installation,
-    ...rest
-  }: Pick<Subject, 'commands' | 'ownServer' | 'missingChart'> & {
-    readonly installation?: Installation | undefined;
+  context: {
+    readonly commands: ShellCommands;
+    readonly findings?: readonly Finding[];
+    readonly found?: { readonly installation?: Installation | undefined };
+    readonly isVerified?: boolean;
+    readonly server?: string | undefined;
   },
 ): Subject {
-  const refresherOf = ({ username }: Identity) => (A_REFRESHER.test(username) ? username : undefined);
+  const { commands, findings = [], found, isVerified = false, server } = context;
+  const installation = found?.installation;
+  const chart = findings.find(({ check, verdict }) => check === 'chart' && verdict === 'failed');
+  const refresherOf = ({ username }: Identity) => (ANY_REFRESHER.test(username) ? username : undefined);
   return {
     status,
-    ...rest,
-    isFenced: (identity) =>
+    commands,
+    isVerified,
+    server,
+    missingChart: chart && !installation ? remedyOf(chart) : undefined,
+    isRestricted: (identity) =>
       isFenced(identity, installation ? refresherUsername(installation) : refresherOf(identity)),
   };
 }
 
 const SOURCES = {
   registered: 'in Secrets Manager',
-  eks: 'by its EKS tag',
-  'eks-discovery': 'a place where EKS clusters are looked for',
+  eks: 'found by its EKS tag',
+  'eks-discovery': 'a discovery target for EKS clusters',
 } as const;
 
-/** What the refresher last knew of a cluster. @param now milliseconds since the epoch */
+/** The checks `registration` and `schedule`, from the stored state. @param now milliseconds since the epoch */
 export function fromStatus({ status, commands }: Subject, now: number): Finding[] {
   const { name, isPaused, pausedSince, lookedAt, source } = status;
   return [
-    well('registered', SOURCES[source]),
-    isPaused
-      ? broken(
-          'paused',
-          `paused${pausedSince === undefined ? '' : ` since ${pausedSince}`}`,
-          commands.cli(['resume', name]),
-        )
-      : well('paused', 'it is refreshed'),
+    passed('registration', SOURCES[source]),
+    ...(isPaused
+      ? [
+          failed(
+            'paused',
+            `The cluster is paused${pausedSince === undefined ? '' : ` since ${pausedSince}`}.`,
+            repair(commands.cli(['resume', name])),
+          ),
+        ]
+      : []),
     schedule(lookedAt, now, commands),
   ];
 }
 
 function schedule(lookedAt: string | undefined, now: number, commands: ShellCommands): Finding {
-  if (lookedAt === undefined) return unknown('schedule', 'no run has looked at it yet');
-  const says = `the last run looked ${formatDuration(now - Date.parse(lookedAt))} ago`;
-  if (!isSilent(lookedAt, now)) return well('schedule', says);
-  return broken(
-    'schedule',
-    says,
-    commands.deploy({ scheduleEnabled: 'true' }),
-    'where it is switched on, the alarm NotRunning says where to look',
+  if (lookedAt === undefined) return skipped('schedule', 'no run has reached the cluster yet');
+  const age = formatDuration(now - Date.parse(lookedAt));
+  if (!isSilent(lookedAt, now)) return passed('schedule', `last run ${age} ago`);
+  return failed(
+    'no-recent-run',
+    `The last run was ${age} ago.`,
+    investigate(
+      commands.aws(['scheduler', 'list-schedules', '--query', 'Schedules[].[Name,State,Target.Arn]']),
+      `If the schedule is disabled: ${commands.deploy({ scheduleEnabled: 'true' })}. If it is enabled, the alarm NotRunning names the cause.`,
+    ),
   );
 }
 
-/** The link that is broken, by where the refresher says that it failed. */
-const LINK_OF = {
-  kubeconfig: 'kubeconfig',
-  setting: 'kubeconfig',
-  reach: 'reachable',
-  credential: 'credential',
-  permissions: 'permissions',
-} as const satisfies Readonly<Record<NonNullable<ClusterSummary['failedAt']>, LinkName>>;
+/** The code, by where the cluster failed. */
+const CODES = {
+  kubeconfig: 'registration-unusable',
+  setting: 'setting-missing',
+  reach: 'unreachable',
+  credential: 'credential-rejected',
+  permissions: 'permission-missing',
+} as const satisfies Readonly<Record<NonNullable<ClusterSummary['failedAt']>, FailureCode>>;
 
-/** What an inspection found. */
+/** The other checks, from an inspection. */
 export function fromInspection(summary: ClusterSummary, subject: Subject): Finding[] {
   const { served, failedAt, inspection } = summary;
-  if (!served && failedAt !== 'permissions') {
-    const failure = whyNotServed(summary, subject);
-    const reached = well('reachable', inspection?.server ?? 'it answers');
+  const skew = inspection?.clockSkewSeconds;
+  const reachable = passed('reachable', inspection?.server ?? 'the API server responds');
+  if (!served && failedAt !== 'permissions')
     return [
-      failure,
-      ...(failure.link === 'kubeconfig' ? [] : [understood]),
-      ...(failure.link === 'credential' ? [reached] : []),
-      ...(['reachable', ...AFTER_REACHING] as const).map((link) =>
-        unknown(link, 'the refresher does not get that far'),
-      ),
+      failureOf(summary, subject),
+      ...(failedAt === 'credential' ? [reachable] : []),
+      skew === undefined ? skipped('clock', 'the refresher could not sign in to the cluster') : clock(skew),
     ];
-  }
   return [
-    leadsElsewhere(summary, subject) ?? understood,
-    well('reachable', inspection?.server ?? 'it answers'),
-    well('credential', inspection?.username ?? 'the API server takes it'),
-    identity(summary, subject),
+    ...differentCluster(summary, subject),
+    reachable,
+    credential(summary, subject),
+    ...identity(summary, subject),
     permissions(summary, subject),
-    token(summary, subject),
-    clock(inspection?.clockSkewSeconds),
-    refreshed(summary, subject),
+    clock(skew),
+    refresh(summary, subject),
   ];
 }
 
-const understood = well('kubeconfig', 'the refresher understands it');
-
-function whyNotServed(summary: ClusterSummary, subject: Subject): Finding {
+function failureOf(summary: ClusterSummary, subject: Subject): Finding {
   const { reason = '', failedAt, inspection } = summary;
   const { status, commands } = subject;
   if (status.source === 'eks-discovery')
-    return broken(
-      'registered',
-      `EKS clusters cannot be looked for: ${reason}`,
-      commands.deploy(),
-      'or the role that is named there: docs/registering.md, "EKS clusters"',
+    return failed(
+      'discovery-failed',
+      reason,
+      investigate(
+        commands.aws([
+          ...['iam', 'simulate-principal-policy', '--policy-source-arn', commands.roleArn],
+          ...['--action-names', 'eks:ListClusters', 'eks:DescribeCluster'],
+        ]),
+        'docs/registering.md describes "EKS clusters", and the roles that discovery uses.',
+      ),
     );
   if (failedAt === undefined)
-    return broken(
-      'reachable',
-      `${reason} (the refresher does not say where it failed)`,
-      commands.deploy(),
-      'it is of another version than this command line: deploy it from a checkout of the same',
+    return failed(
+      'function-too-old',
+      `${reason}; the answer does not state where the cluster failed`,
+      investigate(commands.diff(), 'Deploy the refresher and use the command line from the same checkout.'),
     );
-  const link = LINK_OF[failedAt];
+  const code = CODES[failedAt];
   if (failedAt === 'setting')
-    return broken(
-      link,
+    return failed(
+      code,
       reason,
-      commands.deploy(inspection?.identity === 'keyless' ? { keyless: 'true' } : { SETTING: 'VALUE' }),
-      'the setting that is named; a list keeps what it has',
+      investigate(
+        commands.diff(inspection?.identity === 'keyless' ? { keyless: 'true' } : {}),
+        'Deploy with the setting that the message names. It shows what a deployment would change: a deployment resets the settings that it is not given.',
+      ),
     );
-  // Its access entry mends neither an endpoint nor what EKS says of it.
+  // An access entry repairs neither the endpoint of an EKS cluster nor its description.
   if (status.source === 'eks' && failedAt !== 'credential')
-    return broken(link, reason, ...endpointOfEks(summary, subject));
-  if (failedAt !== 'reach') return broken(link, reason, ...registerAgain(summary, subject));
-  if (inspection?.identity === 'eks') return broken(link, reason, ...endpointOfEks(summary, subject));
-  const [repair, hint] = again(summary, subject, ['--server', 'https://ADDRESS']);
-  return broken(
-    link,
+    return failed(code, reason, endpointOfEks(summary, subject));
+  if (failedAt !== 'reach') return failed(code, reason, registerAgain(summary, subject));
+  if (inspection?.identity === 'eks') return failed(code, reason, endpointOfEks(summary, subject));
+  const register = commands.cli(
+    ['register', status.name, '--replace', ...again(summary).flags, '--server', 'https://ADDRESS'],
+    true,
+  );
+  return failed(
+    code,
     reason,
-    repair,
-    `with the address by which AWS reaches the API server; where the registered one is right, a firewall is in the way. ${hint}`,
+    investigate(
+      commands.kubectl(['cluster-info']),
+      `The registered address is ${inspection?.server ?? 'in the message'}. If AWS reaches the API server at another address: ${register}. Otherwise a firewall may block it.`,
+    ),
   );
 }
 
-/** How the refresher is let in again. @returns a command and a hint */
-function registerAgain(summary: ClusterSummary, subject: Subject): [repair: string, hint: string] {
-  const { status, commands, ownServer, missingChart } = subject;
-  const { server, identity: kind = 'token' } = summary.inspection ?? {};
-  if (status.source === 'eks') {
-    const { region, name } = partsOf(status.name);
-    return [
-      commands.aws(
-        [
-          ...['eks', 'create-access-entry', '--cluster-name', name],
-          ...['--principal-arn', commands.roleArn, '--kubernetes-groups', REFRESHER_GROUP],
-        ],
-        region,
-      ),
-      'docs/registering.md, "EKS clusters"; where the entry is there: update-access-entry',
-    ];
-  }
-  // Registered under an address of its own, by which the context's would perhaps not be reached from AWS.
-  const address = server !== undefined && server !== ownServer ? ['--server', server] : [];
-  const [register, hint] = again(summary, subject, address);
-  // Only tokens are of what the chart has made.
-  if (missingChart?.repair !== undefined && kind === 'token')
-    return [
-      missingChart.repair,
-      `the chart is not there, and so not whom the refresher was registered as; afterwards: ${register}`,
-    ];
-  return [register, hint];
-}
-
-/** By what is registered: with what it is registered so again, and what to know. */
+/** How each kind of identity is registered again. */
 const AGAIN: Readonly<
-  Record<Inspection['identity'] | 'unknown', { readonly flags: readonly string[]; readonly hint: string }>
+  Record<
+    Inspection['identity'] | 'unknown',
+    { readonly flags: readonly string[]; readonly hint: string; readonly isCertain?: true }
+  >
 > = {
-  token: { flags: [], hint: 'With --credential KUBECONFIG, where it was registered so' },
+  token: {
+    flags: [],
+    isCertain: true,
+    hint: 'It registers a token of the chart’s ServiceAccount. For another identity, add --credential KUBECONFIG.',
+  },
   certificate: {
     flags: ['--credential', 'KUBECONFIG'],
-    hint: `KUBECONFIG: of a member of the group ${REFRESHER_GROUP}. Without --credential, a token of the chart’s ServiceAccount is registered in place of the certificate`,
+    hint: `KUBECONFIG must hold a credential of a member of the group ${REFRESHER_GROUP}. Without --credential, a token of the chart’s ServiceAccount replaces the certificate.`,
   },
-  eks: { flags: ['--eks'], hint: 'Its access entry is made, or widened by the group' },
-  keyless: {
-    flags: ['--keyless'],
-    hint: 'It prints what the API server needs; --wait SECONDS until it has read that',
-  },
+  eks: { flags: ['--eks'], isCertain: true, hint: 'It creates the access entry, or adds the group to it.' },
+  keyless: { flags: ['--keyless'], hint: 'It prints what the API server needs.' },
   unknown: {
     flags: [],
-    hint: 'With --eks, --keyless or --credential KUBECONFIG, where it was registered so: without, a token is stored',
+    hint: 'Add --eks, --keyless or --credential KUBECONFIG if the cluster was registered with it. Without, a token is registered.',
   },
 };
 
-/** Registers a cluster as what it is. @param address as an option, if one is to be given */
-function again(
-  { inspection }: ClusterSummary,
-  { status, commands }: Subject,
-  address: readonly string[],
-): [repair: string, hint: string] {
-  const { flags, hint } = AGAIN[inspection?.identity ?? 'unknown'];
-  // EKS itself names the endpoint.
-  const given = inspection?.identity === 'eks' ? [] : address;
-  return [commands.cli(['register', status.name, '--replace', ...flags, ...given], true), hint];
+function again({ inspection }: ClusterSummary) {
+  return AGAIN[inspection?.identity ?? 'unknown'];
 }
 
-/** Who may reach an EKS cluster's API server. @returns a command and a hint */
-function endpointOfEks(
-  { inspection }: ClusterSummary,
-  { status, commands }: Subject,
-): [repair: string, hint: string] {
+/** How the operator registers the cluster again as what it is. Certain only if the context belongs to the cluster. */
+function registerAgain(
+  summary: ClusterSummary,
+  { status, commands, server: ownServer, isVerified, missingChart }: Subject,
+  keepsAddress = true,
+): Remedy {
+  const { inspection } = summary;
+  if (status.source === 'eks') return accessEntry(status, commands);
+  // Only a token depends on the ServiceAccount of the chart.
+  if (missingChart && (inspection?.identity ?? 'token') === 'token') return missingChart;
+  const { flags, hint, isCertain } = again(summary);
+  // AWS may not reach the API server at the address of the context. EKS itself names its endpoint.
+  const address =
+    keepsAddress &&
+    inspection !== undefined &&
+    inspection.server !== ownServer &&
+    inspection.identity !== 'eks'
+      ? ['--server', inspection.server]
+      : [];
+  const args = ['register', status.name, '--replace', ...flags, ...address];
+  if (isCertain && isVerified) return repair(commands.cli(args, true), hint);
+  return investigate(
+    commands.cli([...args, '--dry-run'], true),
+    `${hint} Without --dry-run, the command registers the cluster again.`,
+  );
+}
+
+function accessEntry({ name: arn }: ClusterStatus, commands: ShellCommands): Remedy {
+  const { region, name } = partsOf(arn);
+  const entry = ['--cluster-name', name, '--principal-arn', commands.roleArn];
+  const create = ['eks', 'create-access-entry', ...entry, '--kubernetes-groups', REFRESHER_GROUP];
+  return investigate(
+    commands.aws(['eks', 'describe-access-entry', ...entry], region),
+    `The entry must have the group ${REFRESHER_GROUP}. If there is no entry: ${commands.aws(create, region)}. docs/registering.md describes "EKS clusters".`,
+  );
+}
+
+/** Shows who may reach the API server of an EKS cluster. */
+function endpointOfEks({ inspection }: ClusterSummary, { status, commands }: Subject): Remedy {
   const { region, name } =
     status.source === 'eks'
       ? partsOf(status.name)
       : { region: inspection && regionOfEndpoint(inspection.server), name: 'NAME' };
-  return [
+  return investigate(
     commands.aws(
       ['eks', 'describe-cluster', '--name', name, '--query', 'cluster.resourcesVpcConfig'],
       region,
     ),
-    'it shows who may reach the endpoint, and whether it is a private one only: docs/registering.md, "EKS clusters"',
-  ];
+    'It shows whether the endpoint is public, and for which addresses. docs/registering.md describes "EKS clusters".',
+  );
 }
 
-/** arn:aws:eks:REGION:ACCOUNT:cluster/NAME */
+/** @param arn arn:aws:eks:REGION:ACCOUNT:cluster/NAME */
 function partsOf(arn: string): { region: string; name: string } {
   const [, , , region = '', , path = ''] = arn.split(':');
   return { region, name: path.replace(/^cluster\//, '') };
 }
 
-/** The registered address may be another cluster's. */
-function leadsElsewhere(summary: ClusterSummary, subject: Subject): Finding | undefined {
-  const { clusterUid } = subject.status;
-  const seen = summary.inspection?.clusterUid;
-  if (clusterUid === undefined || seen === undefined || seen === clusterUid) return undefined;
-  const { name } = subject.status;
-  return broken(
-    'kubeconfig',
-    `it leads to another cluster (${seen}) than the one that was registered as ${name} (${clusterUid})`,
-    again(summary, subject, [])[0],
-    `from a context of ${name}; where the cluster was made anew, unregister it first`,
-  );
+/** The registration's address may belong to a different cluster. */
+function differentCluster(summary: ClusterSummary, subject: Subject): Finding[] {
+  const { clusterUid, name } = subject.status;
+  const actual = summary.inspection?.clusterUid;
+  if (clusterUid === undefined || actual === undefined || actual === clusterUid) return [];
+  return [
+    failed(
+      'different-cluster',
+      `The registration leads to a different cluster (${actual}) than the one that was registered as ${name} (${clusterUid}).`,
+      registerAgain(summary, { ...subject, missingChart: undefined }, false),
+    ),
+  ];
 }
 
-function identity(summary: ClusterSummary, subject: Subject): Finding {
+function identity(summary: ClusterSummary, subject: Subject): Finding[] {
   const { username, groups = [] } = summary.inspection ?? {};
-  if (username === undefined) return unknown('identity', 'the API server does not say who the refresher is');
-  if (subject.isFenced({ username, groups })) return well('identity', username);
-  return broken(
-    'identity',
-    `${username} is neither the chart's ServiceAccount nor in the group ${REFRESHER_GROUP}`,
-    ...registerAgain(summary, subject),
-  );
+  if (username === undefined)
+    return [skipped('permissions', 'the API server did not state the refresher’s identity')];
+  if (subject.isRestricted({ username, groups })) return [];
+  return [
+    failed(
+      'identity-not-restricted',
+      `${username} is neither the chart’s ServiceAccount nor in the group ${REFRESHER_GROUP}.`,
+      registerAgain(summary, subject),
+    ),
+  ];
 }
+
+/** A permission that the chart gives the refresher in every installation. */
+const CLUSTER_WIDE = 'list namespaces';
 
 function permissions(
   { served, reason = '', inspection }: ClusterSummary,
-  { commands, missingChart }: Subject,
+  { commands, isVerified, missingChart }: Subject,
 ): Finding {
   const forbidden = inspection?.forbidden ?? [];
-  const refused = forbidden.length > 0 || served ? forbidden : [reason];
-  if (refused.length > 0)
-    return broken(
-      'permissions',
-      `it may not: ${refused.join(', ')}`,
-      missingChart?.repair ?? commands.upgrade(),
-      'with the chart’s value refresher.namespaces, every enabled namespace must be named there',
+  if (forbidden.length === 0 && served)
+    return inspection?.forbidden && inspection.username !== undefined
+      ? passed('permissions', `${inspection.username} may list and patch managed Secrets`)
+      : skipped('permissions', 'the API server did not state the refresher’s permissions');
+  const upgrade = commands.upgrade();
+  return failed(
+    'permission-missing',
+    forbidden.length > 0 ? `The refresher may not: ${forbidden.join(', ')}.` : reason,
+    missingChart ??
+      (isVerified && forbidden.includes(CLUSTER_WIDE)
+        ? repair(upgrade)
+        : investigate(
+            commands.helm([
+              ...['get', 'values', commands.release.release, '--namespace', commands.release.namespace],
+            ]),
+            `If the chart’s value refresher.namespaces is set, it must name every enabled namespace. If it does: ${upgrade}.`,
+          )),
+  );
+}
+
+function credential(summary: ClusterSummary, subject: Subject): Finding {
+  const { token, username = 'the API server accepts it' } = summary.inspection ?? {};
+  if (token === undefined) return passed('credential', username);
+  const { expiresAt, renewable } = token;
+  const expiry = expiresAt === undefined ? 'never expires' : `expires at ${expiresAt}`;
+  const notRenewed = (why: string) =>
+    failed(
+      'token-not-renewed',
+      `The registered token ${expiry}, and is not renewed: ${why}`,
+      registerAgain(summary, subject),
     );
-  return inspection?.forbidden
-    ? well('permissions', 'it may list and patch what it needs to')
-    : unknown('permissions', 'the API server does not say what the refresher may do');
+  if (!renewable) return notRenewed(token.reason ?? 'no reason given');
+  // The last run may have failed to renew the token that is still registered.
+  const { codes = [], tokenExpiresAt, reason = '' } = subject.status;
+  if (codes.includes('token-late') && tokenExpiresAt === expiresAt) return notRenewed(reason);
+  return passed('credential', `${username}; the token ${expiry}, and is renewed before`);
 }
 
-function token(summary: ClusterSummary, subject: Subject): Finding {
-  const { token: shown } = summary.inspection ?? {};
-  if (shown === undefined) return well('token', 'there is none that expires');
-  const { expiresAt, renewable } = shown;
-  const until = expiresAt === undefined ? 'it never expires' : `it expires at ${expiresAt}`;
-  const wrong = (why: string) =>
-    broken('token', `${until}, and is not renewed: ${why}`, ...registerAgain(summary, subject));
-  if (!renewable) return wrong(shown.reason ?? '');
-  // What a run said of the one that is registered still.
-  const { tokenExpiresAt, failures = 0, reason = '' } = subject.status;
-  const [, why] = /the registered token expires at \S+ and is not renewed: (.*)/.exec(reason) ?? [];
-  if (failures > 0 && why !== undefined && tokenExpiresAt === expiresAt) return wrong(why);
-  return well('token', `${until}, and is renewed before`);
-}
-
-/** @param skewSeconds how far the API server's clock is ahead of AWS'; undefined where it is not known */
+/** @param skewSeconds how far the API server's clock is ahead of that of AWS, if it is known */
 export function clock(skewSeconds: number | undefined): Finding {
-  if (skewSeconds === undefined) return unknown('clock', 'the API server does not tell its time');
-  const says = `the API server's clock is ${Math.abs(skewSeconds)} s ${skewSeconds < 0 ? 'behind' : 'ahead of'} AWS'`;
-  return Math.abs(skewSeconds) > CLOCK_SKEW_SECONDS
-    ? broken('clock', says, 'timedatectl set-ntp true', 'on the nodes of the control plane')
-    : well('clock', says);
+  if (skewSeconds === undefined) return skipped('clock', 'the API server did not state its time');
+  const message = `The API server’s clock is ${Math.abs(skewSeconds)} s ${skewSeconds < 0 ? 'behind' : 'ahead of'} that of AWS.`;
+  return Math.abs(skewSeconds) > MAX_CLOCK_SKEW_SECONDS
+    ? failed(
+        'clock-skew',
+        message,
+        investigate(
+          'timedatectl status',
+          'Run it on the nodes of the control plane. The provider is responsible for the clock of a managed control plane.',
+        ),
+      )
+    : passed('clock', message);
 }
 
-function refreshed(summary: ClusterSummary, { commands }: Subject): Finding {
-  const { cluster, managed, due, failed } = summary;
+function refresh(summary: ClusterSummary, { commands }: Subject): Finding {
+  const { cluster, managed, due, failed: hasFailed } = summary;
   const secrets = `${managed} managed, ${due} due`;
-  if (!failed) return well('refresh', due > 0 ? `${secrets}, and would be refreshed` : secrets);
+  if (!hasFailed) return passed('refresh', due > 0 ? `${secrets}, and would be refreshed` : secrets);
   const all = formatProblems(summary);
-  const more = all.length - PROBLEMS_TOLD;
-  return broken(
-    'refresh',
-    [...all.slice(0, PROBLEMS_TOLD), ...(more > 0 ? [`and ${more} more`] : [])].join('; '),
-    commands.cli(['refresh', cluster, '--dry-run']),
-    'shows each, with its reason',
+  const more = all.length - MAX_PROBLEMS;
+  return failed(
+    'not-refreshed',
+    [...all.slice(0, MAX_PROBLEMS), ...(more > 0 ? [`and ${more} more`] : [])].join('; '),
+    investigate(commands.cli(['refresh', cluster, '--dry-run']), 'It shows the reason for each Secret.'),
   );
 }

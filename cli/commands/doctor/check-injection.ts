@@ -1,94 +1,61 @@
-// The links that a Secret tells of which is tried: created as a dry run, so that nothing is stored, and what its refusal
-// means.
+// The checks of the webhook itself: creates a managed Secret as a dry run, so that nothing is stored, and reads from the
+// response whether the API server called the webhook, and what the webhook did.
 import pMap from 'p-map';
 import { z } from 'zod';
+import {
+  type DenialCause,
+  registryOf,
+  TOKEN_FAILURES,
+  type TokenFailure,
+} from '../../../contract/denials.ts';
 import { ANNOTATION, SECRET_KEY, SECRET_LABEL, SECRET_TYPE, WEBHOOK_NAME } from '../../../contract/names.ts';
 import { CONTRACT_VERSION, credentialsWriter } from '../../../contract/version.ts';
 import { unexpectedNarrowing } from '../../kubernetes/chart.ts';
 import { ApiError, type Kubernetes } from '../../kubernetes/client.ts';
 import { formatList } from '../../output/format-list.ts';
-import { newCertificate, trustAgain } from './certificates.ts';
-import { type Cluster, Metadata } from './check-context.ts';
-import { broken, type Finding, unknown, well } from './checks.ts';
+import type { ShellCommands } from '../../output/shell-commands.ts';
+import { investigateCertificate } from './certificates.ts';
+import { type Finding, failed, investigate, passed, repair, skipped } from './checks.ts';
+import { type Cluster, Metadata } from './observe.ts';
 
-/** A Secret is tried in so many of the enabled namespaces. */
-const NAMESPACES_TRIED = 20;
-const TRIED_AT_ONCE = 4;
+/** How many of the enabled namespaces doctor tries a Secret in. */
+const MAX_NAMESPACES = 20;
+const CONCURRENCY = 4;
 
-/** What an attempt tells of. */
-export const ATTEMPTED = [
-  'webhook',
-  'certificate',
-  'injection',
-  'contract',
-  'entitlement',
-  'aws-identity',
-  'ecr',
-] as const;
-type Attempted = (typeof ATTEMPTED)[number];
+/** The checks that the attempts decide. */
+export const ATTEMPTED = ['webhook', 'injection', 'ecr'] as const;
 
-const WELL: Readonly<Record<Exclude<Attempted, 'contract'>, string>> = {
-  webhook: 'the API server was answered',
-  certificate: 'the API server trusts it',
-  injection: 'the API server asks the webhook',
-  entitlement: 'every namespace that was tried has some',
-  'aws-identity': 'AWS knows the webhook',
-  ecr: 'new credentials would be written (dry run)',
-};
-
-/** Where something was refused, in the API server's or the webhook's words. */
-interface Refusal {
+/** A request that the API server or the webhook refused. */
+export interface Refusal {
   readonly namespace: string;
-  readonly said: string;
+  /** The sentence of the API server, which contains the webhook's. */
+  readonly message: string;
+  readonly causes: readonly DenialCause[];
 }
-interface Answered {
+export interface Accepted {
   readonly namespace: string;
   readonly annotations: Readonly<Record<string, string>>;
 }
 
-/**
- * Creates a labelled Secret in enabled namespaces, as a dry run: the whole chain answers, ECR too, and nothing is stored.
- */
-export async function attempts(cluster: Cluster, enabled: readonly string[]): Promise<Finding[]> {
-  const all = (says: string) => ATTEMPTED.map((link) => unknown(link, says));
-  if (enabled.length === 0) return all('no namespace is enabled in which a Secret could be tried');
-  // One request, and so one new token of each principal: what lies in the webhook's cache would hide that ECR is down.
-  const mark = new Date().toISOString();
-  const answers = await pMap(
-    enabled.slice(0, NAMESPACES_TRIED),
-    (namespace) => attempt(cluster.kubernetes, namespace, mark),
-    { concurrency: TRIED_AT_ONCE },
+/** Tries a Secret in the enabled namespaces, and judges the responses. */
+export async function checkInjection(cluster: Cluster, enabled: readonly string[]): Promise<Finding[]> {
+  // The same request time in all namespaces: the webhook gets one new token for each AWS identity. Tokens of its cache
+  // would hide a failure of ECR.
+  const requestedAt = new Date().toISOString();
+  const responses = await pMap(
+    enabled.slice(0, MAX_NAMESPACES),
+    (namespace) => trySecret(cluster.kubernetes, namespace, requestedAt),
+    { concurrency: CONCURRENCY },
   );
-  const answered = answers.filter((answer) => 'annotations' in answer);
-  const refusals = answers.filter((answer) => 'said' in answer);
-  const ours = refusals.filter(({ said }) => said.includes(`webhook "${WEBHOOK_NAME}"`));
-  const [elses] = refusals;
-  // Another admission controller, a quota, or what the operator may do: nothing is learned of the webhook.
-  if (elses && answered.length === 0 && ours.length === 0)
-    return all(`a Secret could not be tried in ${elses.namespace}: ${elses.said}`);
-
-  const broke = await Promise.all(ours.map((refusal) => refused(refusal, cluster)));
-  const written = injected(answered, cluster);
-  const isWritten = written.some(({ link }) => link === 'contract');
-  // A denial of the webhook's own is an answer of the webhook.
-  const isAnswered =
-    isWritten || broke.some(({ link }) => ['entitlement', 'aws-identity', 'ecr'].includes(link));
-  const holds: readonly (keyof typeof WELL)[] = [
-    ...(isAnswered ? (['webhook', 'certificate', 'injection'] as const) : []),
-    ...(isWritten || broke.some(({ link }) => link === 'ecr')
-      ? (['entitlement', 'aws-identity'] as const)
-      : []),
-    ...(isWritten ? (['ecr'] as const) : []),
-  ];
-  return [
-    ...broke,
-    ...written,
-    ...holds.map((link) => well(link, WELL[link])),
-    ...all('the chain does not hold so far'),
-  ];
+  const isUnreachable = responses.some((one) => 'causes' in one && callFailure(one.message) !== undefined);
+  return judgeResponses(responses, cluster, isUnreachable ? await deploymentOf(cluster) : undefined);
 }
 
-async function attempt(kubernetes: Kubernetes, namespace: string, mark: string): Promise<Refusal | Answered> {
+async function trySecret(
+  kubernetes: Kubernetes,
+  namespace: string,
+  requestedAt: string,
+): Promise<Refusal | Accepted> {
   try {
     const { body } = await kubernetes.post(`/api/v1/namespaces/${encodeURIComponent(namespace)}/secrets`, {
       query: { dryRun: 'All' },
@@ -100,172 +67,297 @@ async function attempt(kubernetes: Kubernetes, namespace: string, mark: string):
         metadata: {
           name: 'ecr-anywhere-doctor',
           labels: { [SECRET_LABEL.key]: SECRET_LABEL.value },
-          annotations: { [ANNOTATION.requestedAt]: mark, [ANNOTATION.force]: mark },
+          annotations: { [ANNOTATION.requestedAt]: requestedAt, [ANNOTATION.force]: requestedAt },
         },
-        // CentML's webhook replaces data, and fails where there is none.
+        // The webhook of CentML/ecr-anywhere replaces data, and fails where there is none.
         data: { [SECRET_KEY]: Buffer.from('{"auths":{}}').toString('base64') },
       },
     });
     return { namespace, annotations: Metadata.parse(body).metadata.annotations ?? {} };
   } catch (error) {
-    if (error instanceof ApiError) return { namespace, said: error.said };
+    if (error instanceof ApiError) return { namespace, message: error.said, causes: error.causes };
     throw error;
   }
 }
 
-/** Which link it is that an attempt failed at, by the words of the API server or the webhook. */
-async function refused({ namespace, said }: Refusal, cluster: Cluster): Promise<Finding> {
-  const { installation, commands } = cluster;
-  const says = `${namespace}: ${said}`;
-  const name = installation?.name ?? 'ecr-anywhere';
-  const log = commands.kubectlInRelease(['logs', `deployment/${name}`, '--tail=50']);
-  if (/failed calling webhook/.test(said)) {
-    if (installation && /signed by unknown authority|unable to load root certificates/.test(said))
-      return broken('ca-bundle', says, ...trustAgain(installation, commands));
-    if (installation && /x509|tls:/.test(said))
-      return broken('certificate', says, ...newCertificate(installation, commands));
-    return unanswered(says, name, cluster);
-  }
-  if (/is entitled to no registry|names none of the registries/.test(said))
-    return broken(
-      'entitlement',
-      says,
-      commands.upgrade(['--values', 'registries.yaml']),
-      `registries.yaml: the chart's value registries, all of them, with one for ${namespace} (docs/registries.md). In use within two minutes`,
-    );
-  const [, role] = /the role arn:\S+:role\/(?:\S*\/)?(\S+) cannot be assumed/.exec(said) ?? [];
-  if (role !== undefined)
-    return broken(
-      'aws-identity',
-      says,
-      commands.aws(['iam', 'get-role', '--role-name', role, '--query', 'Role.AssumeRolePolicyDocument']),
-      'its trust policy has to let the webhook in (docs/aws-identity.md, docs/registries.md): aws iam update-assume-role-policy',
-    );
-  if (
-    /has no AWS identity|ExpiredToken|InvalidIdentityToken|UnrecognizedClient|InvalidClientTokenId|SignatureDoesNotMatch/.test(
-      said,
-    )
-  )
-    return broken(
-      'aws-identity',
-      says,
-      commands.upgrade(['--set', 'aws.webIdentity.roleArn=ROLE']),
-      'or another way of docs/aws-identity.md, which also says what goes wrong',
-    );
-  if (/AccessDenied|not authorized/.test(said)) {
-    const [, principal = 'ROLE'] = /assumed-role\/([^/\s]+)\//.exec(said) ?? [];
-    const Statement = [{ Effect: 'Allow', Action: 'ecr:GetAuthorizationToken', Resource: '*' }];
-    return broken(
-      'ecr',
-      says,
-      commands.aws([
-        ...['iam', 'put-role-policy', '--role-name', principal, '--policy-name', 'ecr-anywhere-token'],
-        ...['--policy-document', JSON.stringify({ Version: '2012-10-17', Statement })],
-      ]),
-      'docs/aws-identity.md has all that the role needs',
-    );
-  }
-  if (/ECR/.test(said))
-    return broken(
-      'ecr',
-      says,
-      log,
-      'do the pods reach ECR (a firewall, PrivateLink, the chart’s proxy.httpsProxy)? Is ECR well: health.aws.amazon.com?',
-    );
-  return broken('webhook', says, log);
-}
+/** The webhook's Deployment; `unknown` if the operator may not see it. */
+export type Deployment = 'unknown' | 'missing' | { readonly replicas: number; readonly ready: number };
 
-const Deployment = z.object({
+const DeploymentObject = z.object({
   spec: z.object({ replicas: z.number().optional() }),
   status: z.object({ readyReplicas: z.number().optional() }).optional(),
 });
 
-/** Why the webhook gives no answer, as far as its Deployment tells. */
-async function unanswered(says: string, name: string, { kubernetes, commands }: Cluster): Promise<Finding> {
+async function deploymentOf({ kubernetes, installation, commands }: Cluster): Promise<Deployment> {
   const { namespace } = commands.release;
-  const path = `/apis/apps/v1/namespaces/${encodeURIComponent(namespace)}/deployments/${encodeURIComponent(name)}`;
-  const log = `${commands.kubectlInRelease(['logs', `deployment/${name}`])} says why it is not ready`;
-  let found: unknown;
+  const path = `/apis/apps/v1/namespaces/${encodeURIComponent(namespace)}/deployments/${encodeURIComponent(nameOf(installation))}`;
   try {
-    found = await kubernetes.find(path);
+    const found = await kubernetes.find(path);
+    if (found === undefined) return 'missing';
+    const { spec, status } = DeploymentObject.parse(found);
+    return { replicas: spec.replicas ?? 1, ready: status?.readyReplicas ?? 0 };
   } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    return broken('webhook', says, commands.restart(name), log);
+    if (error instanceof ApiError) return 'unknown';
+    throw error;
   }
-  if (found === undefined)
-    return broken('webhook', `${says}; there is no Deployment ${namespace}/${name}`, commands.upgrade());
-  const { spec, status } = Deployment.parse(found);
-  if (spec.replicas === 0)
-    return broken(
-      'webhook',
-      `${says}; its Deployment has 0 replicas`,
-      commands.kubectlInRelease(['scale', `deployment/${name}`, '--replicas=2']),
-    );
-  const ready = status?.readyReplicas ?? 0;
-  if (ready > 0 && /deadline exceeded|timeout|no route/i.test(says))
-    return broken(
-      'webhook',
-      `${says}; ${ready} of its pods are ready`,
-      commands.upgrade(['--set', 'webhook.port=10250']),
-      'the control plane does not reach the pods: a port that a firewall lets through, or hostNetwork=true (docs/chart-values.md)',
-    );
-  return broken('webhook', `${says}; ${ready} of its pods are ready`, commands.restart(name), log);
 }
 
-/** What the annotations say of who has written them: `contract` where anybody has. */
-function injected(answers: readonly Answered[], { installation, commands }: Cluster): Finding[] {
-  const writers = answers.map(({ namespace, annotations }) => ({
+type Judged = Pick<Cluster, 'installation' | 'commands'>;
+
+/** Judges the responses to the attempts. Pure. @param deployment if the API server could not call the webhook */
+export function judgeResponses(
+  responses: readonly (Refusal | Accepted)[],
+  cluster: Judged,
+  deployment: Deployment = 'unknown',
+): Finding[] {
+  const skipAll = (message: string) => ATTEMPTED.map((check) => skipped(check, message));
+  if (responses.length === 0) return skipAll('no namespace is enabled in which a Secret could be tried');
+  const accepted = responses.filter((response) => 'annotations' in response);
+  const refusals = responses.filter((response) => 'causes' in response);
+  const byWebhook = refusals.filter(isAboutWebhook);
+  const [other] = refusals;
+  // Another admission plugin, a quota, or the operator's own permissions: that says nothing about the webhook.
+  if (other && accepted.length === 0 && byWebhook.length === 0)
+    return skipAll(`a Secret could not be tried in ${other.namespace}: ${other.message}`);
+
+  const failures = byWebhook.map((refusal) => failureOf(refusal, cluster, deployment));
+  const writers = writersOf(accepted, cluster);
+  const hasAnswered = failures.some(({ check }) => check !== 'webhook') || writers.hasWritten;
+  return [
+    ...failures,
+    ...writers.failures,
+    ...(hasAnswered ? [passed('webhook', 'the API server trusts it, and gets answers')] : []),
+    ...(writers.hasWritten || failures.some(({ check }) => check === 'ecr')
+      ? [passed('injection', `the API server calls the webhook (contract ${CONTRACT_VERSION})`)]
+      : []),
+    ...(writers.hasWritten ? [passed('ecr', 'the webhook would write new credentials (dry run)')] : []),
+    ...skipAll('the API server did not call the webhook'),
+  ];
+}
+
+/**
+ * Why the API server could not call the webhook. It gives no code for that, so this is read from its message, which
+ * contains the error of Go's HTTP client (k8s.io/apiserver, admission/plugin/webhook/errors; crypto/x509).
+ *
+ * @returns undefined if it did call the webhook, or the message is about another webhook
+ */
+export function callFailure(
+  message: string,
+): 'untrusted' | 'certificate' | 'timeout' | 'unreachable' | undefined {
+  if (!message.includes(`failed calling webhook "${WEBHOOK_NAME}"`)) return undefined;
+  if (/signed by unknown authority|unable to load root certificates/.test(message)) return 'untrusted';
+  if (/x509|tls:/.test(message)) return 'certificate';
+  if (/deadline exceeded|timeout|no route/i.test(message)) return 'timeout';
+  return 'unreachable';
+}
+
+/** The API server names the webhook in both of its messages: `failed calling webhook`, `denied the request`. */
+function isAboutWebhook({ message, causes }: Refusal): boolean {
+  return causes.length > 0 || message.includes(`webhook "${WEBHOOK_NAME}"`);
+}
+
+function failureOf(refusal: Refusal, cluster: Judged, deployment: Deployment): Finding {
+  const message = `${refusal.namespace}: ${refusal.message}`;
+  const { installation, commands } = cluster;
+  const call = callFailure(refusal.message);
+  if (call === undefined) return denialOf(refusal, cluster);
+  if (installation && call === 'untrusted')
+    return failed('ca-bundle-mismatch', message, investigateCertificate('caBundle', installation, commands));
+  if (installation && call === 'certificate')
+    return failed(
+      'certificate-invalid',
+      message,
+      investigateCertificate('certificate', installation, commands),
+    );
+  const name = nameOf(installation);
+  if (deployment === 'missing')
+    return failed(
+      'webhook-not-deployed',
+      `${message}; the Deployment ${commands.release.namespace}/${name} does not exist`,
+      repair(commands.upgrade()),
+    );
+  if (deployment === 'unknown') return failed('webhook-unreachable', message, logs(cluster));
+  if (deployment.replicas === 0)
+    return failed(
+      'webhook-scaled-down',
+      `${message}; its Deployment has 0 replicas`,
+      repair(commands.kubectlInRelease(['scale', `deployment/${name}`, '--replicas=2'])),
+    );
+  const withReady = `${message}; ${deployment.ready} of its pods are ready`;
+  if (call === 'timeout' && deployment.ready > 0)
+    return failed(
+      'webhook-timeout',
+      withReady,
+      investigate(
+        commands.kubectlInRelease(['get', 'endpointslices,networkpolicies', '--output=wide']),
+        'The control plane does not reach the pods. A firewall or a NetworkPolicy may block the port. docs/chart-values.md describes webhook.port and hostNetwork.',
+      ),
+    );
+  return failed('webhook-unreachable', withReady, logs(cluster));
+}
+
+function isTokenFailure({ reason }: DenialCause): boolean {
+  return (TOKEN_FAILURES as readonly string[]).includes(reason);
+}
+
+/** A denial by the webhook, by the first cause that is about a token, else by the first. */
+function denialOf({ namespace, message: sentence, causes }: Refusal, cluster: Judged): Finding {
+  const { commands, installation } = cluster;
+  const message = `${namespace}: ${sentence}`;
+  const cause = causes.find(isTokenFailure) ?? causes[0];
+  if (cause?.reason === 'not-entitled')
+    return failed(
+      'not-entitled',
+      message,
+      investigate(
+        commands.helm([
+          ...['get', 'values', commands.release.release, '--namespace', commands.release.namespace],
+        ]),
+        `The chart’s value registries must have an entry for ${namespace} (docs/registries.md). Write the complete list into a file, then: ${commands.upgrade(['--values', 'registries.yaml'])}. The webhook reads it within two minutes.`,
+      ),
+    );
+  if (cause === undefined || !isTokenFailure(cause)) {
+    const hint = cause
+      ? undefined
+      : `The webhook gives no machine-readable reason: it is older than this command line. To upgrade it: ${commands.upgrade()}.`;
+    return failed('denied', message, logs({ installation, commands }, hint));
+  }
+  return failed(cause.reason as TokenFailure, message, remedyOf(cause, { installation, commands }));
+}
+
+/** Where to look for the cause of a missing token. */
+function remedyOf(cause: DenialCause, cluster: Judged) {
+  const { commands } = cluster;
+  const role = roleOf(cause.message);
+  if (cause.reason === 'aws-role-denied' && role)
+    return investigate(
+      commands.aws([
+        ...['iam', 'get-role', '--role-name', role.name, '--query', 'Role.AssumeRolePolicyDocument'],
+      ]),
+      'The trust policy of the role must admit the webhook’s identity (docs/aws-identity.md, docs/registries.md).',
+    );
+  if (cause.reason === 'ecr-denied' && role) {
+    const service = registryOf(cause) === 'public.ecr.aws' ? 'ecr-public' : 'ecr';
+    return investigate(
+      commands.aws([
+        ...['iam', 'simulate-principal-policy', '--policy-source-arn', role.arn],
+        ...['--action-names', `${service}:GetAuthorizationToken`],
+        ...['--query', 'EvaluationResults[].[EvalActionName,EvalDecision]'],
+      ]),
+      'docs/aws-identity.md has the policy that the role needs.',
+    );
+  }
+  if (
+    cause.reason === 'aws-no-identity' ||
+    cause.reason === 'aws-role-denied' ||
+    cause.reason === 'ecr-denied'
+  )
+    return logs(cluster, 'docs/aws-identity.md describes the ways to give the webhook an AWS identity.');
+  if (cause.reason === 'ecr-throttled')
+    return logs(cluster, 'The webhook retries. Other callers of the account may use up the quota of ECR.');
+  return logs(
+    cluster,
+    'The pods may not reach ECR: a firewall, PrivateLink, or the chart’s value proxy.httpsProxy. health.aws.amazon.com shows outages of AWS.',
+  );
+}
+
+/** The IAM role of an ARN of a role or of an assumed role. An assumed role's ARN lacks the path of the role. */
+function roleOf(arn: string): { readonly name: string; readonly arn: string } | undefined {
+  const [, partition, account, kind, path = ''] =
+    /^arn:([\w-]+):(?:iam|sts)::(\d+):(role|assumed-role)\/(\S+)$/.exec(arn) ?? [];
+  if (kind === undefined) return undefined;
+  const parts = path.split('/');
+  const name = (kind === 'role' ? parts.at(-1) : parts[0]) ?? '';
+  return {
+    name,
+    arn: kind === 'role' ? arn : `arn:${partition}:iam::${account}:role/${name}`,
+  };
+}
+
+function nameOf(installation: Cluster['installation']): string {
+  return installation?.name ?? 'ecr-anywhere';
+}
+
+function logs({ installation, commands }: Judged, hint?: string) {
+  return investigate(
+    commands.kubectlInRelease(['logs', `deployment/${nameOf(installation)}`, '--tail=50']),
+    hint,
+  );
+}
+
+/** Which webhook wrote the credentials, and which contract it speaks, by the annotations of accepted Secrets. */
+function writersOf(
+  accepted: readonly Accepted[],
+  { installation, commands }: Judged,
+): { readonly failures: Finding[]; readonly hasWritten: boolean } {
+  const writers = accepted.map(({ namespace, annotations }) => ({
     namespace,
     by: credentialsWriter(annotations),
   }));
-  const none = writers.filter(({ by }) => by.writer === 'none').map(({ namespace }) => namespace);
-  const added = installation ? unexpectedNarrowing(installation) : [];
-  const injection =
-    none.length === 0
-      ? []
-      : [
-          broken(
-            'injection',
-            `the API server does not ask the webhook about Secrets in ${formatList(none)}${added.length > 0 ? `: ${added.toReversed().join(', ')} of its configuration is not the chart's` : ''}`,
-            installation && added.length > 0
-              ? commands.removeFields('mutatingwebhookconfiguration', installation.name, added)
-              : commands.upgrade(),
-          ),
-        ];
+  const unwritten = writers.filter(({ by }) => by.writer === 'none').map(({ namespace }) => namespace);
   const original = writers.find(({ by }) => by.writer === 'original');
-  if (original)
-    return [
-      ...injection,
-      broken(
-        'contract',
-        `the webhook of CentML/ecr-anywhere answers in ${original.namespace}`,
-        commands.kubectl(['get', 'mutatingwebhookconfigurations']),
-        'find its release among them, and uninstall it',
-      ),
-    ];
-  const spoken = writers.flatMap(({ by }) => (by.writer === 'ours' ? [by.contract] : []));
-  if (spoken.length === 0) return injection;
-  const [oldest, newest] = [Math.min(...spoken), Math.max(...spoken)];
-  const says = `it speaks contract ${oldest < CONTRACT_VERSION ? oldest : newest}, this command line ${CONTRACT_VERSION}`;
+  const contracts = writers.flatMap(({ by }) => (by.writer === 'ours' ? [by.contract] : []));
+  const failures = [
+    ...(unwritten.length > 0 ? [notCalled(unwritten, installation, commands)] : []),
+    ...(original
+      ? [
+          failed(
+            'original-answers',
+            `The webhook of CentML/ecr-anywhere answers in ${original.namespace}.`,
+            investigate(
+              commands.kubectl(['get', 'mutatingwebhookconfigurations']),
+              'Find its release among these, and uninstall it.',
+            ),
+          ),
+        ]
+      : []),
+    ...contractFailures(contracts, commands, nameOf(installation)),
+  ];
+  return { failures, hasWritten: contracts.length > 0 };
+}
+
+function notCalled(
+  namespaces: readonly string[],
+  installation: Cluster['installation'],
+  commands: ShellCommands,
+): Finding {
+  const added = installation ? unexpectedNarrowing(installation) : [];
+  const message = `The API server does not call the webhook for Secrets in ${formatList(namespaces)}`;
+  return installation && added.length > 0
+    ? failed(
+        'webhook-not-called',
+        `${message}: the chart did not set ${added.toReversed().join(', ')} of the webhook configuration.`,
+        repair(commands.removeFields('mutatingwebhookconfiguration', installation.name, added)),
+      )
+    : failed('webhook-not-called', `${message}.`, repair(commands.upgrade()));
+}
+
+function contractFailures(contracts: readonly number[], commands: ShellCommands, name: string): Finding[] {
+  const oldest = Math.min(...contracts);
+  const newest = Math.max(...contracts);
+  const showImage = commands.kubectlInRelease([
+    ...['get', `deployment/${name}`, '--output=jsonpath={.spec.template.spec.containers[*].image}'],
+  ]);
   if (oldest < CONTRACT_VERSION)
     return [
-      ...injection,
-      broken(
-        'contract',
-        `${says}: it is older`,
-        commands.upgrade(),
-        'from a checkout of this version, with its image (image.tag, where you have set it)',
+      failed(
+        'webhook-too-old',
+        `The webhook speaks contract ${oldest}, this command line ${CONTRACT_VERSION}.`,
+        investigate(
+          showImage,
+          `Upgrade it from a checkout of this version, with its image (the value image.tag, if it is set): ${commands.upgrade()}.`,
+        ),
       ),
     ];
-  if (newest > CONTRACT_VERSION)
-    return [
-      ...injection,
-      broken(
-        'contract',
-        `${says}: it is newer`,
-        commands.deploy(),
-        'from a checkout of the webhook’s version; use its ecr-anywhere, too',
+  if (newest <= CONTRACT_VERSION || contracts.length === 0) return [];
+  return [
+    failed(
+      'webhook-too-new',
+      `The webhook speaks contract ${newest}, this command line ${CONTRACT_VERSION}.`,
+      investigate(
+        showImage,
+        'Use the command line of that version, and deploy the refresher from the same checkout.',
       ),
-    ];
-  return [...injection, well('contract', `contract ${CONTRACT_VERSION}`)];
+    ),
+  ];
 }

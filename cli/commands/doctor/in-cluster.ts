@@ -1,13 +1,13 @@
-// The links inside a cluster, looked at as the operator. Changes nothing: what is created is a dry run, and of Secrets
-// only metadata is asked for.
+// Runs the checks inside the cluster, as the operator. They change nothing: the Secret that is created is a dry run, and of
+// Secrets only metadata is read.
 import { type Found, findInstallation, writePolicyGaps } from '../../kubernetes/chart.ts';
 import type { Kubernetes } from '../../kubernetes/client.ts';
 import type { ShellCommands } from '../../output/shell-commands.ts';
-import { caBundle, chartFinding, configuration, kubernetesVersion, policies } from './check-chart.ts';
-import { type Cluster, looked } from './check-context.ts';
-import { ATTEMPTED, attempts } from './check-injection.ts';
-import { namespaceLabels, namespacesOf, secretLabels, secretsOf } from './check-secrets.ts';
+import { caBundle, chartFinding, configuration, kubernetesVersion, writePolicy } from './check-chart.ts';
+import { ATTEMPTED, checkInjection } from './check-injection.ts';
+import { labels, namespacesOf, secretsOf } from './check-labels.ts';
 import type { Finding } from './checks.ts';
+import { type Cluster, observe } from './observe.ts';
 
 export interface Inside {
   readonly findings: readonly Finding[];
@@ -15,48 +15,54 @@ export interface Inside {
   readonly commands: ShellCommands;
 }
 
-/**
- * Looks at all of them. What the operator may not see is unknown.
- *
- * @param repairsOf the commands for what is found
- */
-export async function inCluster(
+/** @param commandsFor the commands for the release that is found */
+export async function checkInside(
   kubernetes: Kubernetes,
-  repairsOf: (found: Found) => ShellCommands,
+  commandsFor: (found: Found) => ShellCommands,
 ): Promise<Inside> {
   let found: Found = { originals: [] };
-  const chart = await looked(['chart'], async () => {
+  const version = await observe([], async () => {
+    const finding = await kubernetesVersion(kubernetes, commandsFor(found));
+    return finding ? [finding] : [];
+  });
+  const chart = await observe(['chart'], async () => {
     found = await findInstallation(kubernetes);
-    return [chartFinding(found, repairsOf(found))];
+    return [chartFinding(found, commandsFor(found))];
   });
   const { installation } = found;
-  const commands = repairsOf(found);
+  const commands = commandsFor(found);
   const cluster = { kubernetes, installation, commands };
   const parts = await Promise.all([
-    looked(['kubernetes'], () => kubernetesVersion(kubernetes)),
     installation
-      ? looked(['policies'], async () => [
-          policies(await writePolicyGaps(kubernetes, installation), commands),
+      ? observe(['write-policy'], async () => [
+          writePolicy(await writePolicyGaps(kubernetes, installation), commands),
         ])
       : [],
-    installation ? [configuration(installation, commands), caBundle(installation, commands)] : [],
-    looked(['namespaces', 'secrets', ...ATTEMPTED], () => labelsAndAttempts(cluster)),
+    installation ? [configuration(installation, commands)] : [],
+    observe(['labels', ...ATTEMPTED], () => labelsAndInjection(cluster)),
   ]);
-  return { findings: [...chart, ...parts.flat()], found, commands };
+  return { findings: [...version, ...chart, ...parts.flat()], found, commands };
 }
 
-/** Labels and types, then the attempts. @throws CliError where the namespaces cannot be listed */
-async function labelsAndAttempts(cluster: Cluster): Promise<Finding[]> {
+/** @throws CliError if the namespaces cannot be listed */
+async function labelsAndInjection(cluster: Cluster): Promise<Finding[]> {
+  const { installation, commands } = cluster;
   const namespaces = await namespacesOf(cluster);
   const withSecrets = new Set<string>();
-  const labels = await looked(['namespaces', 'secrets'], async () => {
+  const ofLabels = await observe(['labels'], async () => {
     const secrets = await secretsOf(cluster);
     for (const { namespace = '' } of secrets.labelled) withSecrets.add(namespace);
-    return [namespaceLabels(namespaces, secrets, cluster.commands), secretLabels(secrets, cluster.commands)];
+    return [labels(namespaces, secrets, commands)];
   });
-  // Those first that would be missed first.
-  const tried = namespaces.enabled.toSorted(
+  // The namespaces with managed Secrets first, as doctor does not try all of them.
+  const enabled = namespaces.enabled.toSorted(
     (a, b) => Number(withSecrets.has(b)) - Number(withSecrets.has(a)),
   );
-  return [...labels, ...(await looked(ATTEMPTED, () => attempts(cluster, tried)))];
+  const ofBundle = installation && caBundle(installation, commands);
+  return [
+    ...ofLabels,
+    // Before the attempts: it is the more specific failure of the webhook.
+    ...(ofBundle ? [ofBundle] : []),
+    ...(await observe(ATTEMPTED, () => checkInjection(cluster, enabled))),
+  ];
 }

@@ -1,94 +1,62 @@
-// What people see of what doctor has found: the walk, the first broken link, how it ends. At a terminal nothing begins
-// again below the marks; in a file or a pipe a finding is one line.
-
+// doctor's report as text: a line for each check that passed or failed, one line for all that were skipped, then each
+// failure with its meaning and its command. Where the output is not a terminal, nothing is wrapped.
 import { formatList } from '../../output/format-list.ts';
 import { colorize } from '../../output/io.ts';
-import { table } from '../../output/table.ts';
-import { type Finding, LINKS } from './checks.ts';
+import { terminalColumns, wrap } from '../../output/table.ts';
+import { CHECKS, type Finding, meaningOf } from './checks.ts';
 
-const MARKS = { well: '✔', broken: '✖', unknown: '–' } as const;
-const COLOURS = { well: 'green', broken: 'red', unknown: 'gray' } as const;
-/** As the table has it between its columns. */
-const GAP = 3;
-/** What is said in less would be a column of words. */
-const MIN_WIDTH = 24;
+const COLUMN = Math.max(...Object.values(CHECKS).map(({ title }) => title.length)) + 5;
 
-/** Of the terminal; undefined where there is none, or nobody has told its size. */
-export function terminalColumns(): number | undefined {
-  return (process.stdout.isTTY && process.stdout.columns) || undefined;
-}
-
-/** Every finding, a line each. @param columns of the terminal */
-export function walkInWords(findings: readonly Finding[], columns = terminalColumns()): string {
-  const titles = findings.map(({ link }) => LINKS[link].title);
-  const indent = Math.max(...titles.map((title) => title.length)) + 2 + GAP;
-  return table(
-    [],
-    findings.map(({ link, verdict, says }) => [
-      `${colorize(COLOURS[verdict], MARKS[verdict])} ${LINKS[link].title}`,
-      wrapped(says, columns && columns - indent)
-        .map((line) => (verdict === 'broken' ? line : colorize('dim', line)))
-        .join('\n'),
-    ]),
-    { columns },
-  );
-}
-
-/** The block about the link that is to be mended first. @param columns of the terminal */
-export function firstBrokenInWords(
-  { link, says, repair, hint }: Finding,
-  columns = terminalColumns(),
-): string {
-  const indented = (text: string, indent: number) =>
-    wrapped(text, columns && columns - indent).map((line) => ' '.repeat(indent) + line);
+/** @param findings as judged, one for each check. @param columns of the terminal, if the output is one */
+export function renderReport(findings: readonly Finding[], columns = terminalColumns()): string {
+  const failures = findings.filter(({ verdict }) => verdict === 'failed');
+  const blocks = failures.map((failure) => `\n${renderFailure(failure, columns)}`);
+  const isAllPassed = findings.every(({ verdict }) => verdict === 'passed');
   return [
-    `${colorize(['bold', 'red'], `First broken link: ${LINKS[link].title}`)} (${link})`,
-    ...indented(says, 2),
-    ...indented(LINKS[link].means, 2),
-    // It is to be pasted: the terminal's own lines leave it in one piece.
-    `  → ${repair}`,
-    ...(hint === undefined ? [] : indented(`(${hint})`, 4)),
+    renderChecks(findings, columns),
+    ...(blocks.length > 0
+      ? blocks
+      : ['', isAllPassed ? colorize(['bold', 'green'], 'All checks passed.') : NO_FAILURE]),
   ].join('\n');
 }
 
-/** That no link is broken, and that this is not all well. @param columns of the terminal */
-export function blindnessInWords(findings: readonly Finding[], columns = terminalColumns()): string {
-  const blind = findings.filter(({ verdict }) => verdict === 'unknown');
-  const titles = blind.map(({ link }) => `“${LINKS[link].title}”`);
-  const why = commonest(blind.map(({ says }) => says));
-  const { length } = blind.filter(({ says }) => says === why);
-  return wrapped(
-    `No broken link, but not all well either: ${blind.length} of ${findings.length} could not be looked at, which counts (exit code 1): ${formatList(titles)}. ${length === blind.length ? 'Because' : `For ${length} of them, because`}: ${why}`,
-    columns,
-  ).join('\n');
+const NO_FAILURE = 'No check failed, but a skipped check may hide a failure (exit code 1).';
+
+/** The line of each check, and that of the skipped ones. */
+export function renderChecks(findings: readonly Finding[], columns = terminalColumns()): string {
+  const skipped = findings.filter(({ verdict }) => verdict === 'skipped');
+  return [
+    ...findings.flatMap(({ check, verdict, message, code }) => {
+      if (verdict === 'skipped') return [];
+      const mark = verdict === 'passed' ? colorize('green', '✔') : colorize('red', '✖');
+      const text = verdict === 'passed' ? colorize('dim', message) : (code ?? '');
+      return [`${mark} ${CHECKS[check].title.padEnd(COLUMN - 2)}${hang(text, COLUMN, columns)}`];
+    }),
+    ...(skipped.length > 0 ? [`${colorize('gray', '–')} ${hang(summaryOf(skipped), 2, columns)}`] : []),
+  ].join('\n');
 }
 
-function commonest(texts: readonly string[]): string | undefined {
-  const counts = [...Map.groupBy(texts, (text) => text)].map(([text, { length }]) => ({ text, length }));
-  return counts.toSorted((a, b) => b.length - a.length)[0]?.text;
+/** How many checks were skipped, and why: `12 checks skipped: “AWS session” failed (function, registration, …)`. */
+function summaryOf(skipped: readonly Finding[]): string {
+  const reasons = [...Map.groupBy(skipped, ({ message }) => message)].map(
+    ([message, findings]) => `${message} (${formatList(findings.map(({ check }) => check))})`,
+  );
+  return `${skipped.length} ${skipped.length === 1 ? 'check' : 'checks'} skipped: ${reasons.join('; ')}`;
 }
 
-/**
- * Lines that are no longer than that: broken between words, and within one that alone is longer, such as an ARN, so that
- * nothing is cut off.
- *
- * @param width undefined: it stays one line
- */
-export function wrapped(text: string, width: number | undefined): string[] {
-  if (width === undefined) return [text];
-  const max = Math.max(width, MIN_WIDTH);
-  const lines: string[] = [];
-  let line = '';
-  for (const word of text.split(' ')) {
-    if (line && line.length + 1 + word.length > max) {
-      lines.push(line);
-      line = '';
-    }
-    line = line ? `${line} ${word}` : word;
-    while (line.length > max) {
-      lines.push(line.slice(0, max));
-      line = line.slice(max);
-    }
-  }
-  return [...lines, line];
+/** What is wrong, what it means, and the command. The command stays on one line, so that it can be copied. */
+function renderFailure(finding: Finding, columns: number | undefined): string {
+  const { check, code, message, repair, investigate, hint } = finding;
+  return [
+    `${colorize(['bold', 'red'], CHECKS[check].title)} (${code})`,
+    ...[message, meaningOf(finding) ?? ''].map((text) => `  ${hang(text, 2, columns)}`),
+    ...(repair === undefined ? [] : [`  ${colorize('bold', 'Repair:')} ${repair}`]),
+    ...(investigate === undefined ? [] : [`  ${colorize('bold', 'Investigate:')} ${investigate}`]),
+    ...(hint === undefined ? [] : [`  ${hang(hint, 2, columns)}`]),
+  ].join('\n');
+}
+
+/** Wraps a text that begins in the given column, and indents its further lines to that column. */
+export function hang(text: string, column: number, columns: number | undefined): string {
+  return wrap(text, columns && columns - column).replaceAll('\n', `\n${' '.repeat(column)}`);
 }

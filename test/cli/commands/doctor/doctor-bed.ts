@@ -1,11 +1,11 @@
-// What the doctor's tests have in common: a bed with a cluster that was registered by the command line and has a managed
-// Secret, the doctor as an operator runs it, and the commands that it names, run as they are printed.
+// A bed for the tests of doctor: a cluster that the command line registered, with a managed Secret. It runs doctor as an
+// operator does, and the commands that doctor prints.
 import { mkdtemp, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'vitest';
-import type { Finding, LinkName } from '../../../../cli/commands/doctor/checks.ts';
+import type { FailureCode, Finding } from '../../../../cli/commands/doctor/checks.ts';
+import { EXIT } from '../../../../cli/output/errors.ts';
 import { NAMESPACE_LABEL, SECRET_LABEL, SECRET_TYPE } from '../../../../contract/names.ts';
 import { type CommandResult, type ControlPlane, runCommand } from '../../../bed/control-plane.ts';
 import { tools } from '../../../bed/toolchain.ts';
@@ -15,11 +15,13 @@ import { type CommandLine, type Ended, type RunOptions, startCommandLine } from 
 
 const ROOT = fileURLToPath(new URL('../../../..', import.meta.url));
 
+type Printed = Finding & { readonly title: string; readonly means?: string };
+
 export interface Report {
   readonly cluster: string;
-  readonly allWell: boolean;
-  readonly firstBroken?: Finding & { readonly title: string; readonly means: string };
-  readonly findings: readonly Finding[];
+  readonly ok: boolean;
+  readonly firstFailed?: Printed;
+  readonly findings: readonly Printed[];
 }
 
 export interface Diagnosis extends Ended {
@@ -27,19 +29,33 @@ export interface Diagnosis extends Ended {
 }
 
 export interface Expected {
-  /** Of the finding. */
-  readonly says: RegExp;
-  /** The other links that are broken for themselves. */
-  readonly also?: readonly LinkName[];
+  /** Names or values that the message must contain. */
+  readonly message?: readonly string[];
+  /** The codes of other checks that fail independently. */
+  readonly also?: readonly FailureCode[];
   readonly args?: readonly string[];
   readonly options?: RunOptions;
 }
 
-/** One that is up. */
+/** A way to break one thing, and what doctor must report. */
+export interface Case extends Expected {
+  readonly name: string;
+  readonly code: FailureCode;
+  readonly breaks: () => Promise<unknown>;
+  /** The command as doctor prints it. A repair is executed. */
+  readonly repair?: string;
+  readonly investigate?: string | RegExp;
+  /** What has to follow, or to replace, the repair. */
+  readonly mends?: () => Promise<unknown>;
+  /** Time in milliseconds until everything passes again. */
+  readonly settlesWithin?: number;
+}
+
+/** A running bed. */
 export class DoctorBed implements AsyncDisposable {
   readonly bed: Bed;
   readonly cli: CommandLine;
-  /** Whatever the command line, and the commands that it named, have printed. */
+  /** The output of the command line, and of the commands that doctor printed. */
   readonly printed: string[] = [];
   readonly #dir: string;
 
@@ -49,7 +65,7 @@ export class DoctorBed implements AsyncDisposable {
     this.#dir = dir;
   }
 
-  /** @param others clusters beside alpha, which is registered */
+  /** @param others further clusters, which are not registered */
   static async start(others: readonly string[] = []): Promise<DoctorBed> {
     const bed = await Bed.create({
       clusters: ['alpha', ...others],
@@ -63,7 +79,7 @@ export class DoctorBed implements AsyncDisposable {
         KUBECONFIG: bed.cluster('alpha').controlPlane.adminKubeconfigPath,
       });
       const dir = await mkdtemp(join(bed.dir, 'operator-'));
-      // The commands name the chart as it lies in a checkout.
+      // The commands name the chart by its path in a checkout.
       await symlink(join(ROOT, 'webhook'), join(dir, 'webhook'));
       const self = new DoctorBed(bed, cli, dir);
       await self.run(['register', 'alpha']);
@@ -93,7 +109,7 @@ export class DoctorBed implements AsyncDisposable {
     await this.controlPlane.kubectl(['apply', '--filename=-'], { input });
   }
 
-  /** @param value of its label; null: without it */
+  /** @param value of the namespace label; null: no label */
   createNamespace(name: string, value: string | null = NAMESPACE_LABEL.value): Promise<void> {
     const labels = value === null ? {} : { [NAMESPACE_LABEL.key]: value };
     return this.apply({ apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels } });
@@ -108,7 +124,7 @@ export class DoctorBed implements AsyncDisposable {
     return this.apply({ apiVersion: 'v1', kind: 'Secret', type, metadata, stringData: data });
   }
 
-  /** Runs the command line, to its end. */
+  /** Runs the command line. @throws Error if another command than doctor fails */
   async run(args: readonly string[], options?: RunOptions): Promise<Ended> {
     const ended = await this.cli.run(args, options);
     this.printed.push(ended.stdout, ended.stderr);
@@ -123,36 +139,44 @@ export class DoctorBed implements AsyncDisposable {
     return { ...ended, report: JSON.parse(ended.stdout) as Report };
   }
 
-  /** That this link is the first broken one. @returns the command that is to repair it */
-  async expectBroken(link: LinkName, { says, also = [], args, options }: Expected): Promise<string> {
-    const { code, report } = await this.doctor(args, options);
-    const { firstBroken, findings } = report;
-    expect(firstBroken).toMatchObject({ link, says: expect.stringMatching(says), verdict: 'broken' });
-    // What depends on it is not called broken, too.
-    const broken = findings.filter(({ verdict }) => verdict === 'broken').map((finding) => finding.link);
-    expect(broken).toEqual([link, ...also]);
-    expect({ code, allWell: report.allWell }).toEqual({ code: 1, allWell: false });
-    return firstBroken?.repair ?? '';
+  /** Expects that this check fails first, and no other but those. @returns the failure */
+  async expectFailed(code: FailureCode, { message = [], also = [], args, options }: Expected = {}) {
+    const { code: exitCode, report } = await this.doctor(args, options);
+    const { firstFailed, findings, ok } = report;
+    expect(firstFailed).toMatchObject({ code, verdict: 'failed', means: expect.stringMatching(/\w/) });
+    for (const part of message) expect(firstFailed?.message).toContain(part);
+    // What may follow from a failure is skipped.
+    const failed = findings.filter(({ verdict }) => verdict === 'failed');
+    expect(failed.map((finding) => finding.code)).toEqual([code, ...also]);
+    for (const { repair, investigate } of failed) expect(repair ?? investigate).toMatch(/^\w/);
+    expect({ exitCode, ok }).toEqual({ exitCode: EXIT.unhealthy, ok: false });
+    return firstFailed ?? expect.unreachable();
   }
 
-  /** That every link is well. @param withinMs milliseconds: where something has to settle */
-  async expectWell(withinMs = 0): Promise<void> {
-    const deadline = Date.now() + withinMs;
-    for (;;) {
+  /** Breaks something, expects the failure, executes the repair, and expects that every check passes again. */
+  async expectCase({ breaks, code, repair, investigate, mends, settlesWithin, ...expected }: Case) {
+    await breaks();
+    const failure = await this.expectFailed(code, expected);
+    if (investigate instanceof RegExp) expect(failure.investigate).toMatch(investigate);
+    else expect({ ...failure, observed: undefined }).toMatchObject(repair ? { repair } : { investigate });
+    expect(failure.repair).toBe(repair);
+    if (repair) await this.repair(repair);
+    await mends?.();
+    await this.expectPassed(settlesWithin);
+  }
+
+  /** Expects that every check passes. @param withinMs how long the cluster may take to settle, in milliseconds */
+  async expectPassed(withinMs = 0): Promise<void> {
+    const notPassed = async () => {
       const { code, report } = await this.doctor();
-      if (!report.allWell && Date.now() < deadline) {
-        await sleep(500);
-        continue;
-      }
-      expect(report.findings.filter(({ verdict }) => verdict !== 'well')).toEqual([]);
-      expect({ code, allWell: report.allWell, first: report.firstBroken }).toEqual({
-        ...{ code: 0, allWell: true, first: undefined },
-      });
-      return;
-    }
+      expect(code).toBe(report.ok ? 0 : EXIT.unhealthy);
+      return report.findings.filter(({ verdict }) => verdict !== 'passed');
+    };
+    if (withinMs === 0) expect(await notPassed()).toEqual([]);
+    else await expect.poll(notPassed, { timeout: withinMs, interval: 500 }).toEqual([]);
   }
 
-  /** Runs a command as it is printed, where the chart's checkout is. @throws Error with what it said */
+  /** Runs a command as doctor prints it, in the checkout. @throws Error with its output */
   async repair(command: string, files: Readonly<Record<string, string>> = {}): Promise<void> {
     for (const [name, content] of Object.entries(files)) await writeFile(join(this.#dir, name), content);
     const { env } = this.cli;
@@ -165,20 +189,20 @@ export class DoctorBed implements AsyncDisposable {
     if (code !== 0) throw new Error(`${command}: ${code}: ${stderr}${stdout}`);
   }
 
-  /** Has the webhook's process end, without the seconds that it would take for it. */
+  /** Kills the webhook's process, without its graceful shutdown. */
   async killWebhook(): Promise<void> {
     this.webhook.program.signal('SIGKILL');
     await this.webhook.program.ended;
   }
 
-  /** Plays the kubelet after a restart of the Deployment. */
+  /** Does what the kubelet does after a restart of the Deployment. */
   async restartWebhook(env?: Readonly<Record<string, string>>): Promise<void> {
     await this.killWebhook();
     await this.webhook.syncVolumes();
     await this.webhook.start(env);
   }
 
-  /** That nothing of what was printed is a credential. */
+  /** Expects that no credential was printed. */
   async expectNoCredential(): Promise<void> {
     const text = this.printed.join('\n');
     expect(text.length).toBeGreaterThan(10_000);

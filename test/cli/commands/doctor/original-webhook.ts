@@ -1,5 +1,5 @@
-// A webhook that answers as that of CentML/ecr-anywhere does: the same name and selectors, the same patches. It replaces
-// `data` by one entry, under the registry's URL.
+// A webhook with the name, the selectors and the patches of CentML/ecr-anywhere's. It replaces `data` by one entry, under
+// the registry's URL.
 import { once } from 'node:events';
 import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
@@ -8,17 +8,17 @@ import { formatTime } from '../../../../contract/freshness.ts';
 import { NAMESPACE_LABEL, SECRET_KEY, SECRET_LABEL } from '../../../../contract/names.ts';
 import { createAuthority } from '../../../bed/certificates.ts';
 
-/** Its labels and annotations begin like this. */
+/** Prefix of its labels and annotations. */
 const PREFIX = 'ecr-anywhere.centml.ai';
 const HOST = 'https://123456789012.dkr.ecr.eu-central-1.amazonaws.com';
 const TWELVE_HOURS_MS = 12 * 3_600_000;
 
 export interface OriginalWebhook extends AsyncDisposable {
-  /** Its MutatingWebhookConfiguration. @param webhook by which its chart's is known */
+  /** Its MutatingWebhookConfiguration. @param webhook name of the webhook; by default that of its chart */
   configuration(name: string, webhook?: string): object;
 }
 
-/** Starts it on a free loopback port. */
+/** Starts the webhook on a free loopback port. */
 export async function startOriginalWebhook(): Promise<OriginalWebhook> {
   const authority = await createAuthority('CentML');
   const { certPem, keyPem } = await authority.serving(['127.0.0.1']);

@@ -133,12 +133,11 @@ describe('doctor', () => {
   });
 
   interface Result {
-    readonly allWell: boolean;
-    readonly findings: readonly { link: string; verdict: string }[];
+    readonly findings: readonly { check: string; verdict: string; code?: string }[];
   }
-  const unknown = async () => {
+  const notPassed = async () => {
     const { findings } = await cli.json<Result>(['doctor', 'alpha']);
-    return findings.filter(({ verdict }) => verdict !== 'well').map(({ link }) => link);
+    return findings.filter(({ verdict }) => verdict !== 'passed').map(({ check }) => check);
   };
   const asked = (rule: Rule) => rule.resources.includes('subjectaccessreviews');
   /** The ClusterRole of register, as far as doctor needs it, too. */
@@ -147,22 +146,22 @@ describe('doctor', () => {
       .filter(({ kind }) => kind === 'ClusterRole')
       .map((role) => ({ ...role, rules: role.rules.filter((rule) => !asked(rule)) }));
 
-  test('with them, every link is looked at', async () => {
+  test('does every check with these roles', async () => {
     await give([...shared(), ...ofDoctor]);
-    expect(await unknown()).toEqual([]);
+    expect(await notPassed()).toEqual([]);
     expect(await run('doctor alpha')).toMatchObject({ code: 0 });
   });
 
-  test('without the right to list Secrets, their labels are unknown, and the rest is tried', async () => {
+  test('skips only the check of labels without the permission to list Secrets', async () => {
     const creating = ofDoctor.map((role) => ({
       ...role,
       rules: role.rules.map((rule) => ({ ...rule, verbs: rule.verbs.filter((verb) => verb !== 'list') })),
     }));
     await give([...shared(), ...creating]);
-    expect(await unknown()).toEqual(['namespaces', 'secrets']);
+    expect(await notPassed()).toEqual(['labels']);
   });
 
-  test('a webhook that is not there: why says the Deployment', async () => {
+  test('reports how many pods of an unreachable webhook are ready', async () => {
     await give([...shared(), ...ofDoctor]);
     const { webhook } = bed.cluster('alpha');
     await webhook.program.stop();
