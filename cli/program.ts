@@ -195,9 +195,9 @@ Commands about registered clusters call the deployed Lambda function. Only that 
 
   withKube(withOutput(withAws(program.command('doctor'))))
     .argument('[name]', 'name of a cluster (default: all clusters, as far as they can be checked from AWS)')
-    .summary('find the first problem between AWS and a pulled image')
+    .summary('find what keeps a cluster from getting credentials')
     .description(
-      'Checks everything between your AWS session and the credentials in a Secret. Prints the first problem, its effect, and a command. Uses your own access to the cluster, and changes nothing.',
+      'Checks everything from your AWS session to the credentials in a Secret. For each failure, prints what it means and a command. Uses your own access to the cluster, and changes nothing.',
     )
     .action((name: string | undefined, options: Common & KubeOptions) =>
       run(options, async (io) => (await import('./commands/doctor/doctor.ts')).doctor(name, options, io)),
