@@ -15,7 +15,7 @@ import { ApiError, type Kubernetes } from '../../kubernetes/client.ts';
 import { formatList } from '../../output/format-list.ts';
 import type { ShellCommands } from '../../output/shell-commands.ts';
 import { investigateCertificate } from './certificates.ts';
-import { type Finding, failed, investigate, passed, repair, skipped } from './checks.ts';
+import { type Finding, failed, investigate, passed, type Remedy, repair, skipped } from './checks.ts';
 import { type Cluster, Metadata } from './observe.ts';
 
 /** How many of the enabled namespaces doctor tries a Secret in. */
@@ -161,14 +161,11 @@ function failureOf(refusal: Refusal, cluster: Judged, deployment: Deployment): F
   const { installation, commands } = cluster;
   const call = callFailure(refusal.message);
   if (call === undefined) return denialOf(refusal, cluster);
-  if (installation && call === 'untrusted')
-    return failed('ca-bundle-mismatch', message, investigateCertificate('caBundle', installation, commands));
-  if (installation && call === 'certificate')
-    return failed(
-      'certificate-invalid',
-      message,
-      investigateCertificate('certificate', installation, commands),
-    );
+  const certificate = (object: 'caBundle' | 'certificate') =>
+    installation ? investigateCertificate(object, installation, commands) : logs(cluster);
+  if (call === 'untrusted') return failed('ca-bundle-mismatch', message, certificate('caBundle'));
+  if (call === 'certificate') return failed('certificate-invalid', message, certificate('certificate'));
+  if (deployment === 'unknown') return failed('webhook-unreachable', message, logs(cluster));
   const name = nameOf(installation);
   if (deployment === 'missing')
     return failed(
@@ -176,7 +173,6 @@ function failureOf(refusal: Refusal, cluster: Judged, deployment: Deployment): F
       `${message}; the Deployment ${commands.release.namespace}/${name} does not exist`,
       repair(commands.upgrade()),
     );
-  if (deployment === 'unknown') return failed('webhook-unreachable', message, logs(cluster));
   if (deployment.replicas === 0)
     return failed(
       'webhook-scaled-down',
@@ -184,94 +180,74 @@ function failureOf(refusal: Refusal, cluster: Judged, deployment: Deployment): F
       repair(commands.kubectlInRelease(['scale', `deployment/${name}`, '--replicas=2'])),
     );
   const withReady = `${message}; ${deployment.ready} of its pods are ready`;
-  if (call === 'timeout' && deployment.ready > 0)
-    return failed(
-      'webhook-timeout',
-      withReady,
-      investigate(
-        commands.kubectlInRelease(['get', 'endpointslices,networkpolicies', '--output=wide']),
-        'The control plane does not reach the pods. A firewall or a NetworkPolicy may block the port. docs/chart-values.md describes webhook.port and hostNetwork.',
-      ),
-    );
-  return failed('webhook-unreachable', withReady, logs(cluster));
-}
-
-function isTokenFailure({ reason }: DenialCause): boolean {
-  return (TOKEN_FAILURES as readonly string[]).includes(reason);
+  if (call !== 'timeout' || deployment.ready === 0)
+    return failed('webhook-unreachable', withReady, logs(cluster));
+  return failed(
+    'webhook-timeout',
+    withReady,
+    investigate(
+      commands.kubectlInRelease(['get', 'endpointslices,networkpolicies', '--output=wide']),
+      'The control plane does not reach the pods. A firewall or a NetworkPolicy may block the port. docs/chart-values.md describes webhook.port and hostNetwork.',
+    ),
+  );
 }
 
 /** A denial by the webhook, by the first cause that is about a token, else by the first. */
 function denialOf({ namespace, message: sentence, causes }: Refusal, cluster: Judged): Finding {
-  const { commands, installation } = cluster;
+  const { commands } = cluster;
+  const { release } = commands;
   const message = `${namespace}: ${sentence}`;
-  const cause = causes.find(isTokenFailure) ?? causes[0];
-  if (cause?.reason === 'not-entitled')
+  for (const cause of causes) {
+    const reason = TOKEN_FAILURES.find((one) => one === cause.reason);
+    if (reason) return failed(reason, message, tokenRemedy(reason, cause, cluster));
+  }
+  if (causes[0]?.reason !== 'not-entitled')
     return failed(
-      'not-entitled',
+      'denied',
       message,
-      investigate(
-        commands.helm([
-          ...['get', 'values', commands.release.release, '--namespace', commands.release.namespace],
-        ]),
-        `The chart’s value registries must have an entry for ${namespace} (docs/registries.md). Write the complete list into a file, then: ${commands.upgrade(['--values', 'registries.yaml'])}. The webhook reads it within two minutes.`,
+      logs(
+        cluster,
+        causes.length > 0
+          ? undefined
+          : `The webhook gives no reason code: it is older than this command line. To upgrade it: ${commands.upgrade()}.`,
       ),
     );
-  if (cause === undefined || !isTokenFailure(cause)) {
-    const hint = cause
-      ? undefined
-      : `The webhook gives no machine-readable reason: it is older than this command line. To upgrade it: ${commands.upgrade()}.`;
-    return failed('denied', message, logs({ installation, commands }, hint));
-  }
-  return failed(cause.reason as TokenFailure, message, remedyOf(cause, { installation, commands }));
-}
-
-/** Where to look for the cause of a missing token. */
-function remedyOf(cause: DenialCause, cluster: Judged) {
-  const { commands } = cluster;
-  const role = roleOf(cause.message);
-  if (cause.reason === 'aws-role-denied' && role)
-    return investigate(
-      commands.aws([
-        ...['iam', 'get-role', '--role-name', role.name, '--query', 'Role.AssumeRolePolicyDocument'],
-      ]),
-      'The trust policy of the role must admit the webhook’s identity (docs/aws-identity.md, docs/registries.md).',
-    );
-  if (cause.reason === 'ecr-denied' && role) {
-    const service = registryOf(cause) === 'public.ecr.aws' ? 'ecr-public' : 'ecr';
-    return investigate(
-      commands.aws([
-        ...['iam', 'simulate-principal-policy', '--policy-source-arn', role.arn],
-        ...['--action-names', `${service}:GetAuthorizationToken`],
-        ...['--query', 'EvaluationResults[].[EvalActionName,EvalDecision]'],
-      ]),
-      'docs/aws-identity.md has the policy that the role needs.',
-    );
-  }
-  if (
-    cause.reason === 'aws-no-identity' ||
-    cause.reason === 'aws-role-denied' ||
-    cause.reason === 'ecr-denied'
-  )
-    return logs(cluster, 'docs/aws-identity.md describes the ways to give the webhook an AWS identity.');
-  if (cause.reason === 'ecr-throttled')
-    return logs(cluster, 'The webhook retries. Other callers of the account may use up the quota of ECR.');
-  return logs(
-    cluster,
-    'The pods may not reach ECR: a firewall, PrivateLink, or the chart’s value proxy.httpsProxy. health.aws.amazon.com shows outages of AWS.',
+  return failed(
+    'not-entitled',
+    message,
+    investigate(
+      commands.helm(['get', 'values', release.release, '--namespace', release.namespace]),
+      `The chart’s value registries must have an entry for ${namespace} (docs/registries.md). Write the complete list into a file, then: ${commands.upgrade(['--values', 'registries.yaml'])}. The webhook reads it within two minutes.`,
+    ),
   );
 }
 
-/** The IAM role of an ARN of a role or of an assumed role. An assumed role's ARN lacks the path of the role. */
-function roleOf(arn: string): { readonly name: string; readonly arn: string } | undefined {
-  const [, partition, account, kind, path = ''] =
-    /^arn:([\w-]+):(?:iam|sts)::(\d+):(role|assumed-role)\/(\S+)$/.exec(arn) ?? [];
-  if (kind === undefined) return undefined;
-  const parts = path.split('/');
-  const name = (kind === 'role' ? parts.at(-1) : parts[0]) ?? '';
-  return {
-    name,
-    arn: kind === 'role' ? arn : `arn:${partition}:iam::${account}:role/${name}`,
+/** What to know about a missing token. */
+const HINTS: Readonly<Record<TokenFailure, string>> = {
+  'aws-no-identity': 'docs/aws-identity.md describes the ways to give the webhook an AWS identity.',
+  'aws-role-denied':
+    'The role’s trust policy must admit the webhook’s identity (docs/aws-identity.md, docs/registries.md).',
+  'ecr-denied': 'docs/aws-identity.md has the policy that the webhook’s identity needs.',
+  'ecr-throttled': 'The webhook retries. Other callers of the account may use up the quota of ECR.',
+  'ecr-unavailable':
+    'The pods may not reach AWS: a firewall, PrivateLink, or the chart’s value proxy.httpsProxy. health.aws.amazon.com shows outages.',
+  'ecr-error': 'docs/troubleshooting.md lists known causes.',
+};
+
+function tokenRemedy(reason: TokenFailure, cause: DenialCause, cluster: Judged): Remedy {
+  // The message is the role's ARN, if it is known.
+  const [arn, name = ''] = /^arn:[\w-]+:iam::\d+:role\/(?:\S*\/)?(\S+)$/.exec(cause.message) ?? [];
+  const service = registryOf(cause) === 'public.ecr.aws' ? 'ecr-public' : 'ecr';
+  const ofRole = {
+    'aws-role-denied': ['get-role', '--role-name', name, '--query', 'Role.AssumeRolePolicyDocument'],
+    'ecr-denied': [
+      ...['simulate-principal-policy', '--policy-source-arn', arn ?? ''],
+      ...['--action-names', `${service}:GetAuthorizationToken`],
+    ],
   };
+  if (arn !== undefined && (reason === 'aws-role-denied' || reason === 'ecr-denied'))
+    return investigate(cluster.commands.aws(['iam', ...ofRole[reason]]), HINTS[reason]);
+  return logs(cluster, HINTS[reason]);
 }
 
 function nameOf(installation: Cluster['installation']): string {
@@ -333,30 +309,20 @@ function notCalled(
 }
 
 function contractFailures(contracts: readonly number[], commands: ShellCommands, name: string): Finding[] {
-  const oldest = Math.min(...contracts);
-  const newest = Math.max(...contracts);
-  const showImage = commands.kubectlInRelease([
-    ...['get', `deployment/${name}`, '--output=jsonpath={.spec.template.spec.containers[*].image}'],
-  ]);
-  if (oldest < CONTRACT_VERSION)
-    return [
-      failed(
-        'webhook-too-old',
-        `The webhook speaks contract ${oldest}, this command line ${CONTRACT_VERSION}.`,
-        investigate(
-          showImage,
-          `Upgrade it from a checkout of this version, with its image (the value image.tag, if it is set): ${commands.upgrade()}.`,
-        ),
-      ),
-    ];
-  if (newest <= CONTRACT_VERSION || contracts.length === 0) return [];
+  const other = contracts.toSorted((a, b) => a - b).find((contract) => contract !== CONTRACT_VERSION);
+  if (other === undefined) return [];
+  const isOlder = other < CONTRACT_VERSION;
   return [
     failed(
-      'webhook-too-new',
-      `The webhook speaks contract ${newest}, this command line ${CONTRACT_VERSION}.`,
+      isOlder ? 'webhook-too-old' : 'webhook-too-new',
+      `The webhook speaks contract ${other}, this command line ${CONTRACT_VERSION}.`,
       investigate(
-        showImage,
-        'Use the command line of that version, and deploy the refresher from the same checkout.',
+        commands.kubectlInRelease([
+          ...['get', `deployment/${name}`, '--output=jsonpath={.spec.template.spec.containers[*].image}'],
+        ]),
+        isOlder
+          ? `Upgrade it from a checkout of this version, with its image (the value image.tag, if it is set): ${commands.upgrade()}.`
+          : 'Use the command line of that version, and deploy the refresher from the same checkout.',
       ),
     ),
   ];

@@ -1,181 +1,162 @@
 // What doctor checks, in order from the operator's AWS session to the credentials in a Secret, and what a failure means.
 
-/**
- * `needs`: the checks that must not have failed for this one to be judged. `failures`: the codes of its failures, and
- * what each means. A code belongs to one check.
- */
+interface Check {
+  readonly title: string;
+  /** The checks that must not have failed for this one to be judged. */
+  readonly needs: readonly string[];
+  /** The codes of its failures. A code belongs to one check. */
+  readonly codes: readonly string[];
+  /** What a failure means. */
+  readonly means: string;
+}
+
 export const CHECKS = {
   session: {
     title: 'AWS session',
     needs: [],
-    failures: {
-      'no-session': 'doctor cannot check anything in AWS.',
-      'no-region': 'doctor cannot check anything in AWS.',
-      'aws-unavailable': 'doctor cannot check anything in AWS.',
-    },
+    codes: ['no-session', 'no-region', 'aws-unavailable'],
+    means: 'doctor cannot check anything in AWS.',
   },
   function: {
     title: 'refresher function',
     needs: ['session'],
-    failures: {
-      'stack-not-found': 'No refresher is deployed under this name in this account and region.',
-      'function-too-old': 'The deployed refresher and this command line are of different versions.',
-      'function-failed': 'The refresher does not work, so it refreshes no cluster.',
-      'function-unavailable': 'doctor cannot call the refresher.',
-    },
+    codes: ['stack-not-found', 'function-too-old', 'function-failed', 'function-unavailable'],
+    means: 'The refresher does not work, or doctor cannot call it.',
   },
   registration: {
     title: 'cluster registration',
     needs: ['function'],
-    failures: {
-      'not-registered': 'The refresher does not know the cluster, so it does not refresh its Secrets.',
-      'registered-under-other-name': 'The cluster of the context is registered under a different name.',
-      'discovery-failed': 'The refresher does not find the tagged EKS clusters of this discovery target.',
-      'registration-unusable': 'The refresher cannot use what is registered.',
-      'setting-missing': 'The refresher lacks a setting that the cluster needs.',
-      'different-cluster': 'The registration leads to a different cluster.',
-    },
+    codes: [
+      'not-registered',
+      'registered-under-other-name',
+      'discovery-failed',
+      'registration-unusable',
+      'setting-missing',
+      'different-cluster',
+    ],
+    means:
+      'The refresher does not know the cluster, or cannot use what is registered, so it does not refresh it.',
   },
   schedule: {
     title: 'refresh schedule',
     needs: ['registration'],
-    failures: {
-      paused: 'The refresher skips a paused cluster, so its credentials expire.',
-      'no-recent-run': 'If no run refreshes the cluster, its credentials expire within twelve hours.',
-    },
+    codes: ['paused', 'no-recent-run'],
+    means: 'No run refreshes the cluster, so its credentials expire within twelve hours.',
   },
   reachable: {
     title: 'API server reachable from AWS',
     needs: ['registration'],
-    failures: { unreachable: 'The refresher gets no response from the API server.' },
+    codes: ['unreachable'],
+    means: 'The refresher gets no response from the API server.',
   },
   credential: {
     title: 'registered credential',
     needs: ['reachable'],
-    failures: {
-      'credential-rejected':
-        'The API server does not accept the registered credential: it has expired, was revoked, or belongs to another cluster.',
-      'token-not-renewed': 'When the token expires, the refresher can no longer sign in to the cluster.',
-    },
+    codes: ['credential-rejected', 'token-not-renewed'],
+    means: 'The refresher cannot sign in to the cluster, or no longer can when its token expires.',
   },
   permissions: {
     title: 'refresher permissions',
     needs: ['credential'],
-    failures: {
-      'identity-not-restricted':
-        'The write policy does not restrict this identity: a stolen credential could change whole Secrets.',
-      'permission-missing': 'The refresher cannot list or patch all managed Secrets.',
-    },
+    codes: ['identity-not-restricted', 'permission-missing'],
+    means: 'The refresher may do more than the write policy restricts, or less than a refresh needs.',
   },
   clock: {
     title: 'clocks',
     needs: ['reachable'],
-    failures: { 'clock-skew': 'Tokens and certificates are rejected as expired, or as not yet valid.' },
+    codes: ['clock-skew'],
+    means: 'Tokens and certificates are rejected as expired, or as not yet valid.',
   },
   context: {
     title: 'kubeconfig context',
     needs: [],
-    failures: {
-      'context-unusable': 'doctor cannot check the cluster itself.',
-      'wrong-context': 'doctor cannot check the cluster itself by this context.',
-    },
+    codes: ['context-unusable', 'wrong-context'],
+    means: 'doctor cannot check the cluster itself.',
   },
   chart: {
     title: 'chart',
     needs: ['context'],
-    failures: {
-      'kubernetes-too-old':
-        'The write policy needs ValidatingAdmissionPolicy, which Kubernetes has from version 1.30 on.',
-      'chart-not-installed': 'No webhook writes credentials into Secrets.',
-      'configuration-missing': 'The API server does not call the webhook, so Secrets get no credentials.',
-      'original-in-place': 'The webhook of CentML/ecr-anywhere serves the Secrets, and not this one.',
-      'original-beside': 'Two webhooks write the same Secrets, so the API server may refuse refreshes.',
-    },
+    codes: [
+      'kubernetes-too-old',
+      'chart-not-installed',
+      'configuration-missing',
+      'original-in-place',
+      'original-beside',
+    ],
+    means: 'The webhook is not the one that writes credentials into Secrets, or not the only one.',
   },
   'write-policy': {
     title: 'write policy',
     needs: ['chart'],
-    failures: {
-      'write-policy-not-enforced': 'A stolen credential of the refresher could change whole Secrets.',
-    },
+    codes: ['write-policy-not-enforced'],
+    means: 'A stolen credential of the refresher could change whole Secrets.',
   },
   configuration: {
     title: 'webhook configuration',
     needs: ['chart'],
-    failures: {
-      'configuration-changed': 'Managed Secrets may be stored without a call of the webhook.',
-    },
+    codes: ['configuration-changed'],
+    means: 'Managed Secrets may be stored without a call of the webhook.',
   },
   labels: {
     title: 'labels and types',
     needs: ['context'],
-    failures: {
-      'namespace-excluded': 'The webhook never serves Secrets of this namespace.',
-      'namespace-label-wrong': 'The webhook does not serve Secrets of a namespace with another label value.',
-      'namespace-label-missing': 'The webhook does not serve Secrets of a namespace without the label.',
-      'no-enabled-namespace': 'The webhook serves Secrets of enabled namespaces only.',
-      'secret-type-wrong': 'The webhook denies managed Secrets of other types.',
-      'secret-label-wrong': 'The webhook does not serve Secrets with another label value.',
-      'no-managed-secret': 'Without a managed Secret, no Pod gets credentials.',
-    },
+    codes: [
+      'namespace-excluded',
+      'namespace-label-wrong',
+      'namespace-label-missing',
+      'no-enabled-namespace',
+      'secret-type-wrong',
+      'secret-label-wrong',
+      'no-managed-secret',
+    ],
+    means:
+      'The webhook serves only labelled Secrets of type kubernetes.io/dockerconfigjson in labelled namespaces.',
   },
   webhook: {
     title: 'webhook',
     needs: ['chart'],
-    failures: {
-      'ca-bundle-invalid': 'The API server does not trust the webhook, and refuses every managed Secret.',
-      'ca-bundle-mismatch': 'The API server does not trust the webhook, and refuses every managed Secret.',
-      'certificate-invalid': 'The API server does not trust the webhook, and refuses every managed Secret.',
-      'webhook-not-deployed': 'The API server refuses every managed Secret.',
-      'webhook-scaled-down': 'The API server refuses every managed Secret.',
-      'webhook-timeout': 'The API server refuses every managed Secret.',
-      'webhook-unreachable': 'The API server refuses every managed Secret.',
-    },
+    codes: [
+      'ca-bundle-invalid',
+      'ca-bundle-mismatch',
+      'certificate-invalid',
+      'webhook-not-deployed',
+      'webhook-scaled-down',
+      'webhook-timeout',
+      'webhook-unreachable',
+    ],
+    means: 'The API server cannot call the webhook, and refuses every managed Secret.',
   },
   injection: {
     title: 'credential injection',
     needs: ['configuration', 'webhook'],
-    failures: {
-      'webhook-not-called': 'Secrets are stored without credentials, and no error is shown.',
-      'original-answers': 'The webhook of CentML/ecr-anywhere serves the Secrets, and not this one.',
-      'webhook-too-old': 'The webhook does not do everything that the refresher relies on.',
-      'webhook-too-new': 'The refresher and this command line may misread what the webhook writes.',
-      denied: 'The webhook refuses managed Secrets.',
-    },
+    codes: ['webhook-not-called', 'original-answers', 'webhook-too-old', 'webhook-too-new', 'denied'],
+    means: 'Secrets are not stored with the credentials that the refresher relies on.',
   },
   ecr: {
     title: 'ECR credentials',
     needs: ['injection'],
-    failures: {
-      'not-entitled':
-        'The registry policy gives the namespace no registry, so the webhook denies its Secrets.',
-      'aws-no-identity': 'The webhook has no usable AWS credentials, so it gets no token from ECR.',
-      'aws-role-denied': 'The webhook may not assume its role, so it gets no token from ECR.',
-      'ecr-denied': 'ECR refuses the identity of the webhook.',
-      'ecr-throttled': 'ECR throttles the requests of the webhook.',
-      'ecr-unavailable': 'The webhook gets no response from ECR or STS.',
-      'ecr-error': 'The webhook gets no token from ECR.',
-    },
+    codes: [
+      'not-entitled',
+      'aws-no-identity',
+      'aws-role-denied',
+      'ecr-denied',
+      'ecr-throttled',
+      'ecr-unavailable',
+      'ecr-error',
+    ],
+    means: 'The webhook gets no credentials for the namespace, and denies its Secrets.',
   },
   refresh: {
     title: 'refresh of due Secrets',
     needs: ['permissions', 'ecr'],
-    failures: { 'not-refreshed': 'The credentials of these Secrets expire.' },
+    codes: ['not-refreshed'],
+    means: 'The credentials of these Secrets expire.',
   },
-} as const satisfies Readonly<
-  Record<
-    string,
-    {
-      readonly title: string;
-      readonly needs: readonly string[];
-      readonly failures: Readonly<Record<string, string>>;
-    }
-  >
->;
+} as const satisfies Readonly<Record<string, Check>>;
 
 export type CheckName = keyof typeof CHECKS;
 /** Why a check failed. */
-export type FailureCode = { [Check in CheckName]: keyof (typeof CHECKS)[Check]['failures'] }[CheckName];
+export type FailureCode = (typeof CHECKS)[CheckName]['codes'][number];
 export const CHECK_NAMES = Object.keys(CHECKS) as readonly CheckName[];
 
 /** What to do about a failure. `repair`: a command that is certainly right. `investigate`: one that only shows more. */
@@ -220,7 +201,8 @@ export const skipped = (check: CheckName, message: string): Finding => ({
   message,
 });
 export function failed(code: FailureCode, message: string, remedy: Remedy): Finding {
-  const check = CHECK_NAMES.find((name) => code in CHECKS[name].failures) as CheckName;
+  const has = (name: CheckName) => (CHECKS[name].codes as readonly string[]).includes(code);
+  const check = CHECK_NAMES.find(has) as CheckName;
   return { check, verdict: 'failed', code, message, ...remedy };
 }
 
@@ -271,15 +253,8 @@ export function firstProblem(findings: readonly Finding[]): Finding | undefined 
   );
 }
 
-/** What a failure means for the operator. */
-export function meaningOf({ check, code = '' as FailureCode }: Finding): string | undefined {
-  const failures: Readonly<Record<string, string>> = CHECKS[check].failures;
-  return failures[code];
-}
-
 /** A finding as `--output json` prints it. */
-export function toJson(finding: Finding) {
-  const { check, ...rest } = finding;
-  const means = meaningOf(finding);
-  return { check, title: CHECKS[check].title, ...rest, ...(means !== undefined && { means }) };
+export function toJson({ check, ...finding }: Finding) {
+  const { title, means } = CHECKS[check];
+  return { check, title, ...finding, ...(finding.verdict === 'failed' && { means }) };
 }

@@ -3,7 +3,7 @@
 import { formatList } from '../../output/format-list.ts';
 import { colorize } from '../../output/io.ts';
 import { terminalColumns, wrap } from '../../output/table.ts';
-import { CHECKS, type Finding, meaningOf } from './checks.ts';
+import { CHECKS, type Finding } from './checks.ts';
 
 const COLUMN = Math.max(...Object.values(CHECKS).map(({ title }) => title.length)) + 5;
 
@@ -49,7 +49,7 @@ function renderFailure(finding: Finding, columns: number | undefined): string {
   const { check, code, message, repair, investigate, hint } = finding;
   return [
     `${colorize(['bold', 'red'], CHECKS[check].title)} (${code})`,
-    ...[message, meaningOf(finding) ?? ''].map((text) => `  ${hang(text, 2, columns)}`),
+    ...[message, CHECKS[check].means].map((text) => `  ${hang(text, 2, columns)}`),
     ...(repair === undefined ? [] : [`  ${colorize('bold', 'Repair:')} ${repair}`]),
     ...(investigate === undefined ? [] : [`  ${colorize('bold', 'Investigate:')} ${investigate}`]),
     ...(hint === undefined ? [] : [`  ${hang(hint, 2, columns)}`]),

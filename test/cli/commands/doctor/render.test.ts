@@ -41,13 +41,13 @@ test('each failure has its message, its meaning, then its command', () => {
     [
       'refresh schedule (paused)',
       '  since today',
-      `  ${CHECKS.schedule.failures.paused}`,
+      `  ${CHECKS.schedule.means}`,
       '  Repair: ecr-anywhere resume alpha',
     ].join('\n'),
     [
       'webhook (webhook-unreachable)',
       `  ${LONG}`,
-      `  ${CHECKS.webhook.failures['webhook-unreachable']}`,
+      `  ${CHECKS.webhook.means}`,
       `  Investigate: ${COMMAND}`,
       `  ${LONG}`,
     ].join('\n'),
