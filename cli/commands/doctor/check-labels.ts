@@ -98,19 +98,25 @@ function namespaceFailure(
       namespaceLabelOf(namespace) !== NAMESPACE_LABEL.value &&
       (unserved.includes(namespace.name) || !SWITCHED_OFF.test(namespaceLabelOf(namespace) ?? '')),
   );
-  if (mislabelled[0])
-    return failed(
-      'namespace-label-wrong',
-      `The label’s value is not "${NAMESPACE_LABEL.value}": ${formatList(mislabelled.map((one) => `${one.name} has "${namespaceLabelOf(one)}"`))}.`,
-      repair(label(mislabelled[0].name)),
-    );
-  if (unserved[0] !== undefined)
+  const without = unserved.filter((name) => !mislabelled.some((one) => one.name === name));
+  const message = [
+    ...(mislabelled.length > 0
+      ? [
+          `The label’s value is not "${NAMESPACE_LABEL.value}": ${formatList(mislabelled.map((one) => `${one.name} has "${namespaceLabelOf(one)}"`))}.`,
+        ]
+      : []),
+    ...(without.length > 0
+      ? [`Managed Secrets are in namespaces without the label: ${formatList(without)}.`]
+      : []),
+  ].join(' ');
+  if (mislabelled[0]) return failed('namespace-label-wrong', message, repair(label(mislabelled[0].name)));
+  if (without[0] !== undefined)
     return failed(
       'namespace-label-missing',
-      `Managed Secrets are in namespaces without the label: ${formatList(unserved)}.`,
+      message,
       investigate(
-        commands.kubectl(['--namespace', unserved[0], 'get', 'secrets', '--selector', SECRET_LABEL.key]),
-        `If the namespace may have ECR credentials: ${label(unserved[0])}. Otherwise remove the label of the Secrets.`,
+        commands.kubectl(['--namespace', without[0], 'get', 'secrets', '--selector', SECRET_LABEL.key]),
+        `If the namespace may have ECR credentials: ${label(without[0])}. Otherwise remove the label of the Secrets.`,
       ),
     );
   if (enabled.length > 0) return undefined;
