@@ -160,15 +160,15 @@ describe('its configuration', () => {
 
   test.each([
     { what: 'another namespace', service: { namespace: 'elsewhere' } },
-    { what: 'another Service', service: { name: 'other' } },
+    { what: 'another name', service: { name: 'other' } },
     { what: 'another path', service: { path: '/' } },
     { what: 'another port', service: { port: 1 } },
-  ])('the Service: $what', async ({ service }) => {
+  ])('may not call the Service at $what', async ({ service }) => {
     const body = { webhooks: [{ name: NAME, clientConfig: { service } }] };
     await expectDenied(webhook('PATCH', OWN, body, STRATEGIC), BY_POLICY);
   });
 
-  test('a second webhook, another name, none', async () => {
+  test('may not get a second webhook, another name, or no webhook', async () => {
     const { webhooks } = await current();
     const [own] = webhooks;
     for (const list of [
