@@ -148,7 +148,7 @@ const REFUSED: Readonly<Record<string, RegExp>> = {
     /^user "u": "tokenFile" names a file.*"client-certificate" names a file.*"client-key" names a file/,
   'hostile-runtime.yaml': /^server: 127\.0\.0\.1 is an address of this machine or its link/,
   'hostile-foreign-server.yaml':
-    /^the server is not the endpoint that EKS returns for the cluster prod, and so the refresher sends it no token/,
+    /^the server is not the endpoint that EKS returns for the cluster prod, so the refresher sends it no token/,
   'hostile-foreign-role.yaml':
     /^arn:aws:iam::123456789012:role\/admin is none of the roles that the refresher may assume/,
   'hostile-types.yaml': /^cluster "c": server: must be an https URL$/,
