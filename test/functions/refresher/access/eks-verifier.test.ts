@@ -1,5 +1,5 @@
-// Tokens for EKS before the verifier that EKS runs, aws-iam-authenticator's own, which asks an STS at the wire who
-// signed: what it takes, and that it would not take less.
+// Tests tokens for EKS with the verifier of aws-iam-authenticator, which EKS runs, and an imitation of STS: the verifier
+// accepts the refresher's tokens and refuses every variation of them.
 import { spawn } from 'node:child_process';
 import { text } from 'node:stream/consumers';
 import { STSClient } from '@aws-sdk/client-sts';
@@ -86,7 +86,7 @@ async function sign({
 const encode = (url: URL | string) => `k8s-aws-v1.${Buffer.from(String(url)).toString('base64url')}`;
 const signal = () => AbortSignal.timeout(20_000);
 
-describe('is accepted', () => {
+describe('the verifier accepts', () => {
   test.each([
     { region: 'eu-central-1', partition: 'aws', host: 'sts.eu-central-1.amazonaws.com' },
     { region: 'us-east-1', partition: 'aws', host: 'sts.us-east-1.amazonaws.com' },
@@ -124,7 +124,7 @@ describe('is accepted', () => {
       region: 'us-gov-east-1',
       domain: 'amazonaws.com',
     },
-  ])('a token as $role, which is who the cluster sees', async ({ role, region, domain }) => {
+  ])('a token as $role, and identifies the role', async ({ role, region, domain }) => {
     const access = eksAccess({ region, assumableRoles: [role] });
     const { token } = await access.access({ cluster: 'prod', roleArn: role }, region, signal());
     const partition = role.split(':')[1] ?? '';
@@ -140,24 +140,24 @@ describe('is accepted', () => {
     });
   });
 
-  test('the global host, where it is signed for: that ours is the region’s is our own choice', async () => {
+  test('the global host of STS, which the refresher does not use', async () => {
     const url = await sign({ host: 'sts.amazonaws.com', region: 'us-east-1' });
     expect(await verify(encode(url))).toMatchObject({ stsEndpoint: 'sts.amazonaws.com' });
   });
 
-  test('what this test signs, so that what follows is refused for what is wrong with it', async () => {
+  test('the token that the refusals below vary', async () => {
     expect(await verify(encode(await sign()))).toMatchObject({ accountID: '123456789012' });
   });
 });
 
-describe('is refused', () => {
+describe('the verifier refuses', () => {
   const refusal = async (url: URL | string, where?: Parameters<typeof verify>[1]) => {
     const { error, ...identity } = await verify(encode(url), where);
     expect(identity).toEqual({});
     return error;
   };
 
-  test('a query parameter more, signed', async () => {
+  test('a further, signed query parameter', async () => {
     const url = await sign({ query: { DurationSeconds: '900' } });
     expect(await refusal(url)).toContain('non-whitelisted query parameter "DurationSeconds"');
   });
@@ -172,18 +172,18 @@ describe('is refused', () => {
     expect(await refusal(await sign(), { cluster: 'staging' })).toContain('SignatureDoesNotMatch');
   });
 
-  test('more than 15 minutes, and 15 are not', async () => {
+  test('a lifetime of more than 15 minutes', async () => {
     expect(await refusal(await sign({ expiresIn: 901 }))).toContain('invalid X-Amz-Expires parameter');
     expect(await verify(encode(await sign({ expiresIn: 900 })))).toMatchObject({ accountID: '123456789012' });
   });
 
-  test('an old signature, by the verifier; one of the future, by STS', async () => {
+  test('an old signature, and STS one of the future', async () => {
     const signedIn = (minutes: number) => sign({ signingDate: new Date(Date.now() + minutes * 60_000) });
     expect(await refusal(await signedIn(-16))).toContain('X-Amz-Date parameter is expired');
     expect(await refusal(await signedIn(16))).toContain('SignatureDoesNotMatch');
   });
 
-  test('what is no token: without its prefix, with padding, twice the same parameter, too large', async () => {
+  test('a token without its prefix, with padding, with a parameter twice, or too large', async () => {
     const url = await sign();
     const errorOf = async (token: string) => (await verify(token)).error;
     expect(await errorOf(encode(url).replace('k8s-aws-v1.', ''))).toContain('token is missing expected');
@@ -194,7 +194,7 @@ describe('is refused', () => {
     expect(await refusal(`${url}&X-Amz-Security-Token=${'x'.repeat(4_096)}`)).toContain('token is too large');
   });
 
-  test('the same parameter in another case; no date, one that is none; no length of time', async () => {
+  test('a parameter in another case, a missing or invalid date, a missing lifetime', async () => {
     const changed = async (change: (query: URLSearchParams) => void) => {
       const url = await sign();
       change(url.searchParams);
@@ -209,11 +209,11 @@ describe('is refused', () => {
     expect(await changed((query) => query.delete('X-Amz-Expires'))).toContain('invalid X-Amz-Expires');
   });
 
-  test('another query parameter, which the signature does not cover', async () => {
+  test('a further query parameter that the signature does not cover', async () => {
     expect(await refusal(`${await sign()}&x=1`)).toContain('non-whitelisted query parameter "x"');
   });
 
-  test('a secret key that is not the access key’s', async () => {
+  test('a signature with another secret key', async () => {
     const { secretAccessKey } = OWN;
     vi.stubEnv('AWS_SECRET_ACCESS_KEY', `${secretAccessKey}x`);
     const token = await tokenFor('prod', new STSClient({ region: 'eu-central-1' }));
@@ -221,7 +221,7 @@ describe('is refused', () => {
     expect((await verify(token)).error).toContain('SignatureDoesNotMatch');
   });
 
-  test('a key that nobody has; a session’s without its token, with another’s, and after its end', async () => {
+  test('an unknown key, and a session key without its token, with another token, or after its end', async () => {
     const url = await sign();
     url.searchParams.set(
       'X-Amz-Credential',
@@ -252,7 +252,7 @@ describe('is refused', () => {
     expect(await refusal(ended)).toContain('ExpiredToken');
   });
 
-  test('another partition’s host, and a host that is none of STS’', async () => {
+  test('the host of another partition, and a host that is not of STS', async () => {
     const china = await sign({ host: 'sts.cn-north-1.amazonaws.com.cn', region: 'cn-north-1' });
     expect(await refusal(china)).toContain(
       'partition {aws} does not support hostname sts.cn-north-1.amazonaws.com.cn',
@@ -262,13 +262,13 @@ describe('is refused', () => {
     );
   });
 
-  test('the global host: by the verifier outside of the aws partition, and in it by STS', async () => {
+  test('the global host outside of the aws partition, and STS refuses it inside', async () => {
     const url = await sign({ host: 'sts.amazonaws.com' });
     expect(await refusal(url, { partition: 'aws-cn', region: 'cn-north-1' })).toContain('global endpoint');
     expect(await refusal(url)).toContain('Credential should be scoped to a valid region');
   });
 
-  test('another action, another path, plain http', async () => {
+  test('another action, another path, and http', async () => {
     expect(await refusal(await sign({ query: { Action: 'GetSessionToken' } }))).toContain(
       'unexpected action',
     );
@@ -277,7 +277,7 @@ describe('is refused', () => {
     expect(await refusal(String(url).replace('https:', 'http:'))).toContain('unexpected scheme');
   });
 
-  test('a signature that was changed', async () => {
+  test('a changed signature', async () => {
     const url = await sign();
     const signature = url.searchParams.get('X-Amz-Signature') ?? '';
     url.searchParams.set('X-Amz-Signature', `${signature.startsWith('0') ? '1' : '0'}${signature.slice(1)}`);

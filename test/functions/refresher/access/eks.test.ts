@@ -1,4 +1,4 @@
-// Kubeconfigs of EKS: the token that is signed, and that it goes to nobody but the cluster that it names.
+// Tests EKS clusters, registered and tagged: the tokens that the refresher signs, and that only the named cluster gets one.
 
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -114,8 +114,8 @@ function token(): { url: URL; key: string | undefined; region: string | undefine
   return { url, key, region };
 }
 
-describe('the token', () => {
-  test('is a signed GetCallerIdentity at the region’s STS, for this cluster, with nothing else in it', async () => {
+describe('the token of an EKS cluster', () => {
+  test('is a presigned GetCallerIdentity of the region’s STS for this cluster, without other parameters', async () => {
     expect(await runOn(kubeconfig())).toMatchObject({ served: true });
     const { url, key, region } = token();
     expect(url.origin + url.pathname).toBe('https://sts.eu-central-1.amazonaws.com/');
@@ -136,13 +136,13 @@ describe('the token', () => {
     { region: 'us-gov-west-1', host: 'sts.us-gov-west-1.amazonaws.com' },
     { region: 'us-east-1', host: 'sts.us-east-1.amazonaws.com' },
     { region: 'eu-west-3', host: 'sts.eu-west-3.amazonaws.com' },
-  ])('in $region', async ({ region, host }) => {
+  ])('is signed for $host in $region', async ({ region, host }) => {
     expect(await runOn(kubeconfig(['--region', region]))).toMatchObject({ served: true });
     expect([token().url.hostname, token().region]).toEqual([host, region]);
     expect(eks.calls.at(-1)?.region).toBe(region);
   });
 
-  test('as a role: assumed with its external id, and all that follows is done as the role', async () => {
+  test('is signed as the role that the kubeconfig names, with its external ID', async () => {
     const text = kubeconfig().replace(
       '{"command":"aws","args":["eks","get-token","--cluster-name","prod"]}',
       JSON.stringify({
@@ -163,7 +163,7 @@ describe('the token', () => {
   });
 });
 
-describe('is refused, and nobody is shown a token', () => {
+describe('no server gets a token of a cluster that', () => {
   const isNotServed = async (
     running: ReturnType<typeof runOn>,
     says: RegExp,
@@ -175,7 +175,7 @@ describe('is refused, and nobody is shown a token', () => {
     expect(cluster.requests).toHaveLength(0);
   };
 
-  test('a role that is not on the list: not even assumed', async () => {
+  test('names a role that is not allowed, which is not assumed', async () => {
     const before = aws.stsCalls.length;
     await isNotServed(
       runOn(kubeconfig(['--role-arn', ROLE]), []),
@@ -185,11 +185,11 @@ describe('is refused, and nobody is shown a token', () => {
     expect(aws.stsCalls).toHaveLength(before);
   });
 
-  test('a role that does not let itself be assumed', async () => {
+  test('names a role that cannot be assumed', async () => {
     await isNotServed(runOn(kubeconfig(['--role-arn', ROLE]), [ROLE]), /AccessDenied/);
   });
 
-  test('another server than EKS names', async () => {
+  test('has another server than the EKS endpoint', async () => {
     const other = each.use(await startApiServer((_, response) => json(response, page([]))));
     await isNotServed(
       runOn(kubeconfig([], other.url)),
@@ -198,7 +198,7 @@ describe('is refused, and nobody is shown a token', () => {
     expect(other.requests).toHaveLength(0);
   });
 
-  test('a role that STS says nothing of: the turn ends in its time', async () => {
+  test('names a role while STS does not respond, and the run ends in time', async () => {
     const silent = 'arn:aws:iam::210987654321:role/silent';
     aws.settings.roles[silent] = { silent: true };
     await isNotServed(
@@ -208,12 +208,12 @@ describe('is refused, and nobody is shown a token', () => {
     );
   });
 
-  test('an EKS that is asked too often', async () => {
+  test('EKS throttles', async () => {
     eks.throttle(5);
     await isNotServed(runOn(kubeconfig()), /TooManyRequestsException/, 'reach');
   }, 60_000);
 
-  test('a cluster that EKS does not know', async () => {
+  test('EKS does not have', async () => {
     eks.clusters.clear();
     await isNotServed(
       runOn(kubeconfig()),
@@ -221,12 +221,12 @@ describe('is refused, and nobody is shown a token', () => {
     );
   });
 
-  test('a cluster that is being created', async () => {
+  test('is being created', async () => {
     eks.clusters.set('prod', { status: 'CREATING' });
     await isNotServed(runOn(kubeconfig()), /has no endpoint: it is CREATING/, 'reach');
   });
 
-  test('an account that does not allow it: with the way out', async () => {
+  test('is in an account that denies DescribeCluster, and the hint names the setting', async () => {
     eks.isDenied = true;
     await isNotServed(
       runOn(kubeconfig()),
@@ -235,13 +235,13 @@ describe('is refused, and nobody is shown a token', () => {
     );
   });
 
-  test('a server on this machine, outside of tests', async () => {
+  test('has a local server, unless tests allow it', async () => {
     await isNotServed(runOn(kubeconfig(), [], false), /server: 127\.0\.0\.1 is an address of this machine/);
     expect(eks.calls.filter(({ cluster: name }) => name === 'x')).toEqual([]);
   });
 });
 
-describe('clusters that are tagged', () => {
+describe('tagged clusters', () => {
   const OTHER_ROLE = 'arn:aws:iam::321098765432:role/discovery';
   const managed = { [TAG.managed]: 'true' };
   const arnOf = (name: string, region = REGION, account = '123456789012') =>
@@ -295,7 +295,7 @@ describe('clusters that are tagged', () => {
     eks.accountOf = (key) => (key === OWN_KEY ? '123456789012' : '321098765432');
   });
 
-  test('are refreshed without being registered, under their ARNs, over as many pages as there are', async () => {
+  test('of all pages are refreshed without registration, under their ARNs', async () => {
     expect(await outcomes(discover([{ region: REGION }]))).toEqual({
       [arnOf('tagged')]: 'served',
       [arnOf('updating')]: 'served',
@@ -307,7 +307,7 @@ describe('clusters that are tagged', () => {
     expect(eks.calls.filter(({ cluster: name }) => name === 'updating')).toHaveLength(1);
   });
 
-  test('in another region, and in another account through a role that no kubeconfig may name', async () => {
+  test('are found in another region, and in another account through a role', async () => {
     const scopes = [{ region: 'us-east-1' }, { region: REGION, roleArn: OTHER_ROLE }];
     expect(await outcomes(discover(scopes))).toEqual({
       [arnOf('elsewhere', 'us-east-1')]: 'served',
@@ -316,7 +316,7 @@ describe('clusters that are tagged', () => {
     expect(aws.stsCalls.at(-1)).toMatchObject({ action: 'AssumeRole', role: OTHER_ROLE, ok: true });
   });
 
-  test('an event names one by its ARN, and no other is asked', async () => {
+  test('are refreshed alone if the event names one by its ARN', async () => {
     const name = arnOf('updating');
     expect(await outcomes(discover([{ region: REGION }], { clusters: [name] }))).toEqual({
       [name]: 'served',
@@ -327,7 +327,7 @@ describe('clusters that are tagged', () => {
     );
   });
 
-  test('of an event that names registered clusters only, EKS is asked nothing', async () => {
+  test('are not looked up for an event that names only registered clusters', async () => {
     const before = eks.calls.length;
     await expect(
       discover([{ region: REGION }], { clusters: ['a'] }, undefined, { a: 'junk' }),
@@ -335,14 +335,14 @@ describe('clusters that are tagged', () => {
     expect(eks.calls).toHaveLength(before);
   });
 
-  test('one that is deleted while it is looked at is none', async () => {
+  test('are left out if they are deleted during discovery', async () => {
     eks.gone.add('tagged');
     const found = await outcomes(discover([{ region: REGION }]));
     eks.gone.clear();
     expect(Object.keys(found).sort()).toEqual(['paused', 'private', 'updating'].map((name) => arnOf(name)));
   });
 
-  test('found no more, what is known of them goes on ageing', async () => {
+  test('keep their stored state, which ages, when they are no longer found', async () => {
     const expiresAt = Date.now() + 10 * HOUR;
     const secret = {
       ...{ name: 'pull', namespace: 'team' },
@@ -388,7 +388,7 @@ describe('clusters that are tagged', () => {
     ]);
   });
 
-  test('have no token that could be revoked, and none is signed to say so', async () => {
+  test('have no token to revoke, and the answer needs none', async () => {
     await using registry = await startSecretsManager({});
     const calls = aws.stsCalls.length;
     const results = await revoke(
@@ -414,12 +414,12 @@ describe('clusters that are tagged', () => {
     expect(aws.stsCalls).toHaveLength(calls);
   });
 
-  test('throttled, EKS is asked again', async () => {
+  test('are found after EKS throttled a request', async () => {
     eks.throttle(3);
     expect(Object.keys(await outcomes(discover([{ region: REGION }])))).toHaveLength(4);
   });
 
-  test('where they cannot be looked for fails beside those that can', async () => {
+  test('of a discovery target that fails do not affect other targets', async () => {
     const denied = 'arn:aws:iam::321098765432:role/denied';
     aws.settings.roles[denied] = { denied: true };
     const found = await outcomes(discover([{ region: 'us-east-1' }, { region: REGION, roleArn: denied }]));
@@ -429,7 +429,7 @@ describe('clusters that are tagged', () => {
     });
   });
 
-  test('where nobody answers costs the others no more than a turn', async () => {
+  test('of a discovery target that does not respond delay others by one deadline at most', async () => {
     const silent = 'arn:aws:iam::321098765432:role/silent';
     aws.settings.roles[silent] = { silent: true };
     const found = await outcomes(
@@ -441,7 +441,7 @@ describe('clusters that are tagged', () => {
     });
   });
 
-  test('one that cannot be described is told, and costs the others nothing', async () => {
+  test('that cannot be described are reported, and the others are refreshed', async () => {
     eks.undescribed.add('untagged');
     const found = await outcomes(discover([{ region: REGION }]));
     eks.undescribed.clear();
@@ -450,7 +450,7 @@ describe('clusters that are tagged', () => {
   });
 });
 
-test('the region is the one in the name of the endpoint, where the kubeconfig does not say', async () => {
+test('the region is that of the endpoint if the kubeconfig has none', async () => {
   const server = 'https://0A1B.gr7.us-east-1.eks.amazonaws.com';
   eks.clusters.set('prod', { endpoint: server, ca: 'a certificate' });
   const access = await usableAccess(
@@ -464,7 +464,7 @@ test('the region is the one in the name of the endpoint, where the kubeconfig do
   expect(eks.calls.at(-1)).toMatchObject({ cluster: 'prod', region: 'us-east-1' });
 });
 
-test('throttled, it is asked again', async () => {
+test('a throttled request is retried', async () => {
   eks.throttle(2);
   expect(await runOn(kubeconfig())).toMatchObject({ served: true });
 });
@@ -476,6 +476,6 @@ test.each([
   { server: 'https://0A1B.gr7.eu-west-1.api.aws', region: 'eu-west-1' },
   { server: 'https://eu-west-1.example.com', region: undefined },
   { server: 'https://10.0.0.1:6443', region: undefined },
-])('$server is in $region', ({ server, region }) => {
+])('regionOfEndpoint returns $region for $server', ({ server, region }) => {
   expect(regionOfEndpoint(server)).toBe(region);
 });

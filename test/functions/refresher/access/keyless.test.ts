@@ -1,5 +1,5 @@
-// Clusters with no credential registered: two real API servers that trust the issuer of an AWS account, the refresher's
-// run, kubectl with the command line, and everybody else's tokens.
+// Tests keyless clusters: two real API servers that trust the issuer of an AWS account, a run of the refresher, kubectl
+// with the command line, and tokens that the API servers must refuse.
 
 import { execFile } from 'node:child_process';
 import { once } from 'node:events';
@@ -165,7 +165,7 @@ async function runOn(
   );
 }
 
-test('the function itself, as it is bundled, does so too; and on an EKS cluster', async () => {
+test('the bundled function refreshes a keyless cluster and an EKS cluster', async () => {
   const table = stack.use(await startMemoryTable(join(dir, 'aws')));
   // The key that the table's AWS knows is the refresher's here, too.
   const { accessKeyId, secretAccessKey } = table.emulator.clientConfig.credentials;
@@ -199,7 +199,7 @@ test('the function itself, as it is bundled, does so too; and on an EKS cluster'
   ]);
 });
 
-test('the refresher’s run succeeds with a kubeconfig that holds no secret', async () => {
+test('a run succeeds with a kubeconfig without a credential', async () => {
   const kubeconfig = kubeconfigOf(a.controlPlane, 'a');
   const [report] = await runOn({ a: kubeconfig }, { force: true });
   expect(report).toMatchObject({ served: true, failed: false, managed: 1 });
@@ -207,7 +207,7 @@ test('the refresher’s run succeeds with a kubeconfig that holds no secret', as
   expect(aws.stsCalls.at(-1)).toMatchObject({ action: 'GetWebIdentityToken', role: 'ecr-anywhere:Test:a' });
 });
 
-test('kubectl works with the same kubeconfig, as the same member of the group', async () => {
+test('kubectl works with the same kubeconfig as the same user', async () => {
   const file = join(dir, 'kubeconfig');
   await writeFile(file, kubeconfigOf(a.controlPlane, 'a'));
   const kubectl = (...args: string[]) =>
@@ -223,7 +223,7 @@ test('kubectl works with the same kubeconfig, as the same member of the group', 
   );
 });
 
-describe('the refresher’s role may ask for', () => {
+describe('the policy of the refresher’s role allows', () => {
   const request = {
     Audience: [clusterAudience(STAGE, 'a')],
     DurationSeconds: TOKEN_SECONDS,
@@ -234,21 +234,24 @@ describe('the refresher’s role may ask for', () => {
       new GetWebIdentityTokenCommand({ ...request, ...changes }),
     );
 
-  test('a token for any clusters of its stage', async () => {
+  test('a token for each cluster of its stack', async () => {
     const names = ['a', 'team/b', 'c_d+e=f.g@h-i'].map((name) => clusterAudience(STAGE, name));
     for (const Audience of [...names.map((name) => [name]), names])
       expect((await ask({ Audience })).WebIdentityToken).toMatch(/^eyJ/);
   });
 
   test.each([
-    { title: 'another stage', changes: { Audience: [clusterAudience('Other', 'a')] } },
-    { title: 'a stage that begins alike', changes: { Audience: [clusterAudience(`${STAGE}2`, 'a')] } },
-    { title: 'somebody else', changes: { Audience: ['sts.amazonaws.com'] } },
-    { title: 'a cluster and somebody else', changes: { Audience: [...request.Audience, 'vault'] } },
-    { title: 'a longer life', changes: { DurationSeconds: 3_600 } },
-    { title: 'a life that is not said', changes: { DurationSeconds: undefined } },
+    { title: 'another stack', changes: { Audience: [clusterAudience('Other', 'a')] } },
+    {
+      title: 'a stack whose name begins with the same characters',
+      changes: { Audience: [clusterAudience(`${STAGE}2`, 'a')] },
+    },
+    { title: 'another audience', changes: { Audience: ['sts.amazonaws.com'] } },
+    { title: 'a cluster and another audience', changes: { Audience: [...request.Audience, 'vault'] } },
+    { title: 'a longer lifetime', changes: { DurationSeconds: 3_600 } },
+    { title: 'no lifetime', changes: { DurationSeconds: undefined } },
     { title: 'another algorithm', changes: { SigningAlgorithm: 'RS256' } },
-  ])('and not for $title', async ({ changes }) => {
+  ])('no token with $title', async ({ changes }) => {
     await expect(ask(changes)).rejects.toMatchObject({ name: 'AccessDenied' });
   });
 });
@@ -270,12 +273,12 @@ describe('the API server', () => {
   }
   const claims = { sub: ROLE, aud: clusterAudience(STAGE, 'a'), expiresIn: 900 };
 
-  test('takes a token of the role for this cluster; and so would refuse the next ones for what is wrong in them', async () => {
+  test('accepts a token of the role for this cluster, as this test signs it', async () => {
     expect(await statusOf(a.controlPlane, issuer.sign(claims))).toBe(200);
     expect(await statusOf(a.controlPlane, issuer.sign({ ...claims, aud: [claims.aud] }))).toBe(200);
   });
 
-  test('of a cluster A refuses the token of a cluster B, and the other way round', async () => {
+  test('refuses the token of another cluster', async () => {
     const forB = issuer.sign({ ...claims, aud: clusterAudience(STAGE, 'b') });
     expect(await statusOf(b, issuer.sign(claims))).toBe(401);
     expect(await statusOf(a.controlPlane, forB)).toBe(401);
@@ -285,12 +288,12 @@ describe('the API server', () => {
 
   test.each([
     { title: 'another audience', wrong: { aud: 'sts.amazonaws.com' } },
-    { title: 'the same cluster of another stage', wrong: { aud: clusterAudience('Other', 'a') } },
-    { title: 'an audience that begins alike', wrong: { aud: `${claims.aud}a` } },
+    { title: 'the same cluster of another stack', wrong: { aud: clusterAudience('Other', 'a') } },
+    { title: 'an audience that begins with the same characters', wrong: { aud: `${claims.aud}a` } },
     { title: 'both audiences in one token', wrong: { aud: [claims.aud, clusterAudience(STAGE, 'b')] } },
     { title: 'an expired token', wrong: { expiresIn: -60 } },
     { title: 'another role', wrong: { sub: 'arn:aws:iam::123456789012:role/somebody' } },
-    { title: 'a role whose name begins alike', wrong: { sub: `${ROLE}2` } },
+    { title: 'a role whose name begins with the same characters', wrong: { sub: `${ROLE}2` } },
     {
       title: 'the same role in another account',
       wrong: { sub: ROLE.replace('123456789012', '210987654321') },
@@ -300,7 +303,7 @@ describe('the API server', () => {
     expect(await statusOf(a.controlPlane, issuer.sign({ ...claims, ...wrong }))).toBe(401);
   });
 
-  test('refuses another issuer, also where it claims to be this one', async () => {
+  test('refuses another issuer, also with the name of this one', async () => {
     await using other = await startIssuer();
     expect(await statusOf(a.controlPlane, other.sign(claims))).toBe(401);
     const [, payload] = issuer.sign(claims).split('.');
@@ -315,8 +318,8 @@ describe('the API server', () => {
   });
 });
 
-describe('a run', () => {
-  test('a kubeconfig that is registered under another name: not even asked for', async () => {
+describe('a run of the refresher', () => {
+  test('requests no token for a kubeconfig that is registered under another name', async () => {
     const before = aws.stsCalls.length;
     const [report] = await runOn({ b: kubeconfigOf(a.controlPlane, 'a') });
     expect(report).toMatchObject({
@@ -327,7 +330,7 @@ describe('a run', () => {
     expect(aws.stsCalls).toHaveLength(before);
   });
 
-  test('a kubeconfig that sends the token for B to the server of A', async () => {
+  test('fails if the kubeconfig of cluster B has the server of cluster A', async () => {
     const [report] = await runOn({ b: kubeconfigOf(a.controlPlane, 'b') });
     expect(report).toMatchObject({
       ...{ served: false, failedAt: 'credential' },
@@ -335,7 +338,7 @@ describe('a run', () => {
     });
   });
 
-  test('another stage, or none', async () => {
+  test('fails for a kubeconfig of another stack, and without the setting keyless', async () => {
     const [other] = await runOn({ a: kubeconfigOf(a.controlPlane, 'a', 'Other') });
     expect(other?.reason).toBe("the kubeconfig is for the stack Other, and this refresher's stack is Test");
     expect(other?.failedAt).toBe('kubeconfig');
@@ -344,7 +347,7 @@ describe('a run', () => {
     expect(none?.failedAt).toBe('setting');
   });
 
-  test('an STS that is silent costs the turn, and the clusters of another kind nothing', async () => {
+  test('fails keyless clusters at their deadline if STS does not respond, and serves the others', async () => {
     const silent = createServer(() => {}).listen(0, '127.0.0.1');
     await once(silent, 'listening');
     const address = silent.address();
@@ -366,7 +369,7 @@ describe('a run', () => {
     }
   });
 
-  test('an account that has not switched it on: with the way out', async () => {
+  test('fails with the command to enable federation if the account lacks it', async () => {
     aws.settings.issuer = undefined;
     const [report] = await runOn({ a: kubeconfigOf(a.controlPlane, 'a') });
     aws.settings.issuer = issuer;

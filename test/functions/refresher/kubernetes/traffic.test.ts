@@ -1,5 +1,5 @@
-// What goes over the line between the refresher and a real API server: no Secret's data is asked for, and none comes
-// but what kubectl has put into its last-applied annotation; and that goes no further.
+// Tests the traffic between the refresher and a real API server. The refresher requests no Secret's data. It receives data
+// only in kubectl's last-applied annotation, which it drops.
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { ANNOTATION, SECRET_KEY } from '../../../../contract/names.ts';
 import { KubernetesApi } from '../../../../functions/refresher/kubernetes/client.ts';
@@ -45,12 +45,12 @@ beforeEach(() => {
 const refresh = (event: object = {}): Promise<ClusterReport> =>
   cluster.refresh(event, proxy.through(cluster.kubeconfig));
 
-/** Everything that is secret in this cluster, in the forms it could be written in. */
+/** All credentials of this cluster, in plain text and in base64. */
 async function secretTexts(): Promise<string[]> {
   const stored = [...(await cluster.secrets()).values()].flatMap(({ data }) => data?.[SECRET_KEY] ?? []);
   const tokens = cluster.ecr.calls.flatMap(({ password }) => password ?? []);
   const plain = [PASSWORD, AUTH, ...tokens];
-  // In base64 a text looks different at each offset from a multiple of three; its ends depend on what is around it.
+  // Base64 depends on the offset modulo three, and at both ends on the surrounding text.
   const encoded = plain.flatMap((text) =>
     [0, 1, 2].map((offset) =>
       Buffer.from(`${'x'.repeat(offset)}${text}`)
@@ -61,7 +61,7 @@ async function secretTexts(): Promise<string[]> {
   return [...plain, ...encoded, ...stored, CONFIG];
 }
 
-/** An answer without kubectl's annotation. */
+/** A response without kubectl's annotation. */
 function withoutLastApplied(answer: string): string {
   return JSON.stringify(JSON.parse(answer), (key, value) => (key === LAST_APPLIED ? undefined : value));
 }
@@ -78,8 +78,8 @@ async function expectNoSecretsIn(report: ClusterReport): Promise<void> {
     expect(keysOf(JSON.parse(answer))).not.toContain('stringData');
     for (const text of secrets) expect(withoutLastApplied(answer)).not.toContain(text);
   }
-  const told = JSON.stringify([report, summarize(report), proxy.exchanges.map(({ body }) => body)]);
-  for (const text of secrets) expect(told).not.toContain(text);
+  const shown = JSON.stringify([report, summarize(report), proxy.exchanges.map(({ body }) => body)]);
+  for (const text of secrets) expect(shown).not.toContain(text);
 }
 
 const ofKind = (method: string, path: string) =>
@@ -91,14 +91,14 @@ const annotationsOf = ({ body }: Exchange): object => JSON.parse(body).metadata.
 test.each([
   { title: 'a scheduled run', event: {}, annotations: [ANNOTATION.requestedAt], dryRun: undefined },
   {
-    title: 'a forced one',
+    title: 'a forced run',
     event: { force: true },
     annotations: [ANNOTATION.requestedAt, ANNOTATION.force],
     dryRun: undefined,
   },
   { title: 'a dry run', event: { dryRun: true }, annotations: [ANNOTATION.requestedAt], dryRun: 'All' },
 ])(
-  '$title lists metadata and patches the request, and that is all',
+  '$title lists metadata, patches the request annotations, and sends no other request',
   async ({ event, annotations, dryRun }) => {
     await cluster.age(
       new Map([
@@ -135,7 +135,7 @@ test.each([
   },
 );
 
-test('the last-applied annotation does come, and is dropped where it comes in', async () => {
+test('the last-applied annotation is received, and dropped when it is parsed', async () => {
   await refresh();
   const [list] = ofKind('GET', '/api/v1/namespaces/team/secrets');
   expect(list?.answer).toContain(CONFIG);
@@ -156,7 +156,7 @@ test('the last-applied annotation does come, and is dropped where it comes in', 
   expect(proxy.exchanges.at(-1)?.answer).toContain(CONFIG);
 });
 
-test('refusals of the API server and of the webhook carry no secret either', async () => {
+test('errors of the API server and denials of the webhook contain no credential', async () => {
   await cluster.age(new Map([['team/applied', HOUR]]));
   cluster.webhook.program.signal('SIGKILL');
   await cluster.webhook.program.ended;

@@ -1,5 +1,5 @@
-// Renewal of tokens on a real API server with the chart: the shortest life that it grants three times over, what the
-// policy lets nobody mint, and the end of all tokens with the Secret that they are bound to.
+// Tests the renewal of tokens on a real API server with the chart: three lifetimes of the shortest token, tokens that the
+// write policy refuses, and the deletion of the Secret that invalidates all tokens.
 
 import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
@@ -115,7 +115,7 @@ function request(identity: string, spec: object, path = tokenPath(ACCOUNT)): Pro
   return as(identity)('POST', path, { kind: 'TokenRequest', apiVersion: 'authentication.k8s.io/v1', spec });
 }
 
-test('three times over: renewed past half of its life, and the old token works until the new one is stored', async () => {
+test('the token is renewed three times, and the old one works until the new one is stored', async () => {
   for (let round = 1; round <= 3; round += 1) {
     const old = registered();
     expect((await refresh(SHORTEST_SECONDS / 2)).renewal?.outcome).toBe('not-due');
@@ -151,7 +151,7 @@ test('three times over: renewed past half of its life, and the old token works u
   expect(new Set(tokens).size).toBe(4);
 });
 
-test('the Secret that tokens are bound to is no managed one, and holds nothing', async () => {
+test('the Secret that tokens are bound to is empty and not managed', async () => {
   const secret = await cluster.admin<{ data?: object; metadata: { labels: object } }>(
     'GET',
     secretPath(BOUND_TO),
@@ -160,8 +160,8 @@ test('the Secret that tokens are bound to is no managed one, and holds nothing',
   expect(secret.metadata.labels).not.toHaveProperty([SECRET_LABEL.key]);
 });
 
-describe('by its roles', () => {
-  test("the ServiceAccount may ask for its own tokens, and for nobody else's", async () => {
+describe('by the roles of the chart', () => {
+  test('the ServiceAccount may request its own tokens and no others', async () => {
     const spec = { boundObjectRef: bound, expirationSeconds: SHORTEST_SECONDS };
     const own = await request(IDENTITIES[0], spec);
     expect(own.status, own.text.slice(0, 200)).toBe(201);
@@ -172,13 +172,13 @@ describe('by its roles', () => {
       });
   });
 
-  test('the group may ask for none', async () => {
+  test('the group may request no tokens', async () => {
     const answer = await request(IDENTITIES[1], { boundObjectRef: bound });
     expect(answer).toMatchObject({ status: 403, text: expect.stringMatching(BY_RBAC) });
   });
 });
 
-describe("where somebody else's role gives it every right on Secrets and tokens", () => {
+describe('with a foreign role that allows everything on Secrets and tokens', () => {
   beforeAll(async () => {
     const group = 'rbac.authorization.k8s.io';
     const metadata = { name: 'too-much' };
@@ -213,7 +213,7 @@ describe("where somebody else's role gives it every right on Secrets and tokens"
     test.each([
       { what: 'as the chart allows', spec: good },
       { what: 'with nothing said that need not be', spec: { boundObjectRef: bound } },
-    ])('a token $what: made', async ({ spec }) => {
+    ])('the API server creates a token $what', async ({ spec }) => {
       const answer = await request(identity, spec);
       expect(answer.status, answer.text.slice(0, 300)).toBe(201);
     });
@@ -232,14 +232,14 @@ describe("where somebody else's role gives it every right on Secrets and tokens"
       { what: "the webhook's account", path: tokenPath(RELEASE), by: 'account' as const },
       { what: 'another account', path: tokenPath('other'), by: 'account' as const },
       { what: 'its name elsewhere', path: tokenPath(ACCOUNT, 'default'), by: 'account' as const },
-    ])('$what: refused by the policy', async ({ change = {}, path, by = 'binding' as const }) => {
+    ])('the write policy refuses $what', async ({ change = {}, path, by = 'binding' as const }) => {
       const { status, text } = await request(identity, { ...good, ...change }, path);
       expect([status, text]).toEqual([403, expect.stringContaining(BY_POLICY)]);
       expect(text).toContain(REFUSAL[by]);
     });
 
     // Deleting it by its uid ends the tokens, which is the ServiceAccount's to do: inspect-revoke-real.test.ts.
-    test('what its tokens are bound to is neither changed, made again nor deleted along with others', async () => {
+    test('the Secret of its tokens cannot be changed, recreated or deleted with others', async () => {
       const stored = async () => (await as('admin')('GET', secretPath(BOUND_TO))).text;
       const was = await stored();
       const byUid = { preconditions: { uid: JSON.parse(was).metadata.uid } };
@@ -262,13 +262,13 @@ describe("where somebody else's role gives it every right on Secrets and tokens"
     });
   });
 
-  test('nobody else is held up', async () => {
+  test('the write policy does not restrict other users', async () => {
     const answer = await request('admin', { expirationSeconds: 31_536_000, audiences: ['vault'] });
     expect(answer.status, answer.text.slice(0, 300)).toBe(201);
   });
 });
 
-test('an upgrade leaves the Secret as it is, and with it the tokens', async () => {
+test('an upgrade of the chart keeps the Secret and the tokens', async () => {
   const uid = async () =>
     (await cluster.admin<{ metadata: { uid: string } }>('GET', secretPath(BOUND_TO))).metadata.uid;
   const was = await uid();
@@ -277,7 +277,7 @@ test('an upgrade leaves the Secret as it is, and with it the tokens', async () =
   expect(await statusOf(registered())).toBe(200);
 });
 
-test('once the Secret is deleted no token works, not even when it is made again; registered anew it goes on', async () => {
+test('after the deletion of the Secret no token works, and a new registration does', async () => {
   for (const token of tokens) expect(await statusOf(token)).toBe(200);
   await cluster.admin('DELETE', secretPath(BOUND_TO));
   // The API server remembers for ten seconds whom it has let in.

@@ -1,5 +1,5 @@
-// Renewal of registered tokens against an API server and a Secrets Manager at the wire, over simulated weeks: whatever
-// fails, whoever comes between and wherever it ends half-way, what is registered is a valid token.
+// Tests the renewal of registered tokens over simulated weeks, with imitations of an API server and of Secrets Manager.
+// After any failure, race or interruption the registered token is valid.
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { CLUSTERS_PREFIX, TAG } from '../../../../contract/names.ts';
@@ -74,7 +74,7 @@ async function refresh(event: object = {}, signal = AbortSignal.timeout(30_000))
 }
 
 describe('over six weeks of a run every three hours', () => {
-  test('the token is renewed past half of its life each time, and is valid always', async () => {
+  test('the token is renewed past half of each lifetime, and is always valid', async () => {
     const first = await register();
     const known = new Set([first]);
     for (const end = now + 42 * DAY; now < end; now += 3 * HOUR) {
@@ -98,7 +98,7 @@ describe('over six weeks of a run every three hours', () => {
     expect(issuer.issued).toHaveLength(known.size);
   }, 120_000);
 
-  test('where no version can be made current, none but one waits; once it can, that one is', async () => {
+  test('at most one version waits while none can become current, and that one becomes current', async () => {
     let isDenied = true;
     const token = await register(undefined, {
       before(operation) {
@@ -120,7 +120,7 @@ describe('over six weeks of a run every three hours', () => {
     expect((await refresh()).renewal?.outcome).toBe('not-due');
   });
 
-  test('where every write is refused it is told at three quarters, and all is well until the last hour', async () => {
+  test('a renewal that cannot be stored is a failure from three quarters of the lifetime, and the token stays valid', async () => {
     let isDenied = true;
     await register(undefined, {
       before(operation) {
@@ -144,7 +144,7 @@ describe('over six weeks of a run every three hours', () => {
   }, 60_000);
 });
 
-test('what was asked for is the same again: service account, audiences, life, and the Secret it is bound to', async () => {
+test('the next token has the same service account, audiences, lifetime and Secret', async () => {
   const token = await register();
   now += 4 * DAY;
   await refresh();
@@ -160,7 +160,7 @@ test('what was asked for is the same again: service account, audiences, life, an
   });
 });
 
-test("a server that grants less is asked as soon as half of that is over: its word counts, not the request's", async () => {
+test('a shorter lifetime that the API server grants decides when the next renewal is due', async () => {
   await register();
   issuer.grant = (asked) => ({ token: issuer.issue({ ...asked, lifeSeconds: (4 * DAY) / 1000 }) });
   now += 4 * DAY;
@@ -178,7 +178,7 @@ const ENDINGS = STEPS.flatMap((step) =>
 );
 
 describe.each(ENDINGS)('$step: $how', ({ step, how }) => {
-  test('what is registered is valid, and the next run makes good', async () => {
+  test('the registered token stays valid, and the next run renews it', async () => {
     let isBroken = true;
     const crash = new AbortController();
     const when = (at: 'before' | 'after') => (operation: string) => {
@@ -260,7 +260,7 @@ describe('races', () => {
     },
   );
 
-  test('an operator registers it anew just after: theirs stays', async () => {
+  test('a registration by the operator just after a renewal stays', async () => {
     const theirs = issuer.issue({ lifeSeconds: WEEK_SECONDS });
     await register(undefined, {
       after(operation) {
@@ -298,7 +298,7 @@ describe('races', () => {
   );
 });
 
-describe('an answer that is not as good as the present token is not stored', () => {
+describe('a token that differs from the present one is not stored', () => {
   test.each([
     { what: 'of another service account', other: { serviceAccount: 'default' }, code: 'token-mismatch' },
     { what: 'of another namespace', other: { namespace: 'team' }, code: 'token-mismatch' },
@@ -350,7 +350,7 @@ describe('an answer that is not as good as the present token is not stored', () 
   });
 });
 
-test('a paused cluster is renewed, and asked nothing else', async () => {
+test('a paused cluster receives only the requests of the renewal', async () => {
   const token = await register(undefined, { tags: { [SECRET]: { [TAG.paused]: 'true' } } });
   now += 4 * DAY;
   expect(await refresh()).toMatchObject({ isPaused: true, failed: false, renewal: { outcome: 'renewed' } });
@@ -359,7 +359,7 @@ test('a paused cluster is renewed, and asked nothing else', async () => {
   expect(asked).toEqual(['POST ', 'GET 1']);
 });
 
-test('a paused cluster whose token cannot be renewed has failed at three quarters', async () => {
+test('a paused cluster fails if its token is not renewed at three quarters of the lifetime', async () => {
   await register(undefined, { tags: { [SECRET]: { [TAG.paused]: 'true' } } });
   issuer.grant = () => ({ token: 'x' });
   now += 6 * DAY;
@@ -377,7 +377,7 @@ test('a dry run renews nothing', async () => {
   expect(registered()).toBe(token);
 });
 
-test('once what it is bound to is deleted, that is what is said', async () => {
+test('the deletion of the bound Secret is reported', async () => {
   await register();
   issuer.revoke();
   now += 4 * DAY;
@@ -388,7 +388,7 @@ test('once what it is bound to is deleted, that is what is said', async () => {
   });
 });
 
-test('a token that is bound to no Secret is reported, and is a failure at three quarters of its life', async () => {
+test('a token without a bound Secret is reported, and is a failure from three quarters of its lifetime', async () => {
   await register(issuer.issue({ lifeSeconds: WEEK_SECONDS, secret: undefined }));
   const renewal = {
     outcome: 'not-renewable',
@@ -407,7 +407,7 @@ test('a token that is bound to no Secret is reported, and is a failure at three 
   expect(issuer.server.requests.every(({ method }) => method === 'GET')).toBe(true);
 });
 
-test('one of a year that nobody can renew is a failure for its last two weeks only', async () => {
+test('a token of a year that cannot be renewed is a failure only in its last two weeks', async () => {
   await register(issuer.issue({ lifeSeconds: 365 * 86_400, secret: undefined }));
   now += 350 * DAY;
   expect(await refresh()).toMatchObject({ failed: false, renewal: { outcome: 'not-renewable' } });
@@ -415,7 +415,7 @@ test('one of a year that nobody can renew is a failure for its last two weeks on
   expect(await refresh()).toMatchObject({ failed: true, renewal: { isLate: true } });
 });
 
-describe('what a token says', () => {
+describe('readToken', () => {
   const claims = (change: object = {}) => ({
     aud: ['x'],
     iat: 1_000,
@@ -428,7 +428,7 @@ describe('what a token says', () => {
     ...change,
   });
 
-  test('of a service account, bound to a Secret', () => {
+  test('reads a token of a service account that is bound to a Secret', () => {
     expect(readToken(jwt(claims({ aud: 'one' })))).toEqual({
       namespace: 'n',
       serviceAccount: 's',
@@ -459,7 +459,7 @@ describe('what a token says', () => {
       says: { issuedAt: 1_000_000, expiresAt: 2_000_000 },
     },
     { what: 'of another issuer', claims: { exp: 2_000, sub: 'alice' }, says: { expiresAt: 2_000_000 } },
-  ])('$what: not renewable, and when it expires', ({ claims, says }) => {
+  ])('reads the expiry of $what, which is not renewable', ({ claims, says }) => {
     expect(readToken(jwt(claims))).toEqual({ reason: expect.any(String), ...says });
   });
 
@@ -470,7 +470,7 @@ describe('what a token says', () => {
     },
   );
 
-  test('a part of a life is past after it, and not at it', () => {
+  test('isPastFraction is false at the fraction and true after it', () => {
     const life = { issuedAt: 1_000, expiresAt: 3_000 };
     expect([isPastFraction(1 / 2, life, 2_000), isPastFraction(1 / 2, life, 2_001)]).toEqual([false, true]);
     expect([isPastFraction(1 / 2, { expiresAt: 3_000 }, 3_000), isPastFraction(1 / 2, {}, 3_001)]).toEqual([
@@ -480,7 +480,7 @@ describe('what a token says', () => {
   });
 });
 
-describe('the token in a kubeconfig is replaced, and nothing else', () => {
+describe('withToken replaces only the token', () => {
   const yaml = (token: string, more = '') => `# ours
 apiVersion: v1
 current-context: one
@@ -507,19 +507,19 @@ ${more}`;
     expect(withToken(yaml(before, more), 'x.y.z')).toBe(yaml(after, more));
   });
 
-  test('of the context that is named', () => {
+  test('of the named context', () => {
     const text = yaml('a.b.c');
     expect(withToken(text, 'x.y.z', 'two')).toBe(text.replace('token: other', 'token: "x.y.z"'));
   });
 
-  test('JSON stays JSON', () => {
+  test('in JSON', () => {
     const text = issuer.kubeconfigOf('a.b.c');
     expect(withToken(text, 'x.y.z')).toBe(text.replace('a.b.c', 'x.y.z'));
     const indented = JSON.stringify(JSON.parse(text), undefined, 2);
     expect(withToken(indented, 'x.y.z')).toBe(indented.replace('a.b.c', 'x.y.z'));
   });
 
-  test('where it stands elsewhere: refused, and the token not told', () => {
+  test('and fails without the token in its message if the token is an alias', () => {
     const aliased = yaml('*t').replace('token: other', 'token: &t a.b.c');
     expect(() => withToken(aliased, 'x.y.z')).toThrow('user "u": "token" is not written out');
   });

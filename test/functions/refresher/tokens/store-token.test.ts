@@ -1,5 +1,5 @@
-// Versions of a registered secret on an AWS that is not of our making. It takes a text for a version that is there, and a
-// label for two versions, which AWS documents otherwise: that is tested at the wire (renewal.test.ts).
+// Tests versions of a registered secret on the local AWS. Contrary to the AWS documentation it accepts a second text for a
+// version, and one label on two versions; renewal.test.ts tests both with an imitation of Secrets Manager.
 
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -46,7 +46,7 @@ async function current(name: string) {
   return { text: SecretString, versionId: VersionId ?? '' };
 }
 
-test('a version is replaced, again and again; the one before keeps the label AWSPREVIOUS', async () => {
+test('replaces a version repeatedly, and moves AWSPREVIOUS to the one before', async () => {
   let versionId = await register('a');
   for (const text of ['two', 'three', 'four']) {
     const before = versionId;
@@ -64,7 +64,7 @@ test('a version is replaced, again and again; the one before keeps the label AWS
   }
 });
 
-test('a version that is current no more is not replaced', async () => {
+test('does not replace a version that is no longer current', async () => {
   const versionId = await register('b');
   await client.send(
     new PutSecretValueCommand({ SecretId: `${CLUSTERS_PREFIX}b`, SecretString: 'by an operator' }),
@@ -73,7 +73,7 @@ test('a version that is current no more is not replaced', async () => {
   expect((await current('b')).text).toBe('by an operator');
 });
 
-test('a secret that is not there is an error', async () => {
+test('fails for a secret that does not exist', async () => {
   const attempt = replaceVersion(client, { name: 'nothing', versionId: 'x' }, 'two', signal);
   await expect(attempt).rejects.toMatchObject({ name: 'ResourceNotFoundException' });
 });
