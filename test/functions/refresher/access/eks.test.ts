@@ -193,7 +193,7 @@ describe('no server gets a token of a cluster that', () => {
     const other = each.use(await startApiServer((_, response) => json(response, page([]))));
     await isNotServed(
       runOn(kubeconfig([], other.url)),
-      /not the endpoint that EKS returns for the cluster prod.*register it again/,
+      /not the endpoint that EKS returns for the cluster prod.*register the cluster again/,
     );
     expect(other.requests).toHaveLength(0);
   });
