@@ -49,7 +49,7 @@ interface Verdict {
   readonly [field: string]: unknown;
 }
 
-/** What the verifier of a cluster says of a token. */
+/** Runs the verifier of a cluster with a token. */
 async function verify(token: string, { cluster = 'prod', partition = 'aws', region = 'eu-central-1' } = {}) {
   const verifier = spawn(tools().eksTokenVerifier, { env: { STS_URL: aws.url } });
   verifier.stdin.end(JSON.stringify({ cluster, partition, region, token }));
@@ -58,7 +58,7 @@ async function verify(token: string, { cluster = 'prod', partition = 'aws', regi
   return JSON.parse(out) as Verdict;
 }
 
-/** Signs as the refresher does, but for what a test says; the signature covers it. */
+/** Signs a token like the refresher's, with the changes of a test covered by the signature. */
 async function sign({
   host = 'sts.eu-central-1.amazonaws.com',
   region = 'eu-central-1',
@@ -130,7 +130,7 @@ describe('the verifier accepts', () => {
     const partition = role.split(':')[1] ?? '';
     expect(await verify(token, { partition, region })).toEqual({
       arn: `arn:${partition}:sts::210987654321:assumed-role/clusters/ecr-anywhere-refresher`,
-      // STS does not tell the path.
+      // STS returns the role without its path.
       canonicalARN: `arn:${partition}:iam::210987654321:role/clusters`,
       accountID: '210987654321',
       userID: 'AROAEXAMPLECLUSTERS',
@@ -200,7 +200,7 @@ describe('the verifier refuses', () => {
       change(url.searchParams);
       return refusal(url);
     };
-    // It names one of the two, by chance.
+    // The verifier names one of the two, in random order.
     expect(await changed((query) => query.set('x-amz-expires', '60'))).toMatch(
       /duplicate query parameter found: "x-amz-expires"/i,
     );

@@ -85,7 +85,7 @@ const SETTINGS = {
   eksDiscovery: [],
 };
 
-/** A run over one cluster, as the function has it. */
+/** Runs the refresher over one cluster with the function's settings. */
 async function runOn(
   text: string,
   assumableRoles: readonly string[] = [],
@@ -105,7 +105,7 @@ async function runOn(
   return report;
 }
 
-/** What the cluster was shown, taken apart. */
+/** The parts of the token that the cluster received. */
 function token(): { url: URL; key: string | undefined; region: string | undefined } {
   const [, encoded = ''] =
     /^Bearer k8s-aws-v1\.([\w-]+)$/.exec(cluster.requests.at(-1)?.headers.authorization ?? '') ?? [];
@@ -119,7 +119,7 @@ describe('the token of an EKS cluster', () => {
     expect(await runOn(kubeconfig())).toMatchObject({ served: true });
     const { url, key, region } = token();
     expect(url.origin + url.pathname).toBe('https://sts.eu-central-1.amazonaws.com/');
-    // What the verifier lets pass: an unknown parameter would be refused.
+    // The verifier refuses a URL with an unknown parameter.
     expect([...url.searchParams.keys()].sort()).toEqual([
       ...['Action', 'Version', 'X-Amz-Algorithm', 'X-Amz-Credential', 'X-Amz-Date'],
       ...['X-Amz-Expires', 'X-Amz-Signature', 'X-Amz-SignedHeaders'],
@@ -303,7 +303,7 @@ describe('tagged clusters', () => {
       [arnOf('private')]: expect.stringMatching(/private endpoint only.*proxy-url/),
     });
     expect(token()).toMatchObject({ key: OWN_KEY, region: REGION });
-    // One for the tags, the endpoint and the authority.
+    // One call returns the tags, the endpoint and the certificate authority.
     expect(eks.calls.filter(({ cluster: name }) => name === 'updating')).toHaveLength(1);
   });
 
@@ -367,7 +367,7 @@ describe('tagged clusters', () => {
     const later = Date.now() + 3 * HOUR;
     expect(metricsOf(reports, later).SoonestExpiry).toBe(Math.round((expiresAt - later) / 1000));
 
-    // People are shown both: where EKS does not answer, nothing is known to be gone.
+    // The status shows both: without a response of EKS the cluster may still exist.
     await using registry = await startSecretsManager({});
     const status = () =>
       clusterStatuses(

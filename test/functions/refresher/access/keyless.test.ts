@@ -84,7 +84,7 @@ afterAll(async () => {
   await stack.disposeAsync();
 });
 
-/** What the CDK app lets the role of a stage ask STS for. */
+/** The STS statements of the policy that the CDK app gives the role. */
 function grantOf(stage: string): Conditions {
   const roles = Object.values(resources(synth({ keyless: true, stackName: stage }), 'AWS::IAM::Role'));
   const policies = roles.flatMap(
@@ -102,7 +102,7 @@ function grantOf(stage: string): Conditions {
 
 const cli = (...args: string[]) => promisify(execFile)(join(dir, 'bin', 'ecr-anywhere'), args, { env });
 
-/** What the command line prints, with the authority of the test's issuer. */
+/** The configuration that the command line prints, with the certificate authority of the test's issuer. */
 async function authenticationOf(cluster: string, apiVersion: string): Promise<string> {
   const { stdout } = await cli(
     ...['authentication-config', '--cluster', cluster, '--stage', STAGE, '--api-version', apiVersion],
@@ -113,7 +113,7 @@ async function authenticationOf(cluster: string, apiVersion: string): Promise<st
   return stringify(config);
 }
 
-/** A kubeconfig without a secret in it. */
+/** A kubeconfig without a credential. */
 function kubeconfigOf({ server, caPem }: ControlPlane, cluster: string, stage = STAGE): string {
   const exec = {
     apiVersion: 'client.authentication.k8s.io/v1',
@@ -136,7 +136,7 @@ function kubeconfigOf({ server, caPem }: ControlPlane, cluster: string, stage = 
   });
 }
 
-/** A run over clusters by their registered names. */
+/** Runs the refresher over clusters by their registered names. */
 async function runOn(
   clusters: Readonly<Record<string, string>>,
   event: object = {},
@@ -167,7 +167,7 @@ async function runOn(
 
 test('the bundled function refreshes a keyless cluster and an EKS cluster', async () => {
   const table = stack.use(await startMemoryTable(join(dir, 'aws')));
-  // The key that the table's AWS knows is the refresher's here, too.
+  // The local AWS of the table accepts only this key, so the refresher uses it here.
   const { accessKeyId, secretAccessKey } = table.emulator.clientConfig.credentials;
   aws.settings.principals[accessKeyId] = { ...PRINCIPAL, secretAccessKey };
   const eks = stack.use(await startEks());
@@ -194,7 +194,7 @@ test('the bundled function refreshes a keyless cluster and an EKS cluster', asyn
   });
   expect(answer.clusters).toEqual([
     expect.objectContaining({ cluster: 'a', served: true, failed: false, outcomes: { refreshed: 1 } }),
-    // This API server does not ask STS about a token: that it comes to be refused by it is all that can be had here.
+    // This API server has no EKS authenticator, so the test can only check that the token arrives and is refused.
     expect.objectContaining({ cluster: 'eks', served: false, reason: expect.stringContaining('HTTP 401') }),
   ]);
 });
@@ -257,7 +257,7 @@ describe('the policy of the refresher’s role allows', () => {
 });
 
 describe('the API server', () => {
-  /** HTTP's status of a request with a token. */
+  /** The HTTP status of a request with a token. */
   async function statusOf({ server, caPem }: ControlPlane, token: string): Promise<number> {
     const dispatcher = new Agent({ connect: { ca: caPem } });
     try {
@@ -282,7 +282,7 @@ describe('the API server', () => {
     const forB = issuer.sign({ ...claims, aud: clusterAudience(STAGE, 'b') });
     expect(await statusOf(b, issuer.sign(claims))).toBe(401);
     expect(await statusOf(a.controlPlane, forB)).toBe(401);
-    // B knows it: no right, but no stranger either.
+    // Cluster B authenticates it, and grants it nothing.
     expect(await statusOf(b, forB)).toBe(403);
   });
 
@@ -292,7 +292,7 @@ describe('the API server', () => {
     { title: 'an audience that begins with the same characters', wrong: { aud: `${claims.aud}a` } },
     { title: 'both audiences in one token', wrong: { aud: [claims.aud, clusterAudience(STAGE, 'b')] } },
     { title: 'an expired token', wrong: { expiresIn: -60 } },
-    { title: 'another role', wrong: { sub: 'arn:aws:iam::123456789012:role/somebody' } },
+    { title: 'another role', wrong: { sub: 'arn:aws:iam::123456789012:role/other' } },
     { title: 'a role whose name begins with the same characters', wrong: { sub: `${ROLE}2` } },
     {
       title: 'the same role in another account',

@@ -19,7 +19,7 @@ const SECRET = `${CLUSTERS_PREFIX}a`;
 const ACCOUNT = `${RELEASE}-refresher`;
 const BOUND_TO = `${ACCOUNT}-token`;
 const AUDIENCE = 'https://kubernetes.default.svc';
-/** The least that Kubernetes grants. */
+/** The shortest lifetime that Kubernetes grants. */
 const SHORTEST_SECONDS = 600;
 const MAX_SECONDS = 3600;
 const DOCUMENT = { refresher: { token: { maxSeconds: MAX_SECONDS, audiences: [AUDIENCE] } } };
@@ -40,10 +40,10 @@ const bound = { kind: 'Secret', apiVersion: 'v1', name: BOUND_TO };
 
 let cluster: RealCluster;
 let secrets: SecretsManager;
-/** Called before Secrets Manager does anything. */
+/** Called before each operation of Secrets Manager. */
 let before: (operation: string) => Promise<void> = async () => {};
 const callers = new Map<string, Call>();
-/** All that were registered, in order. */
+/** All registered tokens, in order. */
 const tokens: string[] = [];
 
 beforeAll(async () => {
@@ -74,7 +74,7 @@ function as(identity: string): Call {
   return call;
 }
 
-/** What the API server says to a token: 200, or 401. */
+/** The API server's HTTP status for a token: 200, or 401. */
 async function statusOf(token: string): Promise<number> {
   const call = await callerOf(cluster.controlPlane.kubeconfigForToken(token));
   return (await call('GET', '/api/v1/namespaces?limit=1')).status;
@@ -85,7 +85,7 @@ function registered(): string {
   return 'token' in identity ? identity.token : '';
 }
 
-/** A run, at some second of the life of the token that is registered. */
+/** Runs the refresher at a second of the registered token's lifetime. */
 async function refresh(second: number): Promise<ClusterReport> {
   const settings = {
     clusterDeadlineMs: 60_000,
@@ -119,7 +119,7 @@ test('the token is renewed three times, and the old one works until the new one 
   for (let round = 1; round <= 3; round += 1) {
     const old = registered();
     expect((await refresh(SHORTEST_SECONDS / 2)).renewal?.outcome).toBe('not-due');
-    // Times in tokens are whole seconds: the next one expires later only after the next one has begun.
+    // Times in tokens are whole seconds: a token expires later only if it is issued in a later second.
     const { issuedAt = 0 } = readToken(old) ?? {};
     await vi.waitFor(() => expect(Date.now()).toBeGreaterThan(issuedAt + 1_000), { timeout: 5_000 });
     const seen: [operation: string, old: number][] = [];
@@ -212,33 +212,44 @@ describe('with a foreign role that allows everything on Secrets and tokens', () 
   describe.each(IDENTITIES)('%s', (identity) => {
     test.each([
       { what: 'as the chart allows', spec: good },
-      { what: 'with nothing said that need not be', spec: { boundObjectRef: bound } },
+      { what: 'with the required fields only', spec: { boundObjectRef: bound } },
     ])('the API server creates a token $what', async ({ spec }) => {
       const answer = await request(identity, spec);
       expect(answer.status, answer.text.slice(0, 300)).toBe(201);
     });
 
     test.each([
-      { what: 'nothing at all', change: { boundObjectRef: undefined, expirationSeconds: undefined } },
-      { what: 'no binding', change: { boundObjectRef: undefined } },
-      { what: 'a binding to nothing', change: { boundObjectRef: {} } },
-      { what: 'another Secret', change: { boundObjectRef: { ...bound, name: 'other' } } },
-      { what: 'a Pod', change: { boundObjectRef: { ...bound, kind: 'Pod' } } },
-      { what: 'a Node', change: { boundObjectRef: { ...bound, kind: 'Node' } } },
-      { what: 'a second more', change: { expirationSeconds: MAX_SECONDS + 1 }, by: 'life' as const },
-      { what: 'a year', change: { expirationSeconds: 31_536_000 }, by: 'life' as const },
+      {
+        what: 'a token without binding and lifetime',
+        change: { boundObjectRef: undefined, expirationSeconds: undefined },
+      },
+      { what: 'a token without binding', change: { boundObjectRef: undefined } },
+      { what: 'an empty binding', change: { boundObjectRef: {} } },
+      { what: 'a binding to another Secret', change: { boundObjectRef: { ...bound, name: 'other' } } },
+      { what: 'a binding to a Pod', change: { boundObjectRef: { ...bound, kind: 'Pod' } } },
+      { what: 'a binding to a Node', change: { boundObjectRef: { ...bound, kind: 'Node' } } },
+      {
+        what: 'a lifetime one second above the limit',
+        change: { expirationSeconds: MAX_SECONDS + 1 },
+        by: 'life' as const,
+      },
+      { what: 'a lifetime of a year', change: { expirationSeconds: 31_536_000 }, by: 'life' as const },
       { what: 'another audience', change: { audiences: ['sts.example.com'] }, by: 'audience' as const },
-      { what: 'one more audience', change: { audiences: [AUDIENCE, 'vault'] }, by: 'audience' as const },
-      { what: "the webhook's account", path: tokenPath(RELEASE), by: 'account' as const },
-      { what: 'another account', path: tokenPath('other'), by: 'account' as const },
-      { what: 'its name elsewhere', path: tokenPath(ACCOUNT, 'default'), by: 'account' as const },
+      { what: 'a further audience', change: { audiences: [AUDIENCE, 'vault'] }, by: 'audience' as const },
+      { what: "a token of the webhook's ServiceAccount", path: tokenPath(RELEASE), by: 'account' as const },
+      { what: 'a token of another ServiceAccount', path: tokenPath('other'), by: 'account' as const },
+      {
+        what: 'a token of the same name in another namespace',
+        path: tokenPath(ACCOUNT, 'default'),
+        by: 'account' as const,
+      },
     ])('the write policy refuses $what', async ({ change = {}, path, by = 'binding' as const }) => {
       const { status, text } = await request(identity, { ...good, ...change }, path);
       expect([status, text]).toEqual([403, expect.stringContaining(BY_POLICY)]);
       expect(text).toContain(REFUSAL[by]);
     });
 
-    // Deleting it by its uid ends the tokens, which is the ServiceAccount's to do: inspect-revoke-real.test.ts.
+    // The ServiceAccount may delete it by its UID, which invalidates the tokens: inspect-revoke-real.test.ts.
     test('the Secret of its tokens cannot be changed, recreated or deleted with others', async () => {
       const stored = async () => (await as('admin')('GET', secretPath(BOUND_TO))).text;
       const was = await stored();
@@ -280,7 +291,7 @@ test('an upgrade of the chart keeps the Secret and the tokens', async () => {
 test('after the deletion of the Secret no token works, and a new registration does', async () => {
   for (const token of tokens) expect(await statusOf(token)).toBe(200);
   await cluster.admin('DELETE', secretPath(BOUND_TO));
-  // The API server remembers for ten seconds whom it has let in.
+  // The API server caches authenticated tokens for ten seconds.
   for (const token of tokens)
     await vi.waitFor(async () => expect(await statusOf(token)).toBe(401), {
       timeout: 30_000,

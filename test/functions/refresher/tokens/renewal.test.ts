@@ -44,7 +44,7 @@ async function register(
   return token;
 }
 
-/** What is registered now. */
+/** The registered token. */
 function registered(): string {
   const { identity } = readKubeconfig(secrets.current(SECRET));
   return 'token' in identity ? identity.token : '';
@@ -68,8 +68,8 @@ async function refresh(event: object = {}, signal = AbortSignal.timeout(30_000))
     () => {},
   );
   if (!report) throw new Error('no report');
-  const told = JSON.stringify([report, summarize(report)]);
-  for (const token of issuer.issued) expect(told).not.toContain(token);
+  const shown = JSON.stringify([report, summarize(report)]);
+  for (const token of issuer.issued) expect(shown).not.toContain(token);
   return report;
 }
 
@@ -82,7 +82,7 @@ describe('over six weeks of a run every three hours', () => {
       expect(report).toMatchObject({ served: true, failed: false });
       const token = registered();
       expect(issuer.isValid(token)).toBe(true);
-      // Never older than half a life, and the time until the next run.
+      // At most half a lifetime and the time until the next run.
       const { issuedAt = 0, expiresAt } = readToken(token) ?? {};
       expect(now - issuedAt).toBeLessThanOrEqual(3.5 * DAY);
       expect(report.renewal).toEqual({
@@ -90,10 +90,10 @@ describe('over six weeks of a run every three hours', () => {
         expiresAt: new Date(expiresAt ?? 0).toISOString(),
       });
       known.add(token);
-      // The present version and the one before.
+      // AWSCURRENT and AWSPREVIOUS.
       expect(secrets.versions(SECRET).length).toBeLessThanOrEqual(2);
     }
-    // Every three and a half days and three hours: after that the first run finds it past half.
+    // After three and a half days the next run, at most three hours later, renews it.
     expect(known.size).toBe(1 + Math.floor((42 * 24 - 1) / 87));
     expect(issuer.issued).toHaveLength(known.size);
   }, 120_000);
@@ -171,7 +171,7 @@ test('a shorter lifetime that the API server grants decides when the next renewa
   expect((await refresh()).renewal?.outcome).toBe('renewed');
 });
 
-/** Where a renewal may end. `lost`: it was done, and nobody hears of it. */
+/** The steps at which a renewal may end. */
 const STEPS = ['TokenRequest', 'trial', 'PutSecretValue', 'UpdateSecretVersionStage'] as const;
 const ENDINGS = STEPS.flatMap((step) =>
   (['refused', 'crash before', 'crash after'] as const).map((how) => ({ step, how })),
@@ -195,7 +195,7 @@ describe.each(ENDINGS)('$step: $how', ({ step, how }) => {
       if (!isBroken || at !== step) return false;
       if (how === 'refused') refuse403(response);
       else {
-        // The token is made, though nobody gets it.
+        // The token is issued, and the response is lost.
         if (how === 'crash after' && step === 'TokenRequest') issuer.issue({ lifeSeconds: WEEK_SECONDS });
         crash.abort();
         request.drop();
@@ -205,7 +205,7 @@ describe.each(ENDINGS)('$step: $how', ({ step, how }) => {
     now += 4 * DAY;
     const report = await refresh({}, crash.signal);
     expect(crash.signal.aborted).toBe(how !== 'refused');
-    // The last call has been made: what happens with its answer is nobody's concern.
+    // After the last call its response does not matter.
     const isDone = step === 'UpdateSecretVersionStage' && how === 'crash after';
     expect(registered() === token).toBe(!isDone);
     expect(report.renewal).toMatchObject({ outcome: 'failed', reason: expect.stringMatching(/./) });
@@ -226,7 +226,7 @@ function refuse403(response: Parameters<TokenIssuer['intercept']>[1]): void {
 }
 
 test.each(['PutSecretValue', 'UpdateSecretVersionStage'])(
-  'the answer of %s is lost once: the SDK asks again, and the token is renewed',
+  'the token is renewed if the response to %s is lost once, because the SDK retries',
   async (lost) => {
     let count = 0;
     await register(undefined, {
@@ -298,18 +298,18 @@ describe('races', () => {
   );
 });
 
-describe('a token that differs from the present one is not stored', () => {
+describe('a token is not stored', () => {
   test.each([
     { what: 'of another service account', other: { serviceAccount: 'default' }, code: 'token-mismatch' },
     { what: 'of another namespace', other: { namespace: 'team' }, code: 'token-mismatch' },
-    { what: 'bound to nothing', other: { secret: undefined }, code: 'token-mismatch' },
+    { what: 'without a binding', other: { secret: undefined }, code: 'token-mismatch' },
     {
-      what: 'bound to something else',
+      what: 'bound to another Secret',
       other: { secret: { ...BOUND_TO, name: 'other' } },
       code: 'token-mismatch',
     },
     { what: 'that expires sooner', other: { lifeSeconds: 3600 }, code: 'token-not-longer' },
-  ])('$what', async ({ other, code }) => {
+  ])('$what, with the code $code', async ({ other, code }) => {
     const token = await register();
     issuer.grant = (asked) => ({ token: issuer.issue({ ...asked, ...other }) });
     now += 4 * DAY;
@@ -323,9 +323,9 @@ describe('a token that differs from the present one is not stored', () => {
   });
 
   test.each([
-    { what: 'no JWT', answer: () => ({ token: 'opaque', expiresAt: '2027-01-01T00:00:00Z' }) },
+    { what: 'that is not a JWT', answer: () => ({ token: 'opaque', expiresAt: '2027-01-01T00:00:00Z' }) },
     {
-      what: 'that the server itself refuses',
+      what: 'that the API server refuses',
       answer: () => {
         const stranger = { name: 'ecr-anywhere-refresher' };
         const of = { namespace: 'ecr-anywhere', serviceaccount: stranger, secret: BOUND_TO };
@@ -334,7 +334,7 @@ describe('a token that differs from the present one is not stored', () => {
       },
     },
     {
-      what: 'that expires sooner by the word of the server',
+      what: 'that expires sooner according to the response',
       answer: () => ({
         token: issuer.issue({ lifeSeconds: WEEK_SECONDS }),
         expiresAt: new Date(now).toISOString(),
@@ -440,16 +440,16 @@ describe('readToken', () => {
   });
 
   test.each([
-    { what: 'of the old kind, which never ends', claims: { iss: 'kubernetes/serviceaccount' }, says: {} },
+    { what: 'a token without expiry', claims: { iss: 'kubernetes/serviceaccount' }, says: {} },
     {
-      what: 'bound to a Pod',
+      what: 'a token bound to a Pod',
       claims: claims({
         'kubernetes.io': { namespace: 'n', serviceaccount: { name: 's' }, pod: { name: 'p' } },
       }),
       says: { issuedAt: 1_000_000, expiresAt: 2_000_000 },
     },
     {
-      what: 'bound to what no Secret is called',
+      what: 'a token bound to an invalid name',
       claims: claims({
         'kubernetes.io': {
           ...{ namespace: 'n', serviceaccount: { name: 's' } },
@@ -458,7 +458,11 @@ describe('readToken', () => {
       }),
       says: { issuedAt: 1_000_000, expiresAt: 2_000_000 },
     },
-    { what: 'of another issuer', claims: { exp: 2_000, sub: 'alice' }, says: { expiresAt: 2_000_000 } },
+    {
+      what: 'a token of another issuer',
+      claims: { exp: 2_000, sub: 'alice' },
+      says: { expiresAt: 2_000_000 },
+    },
   ])('reads the expiry of $what, which is not renewable', ({ claims, says }) => {
     expect(readToken(jwt(claims))).toEqual({ reason: expect.any(String), ...says });
   });
@@ -497,12 +501,12 @@ users:
 ${more}`;
 
   test.each([
-    { what: 'plain', before: 'a.b.c # the token', after: '"x.y.z" # the token' },
+    { what: 'that is a plain scalar', before: 'a.b.c # the token', after: '"x.y.z" # the token' },
     { what: 'in quotes', before: "'a.b.c'", after: '"x.y.z"' },
-    { what: 'in a block', before: '|-\n        a.b.c', after: '"x.y.z"' },
-    { what: 'folded', before: '>\n        a.b.c', after: '"x.y.z"' },
+    { what: 'in a literal block', before: '|-\n        a.b.c', after: '"x.y.z"' },
+    { what: 'in a folded block', before: '>\n        a.b.c', after: '"x.y.z"' },
     { what: 'with an anchor', before: '&t a.b.c', after: '&t "x.y.z"' },
-    { what: 'before more', before: '|\n        a.b.c', after: '"x.y.z"', more: '      extra: 1\r\n' },
+    { what: 'before other fields', before: '|\n        a.b.c', after: '"x.y.z"', more: '      extra: 1\r\n' },
   ])('$what', ({ before, after, more }) => {
     expect(withToken(yaml(before, more), 'x.y.z')).toBe(yaml(after, more));
   });
