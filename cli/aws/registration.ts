@@ -47,7 +47,7 @@ export async function createRegistration(
 ): Promise<void> {
   const id = secretId(name);
   const commands = new ShellCommands(aws.options, {});
-  // Secrets Manager uses the request token as the version's id, so the id tells our version from others.
+  // Secrets Manager uses the request token as the version's id, so the id identifies this command's version.
   let versionId: string = randomUUID();
   const change = rollback.add({
     async revert(operator) {
@@ -118,7 +118,7 @@ export async function replaceRegistration(
   if (before.tags.get(TAG.clusterUid) !== clusterUid) await tag(aws, id, TAG.clusterUid, clusterUid);
 }
 
-/** Makes the earlier version current again and removes all labels from ours, so that Secrets Manager deletes ours. */
+/** Makes the earlier version current again and removes all labels from `version`, so that Secrets Manager deletes it. */
 async function restoreVersion(operator: Aws, id: string, version: string, before: Described): Promise<void> {
   const now = await describe(operator, id);
   // Another operator has replaced the registration in the meantime: theirs stays.

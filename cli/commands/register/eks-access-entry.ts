@@ -105,7 +105,7 @@ export async function grantEksAccess(
   const entry = existing ? 'group-added' : 'created';
   if (dryRun) return { ...registration, entry, groups: kubernetesGroups };
 
-  // If another operator creates the entry at the same time, EKS rejects our request, and their entry stays.
+  // If another operator creates the entry at the same time, EKS rejects this request, and their entry stays.
   if (existing) {
     const change = rollback.add({
       revert: (operator) => removeGroup(operator, clientOf(operator), entryId),
@@ -201,7 +201,7 @@ async function listAccessPolicies(aws: Aws, client: EKSClient, entry: EntryId): 
   });
 }
 
-/** Removes only our group: the entry may have changed in the meantime. */
+/** Removes only the refresher's group: another operator may have changed the entry in the meantime. */
 async function removeGroup(aws: Aws, eks: EKSClient, entry: EntryId): Promise<void> {
   await aws.change('restoring the access entry', async (abortSignal) => {
     const { accessEntry } = await eks.send(new DescribeAccessEntryCommand(entry), { abortSignal });

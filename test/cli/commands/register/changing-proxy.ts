@@ -1,4 +1,4 @@
-// A TLS proxy in front of an API server that changes its answers on their way: their date, or what they say.
+// A TLS proxy in front of an API server that changes its responses: their date, or their body.
 import { once } from 'node:events';
 import { Agent, createServer, request } from 'node:https';
 import type { AddressInfo } from 'node:net';
@@ -8,9 +8,9 @@ import { createAuthority } from '../../../bed/certificates.ts';
 import type { ControlPlane } from '../../../bed/control-plane.ts';
 
 export interface ChangingProxy extends AsyncDisposable {
-  /** So far is the Date of answers put forward, in seconds. */
+  /** Seconds by which the Date of each response is moved ahead. */
   aheadSeconds: number;
-  /** Of answers, by path: the body in place of the API server's. */
+  /** Bodies that replace those of the API server, by path. */
   readonly bodies: Map<string, object>;
   /** The kubeconfig with this proxy as its server. */
   through(kubeconfig: string): string;
@@ -28,13 +28,13 @@ export async function startChangingProxy(target: ControlPlane): Promise<Changing
     const passed = request(url, { method: received.method, agent, headers });
     passed.on('error', () => response.destroy());
     passed.on('response', async (answered) => {
-      const answer = await text(answered);
+      const original = await text(answered);
       const { 'content-length': __, 'transfer-encoding': ___, date = '', ...rest } = answered.headers;
       const shifted = new Date(Date.parse(date) + proxy.aheadSeconds * 1000).toUTCString();
       const changed = proxy.bodies.get(url.pathname);
       response
         .writeHead(answered.statusCode ?? 0, { ...rest, date: shifted })
-        .end(changed ? JSON.stringify(changed) : answer);
+        .end(changed ? JSON.stringify(changed) : original);
     });
     passed.end(body);
   });
