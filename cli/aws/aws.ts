@@ -1,5 +1,5 @@
-// The operator's own AWS identity, and what it is used for: finding the stack, invoking the refresher, and writing,
-// tagging and deleting registered secrets. Never for reading one.
+// AWS as the operator: finds the stack, calls the refresher's function, writes, tags and deletes registered secrets. Never
+// reads a registered secret.
 
 import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -11,7 +11,7 @@ import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import { GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts';
 import { NodeHttpHandler } from '@smithy/node-http-handler';
 import { DEFAULT_STACK_NAME } from '../../contract/keyless.ts';
-import { CliError, InterruptedError, toCliError } from '../output/errors.ts';
+import { CliError, InterruptedError, REGION_HINT, toCliError } from '../output/errors.ts';
 import type { AwsOptions } from '../output/options.ts';
 import { addSecret } from '../output/redact.ts';
 
@@ -25,10 +25,10 @@ export interface Stack {
 
 const CONNECT_MS = 5_000;
 const REQUEST_MS = 10_000;
-/** After Ctrl-C, for the answer to a change that is on its way. */
+/** How long a change that has been sent may take after Ctrl-C. */
 const GRACE_MS = 10_000;
 
-/** Settings that every client of the AWS SDK takes. @param requestMs milliseconds that an answer may take */
+/** The settings of every AWS SDK client. @param requestMs time limit of a response, in milliseconds */
 export function clientConfig({ profile, region }: AwsOptions, requestMs = REQUEST_MS) {
   return {
     ...(profile !== undefined && { profile }),
@@ -37,7 +37,7 @@ export function clientConfig({ profile, region }: AwsOptions, requestMs = REQUES
       connectionTimeout: CONNECT_MS,
       requestTimeout: requestMs,
       throwOnRequestTimeout: true,
-      // Without it the SDK pays no heed to HTTPS_PROXY.
+      // The SDK ignores HTTPS_PROXY otherwise.
       httpsAgent: new Agent({ keepAlive: true, proxyEnv: process.env, ...caBundle() }),
     }),
   };
@@ -71,7 +71,7 @@ function caBundle(): { readonly ca?: string[] } {
   }
 }
 
-/** AWS' errors may quote what was sent: the session's token, wherever the SDK has it from, is never shown. */
+/** Keeps the session token out of messages, whichever source the SDK has it from: errors of AWS may quote the request. */
 class DiscreetHandler extends NodeHttpHandler {
   override handle(...[request, options]: Parameters<NodeHttpHandler['handle']>) {
     addSecret(request.headers['x-amz-security-token']);
@@ -82,7 +82,7 @@ class DiscreetHandler extends NodeHttpHandler {
 /** AWS, as the operator. */
 export class Aws {
   readonly options: AwsOptions;
-  /** Ends what is asked. */
+  /** Aborts requests. */
   readonly signal: AbortSignal;
 
   constructor(options: AwsOptions, signal: AbortSignal) {
@@ -95,40 +95,40 @@ export class Aws {
     return new SecretsManagerClient(clientConfig(this.options));
   }
 
-  /** @throws CliError where no region is named anywhere */
+  /** @throws CliError if no option, environment variable or profile sets a region */
   async region(): Promise<string> {
     return new STSClient(clientConfig(this.options)).config.region().catch((error: unknown) => {
-      throw new CliError('no-region', 'no AWS region', 'give --region, or set AWS_REGION', error);
+      throw new CliError('no-region', 'No AWS region is configured.', REGION_HINT, error);
     });
   }
 
-  /** Who the operator is. @throws CliError */
+  /** The operator's AWS identity. @throws CliError */
   async caller(): Promise<{ arn: string }> {
     const sts = new STSClient(clientConfig(this.options));
     await this.region();
-    const { Arn = '' } = await this.ask('asking AWS who you are', (abortSignal) =>
+    const { Arn = '' } = await this.ask('reading your AWS identity', (abortSignal) =>
       sts.send(new GetCallerIdentityCommand({}), { abortSignal }),
     );
     return { arn: Arn };
   }
 
-  /** The deployed refresher. @throws CliError where there is none */
+  /** Finds the deployed refresher. @throws CliError if there is none */
   async stack(): Promise<Stack> {
     const { stackName = DEFAULT_STACK_NAME, function: name } = this.options;
     const region = await this.region();
     if (name !== undefined) return { functionName: name, stackName, roleArn: await this.#roleOf(name) };
     const client = new CloudFormationClient(clientConfig(this.options));
-    const missing = (why: string) =>
+    const missing = (message: string) =>
       new CliError(
         'stack-not-found',
-        `${why} in ${region}`,
-        'deploy it (npx cdk deploy), or name it: --stack-name, --region, --profile; --function where it is part of a stack of yours',
+        message,
+        'Deploy it (npx cdk deploy), or select it with --stack-name, --region and --profile. If the refresher is part of your own stack, select it with --function.',
       );
-    const { Stacks = [] } = await this.ask(`looking for the stack ${stackName}`, (abortSignal) =>
+    const { Stacks = [] } = await this.ask(`finding the stack ${stackName}`, (abortSignal) =>
       client
         .send(new DescribeStacksCommand({ StackName: stackName }), { abortSignal })
         .catch((error: Error) => {
-          if (error.name === 'ValidationError') throw missing(`there is no stack ${stackName}`);
+          if (error.name === 'ValidationError') throw missing(`There is no stack ${stackName} in ${region}.`);
           throw error;
         }),
     );
@@ -136,21 +136,21 @@ export class Aws {
       (Stacks[0]?.Outputs ?? []).map(({ OutputKey = '', OutputValue = '' }) => [OutputKey, OutputValue]),
     );
     const { FunctionName, RoleArn } = outputs;
-    if (!FunctionName || !RoleArn) throw missing(`the stack ${stackName} is no refresher's`);
+    if (!FunctionName || !RoleArn) throw missing(`The stack ${stackName} in ${region} has no refresher.`);
     return { functionName: FunctionName, roleArn: RoleArn, stackName };
   }
 
   async #roleOf(functionName: string): Promise<string> {
     const client = new LambdaClient(clientConfig(this.options));
-    const { Role = '' } = await this.ask(`looking for the function ${functionName}`, (abortSignal) =>
+    const { Role = '' } = await this.ask(`finding the function ${functionName}`, (abortSignal) =>
       client
         .send(new GetFunctionConfigurationCommand({ FunctionName: functionName }), { abortSignal })
         .catch((error: Error) => {
           if (error.name === 'ResourceNotFoundException')
             throw new CliError(
               'function-not-found',
-              `there is no function ${functionName}`,
-              '--function, --region',
+              `There is no function ${functionName}.`,
+              'Correct --function, --region or --profile.',
             );
           throw error;
         }),
@@ -158,41 +158,43 @@ export class Aws {
     return Role;
   }
 
-  /** Asks AWS something. @throws CliError; InterruptedError where the operator has had enough */
-  async ask<T>(what: string, request: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  /** Sends a request that changes nothing. @param action such as `finding the stack` @throws CliError; InterruptedError after Ctrl-C */
+  async ask<T>(action: string, request: (signal: AbortSignal) => Promise<T>): Promise<T> {
     try {
       return await request(this.signal);
     } catch (error) {
       this.signal.throwIfAborted();
-      throw toCliError(error, this.#asWhom(what));
+      throw toCliError(error, this.#withProfile(action));
     }
   }
 
   /**
-   * Has AWS change something. Ctrl-C waits for the answer: what may or may not have been done cannot be undone.
+   * Sends a request that changes something. After Ctrl-C it still waits for the response, because a change can only be
+   * rolled back if its outcome is known.
    *
-   * @throws CliError; InterruptedError where there was none in time
+   * @param action such as `registering prod`
+   * @throws CliError; InterruptedError if there was no response in time after Ctrl-C
    */
-  async change<T>(what: string, request: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  async change<T>(action: string, request: (signal: AbortSignal) => Promise<T>): Promise<T> {
     this.signal.throwIfAborted();
-    const patience = new AbortController();
+    const grace = new AbortController();
     const interrupt = () => {
-      setTimeout(() => patience.abort(new InterruptedError()), GRACE_MS).unref();
+      setTimeout(() => grace.abort(new InterruptedError()), GRACE_MS).unref();
     };
     this.signal.addEventListener('abort', interrupt, { once: true });
     try {
-      return await request(patience.signal);
+      return await request(grace.signal);
     } catch (error) {
       this.signal.throwIfAborted();
-      throw toCliError(error, this.#asWhom(what));
+      throw toCliError(error, this.#withProfile(action));
     } finally {
       this.signal.removeEventListener('abort', interrupt);
     }
   }
 
-  /** A profile that is not there is told from nobody being signed in by its name. */
-  #asWhom(what: string): string {
+  /** Names the profile, because a mistyped profile fails like missing credentials. */
+  #withProfile(action: string): string {
     const { profile } = this.options;
-    return profile === undefined ? what : `${what} (profile ${profile})`;
+    return profile === undefined ? action : `${action} (profile ${profile})`;
   }
 }

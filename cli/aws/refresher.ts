@@ -1,24 +1,27 @@
-// The one door to registered clusters: the refresher's function and its documented event (docs/function-api.md, "Asking
-// the refresher"). Kubeconfigs are read behind it and nowhere else.
+// Calls the refresher's Lambda function (docs/function-api.md). Only that function reads registered kubeconfigs.
 
 import { InvokeCommand, LambdaClient } from '@aws-sdk/client-lambda';
 import { z } from 'zod';
-import type { ClusterStatus, RefreshAnswer, RevokeResult } from '../../contract/refresher-api.ts';
+import {
+  type ClusterStatus,
+  ERROR_TYPE,
+  type RefreshAnswer,
+  type RevokeResult,
+} from '../../contract/refresher-api.ts';
 import { CliError, line } from '../output/errors.ts';
+import { formatList } from '../output/format-list.ts';
 import { parseSanitized } from '../output/sanitize.ts';
 import { ShellCommands } from '../output/shell-commands.ts';
 import { type Aws, clientConfig, type Stack } from './aws.ts';
 
-/** A little more than AWS lets a function run. */
+/** Slightly more than the longest time limit of a Lambda function. */
 const INVOKE_MS = 920_000;
-/** The `errorType` with which the function rejects an event that it does not know. */
-const INVALID_EVENT = 'InvalidEventError';
 /** The `errorType` with which Lambda reports that the function exceeded its time limit. Some runtimes report none. */
 const TIMED_OUT = 'Sandbox.Timedout';
-/** Of names that there are, so many are told. */
-const NAMES_TOLD = 20;
+/** How many of the registered names an error lists. */
+const MAX_NAMES = 20;
 
-/** What may be asked of clusters. */
+/** The options of a refresh. */
 export interface RefreshRequest {
   readonly clusters?: readonly string[];
   readonly namespaces?: readonly string[];
@@ -34,15 +37,15 @@ const NotRegistered = z.object({
     failures: z.array(z.string()).optional(),
   }),
 });
-type NamedInVain = z.infer<typeof NotRegistered>['notRegistered'];
-/** As much of an answer as is relied on; another version's may have more. */
+type NotRegisteredNames = z.infer<typeof NotRegistered>['notRegistered'];
+/** The required part of an answer. Answers of other versions may have more. */
 const Clusters = z.looseObject({
   clusters: z.array(z.looseObject({ cluster: z.string(), served: z.boolean() })),
 });
 const Statuses = z.object({ clusters: z.array(z.looseObject({ name: z.string(), isPaused: z.boolean() })) });
 const Revoked = z.object({ revoked: z.array(z.looseObject({ cluster: z.string(), outcome: z.string() })) });
 
-/** The refresher's function. Whatever it is asked rejects with a CliError. */
+/** The refresher's function. Every method rejects with a CliError. */
 export class Refresher {
   readonly #aws: Aws;
   readonly #stack: Stack;
@@ -54,64 +57,63 @@ export class Refresher {
     this.#commands = new ShellCommands(aws.options, {});
   }
 
-  /** Refreshes what is due, or says what would be. */
+  /** Refreshes the Secrets that are due; as a dry run, reports what it would do. */
   async refresh(request: RefreshRequest): Promise<RefreshAnswer> {
-    return (await this.#ask('refreshing', request, Clusters)) as unknown as RefreshAnswer;
+    return (await this.#call('refreshing', request, Clusters)) as unknown as RefreshAnswer;
   }
 
-  /** A dry run that also looks at who the refresher is there, and what it may do. */
+  /** A dry run that also reports the refresher's identity and permissions in each cluster. */
   async inspect(clusters: readonly string[]): Promise<RefreshAnswer> {
     const event = { action: 'inspect', ...(clusters.length > 0 && { clusters }) };
-    return (await this.#ask('inspecting', event, Clusters)) as unknown as RefreshAnswer;
+    return (await this.#call('inspecting', event, Clusters)) as unknown as RefreshAnswer;
   }
 
-  /** What is known of each cluster; none is asked. */
+  /** The saved state of each cluster; no cluster is contacted. */
   async status(): Promise<readonly ClusterStatus[]> {
-    const { clusters } = await this.#ask('asking what is known', { action: 'status' }, Statuses);
+    const { clusters } = await this.#call('reading the saved state', { action: 'status' }, Statuses);
     return clusters as unknown as readonly ClusterStatus[];
   }
 
-  /** Ends the tokens that are registered for a cluster. */
+  /** Revokes the tokens that are registered for a cluster. */
   async revoke(cluster: string): Promise<RevokeResult> {
     const event = { action: 'revoke', clusters: [cluster] };
-    const { revoked } = await this.#ask('revoking', event, Revoked);
-    if (!revoked[0]) throw this.#otherVersion(`the refresher says nothing of ${cluster}`);
+    const { revoked } = await this.#call('revoking', event, Revoked);
+    if (!revoked[0]) throw this.#versionMismatch(`The answer of the refresher does not mention ${cluster}.`);
     return revoked[0] as unknown as RevokeResult;
   }
 
-  async #ask<Schema extends z.ZodType>(
-    what: string,
+  async #call<Schema extends z.ZodType>(
+    action: string,
     event: object,
     schema: Schema,
   ): Promise<z.infer<Schema>> {
-    // Once: a request that is repeated would be another run.
+    // No retries: each request is a run.
     const client = new LambdaClient({ ...clientConfig(this.#aws.options, INVOKE_MS), maxAttempts: 1 });
     const { functionName } = this.#stack;
     const command = new InvokeCommand({ FunctionName: functionName, Payload: JSON.stringify(event) });
     const { Payload, FunctionError } = await this.#aws.ask(
-      `${what} (function ${functionName})`,
+      `${action} (function ${functionName})`,
       (abortSignal) => client.send(command, { abortSignal }),
     );
-    // The SDK's word for an empty body is no array of bytes.
+    // For an empty body the SDK returns something else than an array of bytes.
     const answer: unknown = Payload?.length ? parsed(new TextDecoder().decode(Payload)) : undefined;
     if (FunctionError !== undefined) throw this.#failureOf(Failure.safeParse(answer).data ?? {});
     const unknown = NotRegistered.safeParse(answer);
     if (unknown.success) throw this.notRegistered(unknown.data.notRegistered);
-    const known = schema.safeParse(answer);
-    if (known.success) return known.data;
-    throw this.#otherVersion(
-      `the function ${functionName} answers what this command line does not understand`,
+    const expected = schema.safeParse(answer);
+    if (expected.success) return expected.data;
+    throw this.#versionMismatch(
+      `This version of the command line does not understand the answer of the function ${functionName}.`,
     );
   }
 
   /** The error for clusters that are not registered. */
-  notRegistered({ names, registered, failures = [] }: NamedInVain): CliError {
-    const more = registered.length - NAMES_TOLD;
-    const known = [...registered.slice(0, NAMES_TOLD), ...(more > 0 ? [`and ${more} more`] : [])].join(', ');
-    const looked = failures.length > 0 ? ` (${failures.join('; ')})` : '';
+  notRegistered({ names, registered, failures = [] }: NotRegisteredNames): CliError {
+    const known = formatList(registered, MAX_NAMES) || 'none';
+    const incomplete = failures.length > 0 ? ` (${failures.join('; ')})` : '';
     return new CliError(
       'not-registered',
-      `not registered: ${names.join(', ')}; registered are: ${known || 'none'}${looked}`,
+      `No cluster ${names.join(', ')} is registered. Registered clusters: ${known}${incomplete}.`,
       this.#commands.cli(['register', names[0] ?? 'NAME']),
     );
   }
@@ -120,33 +122,34 @@ export class Refresher {
     const { functionName } = this.#stack;
     const { errorType } = failure;
     const errorMessage = line(failure.errorMessage ?? errorType ?? '');
-    if (errorType === INVALID_EVENT || errorMessage.includes('is not one that the refresher knows'))
-      return this.#otherVersion(
-        `the function ${functionName} does not understand what this command line asks: ${errorMessage}`,
+    // Functions of versions without this error type are recognised by their message.
+    if (errorType === ERROR_TYPE.invalidEvent || errorMessage.includes('is not one that the refresher knows'))
+      return this.#versionMismatch(
+        `The function ${functionName} does not understand this version of the command line: ${errorMessage}`,
       );
     if (errorType === TIMED_OUT || (errorType === undefined && /Task timed out/.test(errorMessage)))
       return new CliError(
         'function-timeout',
-        `the function ${functionName} ran out of time: ${errorMessage}`,
-        'name fewer clusters; docs/sizing.md says how long runs take',
+        `The function ${functionName} exceeded its time limit: ${errorMessage}`,
+        'Name fewer clusters. docs/sizing.md says how long runs take.',
       );
     return new CliError(
       'function-failed',
-      `the function ${functionName} failed: ${errorMessage || 'it gave no reason'}`,
-      'its log says more: the stack’s output TailLog',
+      `The function ${functionName} failed: ${errorMessage || 'it gave no reason.'}`,
+      'Read its log: the output TailLog of the stack is the command.',
     );
   }
 
-  #otherVersion(message: string): CliError {
+  #versionMismatch(message: string): CliError {
     return new CliError(
       'function-too-old',
       message,
-      `deploy the version of this command line: ${this.#commands.deploy()}`,
+      `Deploy the version of this command line: ${this.#commands.deploy()}`,
     );
   }
 }
 
-/** Clusters name and word what is in an answer: here it is cleaned, once. */
+/** Answers contain text from clusters, which is sanitized here. */
 function parsed(text: string): unknown {
   try {
     return parseSanitized(text);

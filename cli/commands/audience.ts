@@ -1,8 +1,8 @@
-// The audience of a keyless cluster's tokens, of names that somebody has typed.
+// The audience of a keyless cluster's tokens, for names from the command line.
 import { clusterAudience } from '../../contract/keyless.ts';
 import { CliError } from '../output/errors.ts';
 
-/** As in contract/keyless.ts. @throws CliError that names which of the two is none */
+/** clusterAudience of contract/keyless.ts. @throws CliError that names the invalid one of the two */
 export function checkedAudience(stackName: string, cluster: string): string {
   try {
     return clusterAudience(stackName, cluster);

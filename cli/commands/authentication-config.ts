@@ -1,4 +1,4 @@
-// The API server's side of a keyless cluster: whom it takes for the refresher.
+// ecr-anywhere authentication-config: prints how an API server of a keyless cluster authenticates the refresher.
 import { parse, stringify } from 'yaml';
 import { DEFAULT_STACK_NAME } from '../../contract/keyless.ts';
 import { REFRESHER_GROUP } from '../../contract/names.ts';
@@ -8,26 +8,29 @@ import { checkedAudience } from './audience.ts';
 
 export interface AuthenticationOptions {
   readonly cluster: string;
-  /** The account's. */
+  /** URL of the AWS account's token issuer. */
   readonly issuer: string;
   readonly roleArn: string;
   readonly stackName?: string;
   readonly apiVersion: 'v1beta1' | 'v1';
 }
 
-/** Prints it. @throws CliError that names what is wrong */
+/** Prints it. @throws CliError that names the invalid option */
 export async function authenticationConfig(options: AuthenticationOptions, io: Io): Promise<undefined> {
   const document = authenticationConfigOf(options);
   io.print(parse(document), () => document);
 }
 
-/** An AuthenticationConfiguration (YAML) for one role and one audience. @throws CliError that names what is wrong */
+/** An AuthenticationConfiguration (YAML) for one role and one audience. @throws CliError that names the invalid option */
 export function authenticationConfigOf(options: AuthenticationOptions): string {
   const { cluster, issuer, roleArn, stackName = DEFAULT_STACK_NAME, apiVersion } = options;
   if (!/^https:\/\/[^\s/?#]+(\/[^\s?#]*)?$/.test(issuer))
-    throw new CliError('usage', '--issuer must be an https URL');
+    throw new CliError('usage', '--issuer must be an https URL.');
   if (!/^arn:aws[a-z-]*:iam::\d{12}:role\/[\w+=,.@/-]+$/.test(roleArn))
-    throw new CliError('usage', '--role-arn must be such as arn:aws:iam::123456789012:role/refresher');
+    throw new CliError(
+      'usage',
+      '--role-arn must be the ARN of a role, such as arn:aws:iam::123456789012:role/refresher.',
+    );
   const audience = checkedAudience(stackName, cluster);
   const literal = (text: string) => JSON.stringify(text);
   return stringify(
@@ -40,12 +43,12 @@ export function authenticationConfigOf(options: AuthenticationOptions): string {
           claimValidationRules: [
             {
               expression: `claims.sub == ${literal(roleArn)}`,
-              message: 'the token is not of the role of the refresher',
+              message: 'the token does not belong to the role of the refresher',
             },
             {
-              // A token for several clusters could be shown by one to another.
+              // One cluster could use a token with several audiences at another cluster.
               expression: `claims.aud == ${literal(audience)} || claims.aud == [${literal(audience)}]`,
-              message: 'the token is for others, too',
+              message: 'the token has other audiences',
             },
           ],
           claimMappings: {

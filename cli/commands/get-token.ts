@@ -1,4 +1,4 @@
-// A token for a keyless cluster, as kubectl asks its exec plugins for one.
+// ecr-anywhere get-token: prints a token for a keyless cluster, as an exec plugin of kubectl.
 import { STSClient } from '@aws-sdk/client-sts';
 import { DEFAULT_STACK_NAME } from '../../contract/keyless.ts';
 import { webIdentityToken } from '../../lib/aws/web-identity.ts';
@@ -6,8 +6,8 @@ import { Aws, clientConfig } from '../aws/aws.ts';
 import type { Io } from '../output/io.ts';
 import { checkedAudience } from './audience.ts';
 
-/** Somebody waits at a terminal. The SDK itself would for ever. */
-const PATIENCE_MS = 10_000;
+/** kubectl waits for this command. The SDK has no overall time limit. */
+const TIMEOUT_MS = 10_000;
 
 export interface GetTokenOptions {
   readonly cluster: string;
@@ -16,7 +16,7 @@ export interface GetTokenOptions {
   readonly profile?: string;
 }
 
-/** Prints an ExecCredential (client.authentication.k8s.io/v1). @throws CliError or Error that says why there is none */
+/** Prints an ExecCredential (client.authentication.k8s.io/v1). @throws CliError or Error if there is no token */
 export async function getToken(
   { cluster, stackName = DEFAULT_STACK_NAME, ...options }: GetTokenOptions,
   io: Io,
@@ -26,12 +26,12 @@ export async function getToken(
   const { token, expiresAt } = await webIdentityToken(
     new STSClient(clientConfig(options)),
     { stage: stackName, cluster },
-    AbortSignal.any([io.signal, AbortSignal.timeout(PATIENCE_MS)]),
+    AbortSignal.any([io.signal, AbortSignal.timeout(TIMEOUT_MS)]),
   );
   const credential = {
     apiVersion: 'client.authentication.k8s.io/v1',
     kind: 'ExecCredential',
-    // Kubernetes' times have no fractions of a second.
+    // Kubernetes writes times without fractions of a second.
     status: { token, expirationTimestamp: expiresAt?.toISOString().replace(/\.\d+Z$/, 'Z') },
   };
   io.print(credential, () => JSON.stringify(credential));

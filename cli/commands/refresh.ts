@@ -1,4 +1,4 @@
-// ecr-anywhere refresh: a run limited to one cluster, now, and what came of each Secret.
+// ecr-anywhere refresh: starts a run limited to one cluster, and prints the outcome of each Secret.
 
 import { NAMESPACE_LABEL } from '../../contract/names.ts';
 import { Aws } from '../aws/aws.ts';
@@ -16,28 +16,30 @@ export interface RefreshOptions extends AwsOptions, IoOptions {
   readonly dryRun?: true;
 }
 
-const WELL: ReadonlySet<string> = new Set(['refreshed', 'gone']);
+const SUCCESSFUL: ReadonlySet<string> = new Set(['refreshed', 'gone']);
 
-/** Refreshes a cluster. @returns EXIT.unhealthy where something that was asked for was not refreshed. @throws CliError */
+/** Refreshes a cluster. @returns EXIT.unhealthy if a requested refresh did not succeed. @throws CliError */
 export async function refresh(name: string, options: RefreshOptions, io: Io): Promise<ExitCode | undefined> {
   const { namespace: namespaces, force = false, dryRun = false } = options;
   const aws = new Aws(options, io.signal);
   const commands = new ShellCommands(options, {});
-  const refresher = new Refresher(aws, await io.step('the deployed refresher', () => aws.stack()));
-  const answer = await io.step(dryRun ? `asking ${name} what would be` : `refreshing ${name}`, () =>
+  const refresher = new Refresher(aws, await io.step('finding the deployed refresher', () => aws.stack()));
+  const answer = await io.step(dryRun ? `running a dry run over ${name}` : `refreshing ${name}`, () =>
     refresher
       .refresh({ clusters: [name], ...(namespaces && { namespaces }), force, dryRun })
       .catch((error: unknown) => {
         if (!io.signal.aborted || dryRun) throw error;
         throw new InterruptedError(
-          `interrupted: the refresh of ${name} goes on in AWS`,
-          `${commands.cli(['status'])} tells what came of it`,
+          `interrupted: the refresh of ${name} continues in AWS.`,
+          `${commands.cli(['status'])} shows its result.`,
         );
       }),
   );
   const [summary] = answer.clusters;
   for (const namespace of answer.namespacesNotEnabled ?? [])
-    io.note(`The namespace ${namespace} is not enabled there:\n  → ${labelling(namespace)}`);
+    io.note(
+      `The namespace ${namespace} is not enabled in this cluster. To enable it:\n  → ${labelCommand(namespace)}`,
+    );
   if (!summary) return EXIT.unhealthy;
   const { secrets = [], secretsNotListed = 0, reason } = summary;
   io.print(answer, () =>
@@ -49,7 +51,7 @@ export async function refresh(name: string, options: RefreshOptions, io: Io): Pr
               secrets.map(({ secret, due, outcome, expiresAt = '', reason: why = '' }) => [
                 secret,
                 due,
-                colorize(WELL.has(outcome) ? 'green' : 'red', outcome),
+                colorize(SUCCESSFUL.has(outcome) ? 'green' : 'red', outcome),
                 expiresAt,
                 why,
               ]),
@@ -57,7 +59,9 @@ export async function refresh(name: string, options: RefreshOptions, io: Io): Pr
             '',
           ]
         : []),
-      ...(secretsNotListed > 0 ? [`${secretsNotListed} more; the function's log has them all.`] : []),
+      ...(secretsNotListed > 0
+        ? [`${secretsNotListed} more Secrets are not listed here; the function's log has them.`]
+        : []),
       ...(reason === undefined || summary.isPaused ? [] : [colorize('red', `${name}: ${reason}`)]),
       `${name}: ${formatOutcome(summary)}${dryRun ? ' (dry run: nothing was stored)' : ''}`,
       ...(summary.isPaused ? [`  → ${commands.cli(['resume', name])}`] : []),
@@ -68,8 +72,8 @@ export async function refresh(name: string, options: RefreshOptions, io: Io): Pr
     : undefined;
 }
 
-/** Which context of the operator's is the cluster's, nobody has said. */
-function labelling(namespace: string): string {
+/** The command has a placeholder for the context, which is unknown here. */
+function labelCommand(namespace: string): string {
   const { key, value } = NAMESPACE_LABEL;
   return new ShellCommands({}, { context: 'CONTEXT' }).kubectl([
     'label',

@@ -1,4 +1,4 @@
-// ecr-anywhere unregister: the token dies first, so that forgetting a cluster never leaves a credential behind.
+// ecr-anywhere unregister: revokes the token before it deletes the registration, so that no valid credential is left.
 
 import type { RevokeResult } from '../../contract/refresher-api.ts';
 import { Aws } from '../aws/aws.ts';
@@ -13,109 +13,112 @@ export interface UnregisterOptions extends AwsOptions, IoOptions {
   readonly keepToken?: true;
 }
 
-/** Unregisters a cluster. @throws CliError; the cluster is registered still, as far as is known */
+/** Unregisters a cluster. @throws CliError; the cluster is then still registered, unless the message says otherwise */
 export async function unregister(name: string, options: UnregisterOptions, io: Io): Promise<undefined> {
   const aws = new Aws(options, io.signal);
   const commands = new ShellCommands(options, {});
-  const refresher = new Refresher(aws, await io.step('the deployed refresher', () => aws.stack()));
-  const clusters = await io.step('the registered clusters', () => refresher.status());
+  const refresher = new Refresher(aws, await io.step('finding the deployed refresher', () => aws.stack()));
+  const clusters = await io.step('reading the saved state', () => refresher.status());
   const cluster = clusters.find((one) => one.name === name);
   if (!cluster) throw refresher.notRegistered({ names: [name], registered: clusters.map((one) => one.name) });
   if (cluster.source !== 'registered')
     throw new CliError(
       'found-by-tag',
-      `${name} is not registered: the refresher finds it by its tag`,
-      'take the tag ecr-anywhere.centml.ai/managed off the EKS cluster',
+      `${name} is not registered: the refresher finds it by its EKS tag.`,
+      'Remove the tag ecr-anywhere.centml.ai/managed from the EKS cluster.',
     );
-  const revoked = options.keepToken ? undefined : await end(name, refresher, commands, io);
-  // Registered and refused by its cluster is what doctor names; forgotten on the sly is what nobody asked for.
+  const revoked = options.keepToken ? undefined : await revoke(name, refresher, commands, io);
+  // After Ctrl-C the registration stays: doctor reports the revoked token.
   if (io.signal.aborted) throw stillRegistered(name, commands);
   await io
     .step('deleting the registration', () => deleteRegistration(aws, name))
     .catch((error: unknown) => {
       if (io.signal.aborted) throw stillRegistered(name, commands);
-      throw hasEnded(revoked) && error instanceof CliError ? halfDone(name, error, commands) : error;
+      throw isRevoked(revoked) && error instanceof CliError ? halfDone(name, error, commands) : error;
     });
   const { outcome = 'kept', reason, secret } = revoked ?? {};
   const result = { cluster: name, isRegistered: false, token: outcome };
   io.print({ ...result, ...(reason !== undefined && { reason }), ...(secret && { secret }) }, () =>
     [
-      `${name} is not registered any more.`,
-      ...token(revoked).map((line) => `  ${line}`),
-      '  Its managed Secrets stay as they are, and expire within twelve hours.',
+      `${name} is no longer registered.`,
+      ...formatToken(revoked).map((line) => `  ${line}`),
+      '  Its managed Secrets stay; their credentials expire within twelve hours.',
     ].join('\n'),
   );
 }
 
-async function end(
+async function revoke(
   name: string,
   refresher: Refresher,
   commands: ShellCommands,
   io: Io,
 ): Promise<RevokeResult> {
   const revoked = await io
-    .step('ending its token', () => refresher.revoke(name))
+    .step('revoking its token', () => refresher.revoke(name))
     .catch((error: unknown) => {
-      // The function goes on, whether anybody waits for it or not.
+      // The function continues after Ctrl-C.
       throw io.signal.aborted ? stillRegistered(name, commands) : error;
     });
   if (revoked.outcome !== 'failed') return revoked;
   const { secret, reason = 'no reason given' } = revoked;
-  const byHand = secret ? `end it yourself: ${deletion(secret)}` : 'end it where it is from';
+  const byHand = secret ? `Revoke it yourself: ${deletion(secret)}` : 'Revoke it where it was issued';
   throw new CliError(
     'token-not-revoked',
-    `the token of ${name} could not be ended, so it stays registered: ${reason}`,
+    `The token of ${name} could not be revoked, so the cluster stays registered: ${reason}`,
     `${byHand}; then ${commands.cli(['unregister', name, '--keep-token'])}`,
   );
 }
 
-/** Whether the API server refuses the registered token from now on, or has before. */
-function hasEnded(revoked: RevokeResult | undefined): boolean {
+/** Whether the API server now rejects the registered token. */
+function isRevoked(revoked: RevokeResult | undefined): boolean {
   return revoked?.outcome === 'revoked' || revoked?.outcome === 'refused-already';
 }
 
-/** The token has ended, and the registration could not be deleted. */
+/** The error if the token was revoked, and the registration could not be deleted. */
 function halfDone(
   name: string,
   { code, exitCode, message, hint }: CliError,
   commands: ShellCommands,
 ): CliError {
-  // A no is a no; an answer that never came may have been a yes.
-  const registered = exitCode === EXIT.network ? 'it may be registered still' : 'it is registered still';
+  // Without a response, the deletion may have succeeded.
+  const registered = exitCode === EXIT.network ? 'may still be registered' : 'is still registered';
   return new CliError(
     code,
-    `the token of ${name} has ended, and ${registered}: ${message}`,
-    [...(hint === undefined ? [] : [hint]), theRest(name, commands)].join('; then '),
+    `The token of ${name} was revoked, but the cluster ${registered}. ${message}`,
+    [...(hint === undefined ? [] : [hint]), nextSteps(name, commands)].join(' Then: '),
   );
 }
 
 function stillRegistered(name: string, commands: ShellCommands): InterruptedError {
   return new InterruptedError(
-    `interrupted: ${name} is registered still, and its token has ended or is about to`,
-    theRest(name, commands),
+    `interrupted: ${name} is still registered, and its token was or will be revoked.`,
+    nextSteps(name, commands),
   );
 }
 
-function theRest(name: string, commands: ShellCommands): string {
-  return `${commands.cli(['unregister', name])} does the rest; ${commands.cli(['register', name, '--replace'])} gives it another token`;
+function nextSteps(name: string, commands: ShellCommands): string {
+  return `${commands.cli(['unregister', name])} completes this; ${commands.cli(['register', name, '--replace'])} registers another token.`;
 }
 
-/** The command that ends all that is bound to a Secret. Which context of the operator's is the cluster's, nobody has said. */
+/**
+ * The command that revokes all tokens that are bound to a Secret. It has a placeholder for the context, which is unknown
+ * here.
+ */
 function deletion({ namespace, name }: NonNullable<RevokeResult['secret']>): string {
   return new ShellCommands({}, { context: 'CONTEXT' }).kubectl([
     ...['--namespace', namespace, 'delete', 'secret', name, '--ignore-not-found'],
   ]);
 }
 
-function token(revoked: RevokeResult | undefined): string[] {
-  if (revoked === undefined) return ['Its token was not ended: it lives until it expires.'];
+function formatToken(revoked: RevokeResult | undefined): string[] {
+  if (revoked === undefined) return ['Its token was not revoked: it stays valid until it expires.'];
   const { outcome, reason = 'no reason given', secret } = revoked;
-  if (outcome === 'revoked') return ['Its token, and all that it was renewed to, is refused from now on.'];
+  if (outcome === 'revoked') return ['Its token, and all tokens that it was renewed to, are revoked.'];
   if (outcome === 'refused-already')
     return [
-      'Its API server refused the token already, so nothing could be ended with it. Whatever else is bound to the same',
-      `Secret, such as a token that it was renewed to, lives on while that Secret does${secret ? ':' : '.'}`,
+      'Its API server had already rejected the token, so nothing could be revoked with it. Other tokens that are bound to',
+      `the same Secret stay valid as long as that Secret exists.${secret ? ' To delete it:' : ''}`,
       ...(secret ? [`  → ${deletion(secret)}`] : []),
     ];
-  return [`There was no token to end: ${reason}`];
+  return [`There was no token to revoke: ${reason}`];
 }

@@ -152,7 +152,10 @@ export class Kubernetes {
     const cluster = this.#config.getCurrentCluster();
     const options: RequestOptions = {};
     await this.#config.applyToHTTPSOptions(options).catch((error: unknown) => {
-      throw toCliError(error, `the kubeconfig’s user ${line(this.#config.getCurrentUser()?.name ?? '')}`);
+      throw toCliError(
+        error,
+        `reading the credential of the kubeconfig’s user ${line(this.#config.getCurrentUser()?.name ?? '')}`,
+      );
     });
     return {
       url: cluster?.server ?? '',

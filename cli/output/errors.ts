@@ -286,7 +286,7 @@ export function errorText({ message, hint }: CliError): string {
   return `ecr-anywhere: ${message}${hint === undefined ? '' : `\n  → ${hint}`}`;
 }
 
-const SIGN_IN = 'sign in again (aws sso login, aws login, …), or name another profile with --profile';
+const SIGN_IN = 'Sign in again (for example: aws sso login), or name another profile with --profile.';
 
 /** What the errors of AWS mean. */
 interface Meaning {
@@ -304,7 +304,7 @@ const EXPIRED: Meaning = {
 };
 const REJECTED: Meaning = {
   code: 'aws-credentials-rejected',
-  meaning: 'AWS does not accept these credentials',
+  meaning: 'AWS rejected the credentials',
   hint: SIGN_IN,
 };
 
@@ -314,8 +314,8 @@ const AWS_ERRORS: readonly (readonly [RegExp, Meaning])[] = [
     /^(CredentialsProviderError|TokenProviderError|ProviderError)$/,
     {
       code: 'no-aws-credentials',
-      meaning: 'nobody is signed in to AWS',
-      hint: 'sign in (aws sso login, aws login, …), or name a profile with --profile',
+      meaning: 'no AWS credentials found',
+      hint: 'Sign in (for example: aws sso login), or name a profile with --profile.',
     },
   ],
   [/^(ExpiredToken|TokenRefreshRequired|RequestExpired)/, EXPIRED],
@@ -329,41 +329,47 @@ const AWS_ERRORS: readonly (readonly [RegExp, Meaning])[] = [
     /^(AccessDenied|UnauthorizedOperation|NotAuthorized)/,
     {
       code: 'aws-access-denied',
-      meaning: 'AWS does not allow it',
-      hint: 'docs/command-line.md has the policy that each command needs',
+      meaning: 'AWS denied the request',
+      hint: 'docs/command-line.md lists the permissions that each command needs.',
     },
   ],
   [
     /^(Throttling|TooManyRequests|RequestLimitExceeded)/,
-    { code: 'aws-throttled', meaning: 'AWS has too much to do', hint: 'try again in a minute' },
+    { code: 'aws-throttled', meaning: 'AWS is throttling requests', hint: 'Try again in a minute.' },
   ],
 ];
 
-const NETWORK_HINT = 'is there a network, a VPN, a proxy (HTTPS_PROXY)?';
+const NETWORK_HINT = 'Check the network, the VPN and the proxy (HTTPS_PROXY).';
 const NETWORK_CODES =
   /^(E(CONN|HOST|NET|AI_|NOTFOUND|TIMEDOUT|PIPE|PROTO)|ERR_(TLS|SSL|SOCKET|PROXY)|CERT_|UNABLE_TO_|DEPTH_ZERO|SELF_SIGNED|UND_ERR)/;
+const PORTAL_HINT = 'Is a proxy or a captive portal in the way? Check the network and HTTPS_PROXY.';
+export const REGION_HINT = 'Set AWS_REGION, or add --region REGION.';
 const MAX_MESSAGE_LENGTH = 600;
 
 /**
  * Classifies a failure.
  *
- * @param what the attempted action, such as `reading the stack`; undefined where the failure names it
+ * @param action what failed, such as `reading the stack`; undefined where the failure names it
  */
-export function toCliError(error: unknown, what?: string): CliError {
+export function toCliError(error: unknown, action?: string): CliError {
   if (error instanceof CliError) return error;
   const { name = '', message = String(error) } = error as Partial<Error>;
-  const begin = what === undefined ? '' : `${what}: `;
-  const said = line(message) || name;
-  const fail = (code: ErrorCode, sentence: string, hint?: string) =>
-    new CliError(code, `${begin}${sentence}`, hint, error);
+  const detail = line(message) || name;
+  const fail = (code: ErrorCode, problem: string, hint?: string) =>
+    new CliError(
+      code,
+      sentence(action === undefined ? problem : `${action} failed: ${problem}`),
+      hint,
+      error,
+    );
   // The AWS SDK throws a plain Error where no option, environment variable or profile names a region.
   if (/region is missing/i.test(message))
-    return new CliError('no-region', 'no AWS region', 'give --region, or set AWS_REGION', error);
+    return new CliError('no-region', 'No AWS region is configured.', REGION_HINT, error);
   for (const [pattern, known] of AWS_ERRORS) {
     if (!chain(error).some((one) => pattern.test(one.name))) continue;
     const isExpired = ERRORS[known.code].exitCode === EXIT.unauthenticated && /\bexpired\b/i.test(message);
     const { code, meaning, hint, isQuoting } = isExpired ? EXPIRED : known;
-    return fail(code, isQuoting ? meaning : `${meaning}: ${said}`, hint);
+    return fail(code, isQuoting ? meaning : `${meaning}: ${detail}`, hint);
   }
   const code = networkCode(error);
   const names = chain(error).map((one) => one.name);
@@ -373,20 +379,29 @@ export function toCliError(error: unknown, what?: string): CliError {
       names.some((type) => /^(SyntaxError|ZodError|\$ZodError)$/.test(type)))
   )
     // The page of a captive portal or proxy, which may hold anything.
-    return fail('unexpected-response', 'what answers is something else', NETWORK_HINT);
+    return fail('unexpected-response', 'the response is not the expected one', PORTAL_HINT);
   if (code !== undefined || names.some((type) => /^(Timeout|Abort|Transport)Error$/.test(type))) {
     // Of the SDK: "@smithy/node-http-handler - [ERROR] a request has exceeded the configured 10000 ms requestTimeout."
     const [, ms] = /exceeded the configured (\d+) ms|within (\d+) ms/.exec(message) ?? [];
-    if (ms !== undefined) return fail('network', `no answer within ${Number(ms) / 1000} s`, NETWORK_HINT);
-    const named = code === undefined || said.includes(code) ? '' : ` (${code})`;
-    return fail('network', `no answer: ${said}${named}`, NETWORK_HINT);
+    if (ms !== undefined) return fail('network', `no response within ${Number(ms) / 1000} s`, NETWORK_HINT);
+    const named = code === undefined || detail.includes(code) ? '' : ` (${code})`;
+    return fail('network', `no response: ${detail}${named}`, NETWORK_HINT);
   }
   return chain(error).some(hasAnswered)
-    ? fail('aws-error', said, 'AWS says so: try again, and look at health.aws.amazon.com if it stays')
-    : fail('bug', said, 'that was not foreseen: please report it, with the command');
+    ? fail(
+        'aws-error',
+        detail,
+        'AWS reported this error. Try again; if it persists, see health.aws.amazon.com.',
+      )
+    : fail('bug', detail, 'This is a bug. Please report it, with the command that you ran.');
 }
 
-/** A failure and its causes; of a failure for each of several addresses, the first. */
+/** With a capital at the beginning and a full stop at the end, unless it ends with another mark. */
+function sentence(text: string): string {
+  return `${text.slice(0, 1).toUpperCase()}${text.slice(1)}${/[.!?…]$/.test(text) ? '' : '.'}`;
+}
+
+/** A failure and its causes. If each of several addresses failed, the first failure stands for all. */
 function chain(error: unknown): Error[] {
   const all: Error[] = [];
   for (let at = error; at instanceof Error && all.length < 5; at = at.cause) {
@@ -396,13 +411,13 @@ function chain(error: unknown): Error[] {
   return all;
 }
 
-/** Whether a failure is AWS' own word: the SDK notes its attempts at what never got there, too. */
+/** Whether AWS sent a response. The SDK also sets `$metadata` on requests that never arrived. */
 function hasAnswered(error: Error): boolean {
   const { $metadata } = error as { $metadata?: { httpStatusCode?: number } };
   return $metadata?.httpStatusCode !== undefined;
 }
 
-/** The network's word for a failure, be it the failure's own or its cause's. */
+/** The code of a network failure, which the failure or one of its causes has. */
 function networkCode(error: unknown): string | undefined {
   const codes = chain(error).map((one) => (one as NodeJS.ErrnoException).code);
   return codes.find((code) => typeof code === 'string' && NETWORK_CODES.test(code));

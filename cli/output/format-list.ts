@@ -1,10 +1,10 @@
-// Many names in few words. Pure.
+// A list of names, shortened for messages. Pure.
 
-/** Of what is wrong in many places, so many are told. */
-const TOLD = 5;
+/** How many names a message lists. */
+const MAX_NAMES = 5;
 
-/** Names, or the first of them. */
-export function formatList(names: readonly string[], most = TOLD): string {
-  const more = names.length - most;
-  return [...names.slice(0, most), ...(more > 0 ? [`${more} more`] : [])].join(', ');
+/** The names, or the first of them and the number of the others. */
+export function formatList(names: readonly string[], max = MAX_NAMES): string {
+  const more = names.length - max;
+  return [...names.slice(0, max), ...(more > 0 ? [`${more} more`] : [])].join(', ');
 }

@@ -1,15 +1,15 @@
-// What came of a run over one cluster, in words. Pure.
+// The result of a cluster run, as text. Pure.
 import type { ClusterSummary, SecretResult } from '../../contract/refresher-api.ts';
 
-/** A sentence: how many Secrets, and what became of them. */
+/** One sentence: the number of Secrets, and of each outcome. */
 export function formatOutcome({ managed, due, outcomes, isPaused }: ClusterSummary): string {
-  if (isPaused) return 'It is paused: nothing was asked of it.';
-  const came = Object.entries(outcomes).map(([outcome, count]) => `${count} ${outcome}`);
+  if (isPaused) return 'The cluster is paused, so nothing was requested.';
+  const counts = Object.entries(outcomes).map(([outcome, count]) => `${count} ${outcome}`);
   const secrets = `${managed} managed ${managed === 1 ? 'Secret' : 'Secrets'}`;
-  return due === 0 ? `${secrets}, none due.` : `${secrets}, ${due} asked for: ${came.join(', ')}.`;
+  return due === 0 ? `${secrets}, none due.` : `${secrets}, ${due} requested: ${counts.join(', ')}.`;
 }
 
-/** What went wrong, a line each: of the cluster, then of its Secrets. */
+/** The problems, one a line: of the cluster, then of its Secrets. */
 export function formatProblems({ reason, problems }: ClusterSummary): string[] {
   return [...(reason === undefined ? [] : [reason]), ...problems.map(formatSecretResult)];
 }

@@ -1,5 +1,4 @@
-// What people see: results on standard output, everything else on standard error. Colours and progress where somebody
-// looks at a terminal, and neither where the output goes into a file or a pipe.
+// Output: results on standard output, everything else on standard error. Colours and progress appear on a terminal only.
 import { styleText } from 'node:util';
 import ora from 'ora';
 import { redact } from './redact.ts';
@@ -10,35 +9,35 @@ export type Format = 'text' | 'wide' | 'json';
 type Style = Parameters<typeof styleText>[0];
 
 export interface Io {
-  /** Aborted by Ctrl-C. */
+  /** Aborted by a signal, such as Ctrl-C. */
   readonly signal: AbortSignal;
   readonly format: Format;
   /** Whether standard output is a terminal. */
   readonly isTerminal: boolean;
-  /** The result. @param text of it, for people */
+  /** Prints the result. @param text returns the result as text, for other formats than JSON */
   print(result: unknown, text: () => string): void;
-  /** Something worth knowing beside the result; not where it was asked to be quiet. */
+  /** Prints a note, unless --quiet. */
   note(text: string): void;
-  /** Something that is to be known, however quiet it was asked to be. */
+  /** Prints a warning, also with --quiet. */
   warn(text: string): void;
-  /** Does something that takes time, and shows that it does. @param work may say how far it is */
-  step<T>(title: string, work: (say: (text: string) => void) => Promise<T>): Promise<T>;
+  /** Shows progress while work runs. @param work may report its progress */
+  step<T>(title: string, work: (report: (text: string) => void) => Promise<T>): Promise<T>;
 }
 
-/** Colours a text of the result, where standard output shows colours (NO_COLOR and FORCE_COLOR are heeded). */
+/** Colours a text for standard output, if that shows colours (honours NO_COLOR and FORCE_COLOR). */
 export function colorize(style: Style, text: string): string {
   return styleText(style, text, { stream: process.stdout });
 }
 
-/** The same for what stands beside the result: NO_COLOR is heeded there, too. */
-function paintNote(style: Style, text: string): string {
+/** The same for standard error. */
+function colorizeNote(style: Style, text: string): string {
   return styleText(style, text, { stream: process.stderr });
 }
 
-/** @param quiet no progress, no notes */
+/** @param quiet suppresses progress and notes */
 export function createIo(signal: AbortSignal, { output = 'text', quiet = false }: IoOptions): Io {
-  // A terminal whose size nobody has told has no columns, and a spinner there would clear lines for ever.
-  const isWatched = process.stderr.isTTY === true && process.stderr.columns > 0 && !quiet;
+  // A terminal without a known size has 0 columns, and a spinner would clear lines there endlessly.
+  const showsProgress = process.stderr.isTTY === true && process.stderr.columns > 0 && !quiet;
   return {
     signal,
     format: output,
@@ -53,28 +52,30 @@ export function createIo(signal: AbortSignal, { output = 'text', quiet = false }
       process.stderr.write(`${redact(text).split('\n').map(sanitize).join('\n')}\n`);
     },
     async step(name, work) {
-      if (!isWatched) return work(() => {});
+      if (!showsProgress) return work(() => {});
       const title = sanitize(name);
-      // Ctrl-C is for main.ts, which lets the work undo what is half done.
       const spinner = ora({
-        ...{ text: title, discardStdin: false, stream: process.stderr },
-        color: paintNote('red', 'x') === 'x' ? false : 'cyan',
+        text: title,
+        // ora would handle Ctrl-C itself. main.ts does, so that the work can roll back.
+        discardStdin: false,
+        stream: process.stderr,
+        color: colorizeNote('red', 'x') === 'x' ? false : 'cyan',
       }).start();
       const startedAt = performance.now();
-      let said = title;
+      let current = title;
       const timer = setInterval(() => {
         const seconds = Math.round((performance.now() - startedAt) / 1000);
-        if (seconds >= 2) spinner.text = `${said} (${seconds} s)`;
+        if (seconds >= 2) spinner.text = `${current} (${seconds} s)`;
       }, 1_000);
       try {
         const result = await work((text) => {
-          said = `${title}: ${sanitize(text)}`;
-          spinner.text = said;
+          current = `${title}: ${sanitize(text)}`;
+          spinner.text = current;
         });
-        spinner.stopAndPersist({ symbol: paintNote('green', '✔'), text: title });
+        spinner.stopAndPersist({ symbol: colorizeNote('green', '✔'), text: title });
         return result;
       } catch (error) {
-        spinner.stopAndPersist({ symbol: paintNote('red', '✖'), text: title });
+        spinner.stopAndPersist({ symbol: colorizeNote('red', '✖'), text: title });
         throw error;
       } finally {
         clearInterval(timer);

@@ -1,11 +1,11 @@
-// The options that lead to the account, the stack and the cluster; commands that the CLI prints repeat them.
+// The options that select the account, the stack and the cluster. Commands that the CLI prints repeat them.
 
 export interface AwsOptions {
   readonly profile?: string;
   readonly region?: string;
   /** Name of the CDK stack. */
   readonly stackName?: string;
-  /** Name or ARN of the function, where the construct is part of somebody's own stack. */
+  /** Name or ARN of the function, if the construct is part of the operator's own stack. */
   readonly function?: string;
 }
 
@@ -14,7 +14,7 @@ export interface KubeOptions {
   readonly context?: string;
 }
 
-/** What helm calls an installation. */
+/** A Helm release. */
 export interface Release {
   readonly release: string;
   readonly namespace: string;

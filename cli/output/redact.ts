@@ -1,9 +1,9 @@
-// Credentials in other programs' words: AWS, API servers, proxies and plugins may repeat what they were sent, and what they
-// say is shown to people. Known values go, and so does whatever looks like one.
+// Removes credentials from text of AWS, API servers, proxies and plugins, which may quote the request. Removes known values,
+// and everything that looks like a credential.
 
-/** What credentials look like, and what stands in their place: others' words may repeat what they were sent. */
+/** Patterns of credentials, and their replacements. */
 const CREDENTIALS: readonly (readonly [RegExp, string])[] = [
-  // In a URL, a user's password, or a token in its place.
+  // In a URL: a user's password, or a token.
   [/(\b[a-z][a-z\d+.-]*:\/\/)[^\s/?#@"']+@/gi, '$1…@'],
   [/(\bX-Amz-(?:Signature|Credential|Security-Token)=)[^\s&"']+/gi, '$1…'],
   [
@@ -18,28 +18,28 @@ const CREDENTIALS: readonly (readonly [RegExp, string])[] = [
   [/-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)/gs, '…'],
   [/\beyJ[\w-]{8,}\.[\w-]*\.?[\w-]*/g, '…'],
   [/\bk8s-aws-v1\.[\w-]+/g, '…'],
-  // A secret access key of AWS, and base64 as long as a session's token; files and names have other characters, too.
+  // A secret access key of AWS, and base64 as long as a session token. Paths and names contain other characters, too.
   [/(?<![\w/+=.:-])(?=[\w/+]*\d)(?=[\w/+]*[A-Z])(?=[\w/+]*[a-z])[A-Za-z\d/+]{40}(?![\w/+=.-])/g, '…'],
   [/(?<![\w/+=.:-])[A-Za-z\d/+]{100,}=*/g, '…'],
-  // Whatever is longer than any name or identifier of a cluster, an account, a request; but for those that
-  // CloudFormation makes: of the stack, the construct and at random.
+  // Anything longer than a name or identifier of a cluster, account or request, except names that CloudFormation
+  // generates: stack, construct and a random suffix.
   [
     /(?<![\w/+=.:-])(?=[\w+=-]*\d)(?=[\w+=-]*[A-Za-z])(?![\w-]*-[\w-]*-[\w-]*-)(?!\w+-\w+-\w{12,13}(?![\w+/=-]))[\w+=-]{40,}/g,
     '…',
   ],
 ];
 
-/** The values of this process that nobody else is to see. */
+/** Credentials that this process knows. */
 const secrets = new Set<string>();
 
-/** Has a value never be shown. @param value shorter ones than eight characters are in too many words */
+/** Registers a credential for removal. @param value ignored if shorter than eight characters, which words would match */
 export function addSecret(value: string | undefined): void {
   if (value === undefined || value.length < 8) return;
   for (const form of [value, encodeURIComponent(value), JSON.stringify(value).slice(1, -1)])
     secrets.add(form);
 }
 
-/** A text with the credentials of this process, and all that looks like one, taken out. */
+/** Replaces all credentials in a text. */
 export function redact(text: string): string {
   let clean = text;
   for (const secret of secrets) clean = clean.replaceAll(secret, '…');

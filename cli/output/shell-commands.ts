@@ -1,10 +1,10 @@
-// The commands that hints and doctor name: written out so that they meet the account, the stack, the cluster and the
-// release that were looked at, wherever they are pasted. Pure.
+// The commands that hints and doctor print. They repeat the options that select the account, stack, cluster and release,
+// so that they work wherever they are pasted. Pure.
 import type { AwsOptions, KubeOptions, Release } from './options.ts';
 
-/** What the chart is called where nothing of it has been seen (README.md). */
+/** The release of README.md, used if no release was found. */
 const DEFAULT_RELEASE: Release = { release: 'ecr-anywhere', namespace: 'ecr-anywhere' };
-/** The chart, in a checkout of this project. */
+/** Path of the chart in a checkout of this project. */
 const CHART = 'webhook/chart';
 
 export class ShellCommands {
@@ -29,47 +29,47 @@ export class ShellCommands {
     this.roleArn = roleArn;
   }
 
-  /** @param options of which only those are given that lead to the stack, and with `isOfCluster` to the cluster */
+  /** A command of this CLI. @param isOfCluster adds --kubeconfig and --context */
   cli(args: readonly string[], isOfCluster = false): string {
     const { profile, region, stackName, function: name } = this.#options;
-    return written('ecr-anywhere', [
+    return formatCommand('ecr-anywhere', [
       ...args,
       ...flags({ profile, region, 'stack-name': stackName, function: name }),
       ...(isOfCluster ? flags({ kubeconfig: this.#options.kubeconfig, context: this.#context }) : []),
     ]);
   }
 
-  /** @param region where it is not the operator's */
+  /** @param region other than that of --region */
   aws(args: readonly string[], region = this.#options.region): string {
     const { profile } = this.#options;
-    return written('aws', [...args, ...flags({ profile, region })]);
+    return formatCommand('aws', [...args, ...flags({ profile, region })]);
   }
 
   kubectl(args: readonly string[]): string {
     const { kubeconfig } = this.#options;
-    return written('kubectl', [...flags({ kubeconfig, context: this.#context }), ...args]);
+    return formatCommand('kubectl', [...flags({ kubeconfig, context: this.#context }), ...args]);
   }
 
-  /** In the release's namespace. */
+  /** A kubectl command in the release's namespace. */
   kubectlInRelease(args: readonly string[]): string {
     return this.kubectl(['--namespace', this.release.namespace, ...args]);
   }
 
-  /** Takes away from an object what somebody has added to it. @param paths JSON Pointers, the last first */
+  /** Removes fields of an object. @param paths JSON Pointers; of a list, the last item first */
   removeFields(kind: string, name: string, paths: readonly string[]): string {
     const patch = JSON.stringify(paths.map((path) => ({ op: 'remove', path })));
     return this.kubectl(['patch', kind, name, '--type=json', '--patch', patch]);
   }
 
-  /** @param deployment of the release's */
+  /** @param deployment name of a Deployment in the release's namespace */
   restart(deployment: string): string {
     return this.kubectlInRelease(['rollout', 'restart', 'deployment', deployment]);
   }
 
-  /** Brings what the release should have back, with the values that it has, and more. */
+  /** Restores the objects of the release. @param more arguments, such as further values */
   upgrade(more: readonly string[] = []): string {
     const { release, namespace } = this.release;
-    // Not --reuse-values, which knows nothing of what a newer chart has more.
+    // --reuse-values would leave out the new values of a newer chart.
     return this.helm([
       ...['upgrade', release, CHART, '--namespace', namespace, '--reset-then-reuse-values', ...more],
     ]);
@@ -85,12 +85,12 @@ export class ShellCommands {
 
   helm(args: readonly string[]): string {
     const { kubeconfig } = this.#options;
-    return written('helm', [...args, ...flags({ kubeconfig, 'kube-context': this.#context })]);
+    return formatCommand('helm', [...args, ...flags({ kubeconfig, 'kube-context': this.#context })]);
   }
 
   /**
-   * Deploys the stack. CDK takes back every setting that it is not given, which for some is an outage: the command says
-   * so itself, wherever it is shown, as a comment of the shell's.
+   * Deploys the stack. CDK resets every setting that is not passed, which can cause an outage. A shell comment in the
+   * command says so.
    */
   deploy(settings: Readonly<Record<string, string>> = {}): string {
     return `${this.#cdk('deploy', settings)} # with the settings that the stack has: -c … or cdk.json`;
@@ -104,11 +104,11 @@ export class ShellCommands {
   #cdk(command: 'deploy' | 'diff', settings: Readonly<Record<string, string>>): string {
     const { profile, region, stackName } = this.#options;
     const context = Object.entries({ ...(stackName && { stackName }), ...settings });
-    const line = written('npx', [
+    const line = formatCommand('npx', [
       ...['cdk', command, ...context.flatMap(([key, value]) => ['-c', `${key}=${value}`])],
       ...flags({ profile }),
     ]);
-    return region === undefined ? line : `AWS_REGION=${quoted(region)} ${line}`;
+    return region === undefined ? line : `AWS_REGION=${quote(region)} ${line}`;
   }
 }
 
@@ -118,11 +118,11 @@ function flags(options: Readonly<Record<string, string | undefined>>): string[] 
   );
 }
 
-function written(program: string, args: readonly string[]): string {
-  return [program, ...args.map(quoted)].join(' ');
+function formatCommand(program: string, args: readonly string[]): string {
+  return [program, ...args.map(quote)].join(' ');
 }
 
-/** For a POSIX shell: names of contexts, Secrets and files may be others' choice. */
-function quoted(text: string): string {
+/** Quotes for a POSIX shell: other people choose the names of contexts, Secrets and files. */
+function quote(text: string): string {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }

@@ -1,30 +1,42 @@
-// Tables as kubectl prints them: columns, no lines.
+// Tables as kubectl prints them: columns without borders.
 import { stripVTControlCharacters } from 'node:util';
 import Table from 'cli-table3';
 import wrapAnsi from 'wrap-ansi';
 
 const GAP = '   ';
 const NO_LINES = {
-  ...{ top: '', 'top-mid': '', 'top-left': '', 'top-right': '' },
-  ...{ bottom: '', 'bottom-mid': '', 'bottom-left': '', 'bottom-right': '' },
-  ...{ left: '', 'left-mid': '', mid: '', 'mid-mid': '', right: '', 'right-mid': '', middle: GAP },
+  top: '',
+  'top-mid': '',
+  'top-left': '',
+  'top-right': '',
+  bottom: '',
+  'bottom-mid': '',
+  'bottom-left': '',
+  'bottom-right': '',
+  left: '',
+  'left-mid': '',
+  mid: '',
+  'mid-mid': '',
+  right: '',
+  'right-mid': '',
+  middle: GAP,
 };
 /** Text is not wrapped more narrowly than this. */
 const MIN_WIDTH = 24;
 const ELLIPSIS = ' … ';
 
 export interface TableOptions {
-  /** Of the terminal; undefined: there is none, and nothing is cut or wrapped. */
+  /** Width of the terminal; undefined: no terminal, and nothing is cut or wrapped. */
   readonly columns?: number | undefined;
-  /** How many lines the last column may have in a terminal. */
+  /** Maximum lines of the last column in a terminal. */
   readonly lines?: number;
 }
 
 /**
- * A table. The last column is what may be long: in a terminal it is wrapped, and longer than so many lines it loses its
- * middle, as errors begin with what was asked and end with the cause.
+ * A table. In a terminal the last column is wrapped. Text that needs more than `lines` loses its middle, because errors
+ * begin with the request and end with the cause.
  *
- * @param head in capitals; empty: none is shown
+ * @param head in capitals; empty: no head
  */
 export function table(
   head: readonly string[],
@@ -66,7 +78,7 @@ export function wrap(text: string, width: number | undefined): string {
   return width === undefined ? text : wrapAnsi(text, Math.max(width, MIN_WIDTH), { hard: true });
 }
 
-/** Without its middle, where it is longer than that. @param text without colours, if it is to be cut */
+/** Removes the middle of a text that is longer than `max`. @param text without colours */
 export function truncate(text: string, max: number): string {
   if (text.length <= max) return text;
   const kept = Math.floor(max) - ELLIPSIS.length;
@@ -74,12 +86,12 @@ export function truncate(text: string, max: number): string {
   return `${text.slice(0, head).trimEnd()}${ELLIPSIS}${text.slice(text.length - (kept - head)).trimStart()}`;
 }
 
-/** How many lines of a terminal a text takes. @param columns of the terminal, in which longer lines are broken */
+/** The number of terminal lines that a text takes. @param columns width of the terminal, which wraps longer lines */
 export function heightOf(text: string, columns: number): number {
   return text.split('\n').reduce((sum, line) => sum + Math.max(1, Math.ceil(widthOf(line) / columns)), 0);
 }
 
-/** As a terminal shows it, without colours. */
+/** The width of a text without colours. */
 function widthOf(text: string): number {
   return stripVTControlCharacters(text).length;
 }

@@ -1,11 +1,11 @@
-// What goes wrong: each time one sentence, the way out, an exit code of cli/errors.ts, nothing on standard output, and
-// nothing that was written. AWS' errors are worded as its services word them on the wire.
+// Failures of AWS, of API servers and of the operator's files: each command prints an error code, a sentence and a hint,
+// prints nothing on standard output, and changes nothing. Errors of AWS have the form that its services send.
 import { writeFile } from 'node:fs/promises';
 import { createServer as createHttpServer } from 'node:http';
 import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { EXIT } from '../../cli/output/errors.ts';
+import { ERRORS, type ErrorCode, EXIT } from '../../cli/output/errors.ts';
 import { freePorts } from '../bed/process.ts';
 import type { Ended, RunOptions } from './command-line.ts';
 import { type Operator, startOperator } from './operator.ts';
@@ -37,23 +37,37 @@ let before: unknown;
 beforeEach(() => operator.calm());
 afterEach(() => operator.calm());
 
-/** One sentence and the way out. */
-function expectSentence({ code, stdout, stderr }: Ended, exitCode: number, says: RegExp | string): void {
+/** What an error object must hold, as text: parts of its message, or of its hint. */
+type Data = RegExp | string;
+
+/** Asserts that a run with --output json printed one error object, with a sentence and a hint, and nothing else. */
+function expectFailure(
+  { code, stdout, stderr }: Ended,
+  errorCode: ErrorCode,
+  ...data: readonly Data[]
+): void {
+  const { exitCode } = ERRORS[errorCode];
   expect({ code, stdout }, stderr).toEqual({ code: exitCode, stdout: '' });
-  const [sentence = '', wayOut = '', ...rest] = stderr.split('\n');
-  expect(rest, stderr).toEqual(['']);
-  expect(sentence).toMatch(/^ecr-anywhere: \S.*[^\s:]$/);
-  expect(sentence.length).toBeLessThan(700);
-  expect(wayOut).toMatch(/^ {2}→ \S/);
-  expect(stderr).not.toMatch(/\n\s+at |\.m?[jt]s:\d|node:internal|\[ERROR\]|undefined/);
-  expect(stderr).not.toContain('\u001b');
-  if (typeof says === 'string') expect(sentence).toContain(says);
-  else expect(sentence).toMatch(says);
+  const { error } = JSON.parse(stderr) as { error: { message: string; hint: string } };
+  expect(error).toEqual({
+    code: errorCode,
+    exitCode,
+    message: expect.stringMatching(/^\S.{0,698}[^\s:]$/),
+    hint: expect.stringMatching(/\S/),
+  });
+  const text = `${error.message}\n${error.hint}`;
+  expect(text).not.toMatch(/\n\s+at |\.m?[jt]s:\d|node:internal|\[ERROR\]|undefined/);
+  expect(text).not.toContain('\u001b');
+  for (const part of data)
+    if (typeof part === 'string') expect(text).toContain(part);
+    else expect(text).toMatch(part);
 }
 
 const run = (args: string, options?: RunOptions) => operator.cli.run(args.split(' '), options);
+/** The same, for the error object. */
+const fail = (args: string, options?: RunOptions) => run(`${args} --output json`, options);
 
-/** Treats the requests of one name, and no others. */
+/** Answers the requests of one name with this reply. */
 function answer(name: string, reply: Reply): void {
   operator.aws.treat = (call) => (call.name === name ? { reply } : undefined);
 }
@@ -61,7 +75,7 @@ function answer(name: string, reply: Reply): void {
 const STACK = 'cloudformation:DescribeStacks';
 const INVOKE = (action: string) => `lambda:InvokeFunction ${action}`;
 
-/** Every command, and what it asks of AWS in turn. */
+/** Every command, and its calls to AWS in order. */
 const COMMANDS: readonly (readonly [string, readonly string[]])[] = [
   ['status', [STACK, INVOKE('status')]],
   ['refresh alpha', [STACK, INVOKE('refresh')]],
@@ -81,29 +95,28 @@ const COMMANDS: readonly (readonly [string, readonly string[]])[] = [
 ];
 const EACH_CALL = COMMANDS.flatMap(([command, calls]) => calls.map((call) => ({ command, call })));
 const runCommand = (command: string, options?: RunOptions) =>
-  run(
+  fail(
     command
       .replace('FUNCTION', operator.bed.deployment.functionName)
       .replace('ALPHA', operator.kubeconfigs.alpha),
     options,
   );
 
-test('the registered cluster is well, to begin with', async () => {
+test('the registered cluster is healthy at the start', async () => {
   expect(await run('refresh alpha')).toMatchObject({ code: 0, stderr: '' });
   before = await operator.state();
 });
 
-describe('AWS does not allow it', () => {
+describe('AWS denies the request', () => {
   test.each(EACH_CALL)('$command: $call', async ({ command, call }) => {
     answer(call, notAuthorized(call));
-    const ended = await runCommand(command);
     const [action = ''] = call.split(' ');
-    expectSentence(
-      ended,
-      EXIT.denied,
-      `AWS does not allow it: User: arn:aws:iam::111122223333:user/operator is not authorized to perform: ${action} on`,
+    expectFailure(
+      await runCommand(command),
+      'aws-access-denied',
+      `User: arn:aws:iam::111122223333:user/operator is not authorized to perform: ${action} on`,
+      'docs/command-line.md',
     );
-    expect(ended.stderr).toContain('→ docs/command-line.md has the policy');
     expect(operator.aws.calls.map(({ name }) => name)).toContain(call);
   });
 });
@@ -111,13 +124,12 @@ describe('AWS does not allow it', () => {
 describe('the session has expired', () => {
   test.each(EACH_CALL)('$command: $call', async ({ command, call }) => {
     answer(call, awsError(call, 'ExpiredToken', 'The security token included in the request is expired'));
-    const ended = await runCommand(command);
-    expectSentence(
-      ended,
-      EXIT.unauthenticated,
-      'the AWS session has expired: The security token included in the request is expired',
+    expectFailure(
+      await runCommand(command),
+      'aws-session-expired',
+      'The security token included in the request is expired',
+      'aws sso login',
     );
-    expect(ended.stderr).toContain('aws sso login');
   });
 
   test.each([
@@ -130,23 +142,24 @@ describe('the session has expired', () => {
     const AWS_CONFIG_FILE = join(operator.cli.home, 'config');
     await writeFile(AWS_CONFIG_FILE, config);
     const env = { AWS_ACCESS_KEY_ID: undefined, AWS_SECRET_ACCESS_KEY: undefined, AWS_CONFIG_FILE };
-    expectSentence(
-      await run('status --profile work', { env }),
-      EXIT.unauthenticated,
-      /\(profile work\): (nobody is signed in|the AWS session has expired)/,
+    const ended = await fail('status --profile work', { env });
+    expectFailure(
+      ended,
+      ended.stderr.includes('"aws-session-expired"') ? 'aws-session-expired' : 'no-aws-credentials',
+      '(profile work)',
     );
   });
 });
 
-describe('the other side is not what it was', () => {
-  test.each<[string, string, string, Reply, number, RegExp | string]>([
+describe('AWS or the function answers unexpectedly', () => {
+  test.each<[string, string, string, Reply, ErrorCode, Data]>([
     [
       'AWS does not know the key',
       'status',
       STACK,
       awsError(STACK, 'InvalidClientTokenId', 'The security token included in the request is invalid.'),
-      EXIT.unauthenticated,
-      'AWS does not accept these credentials',
+      'aws-credentials-rejected',
+      'The security token included in the request is invalid.',
     ],
     [
       'a signature that does not fit',
@@ -157,23 +170,24 @@ describe('the other side is not what it was', () => {
         'SignatureDoesNotMatch',
         "The request signature we calculated does not match.\n\nThe Canonical String for this request should have been\n'POST\n/\n\nx-amz-security-token:session-token-0123456789abcdef0123456789abcdef'",
       ),
-      EXIT.unauthenticated,
-      /AWS does not accept these credentials$/,
+      'aws-credentials-rejected',
+      // The request that AWS quotes is left out.
+      /^(?!.*Canonical)/,
     ],
     [
       'throttled',
       'status',
       INVOKE('status'),
       awsError('lambda:', 'TooManyRequests', 'Rate Exceeded.', 429),
-      EXIT.failed,
-      'AWS has too much to do: Rate Exceeded.',
+      'aws-throttled',
+      'Rate Exceeded.',
     ],
     [
       'AWS fails',
       'status',
       INVOKE('status'),
       awsError('lambda:', 'Service', 'Service Unavailable', 503),
-      EXIT.failed,
+      'aws-error',
       'Service Unavailable',
     ],
     [
@@ -181,17 +195,16 @@ describe('the other side is not what it was', () => {
       'status',
       STACK,
       { status: 200, headers: { 'content-type': 'text/html' }, body: '<html><body>Sign in to the hotel' },
-      EXIT.network,
-
-      'what answers is something else',
+      'unexpected-response',
+      'proxy',
     ],
     [
       'a page of a proxy in place of Lambda',
       'status --function FUNCTION',
       'lambda:GetFunctionConfiguration',
       { status: 200, headers: { 'content-type': 'text/html' }, body: '<html>Sign in to the hotel' },
-      EXIT.network,
-      'what answers is something else',
+      'unexpected-response',
+      'proxy',
     ],
     [
       'the function throws',
@@ -201,15 +214,15 @@ describe('the other side is not what it was', () => {
         { errorType: 'Error', errorMessage: 'boom\n  at x', trace: ['Error: boom', '    at file.js:1:2'] },
         'Unhandled',
       ),
-      EXIT.failed,
-      /failed: boom at x$/,
+      'function-failed',
+      /failed: boom at x\n/,
     ],
     [
       'the function gives no reason',
       'status',
       INVOKE('status'),
       functionAnswer(null, 'Unhandled'),
-      EXIT.failed,
+      'function-failed',
       'it gave no reason',
     ],
     [
@@ -223,32 +236,52 @@ describe('the other side is not what it was', () => {
         },
         'Unhandled',
       ),
-      EXIT.failed,
-      'ran out of time',
+      'function-timeout',
+      'Task timed out after 900.00 seconds',
+    ],
+    [
+      'the function times out, in a runtime that reports no type',
+      'refresh alpha',
+      INVOKE('refresh'),
+      functionAnswer(
+        { errorMessage: '2026-11-26T00:00:00Z 1 Task timed out after 900.00 seconds' },
+        'Unhandled',
+      ),
+      'function-timeout',
+      'Task timed out after 900.00 seconds',
+    ],
+    [
+      'the function fails with a message about a time-out',
+      'refresh alpha',
+      INVOKE('refresh'),
+      functionAnswer({ errorType: 'Error', errorMessage: 'Task timed out after 3 seconds' }, 'Unhandled'),
+      'function-failed',
+      'Task timed out after 3 seconds',
+    ],
+    [
+      'the function rejects the event',
+      'status',
+      INVOKE('status'),
+      functionAnswer({ errorType: 'InvalidEventError', errorMessage: 'event.action: unknown' }, 'Unhandled'),
+      'function-too-old',
+      'event.action: unknown',
     ],
     [
       'the function answers something else',
       'status',
       INVOKE('status'),
       functionAnswer('hello'),
-      EXIT.failed,
-      'answers what this command line does not understand',
+      'function-too-old',
+      'npx cdk deploy',
     ],
-    [
-      'nothing',
-      'status',
-      INVOKE('status'),
-      functionAnswer(''),
-      EXIT.failed,
-      'answers what this command line does not understand',
-    ],
+    ['nothing', 'status', INVOKE('status'), functionAnswer(''), 'function-too-old', 'npx cdk deploy'],
     [
       'an older version answers as if it were a run',
       'unregister alpha',
       INVOKE('revoke'),
       functionAnswer({ clusters: [] }),
-      EXIT.failed,
-      'answers what this command line does not understand',
+      'function-too-old',
+      'npx cdk deploy',
     ],
     [
       'an older version says no',
@@ -261,58 +294,58 @@ describe('the other side is not what it was', () => {
         },
         'Unhandled',
       ),
-      EXIT.failed,
-      'does not understand what this command line asks',
+      'function-too-old',
+      'Unrecognized key: "action"',
     ],
     [
-      'another cluster is told of',
+      'the answer omits the cluster',
       'unregister alpha',
       INVOKE('revoke'),
       functionAnswer({ revoked: [] }),
-      EXIT.failed,
-      'says nothing of alpha',
+      'function-too-old',
+      'alpha',
     ],
     [
       'the token cannot be ended',
       'unregister alpha',
       INVOKE('revoke'),
       functionAnswer({ revoked: [{ cluster: 'alpha', outcome: 'failed', reason: 'no route' }] }),
-      EXIT.unhealthy,
-      'could not be ended, so it stays registered: no route',
+      'token-not-revoked',
+      'no route',
     ],
     [
-      'taken by somebody else meanwhile',
+      'another operator registers the same name meanwhile',
       'register beta',
       'secretsmanager:CreateSecret',
       awsError('secretsmanager:', 'ResourceExists', 'A resource with the ID you requested already exists.'),
-      EXIT.conflict,
-      'The name beta is already registered.',
+      'already-registered',
+      'beta',
     ],
     [
       'the refresher does not reach it',
       'register beta',
       INVOKE('inspect'),
       functionAnswer({ clusters: [{ cluster: 'beta', served: false, reason: 'connect ETIMEDOUT' }] }),
-      EXIT.unhealthy,
-      'beta is not registered: connect ETIMEDOUT',
+      'registration-not-verified',
+      'connect ETIMEDOUT',
     ],
   ])(
     '%s',
-    async (_, command, call, reply, code, says) => {
+    async (_, command, call, reply, code, data) => {
       answer(call, reply);
-      expectSentence(await runCommand(command), code, says);
+      expectFailure(await runCommand(command), code, data);
       expect(operator.aws.calls.map(({ name }) => name)).toContain(call);
     },
     90_000,
   );
 });
 
-describe('unregister, when the token has ended', () => {
+describe('unregister, after the token was revoked', () => {
   const DELETE = 'secretsmanager:DeleteSecret';
   const REVOKE = INVOKE('revoke');
   const secret = { namespace: 'pulls', name: 'ecr-refresher-token' };
   const OPTIONS = '--stack-name EcrAnywhere --region eu-central-1';
-  const REST = `ecr-anywhere unregister alpha --region eu-central-1 --stack-name EcrAnywhere does the rest; ecr-anywhere register alpha --replace --region eu-central-1 --stack-name EcrAnywhere gives it another token`;
+  const REST = `ecr-anywhere unregister alpha --region eu-central-1 --stack-name EcrAnywhere completes this; ecr-anywhere register alpha --replace --region eu-central-1 --stack-name EcrAnywhere registers another token.`;
   const DELETION =
     'kubectl --context CONTEXT --namespace pulls delete secret ecr-refresher-token --ignore-not-found';
 
@@ -326,67 +359,68 @@ describe('unregister, when the token has ended', () => {
     reply: { status: 200, headers: { 'content-type': 'application/x-amz-json-1.1' }, body: '{}' },
   };
 
-  test.each<[string, Treatment, number, RegExp]>([
+  test.each<[string, Treatment, ErrorCode, string, string]>([
     [
       'may not delete the registration',
       { reply: notAuthorized(DELETE) },
-      EXIT.denied,
-      /the token of alpha has ended, and it is registered still: .*AWS does not allow it: .*DeleteSecret/,
+      'aws-access-denied',
+      'alpha was revoked, but the cluster is still registered',
+      'secretsmanager:DeleteSecret',
     ],
     [
       'session expires',
       { reply: awsError(DELETE, 'ExpiredToken', 'The security token included in the request is expired') },
-      EXIT.unauthenticated,
-      /the token of alpha has ended, and it is registered still: .*the AWS session has expired/,
+      'aws-session-expired',
+      'alpha was revoked, but the cluster is still registered',
+      'is expired',
     ],
     [
       'network is lost',
       { before: () => Promise.reject(new Error('cut')) },
-      EXIT.network,
-      /the token of alpha has ended, and it may be registered still: .*no answer: /,
+      'network',
+      'alpha was revoked, but the cluster may still be registered',
+      'no response',
     ],
-  ])('and the operator’s %s', async (_, deletion, code, says) => {
+  ])('and the operator’s %s', async (_, deletion, code, ...data) => {
     for (const outcome of ['revoked', 'refused-already']) {
       answers({ outcome }, deletion);
-      const ended = await run(`unregister alpha ${OPTIONS}`);
-      expectSentence(ended, code, says);
-      expect(ended.stderr).toMatch(new RegExp(`; then ${REST}\n$`));
+      expectFailure(await fail(`unregister alpha ${OPTIONS}`), code, ...data, ` Then: ${REST}`);
     }
   });
 
-  test('nothing has ended: nothing is said of it', async () => {
+  test('does not mention the token if nothing was revoked', async () => {
     answers({ outcome: 'nothing-to-revoke', reason: 'a certificate' }, { reply: notAuthorized(DELETE) });
-    const ended = await run('unregister alpha');
-    expectSentence(ended, EXIT.denied, /^ecr-anywhere: deleting the registration of alpha: AWS does not/);
+    expectFailure(await fail('unregister alpha'), 'aws-access-denied', /^(?!.*revoked).*DeleteSecret/);
   });
 
-  test('which the API server refused already: what else may be bound to its Secret is said, with the command', async () => {
+  test('names the command for other tokens if the API server had already rejected the token', async () => {
     answers({ outcome: 'refused-already', reason: 'why', secret }, DELETED);
     const { code, stdout, stderr } = await run('unregister alpha');
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     expect(stdout).toMatch(
-      /^alpha is not registered any more\.\n {2}Its API server refused the token already/,
+      /^alpha is no longer registered\.\n {2}Its API server had already rejected the token/,
     );
     expect(stdout).toContain(`\n    → ${DELETION}\n`);
     expect(await operator.cli.json(['unregister', 'alpha'])).toEqual({
       ...{ cluster: 'alpha', isRegistered: false, token: 'refused-already', reason: 'why', secret },
     });
     answers({ outcome: 'refused-already' }, DELETED);
-    expect((await run('unregister alpha')).stdout).toContain('lives on while that Secret does.\n');
+    expect((await run('unregister alpha')).stdout).toContain('as long as that Secret exists.\n');
   });
 
-  test('or has not: the command is of the Secret that it is bound to', async () => {
+  test('names the command for the Secret if the token could not be revoked', async () => {
     answers({ outcome: 'failed', reason: 'no route', secret }, DELETED);
-    const ended = await run(`unregister alpha ${OPTIONS}`);
-    expectSentence(ended, EXIT.unhealthy, 'could not be ended, so it stays registered: no route');
-    expect(ended.stderr).toContain(
-      `→ end it yourself: ${DELETION}; then ecr-anywhere unregister alpha --keep-token --region eu-central-1 --stack-name EcrAnywhere\n`,
+    expectFailure(
+      await fail(`unregister alpha ${OPTIONS}`),
+      'token-not-revoked',
+      'no route',
+      `Revoke it yourself: ${DELETION}; then ecr-anywhere unregister alpha --keep-token --region eu-central-1 --stack-name EcrAnywhere`,
     );
     expect(operator.aws.calls.map(({ name }) => name)).not.toContain(DELETE);
   });
 });
 
-describe('a proxy that lets nobody through is not AWS', () => {
+describe('a proxy that rejects all requests is not AWS', () => {
   test.each(['403 Forbidden', '407 Proxy Authentication Required', '502 Bad Gateway'])('%s', async (says) => {
     await using stack = new AsyncDisposableStack();
     const proxy = createHttpServer().on('connect', (_, socket) => {
@@ -399,15 +433,13 @@ describe('a proxy that lets nobody through is not AWS', () => {
       AWS_ENDPOINT_URL: 'https://aws.invalid',
       HTTPS_PROXY: `http://me:a-password-of-4711@127.0.0.1:${port}`,
     };
-    const ended = await run('status', { env });
-    expectSentence(ended, EXIT.network, `HTTP/1.1 ${says}`);
-    expect(ended.stderr).toContain('a proxy (HTTPS_PROXY)?');
+    const ended = await fail('status', { env });
+    expectFailure(ended, 'network', `HTTP/1.1 ${says}`, 'HTTPS_PROXY');
     expect(ended.stderr).not.toContain('4711');
-    expect(ended.stderr).not.toContain('AWS says so');
   });
 });
 
-const NOBODY = { AWS_ACCESS_KEY_ID: undefined, AWS_SECRET_ACCESS_KEY: undefined };
+const NO_CREDENTIALS = { AWS_ACCESS_KEY_ID: undefined, AWS_SECRET_ACCESS_KEY: undefined };
 
 describe.each([
   'status',
@@ -417,89 +449,67 @@ describe.each([
   'unregister alpha',
   'register beta',
 ])('%s', (command) => {
-  test.each<[string, () => RunOptions['env'], number, RegExp | string]>([
-    ['not signed in', () => NOBODY, EXIT.unauthenticated, 'nobody is signed in to AWS'],
+  test.each<[string, () => RunOptions['env'], ErrorCode, Data]>([
+    ['not signed in', () => NO_CREDENTIALS, 'no-aws-credentials', '--profile'],
     [
       'no region',
       () => ({ AWS_REGION: undefined, AWS_DEFAULT_REGION: undefined }),
-      EXIT.usage,
-      'no AWS region',
+      'no-region',
+      'AWS_REGION',
     ],
     [
-      'nobody listens',
+      'a closed port',
       () => ({ AWS_ENDPOINT_URL: `http://127.0.0.1:${closedPort}` }),
-      EXIT.network,
+      'network',
       'ECONNREFUSED',
     ],
-    ['no such host', () => ({ AWS_ENDPOINT_URL: 'http://aws.invalid' }), EXIT.network, 'ENOTFOUND'],
+    ['no such host', () => ({ AWS_ENDPOINT_URL: 'http://aws.invalid' }), 'network', 'ENOTFOUND'],
     [
       'an authority that is not trusted',
       () => ({ AWS_ENDPOINT_URL: operator.bed.deployment.emulator.endpoint, NODE_EXTRA_CA_CERTS: undefined }),
-      EXIT.network,
+      'network',
       'unable to verify',
     ],
-  ])('%s', async (_, env, code, says) => {
-    expectSentence(await run(command, { env: env() ?? {} }), code, says);
+  ])('%s', async (_, env, code, data) => {
+    expectFailure(await fail(command, { env: env() ?? {} }), code, data);
   });
 
-  test('no such stack; a stack of something else', async () => {
-    expectSentence(
-      await run(`${command} --stack-name Nope`),
-      EXIT.notFound,
-      'there is no stack Nope in eu-central-1',
-    );
-    expectSentence(
-      await run(`${command} --stack-name CDKToolkit`),
-      EXIT.notFound,
-      "the stack CDKToolkit is no refresher's in eu-central-1",
-    );
-    expectSentence(await run(`${command} --function Nope`), EXIT.notFound, 'there is no function Nope');
+  test('no such stack; a stack without a refresher; no such function', async () => {
+    for (const name of ['Nope', 'CDKToolkit'])
+      expectFailure(
+        await fail(`${command} --stack-name ${name}`),
+        'stack-not-found',
+        `${name} in eu-central-1`,
+      );
+    expectFailure(await fail(`${command} --function Nope`), 'function-not-found', 'Nope');
   });
 
-  test('prints the error as an object on standard error with --output json', async () => {
-    const { code, stdout, stderr } = await run(`${command} --output json`, { env: NOBODY });
+  test('prints the error as one sentence and one hint without --output json', async () => {
+    const { code, stdout, stderr } = await run(command, { env: NO_CREDENTIALS });
     expect({ code, stdout }).toEqual({ code: EXIT.unauthenticated, stdout: '' });
-    expect(JSON.parse(stderr)).toMatchObject({ error: { code: 'no-aws-credentials', exitCode: code } });
+    expect(stderr).toMatch(/^ecr-anywhere: \S.*\.\n {2}→ \S.*\.\n$/);
   });
 });
 
 test.each(['refresh', 'pause', 'resume', 'unregister'])('%s: an unknown cluster', async (command) => {
-  const ended = await run(`${command} nope`);
-  expectSentence(ended, EXIT.notFound, 'not registered: nope; registered are: alpha');
+  expectFailure(await fail(`${command} nope`), 'not-registered', /\bnope\b.*: alpha\./);
 });
 
-test('registered twice: by its name, and as the same cluster under another', async () => {
+test('rejects a second registration of a name or of a cluster', async () => {
   const { alpha } = operator.kubeconfigs;
-  expectSentence(
-    await run(`register alpha --kubeconfig ${alpha}`),
-    EXIT.conflict,
-    'The name alpha is already registered.',
-  );
-  expectSentence(
-    await run(`register gamma --kubeconfig ${alpha}`),
-    EXIT.conflict,
-    'This cluster is already registered as alpha.',
-  );
-  expectSentence(
-    await run('register alpha --replace'),
-    EXIT.conflict,
-    'The name alpha is registered for a different cluster than that of the context.',
-  );
-  expectSentence(
-    await run('register beta --replace'),
-    EXIT.notFound,
-    'The name beta is not registered, so there is no credential to replace.',
-  );
+  expectFailure(await fail(`register alpha --kubeconfig ${alpha}`), 'already-registered', 'alpha');
+  expectFailure(await fail(`register gamma --kubeconfig ${alpha}`), 'already-registered', 'alpha');
+  expectFailure(await fail('register alpha --replace'), 'different-cluster', 'alpha');
+  expectFailure(await fail('register beta --replace'), 'not-registered', 'beta');
 });
 
-test('a host that says nothing costs half a minute at most', async () => {
+test('a silent endpoint delays a command by half a minute at most', async () => {
   const startedAt = performance.now();
   const ended = await Promise.all([
-    run('status', { env: { AWS_ENDPOINT_URL: silent.url } }),
-    run('register beta', { env: { AWS_ENDPOINT_URL: silent.url } }),
+    fail('status', { env: { AWS_ENDPOINT_URL: silent.url } }),
+    fail('register beta', { env: { AWS_ENDPOINT_URL: silent.url } }),
   ]);
-  for (const one of ended)
-    expectSentence(one, EXIT.network, 'looking for the stack EcrAnywhere: no answer within 10 s');
+  for (const one of ended) expectFailure(one, 'network', 'stack EcrAnywhere', '10 s');
   expect(performance.now() - startedAt).toBeLessThan(45_000);
 });
 
@@ -509,60 +519,66 @@ describe('the API server', () => {
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify({ kind: 'Status', apiVersion: 'v1', status: 'Failure', message, code }),
   });
-  test.each<[string, string, Reply, number, RegExp | string]>([
+  test.each<[string, string, Reply, ErrorCode, Data]>([
     [
-      'knows nobody',
+      'rejects the credential',
       'GET /api/v1/namespaces/kube-system',
       STATUS(401, 'Unauthorized'),
-      EXIT.unauthenticated,
-      'HTTP 401: Unauthorized',
+      'kubernetes-unauthorized',
+      'Unauthorized',
     ],
     [
-      'refuses the operator',
+      'forbids reading kube-system',
       'GET /api/v1/namespaces/kube-system',
       STATUS(403, 'namespaces "kube-system" is forbidden: User "me" cannot get'),
-      EXIT.denied,
+      'kubernetes-forbidden',
       'namespaces "kube-system" is forbidden',
     ],
     [
-      'refuses the look at the chart',
+      'forbids listing the chart',
       'GET /apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations',
       STATUS(403, 'forbidden: cannot list'),
-      EXIT.denied,
+      'kubernetes-forbidden',
       'cannot list',
     ],
     [
-      'refuses the token',
+      'forbids creating the token',
       'POST /api/v1/namespaces/ecr-anywhere/serviceaccounts/ecr-anywhere-refresher/token',
       STATUS(403, 'forbidden: cannot create resource "serviceaccounts/token"'),
-      EXIT.denied,
+      'kubernetes-forbidden',
       'serviceaccounts/token',
     ],
     [
-      'is a page of a proxy',
+      'is a proxy with a page of its own',
       'GET /api/v1/namespaces/kube-system',
       { status: 200, body: '<html>Sign in' },
-      EXIT.network,
-      'what answers is no API server',
+      'unexpected-response',
+      'GET /api/v1/namespaces/kube-system',
     ],
     [
-      'is something else',
+      'answers another JSON document',
       'GET /api/v1/namespaces/kube-system',
       { status: 200, body: '{"hello": 1}' },
-      EXIT.network,
+      'unexpected-response',
       /\S/,
     ],
     [
-      'is another one',
+      'is another web server',
       'GET /api/v1/namespaces/kube-system',
       { status: 404, body: 'nginx' },
-      EXIT.failed,
-      'HTTP 404: no reason given',
+      'kubernetes-error',
+      'HTTP 404',
     ],
-    ['fails', 'GET /api/v1/namespaces/kube-system', { status: 503, body: 'x' }, EXIT.failed, 'HTTP 503'],
-  ])('%s', async (_, name, reply, code, says) => {
+    [
+      'fails',
+      'GET /api/v1/namespaces/kube-system',
+      { status: 503, body: 'x' },
+      'kubernetes-error',
+      'HTTP 503',
+    ],
+  ])('%s', async (_, name, reply, code, data) => {
     operator.clusters.beta.treat = (call) => (call.name === name ? { reply } : undefined);
-    expectSentence(await run('register beta'), code, says);
+    expectFailure(await fail('register beta'), code, data);
     expect(operator.clusters.beta.calls.map((call) => call.name)).toContain(name);
   });
 
@@ -573,32 +589,32 @@ describe('the API server', () => {
     return path;
   };
 
-  test.each<[string, (text: string) => string, number, RegExp | string]>([
+  test.each<[string, (text: string) => string, ErrorCode, Data]>([
     [
-      'nobody listens',
+      'a closed port',
       (text) => text.replace(/server: .*/, `server: https://127.0.0.1:${closedPort}`),
-      EXIT.network,
+      'network',
       'ECONNREFUSED',
     ],
     [
       'no such host',
       (text) => text.replace(/server: .*/, 'server: https://api.invalid'),
-      EXIT.network,
+      'network',
       'ENOTFOUND',
     ],
     [
       'another authority',
       (text) => text.replace(/ *certificate-authority-data: .*\n/, ''),
-      EXIT.network,
+      'network',
       'certificate',
     ],
     [
       'no context of that name',
       (text) => text.replace(/current-context: .*/, 'current-context: nope'),
-      EXIT.notFound,
-      'there is no context nope',
+      'no-context',
+      'nope',
     ],
-    ['no kubeconfig', () => 'nonsense: [', EXIT.usage, 'cannot be read: it is not a kubeconfig'],
+    ['no kubeconfig', () => 'nonsense: [', 'kubeconfig-unreadable', 'no-kubeconfig'],
     [
       'an exec plugin that is not there',
       (text) =>
@@ -606,7 +622,7 @@ describe('the API server', () => {
           /token: .*/,
           'exec: {apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: no-such-plugin}',
         ),
-      EXIT.unauthenticated,
+      'exec-plugin-failed',
       'no-such-plugin',
     ],
     [
@@ -616,8 +632,8 @@ describe('the API server', () => {
           /token: .*/,
           'exec: {apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: sh, args: [-c, "echo the session is over >&2; exit 1"]}',
         ),
-      EXIT.unauthenticated,
-      /sh, which the kubeconfig names for the user bed: the session is over$/,
+      'exec-plugin-failed',
+      /\bsh\b.*\bbed\b.*: the session is over/,
     ],
     [
       'an exec plugin that prints no credential',
@@ -626,32 +642,32 @@ describe('the API server', () => {
           /token: .*/,
           'exec: {apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: echo, args: [hello]}',
         ),
-      EXIT.unauthenticated,
-      'it prints no ExecCredential',
+      'exec-plugin-failed',
+      'ExecCredential',
     ],
-  ])('%s', async (name, change, code, says) => {
+  ])('%s', async (name, change, code, data) => {
     const path = await kubeconfig(name.replaceAll(' ', '-'), change);
-    expectSentence(await run(`register beta --kubeconfig ${path}`), code, says);
+    expectFailure(await fail(`register beta --kubeconfig ${path}`), code, data);
   });
 
-  test('says nothing for half a minute', async () => {
+  test('a silent API server', async () => {
     operator.clusters.beta.treat = () => ({ isSilent: true });
-    expectSentence(await run('register beta'), EXIT.network, 'no answer within 30 s');
+    expectFailure(await fail('register beta'), 'network', '30 s');
   });
 
-  test('there is no kubeconfig at all', async () => {
-    expectSentence(
-      await run('register beta', { env: { KUBECONFIG: undefined } }),
-      EXIT.notFound,
-      'there is no kubeconfig',
+  test('a missing kubeconfig', async () => {
+    expectFailure(
+      await fail('register beta', { env: { KUBECONFIG: undefined } }),
+      'no-kubeconfig',
+      'KUBECONFIG',
     );
-    expectSentence(await run('register beta --kubeconfig /nope'), EXIT.usage, '/nope cannot be read: ENOENT');
+    expectFailure(await fail('register beta --kubeconfig /nope'), 'kubeconfig-unreadable', '/nope', 'ENOENT');
   });
 });
 
 describe('doctor without AWS', () => {
   const withoutAws = () => [
-    { what: 'no credentials', env: NOBODY, code: 'no-session', exitCode: EXIT.unauthenticated },
+    { what: 'no credentials', env: NO_CREDENTIALS, code: 'no-session', exitCode: EXIT.unauthenticated },
     {
       what: 'no response',
       env: { AWS_ENDPOINT_URL: `http://127.0.0.1:${closedPort}` },
@@ -682,15 +698,15 @@ describe('doctor without AWS', () => {
 
   test('ends with an error and a way out if there is no usable context either', async () => {
     for (const { env, exitCode } of withoutAws())
-      expectSentence(
-        await run('doctor alpha', { env: { ...env, KUBECONFIG: undefined } }),
-        exitCode,
-        'neither AWS nor a cluster',
-      );
+    {
+      const ended = await run('doctor alpha', { env: { ...env, KUBECONFIG: undefined } });
+      expect(ended).toMatchObject({ code: exitCode, stdout: '' });
+      expect(ended.stderr).toMatch(/^ecr-anywhere: .*neither AWS nor a cluster.*\n {2}→ \S.*\n$/);
+    }
   });
 });
 
-test('an invocation that takes long says nothing where nobody looks', async () => {
+test('prints no progress into a pipe', async () => {
   operator.aws.treat = (call) =>
     call.name === INVOKE('status')
       ? { before: () => new Promise((resolve) => setTimeout(resolve, 3_000)) }
@@ -698,6 +714,6 @@ test('an invocation that takes long says nothing where nobody looks', async () =
   expect(await run('status')).toMatchObject({ code: 0, stderr: '' });
 });
 
-test('nothing of all this has written anything', async () => {
+test('no failed command has changed anything', async () => {
   expect(await operator.state()).toEqual(before);
 });

@@ -124,7 +124,7 @@ test('without any policy, nothing', async () => {
   const { code, stderr } = await run('status');
   expect({ code, stderr }).toEqual({
     code: EXIT.denied,
-    stderr: expect.stringMatching(/AWS does not allow it: .*cloudformation:DescribeStacks/),
+    stderr: expect.stringMatching(/AWS denied the request: .*cloudformation:DescribeStacks/),
   });
 });
 
@@ -217,9 +217,9 @@ describe('without one action', () => {
     const { code, stderr } = await run('unregister beta');
     expect(code).toBe(EXIT.denied);
     expect(stderr).toMatch(
-      /the token of beta has ended, and it is registered still: .*secretsmanager:DeleteSecret/,
+      /The token of beta was revoked, but the cluster is still registered\. .*secretsmanager:DeleteSecret/,
     );
-    expect(stderr).toContain('; then ecr-anywhere unregister beta does the rest;');
+    expect(stderr).toContain(' Then: ecr-anywhere unregister beta completes this;');
     expect((await run('refresh beta', root)).stdout).toContain('HTTP 401');
     await allow();
     const again = await run('unregister beta');

@@ -72,7 +72,7 @@ test('a cluster without a run is new, and needs no attention', async () => {
 });
 
 describe('refresh', () => {
-  test('says what came of each Secret', async () => {
+  test('prints the outcome of each Secret', async () => {
     await createNamespace('team-a');
     // A webhook that has just started has no token to reuse, and this one is due at once.
     bed.ecr.settings.nextLifetimesSeconds = [300];
@@ -81,11 +81,11 @@ describe('refresh', () => {
     const { code, stdout, stderr } = await cli.run(['refresh', 'alpha']);
     expect(stdout).toMatch(/^SECRET +DUE +OUTCOME +EXPIRES +REASON$/m);
     expect(stdout).toMatch(/^team-a\/due +expiring +refreshed +\d{4}-\d\d-\d\dT[\d:]+Z$/m);
-    expect(stdout).toContain('alpha: 2 managed Secrets, 1 asked for: 1 refreshed.');
+    expect(stdout).toContain('alpha: 2 managed Secrets, 1 requested: 1 refreshed.');
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
   });
 
-  test('nothing is due: nothing is asked for; forced, everything is, past the token cache', async () => {
+  test('requests nothing if nothing is due; with --force requests everything, with new tokens', async () => {
     const calls = bed.ecr.calls.length;
     expect(await cli.run(['refresh', 'alpha'])).toEqual({
       code: 0,
@@ -101,7 +101,7 @@ describe('refresh', () => {
     expect(bed.ecr.calls.length).toBe(calls + 1);
   });
 
-  test('a dry run stores nothing, and says so', async () => {
+  test('a dry run stores nothing, and its output says so', async () => {
     const read = async () =>
       (await bed.cluster('alpha').controlPlane.kubectl(['get', 'secret', '-n', 'team-a', '-o', 'json']))
         .stdout;
@@ -114,7 +114,7 @@ describe('refresh', () => {
     expect(await read()).toBe(before);
   });
 
-  test('only these namespaces; one that is not enabled is named, with the way out', async () => {
+  test('refreshes only the named namespaces, and prints the command that enables a namespace', async () => {
     await createNamespace('team-b');
     await createSecret('team-b', 'other');
     await createNamespace('quiet', false);
@@ -127,12 +127,12 @@ describe('refresh', () => {
     );
   });
 
-  test('what was not refreshed is told, in the webhook’s words, with its exit code', async () => {
+  test('prints the webhook’s reason for a refused Secret, and ends with exit code 1', async () => {
     bed.ecr.settings.mode = 'denied';
     const { code, stdout } = await cli.run(['refresh', 'alpha', '--force', '--namespace', 'team-b']);
     bed.ecr.settings.mode = 'ok';
     expect(stdout).toMatch(/^team-b\/other +forced +refused .*AccessDeniedException/m);
-    expect(stdout).toContain('alpha: 1 managed Secret, 1 asked for: 1 refused.');
+    expect(stdout).toContain('alpha: 1 managed Secret, 1 requested: 1 refused.');
     expect(code).toBe(1);
   });
 });
@@ -158,7 +158,7 @@ describe('several clusters', () => {
     expect(code).toBe(1);
   });
 
-  test('as JSON: everything that is known, and the state', async () => {
+  test('prints all saved state as JSON', async () => {
     expect(await row('alpha')).toMatchObject({
       source: 'registered',
       state: 'healthy',
@@ -175,7 +175,7 @@ describe('several clusters', () => {
     });
   });
 
-  test('live asks the clusters themselves, and counts nothing', async () => {
+  test('--live contacts the clusters, and does not count failures', async () => {
     await createSecret('team-a', 'third');
     expect((await row('alpha')).managed).toBe(3);
     expect((await row('alpha', '--live')).managed).toBe(4);
@@ -183,7 +183,7 @@ describe('several clusters', () => {
       state: 'failing',
       reason: expect.stringContaining('ECONNREFUSED'),
     });
-    // It was a dry run: nothing is remembered of it.
+    // The state of a dry run is not saved.
     expect(await row('later')).toMatchObject({ state: 'new' });
     expect((await row('dead')).failures).toBe(2);
   });
@@ -196,7 +196,7 @@ describe('several clusters', () => {
     expect(stdout).toMatch(/^dead +failing +registered .* GET /m);
   });
 
-  test('watch goes on until Ctrl-C', { timeout: 30_000 }, async () => {
+  test('--watch repeats until Ctrl-C', { timeout: 30_000 }, async () => {
     const child = spawn(cli.bundle, ['status', '--watch', '--interval', '1', '--output', 'json'], {
       env: cli.env,
     });
@@ -230,7 +230,9 @@ describe('pause and resume', () => {
     const refused = await cli.run(['refresh', 'dead']);
     expect(refused).toMatchObject({
       code: 1,
-      stdout: expect.stringContaining('It is paused: nothing was asked of it.\n  → ecr-anywhere resume dead'),
+      stdout: expect.stringContaining(
+        'The cluster is paused, so nothing was requested.\n  → ecr-anywhere resume dead',
+      ),
     });
     for (const _ of [1, 2]) expect(await cli.run(['resume', 'dead'])).toMatchObject({ code: 0 });
     await bed.deployment.invoke();

@@ -93,7 +93,7 @@ test('the region is the option’s, before the environment’s', async () => {
   const { code, stderr } = await getToken({ AWS_REGION: undefined });
   expect({ code, stderr }).toEqual({
     code: 2,
-    stderr: 'ecr-anywhere: no AWS region\n  → give --region, or set AWS_REGION\n',
+    stderr: 'ecr-anywhere: No AWS region is configured.\n  → Set AWS_REGION, or add --region REGION.\n',
   });
 });
 
@@ -106,11 +106,11 @@ async function expectRefusal(exitCode: number, ended: Promise<Ended>, says: RegE
   expect(stderr.trim().split('\n').length).toBeLessThanOrEqual(2);
 }
 
-test('nobody is signed in to AWS', async () => {
+test('fails without AWS credentials', async () => {
   await expectRefusal(
     3,
     getToken({ AWS_ACCESS_KEY_ID: undefined, AWS_SECRET_ACCESS_KEY: undefined }),
-    /nobody is signed in to AWS: .*Could not load credentials/,
+    /No AWS credentials found: .*Could not load credentials/,
   );
 });
 

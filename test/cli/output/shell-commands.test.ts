@@ -62,7 +62,7 @@ test.each<[string, readonly string[], unknown, string]>([
     `→ ecr-anywhere doctor ${QUOTED} ${FLAGS}`,
   ],
   ['pause', ['pause', NAME], {}, `→ ecr-anywhere resume ${QUOTED} ${FLAGS}`],
-  ['resume', ['resume', NAME], {}, `→ ecr-anywhere refresh ${QUOTED} ${FLAGS} does so now`],
+  ['resume', ['resume', NAME], {}, `→ ecr-anywhere refresh ${QUOTED} ${FLAGS}`],
   [
     'a paused one',
     ['refresh', NAME],

@@ -172,7 +172,7 @@ describe('at a terminal', () => {
     const { code, shown } = await atTerminal(['status'], { env: { AWS_REGION: '' } });
     expect(code).toBe(2);
     expect(shown).toContain('✖');
-    expect(shown).toContain('ecr-anywhere: no AWS region\r\n  → give --region');
+    expect(shown).toContain('ecr-anywhere: No AWS region is configured.\r\n  → Set AWS_REGION');
   });
 });
 

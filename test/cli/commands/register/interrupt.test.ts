@@ -248,7 +248,7 @@ describe('of a registered cluster,', () => {
         : undefined;
     const ended = await interruptAt('secretsmanager:DeleteSecret', 'unregister beta --keep-token');
     expect(ended).toMatchObject({ code: 0, stderr: '' });
-    expect(ended.stdout).toContain('beta is not registered any more');
+    expect(ended.stdout).toContain('beta is no longer registered');
     expect(await registeredNames()).toEqual([]);
   });
 });
