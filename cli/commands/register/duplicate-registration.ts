@@ -1,6 +1,7 @@
 // Prevents registering a name or a cluster twice. Clusters are compared by the UID of their kube-system Namespace.
 import { TAG } from '../../../contract/names.ts';
 import type { ClusterStatus } from '../../../contract/refresher-api.ts';
+import { parseEksArn } from '../../aws/arn.ts';
 import type { Refresher } from '../../aws/refresher.ts';
 import { alreadyRegistered } from '../../aws/registration.ts';
 import { CliError } from '../../output/errors.ts';
@@ -112,7 +113,6 @@ export function checkNotRegistered(
 
 /** @param arn of an EKS cluster */
 function untagCommand(arn: string, commands: ShellCommands): string {
-  const [, , , region = ''] = arn.split(':');
   const args = ['eks', 'untag-resource', '--resource-arn', arn, '--tag-keys', TAG.managed];
-  return commands.aws(args, region);
+  return commands.aws(args, parseEksArn(arn).region);
 }
