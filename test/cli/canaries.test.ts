@@ -295,7 +295,7 @@ describe('what an API server or a proxy repeats', () => {
     const { code, stderr } = await run(`register beta --server https://me:${'x'.repeat(20)}@host`);
     expect({ code, stderr }).toMatchObject({
       code: 2,
-      stderr: expect.stringContaining('must not hold a user or a password'),
+      stderr: expect.stringContaining('must not contain a user name or a password'),
     });
   });
 });

