@@ -697,8 +697,7 @@ describe('doctor without AWS', () => {
   });
 
   test('ends with an error and a way out if there is no usable context either', async () => {
-    for (const { env, exitCode } of withoutAws())
-    {
+    for (const { env, exitCode } of withoutAws()) {
       const ended = await run('doctor alpha', { env: { ...env, KUBECONFIG: undefined } });
       expect(ended).toMatchObject({ code: exitCode, stdout: '' });
       expect(ended.stderr).toMatch(/^ecr-anywhere: .*neither AWS nor a cluster.*\n {2}→ \S.*\n$/);
