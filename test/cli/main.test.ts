@@ -95,7 +95,7 @@ test.each([
   { args: ['get-token', '--cluster', 'a', 'b'], says: 'too many arguments' },
   { args: ['get-token', '--cluster', '*'], says: '"*" is not a valid name of a registered cluster' },
   { args: ['authentication-config', '--cluster', 'a'], says: "required option '--issuer <url>'" },
-  { args: [...CONFIG, 'refresher'], says: '--role-arn must be such as' },
+  { args: [...CONFIG, 'refresher'], says: '--role-arn must be the ARN of a role' },
   { args: [...CONFIG, ROLE, '--issuer', 'http://x.example'], says: '--issuer must be an https URL' },
   { args: [...CONFIG, ROLE, '--api-version', 'v2'], says: 'Allowed choices are v1beta1, v1' },
   { args: [...CONFIG, ROLE, '--cluster', 'a:b'], says: '"a:b" is not a valid name of a registered cluster' },
