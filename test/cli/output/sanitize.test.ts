@@ -227,12 +227,12 @@ describe('an API server', () => {
   test('doctor: whatever it lists', async () => {
     const shown = await expectPrintable('doctor alpha', 1);
     for (const name of ['context', 'namespace', 'name', 'on', 'Fail', 'down'])
-      expect(shown).toContain(`${name} ]52;c;`);
+      expect(shown).toContain(`${name}\ufffd]52;c;`);
   });
 
   test('refuses', async () => {
     refuses = true;
-    expect(await expectPrintable('register alpha --replace', 4)).toContain('HTTP 403: forbidden ]52;c;');
+    expect(await expectPrintable('register alpha --replace', 4)).toContain('HTTP 403: forbidden\ufffd]52;c;');
     refuses = false;
   });
 
