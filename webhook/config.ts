@@ -1,9 +1,9 @@
-// The webhook's settings: read from the environment once, every problem reported together, readonly from then on.
+// The webhook's settings, read from environment variables once at the start; all problems are reported together.
 import { z } from 'zod';
 import { WEBHOOK_NAME, WEBHOOK_PORT } from '../contract/names.ts';
 import { ExternalId, LOG_LEVELS, RoleArn } from './admission/policy.ts';
 
-/** The environment variables that are read here; the chart sets the same ones. PORT, CERT_FILE and KEY_FILE are the original's. */
+/** The environment variables; the chart sets the same ones. PORT, CERT_FILE and KEY_FILE are named as in CentML/ecr-anywhere. */
 export const ENVIRONMENT = {
   host: 'HOST',
   port: 'PORT',
@@ -27,7 +27,7 @@ export const ENVIRONMENT = {
   kubernetesPort: 'KUBERNETES_SERVICE_PORT',
 } as const;
 
-/** Of the API server's patience, what is left for the network and for writing the answer. */
+/** The part of the API server's timeout that is reserved for the network and for writing the answer. */
 const ANSWER_MARGIN_MS = 1_500;
 
 const Environment = z
@@ -36,31 +36,31 @@ const Environment = z
     [ENVIRONMENT.port]: z.coerce.number().int().min(1).max(65_535).default(WEBHOOK_PORT),
     [ENVIRONMENT.certFile]: z.string().min(1).default('/etc/webhook/certs/tls.crt'),
     [ENVIRONMENT.keyFile]: z.string().min(1).default('/etc/webhook/certs/tls.key'),
-    // Kubernetes allows 1 to 30 (MutatingWebhook.timeoutSeconds); below 3 nothing would be left for ECR.
+    // Kubernetes allows 1 to 30 (MutatingWebhook.timeoutSeconds); below 3 no time would be left for ECR.
     [ENVIRONMENT.timeout]: z.coerce.number().int().min(3).max(30).default(10),
-    // Empty would be read as 0.
+    // Number('') is 0: an empty value must be an error.
     [ENVIRONMENT.drain]: z.string().min(1).transform(Number).pipe(z.number().min(0).max(60)).default(5),
-    // Until the policy document says otherwise.
+    // The policy document may override it.
     [ENVIRONMENT.logLevel]: z.enum(LOG_LEVELS).default('info'),
     [ENVIRONMENT.refresherUsername]: z.string().min(1).optional(),
     [ENVIRONMENT.region]: z
       .string({ error: 'is missing: set it to the region of the registry, such as eu-central-1' })
-      .regex(/^[a-z]{2,4}(-[a-z]+)+-\d+$/, 'is not an AWS region: give one such as eu-central-1'),
+      .regex(/^[a-z]{2,4}(-[a-z]+)+-\d+$/, 'is not an AWS region: set it to one such as eu-central-1'),
     [ENVIRONMENT.policyFile]: z.string().min(1).optional(),
-    // Without it there are none.
+    // Without it, the webhook serves no metrics.
     [ENVIRONMENT.metricsPort]: z.coerce.number().int().min(1).max(65_535).optional(),
     [ENVIRONMENT.assumeRole]: RoleArn.optional(),
     [ENVIRONMENT.assumeRoleExternalId]: ExternalId.optional(),
-    // The SDK's own; read to know who the webhook is.
+    // Used by the AWS SDK; read here for the webhook's identity.
     [ENVIRONMENT.webIdentityRole]: z.string().optional(),
-    // By which the API server calls the webhook, and which its certificate has to have.
+    // The DNS name that the API server calls; the certificate must contain it.
     [ENVIRONMENT.serverName]: z.string().min(1).optional(),
-    // With it the webhook looks after its certificates itself; the two files are not read.
+    // With it, the webhook manages its certificates itself and does not read the two files.
     [ENVIRONMENT.tlsSecret]: z
       .string()
       .regex(
         /^[a-z0-9-]+\/[a-z0-9.-]+$/,
-        'is no Secret: give its namespace and name, such as ecr-anywhere/tls',
+        'is not a Secret: set it to a namespace and a name, such as ecr-anywhere/tls',
       )
       .optional(),
     [ENVIRONMENT.configuration]: z.string().min(1).optional(),
@@ -68,7 +68,7 @@ const Environment = z
       .string()
       .min(1)
       .default('/var/run/secrets/kubernetes.io/serviceaccount'),
-    // In every pod.
+    // Kubernetes sets these in every pod.
     [ENVIRONMENT.kubernetesHost]: z.string().optional(),
     [ENVIRONMENT.kubernetesPort]: z.string().optional(),
   })
@@ -99,14 +99,14 @@ const Environment = z
     policyFile: env.POLICY_FILE,
     metricsPort: env.METRICS_PORT,
     serverName: env.SERVER_NAME,
-    /** Where the webhook keeps its own certificates; undefined where they are files. */
+    /** The objects that hold the webhook's own certificates; undefined if it serves certificate files. */
     ownTls: env.TLS_SECRET === undefined ? undefined : ownTls(env.TLS_SECRET, env),
-    /** The role as which everything is done. */
+    /** The role that the webhook assumes for every call to AWS. */
     assumeRole:
       env.ASSUME_ROLE_ARN === undefined
         ? undefined
         : { arn: env.ASSUME_ROLE_ARN, externalId: env.ASSUME_ROLE_EXTERNAL_ID },
-    /** Who the webhook is, as far as that can be known. */
+    /** The webhook's AWS identity. The role is undefined if the settings do not name it. */
     identity: { region: env.AWS_REGION, roleArn: env.ASSUME_ROLE_ARN ?? env.AWS_ROLE_ARN },
   }));
 
@@ -132,7 +132,7 @@ export type Config = Readonly<z.infer<typeof Environment>>;
 /**
  * Reads the settings from environment variables.
  *
- * @throws Error that names every variable that is wrong, and why
+ * @throws Error that names every invalid variable, and why it is invalid
  */
 export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {
   const parsed = Environment.safeParse(env);

@@ -1,8 +1,8 @@
-// The in-cluster webhook: wiring only.
+// The entry point of the in-cluster webhook: it only wires the parts together.
 import { readFile } from 'node:fs/promises';
 import { pino } from 'pino';
 import { admission } from './admission/admission.ts';
-import { ownRegistry, type Policy, readPolicy } from './admission/policy.ts';
+import { type Policy, readPolicy, webhooksOwnRegistry } from './admission/policy.ts';
 import { fetchFromEcr } from './aws/ecr.ts';
 import { EcrTokens } from './aws/ecr-tokens.ts';
 import { readConfig } from './config.ts';
@@ -18,7 +18,7 @@ import { watch } from './watch-file.ts';
 
 const LOG = { base: null, timestamp: pino.stdTimeFunctions.isoTime };
 
-// Node itself would show the line of the bundle that threw, tens of kilobytes, before it says why.
+// Node would print the bundle's line that threw, tens of kilobytes, before the message.
 process.once('uncaughtException', (error) => {
   pino(LOG).fatal({ message: error.message, stack: error.stack }, 'ended by an error');
   process.exit(1);
@@ -29,12 +29,12 @@ const logger = pino({ ...LOG, level: config.logLevel });
 
 const { policyFile, identity } = config;
 async function readPolicyFile(): Promise<{ text: string; policy: Policy }> {
-  if (policyFile === undefined) return { text: '', policy: ownRegistry(identity) };
+  if (policyFile === undefined) return { text: '', policy: webhooksOwnRegistry(identity) };
   try {
     const text = await readFile(policyFile, 'utf8');
     return { text, policy: readPolicy(text, identity) };
   } catch (error) {
-    throw new Error(`The policy ${policyFile} cannot be used: ${(error as Error).message}`);
+    throw new Error(`The policy ${policyFile} is invalid: ${(error as Error).message}`);
   }
 }
 let inUse = await readPolicyFile();
@@ -46,7 +46,7 @@ const tokens = new EcrTokens(
     region: config.region,
     withinMs: config.answerWithinMs,
     assumeRole: config.assumeRole,
-    onCall: (source, result) => metrics.called(source, result),
+    onCall: (source, result) => metrics.recordCall(source, result),
   }),
   config.answerWithinMs,
 );
@@ -67,7 +67,7 @@ const answer = admission({
   refresherUsername: config.refresherUsername,
   tokens,
   logger,
-  onAnswered: metrics.answered,
+  onAnswer: metrics.recordAdmission,
 });
 const isReady = readiness({
   host: config.host ?? 'localhost',
@@ -81,7 +81,7 @@ const { listen, drain } = server;
 const stopPolicy = watch(
   async () => {
     const read = await readPolicyFile();
-    metrics.policyRead(true);
+    metrics.recordPolicy(true);
     return read;
   },
   (a, b) => a.text === b.text,
@@ -92,7 +92,7 @@ const stopPolicy = watch(
     logger.info({ registries: next.policy.registries.length }, 'new policy in use');
   },
   ({ message }) => {
-    metrics.policyRead(false);
+    metrics.recordPolicy(false);
     logger.error({ message }, 'policy not replaced');
   },
 );

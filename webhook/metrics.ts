@@ -1,8 +1,8 @@
-// What Prometheus can read of the webhook: figures only, no name of a Secret, no credential. Served over plain HTTP on
-// a port of its own, so that nobody who scrapes has to reach the port that the API server calls.
+// The webhook's Prometheus metrics: numbers only, no name of a Secret, no credential. They are served over plain HTTP on
+// a separate port, so that Prometheus does not need access to the port that the API server calls.
 import Fastify from 'fastify';
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
-import type { Answered } from './admission/admission.ts';
+import type { AdmissionResult } from './admission/admission.ts';
 import type { Policy } from './admission/policy.ts';
 import type { EcrResult } from './aws/ecr.ts';
 import type { EcrTokens } from './aws/ecr-tokens.ts';
@@ -13,19 +13,20 @@ import { expiryOf } from './tls/x509.ts';
 
 const PREFIX = 'ecr_anywhere_';
 
-/** An admission takes a millisecond, or as long as ECR may. */
+/** An admission takes a millisecond, or as long as the webhook may wait for ECR. */
 const SECONDS_BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 
 export interface Metrics {
-  answered(answer: Answered): void;
-  called(source: TokenSource, result: EcrResult): void;
-  /** The policy document was read; `isValid`: and is in use. */
-  policyRead(isValid: boolean): void;
+  recordAdmission(result: AdmissionResult): void;
+  /** Called after each attempt to get a token. */
+  recordCall(source: TokenSource, result: EcrResult): void;
+  /** @param isValid whether the policy document that was read is in use */
+  recordPolicy(isValid: boolean): void;
   /** In Prometheus' text format. */
   text(): Promise<string>;
 }
 
-/** @param policy the one in use at the moment */
+/** @param policy returns the policy in use */
 export function webhookMetrics(tokens: EcrTokens, policy: () => Policy, tls: Tls): Metrics {
   const register = new Registry();
   const registers = [register];
@@ -33,13 +34,13 @@ export function webhookMetrics(tokens: EcrTokens, policy: () => Policy, tls: Tls
 
   const admissions = new Counter({
     name: `${PREFIX}admissions_total`,
-    help: 'Admissions, by what was done and why.',
+    help: 'Admissions, by action and reason.',
     labelNames: ['operation', 'action', 'reason'],
     registers,
   });
   const seconds = new Histogram({
     name: `${PREFIX}admission_duration_seconds`,
-    help: 'Time from a review to its answer.',
+    help: 'Time to answer an AdmissionReview.',
     labelNames: ['action'],
     buckets: SECONDS_BUCKETS,
     registers,
@@ -50,7 +51,7 @@ export function webhookMetrics(tokens: EcrTokens, policy: () => Policy, tls: Tls
     labelNames: ['service', 'region', 'role', 'result'],
     registers,
   });
-  const ofRegistries = (name: string, help: string, value: (source: TokenSource) => number | undefined) =>
+  const registryGauge = (name: string, help: string, value: (source: TokenSource) => number | undefined) =>
     new Gauge({
       name: `${PREFIX}${name}`,
       help,
@@ -60,29 +61,27 @@ export function webhookMetrics(tokens: EcrTokens, policy: () => Policy, tls: Tls
         this.reset();
         for (const registry of policy().registries) {
           const { region, role } = registry.source;
-          const figure = value(registry.source);
-          if (figure === undefined) continue;
-          this.set({ registry: tokens.known(registry).host ?? '', region, role: role?.arn ?? '' }, figure);
+          const number = value(registry.source);
+          if (number === undefined) continue;
+          this.set({ registry: tokens.withHost(registry).host ?? '', region, role: role?.arn ?? '' }, number);
         }
       },
     });
   const inSeconds = (ms: number | undefined) => (ms === undefined ? undefined : ms / 1000);
-  ofRegistries(
+  registryGauge(
     'token_obtained_timestamp_seconds',
     'When the cached token of a registry was obtained.',
     (source) => inSeconds(tokens.status(source).obtainedAt),
   );
-  ofRegistries('token_expiry_timestamp_seconds', 'When the cached token of a registry expires.', (source) =>
+  registryGauge('token_expiry_timestamp_seconds', 'When the cached token of a registry expires.', (source) =>
     inSeconds(tokens.status(source).expiresAt),
   );
-  ofRegistries(
-    'registry_failing',
-    '1 while the last call for a token of the registry has failed.',
-    (source) => (tokens.status(source).failing ? 1 : 0),
+  registryGauge('registry_failing', '1 if the last request for a token of the registry failed.', (source) =>
+    tokens.status(source).failing ? 1 : 0,
   );
   const valid = new Gauge({
     name: `${PREFIX}policy_valid`,
-    help: '1 if the policy document that lies there is the one in use; 0 if it is wrong and an earlier one is used.',
+    help: '1 if the current policy document is in use; 0 if it is invalid and an earlier one is in use.',
     registers,
   });
   valid.set(1);
@@ -96,7 +95,7 @@ export function webhookMetrics(tokens: EcrTokens, policy: () => Policy, tls: Tls
   });
   new Gauge({
     name: `${PREFIX}certificate_failing`,
-    help: '1 while the certificates cannot be looked after, or those that lie there are wrong.',
+    help: '1 if the webhook cannot renew its certificates, or the certificate files are invalid.',
     registers,
     collect() {
       this.set(tls.isFailing() ? 1 : 0);
@@ -104,19 +103,19 @@ export function webhookMetrics(tokens: EcrTokens, policy: () => Policy, tls: Tls
   });
 
   return {
-    answered({ operation, action, reason, ms }) {
+    recordAdmission({ operation, action, reason, ms }) {
       admissions.inc({ operation, action, reason });
       seconds.observe({ action }, ms / 1000);
     },
-    called({ service, region, role }, result) {
+    recordCall({ service, region, role }, result) {
       calls.inc({ service, region, role: role?.arn ?? '', result });
     },
-    policyRead: (isValid) => valid.set(isValid ? 1 : 0),
+    recordPolicy: (isValid) => valid.set(isValid ? 1 : 0),
     text: () => register.metrics(),
   };
 }
 
-/** Serves them at /metrics. @returns what ends it */
+/** Serves the metrics at /metrics. @returns a function that stops the server */
 export async function serveMetrics(
   metrics: Metrics,
   host: string | undefined,

@@ -1,54 +1,56 @@
-// Whether the API server can call the webhook: it dials its own port, as the API server will, by the Service's name.
+// The readiness check: the webhook connects to its own port as the API server does, by the Service's DNS name.
 import type { X509Certificate } from 'node:crypto';
 import { connect, type TLSSocket } from 'node:tls';
 
 const WITHIN_MS = 1_000;
 
-/** What is dialled, and what is to be found there. */
+/** The port to connect to, and what must be served there. */
 export interface OwnPort {
   readonly host: string;
   readonly port: number;
   /** The DNS name that the API server calls. */
   readonly serverName: string | undefined;
-  /** What the API servers trust, PEM; undefined where the webhook does not know it. */
+  /** The CA certificates that the API server trusts, PEM; undefined if the webhook does not know them. */
   readonly trusted: () => string | undefined;
 }
 
-/** Why the API server could not call this webhook; undefined where it could. Those who ask at once share an answer. */
+/** Returns why the API server could not call this webhook; undefined if it could. Concurrent calls share one check. */
 export function readiness(port: OwnPort): () => Promise<string | undefined> {
-  let asked: Promise<string | undefined> | undefined;
+  let current: Promise<string | undefined> | undefined;
   return () => {
-    asked ??= problem(port).finally(() => {
-      asked = undefined;
+    current ??= problem(port).finally(() => {
+      current = undefined;
     });
-    return asked;
+    return current;
   };
 }
 
 async function problem({ host, port, serverName, trusted }: OwnPort): Promise<string | undefined> {
   const ca = trusted();
   if (ca === '')
-    return 'the webhook configuration has no caBundle yet, is not there, or is of another tls.mode';
+    return 'the MutatingWebhookConfiguration is missing, has no caBundle yet, or belongs to another tls.mode';
   return new Promise((resolve) => {
     const socket: TLSSocket = connect({
       host,
       port,
       ...(serverName !== undefined && { servername: serverName }),
-      // The chain is for API servers to judge; where they trust what is known, it is judged here as well.
+      // Without a known caBundle only the API server can verify the chain.
       ...(ca === undefined ? { rejectUnauthorized: false } : { ca }),
     });
     const done = (answer: string | undefined) => {
       socket.destroy();
       resolve(answer);
     };
-    socket.setTimeout(WITHIN_MS, () => done('its own port does not answer'));
-    socket.once('error', ({ message }) => done(`its own port: ${message}`));
+    socket.setTimeout(WITHIN_MS, () => done(`the webhook's own port ${port} does not answer`));
+    socket.once('error', ({ message }) =>
+      done(`the webhook cannot connect to its own port ${port}: ${message}`),
+    );
     socket.once('secureConnect', () => done(unservable(socket.getPeerX509Certificate(), serverName)));
   });
 }
 
 function unservable(served: X509Certificate | undefined, serverName: string | undefined): string | undefined {
-  if (!served) return 'no certificate is served';
+  if (!served) return 'the webhook serves no certificate';
   if (served.validToDate.getTime() <= Date.now())
     return `the certificate expired at ${served.validToDate.toISOString()}`;
   if (serverName !== undefined && served.checkHost(serverName) === undefined)

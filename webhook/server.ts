@@ -1,4 +1,4 @@
-// The HTTPS server: routes, limits, certificates, and an end that answers every request in flight.
+// The HTTPS server: routes, limits, certificates, and a shutdown that answers every request in flight.
 import type { IncomingMessage } from 'node:http';
 import { Server, type Socket } from 'node:net';
 import { finished } from 'node:stream/promises';
@@ -9,24 +9,24 @@ import { WEBHOOK_PATH } from '../contract/names.ts';
 import type { Answer } from './admission/admission.ts';
 import type { KeyPair } from './tls/tls.ts';
 
-/** The API server takes request bodies of up to 3 MiB; a review carries an object twice, and a little around it. */
+/** The API server accepts bodies of up to 3 MiB; a review contains an object twice, and some fields. */
 const BODY_LIMIT_BYTES = (2 * 3 + 1) * 1024 * 1024;
 
-/** How long the rest of a body that is too large is read on. */
+/** How long the server goes on reading a body that is too large. */
 const BODY_END_MS = 5_000;
-/** How often, at the end, connections are dropped on which nothing is being asked. */
-const SILENT_MS = 500;
-/** For an answer's way to whoever waits for it. */
+/** How often idle connections are closed during the shutdown. */
+const IDLE_CHECK_MS = 500;
+/** The time for the last answer to reach its client. */
 const LAST_ANSWER_MS = 1_000;
 
 export interface WebhookServer {
   listen(host: string | undefined, port: number): Promise<void>;
-  /** Serves new connections with another certificate; those that are open go on. */
+  /** Serves new connections with another certificate. Open connections stay. */
   useKeyPair(pair: KeyPair): void;
   /**
-   * Goes on answering for `drainMs`, closing each connection with its answer, while the cluster takes this
-   * server out of the Service; then stops listening and waits for the requests in flight, each of which is answered
-   * within `answerWithinMs`. Connections that have not brought a whole request by then are dropped.
+   * Answers for another `drainMs`, and closes each connection after its answer, while the cluster removes this server
+   * from the Service. Then it stops listening and waits for the requests in flight, each of which is answered within
+   * `answerWithinMs`. Connections without a complete request by then are dropped.
    */
   drain(drainMs: number, answerWithinMs: number): Promise<void>;
 }
@@ -34,8 +34,8 @@ export interface WebhookServer {
 /**
  * Makes the server.
  *
- * @param answer gets the parsed body of each review
- * @param problem why it is not ready, if it is not
+ * @param answer called with the parsed body of each review
+ * @param problem returns why the webhook is not ready; undefined if it is ready
  */
 export function webhookServer(
   pair: KeyPair,
@@ -44,16 +44,16 @@ export function webhookServer(
   logger: Logger,
 ): WebhookServer {
   let draining = false;
-  let said: string | undefined;
+  let lastProblem: string | undefined;
   const sockets = new Set<Socket>();
   const server: FastifyInstance = Fastify({
     https: { ...pair, minVersion: 'TLSv1.2' },
     bodyLimit: BODY_LIMIT_BYTES,
     logger: false,
-    // A Secret may have a key named __proto__; nothing here merges objects.
+    // A Secret may have a key named __proto__. That is safe: the webhook merges no objects.
     onProtoPoisoning: 'ignore',
     onConstructorPoisoning: 'ignore',
-    // Whoever still has a connection while this server closes is answered.
+    // Requests on open connections are answered during the shutdown.
     return503OnClosing: false,
   }) as unknown as FastifyInstance;
 
@@ -64,20 +64,22 @@ export function webhookServer(
   server.addHook('onSend', async (_request, reply) => {
     if (draining) reply.header('connection', 'close');
   });
-  // Fastify would take plain text for a body as well.
+  // Fastify would accept plain text as a body.
   server.removeContentTypeParser('text/plain');
   server.setErrorHandler(async (error: Error & { statusCode?: number }, request, reply) => {
     const status = error.statusCode ?? 500;
-    // Whoever is still writing a body that is too large sees its connection break instead of the answer.
+    // A client that is still sending a body that is too large would see a broken connection instead of the answer.
     if (status === 413) await bodyEnd(request.raw);
     logger[status < 500 ? 'warn' : 'error']({ status, message: error.message }, 'request refused');
     return reply.code(status).send({
       message:
-        status < 500 ? `Send an AdmissionReview as application/json: ${error.message}` : 'internal error',
+        status < 500
+          ? `Send an AdmissionReview as application/json: ${error.message}`
+          : 'Internal error of the webhook; its log has the cause.',
     });
   });
   server.setNotFoundHandler(async (_request, reply) =>
-    reply.code(404).send({ message: `AdmissionReviews go to POST ${WEBHOOK_PATH}` }),
+    reply.code(404).send({ message: `Not found. Send AdmissionReviews to POST ${WEBHOOK_PATH}.` }),
   );
   server.post(WEBHOOK_PATH, async (request, reply) => {
     const { status, body } = await answer(request.body);
@@ -87,10 +89,10 @@ export function webhookServer(
   server.get('/readyz', async (_request, reply) => {
     if (draining) return reply.code(503).send({ status: 'draining' });
     const message = await problem();
-    if (message !== said) {
+    if (message !== lastProblem) {
       if (message === undefined) logger.info('ready');
       else logger.warn({ message }, 'not ready');
-      said = message;
+      lastProblem = message;
     }
     return message === undefined ? { status: 'ok' } : reply.code(503).send({ status: 'not ready', message });
   });
@@ -106,21 +108,21 @@ export function webhookServer(
     async drain(drainMs, answerWithinMs) {
       draining = true;
       await sleep(drainMs);
-      // Node's own close would also end connections whose first request is on its way. Here nobody new is let in, and
-      // each answer still closes its connection; those that stay silent are ended after a while.
+      // Node's HTTP close would also end connections whose first request is on its way. This close accepts no new
+      // connection; each answer closes its own, and idle connections are closed at intervals.
       const closed = new Promise((resolve) => Server.prototype.close.call(server.server, resolve));
-      const silent = setInterval(() => server.server.closeIdleConnections(), SILENT_MS);
+      const idle = setInterval(() => server.server.closeIdleConnections(), IDLE_CHECK_MS);
       const stalled = setTimeout(() => {
         for (const socket of sockets) socket.destroy();
       }, answerWithinMs + LAST_ANSWER_MS);
       await closed;
-      clearInterval(silent);
+      clearInterval(idle);
       clearTimeout(stalled);
     },
   };
 }
 
-/** Listens on an address; on none that is given: on all, of both families where the machine has both. */
+/** Listens on an address; without one on all addresses, IPv4 and IPv6 if the machine has both. */
 export async function listen(
   server: Pick<FastifyInstance, 'listen'>,
   host: string | undefined,
@@ -132,7 +134,7 @@ export async function listen(
   });
 }
 
-/** Reads on to a body's end and forgets it, for a few seconds at most. */
+/** Reads the rest of a body and discards it, for a few seconds at most. */
 async function bodyEnd(request: IncomingMessage): Promise<void> {
   await finished(request.resume(), { signal: AbortSignal.timeout(BODY_END_MS) }).catch(() => {});
 }

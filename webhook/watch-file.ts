@@ -1,15 +1,15 @@
-// Files that the kubelet puts new contents into: looked at again and again, since no notice of a file system is to be
-// relied on behind the links that it swaps.
+// Polls files whose contents the kubelet replaces. File system events are not reliable here: the kubelet swaps symbolic
+// links to directories.
 
-/** The kubelet takes about a minute to bring a change to its files; a few seconds more do not matter. */
-const LOOK_AGAIN_MS = 5_000;
+/** The kubelet itself takes about a minute to update its files, so a few seconds do not matter. */
+const POLL_MS = 5_000;
 
 /**
- * Calls `onChange` with each new content. What cannot be read, or is wrong, changes nothing; `onError` hears of it
- * once.
+ * Calls `onChange` with each new content. An unreadable or invalid file changes nothing; `onError` is called once for
+ * each different error.
  *
- * @param read rejects, or throws, where the content is wrong
- * @returns what ends the watch
+ * @param read rejects if the content is invalid
+ * @returns a function that stops the polling
  */
 export function watch<Content>(
   read: () => Promise<Content>,
@@ -19,19 +19,19 @@ export function watch<Content>(
   onError: (error: Error) => void,
 ): () => void {
   let current = first;
-  let said = '';
+  let lastError = '';
   const timer = setInterval(async () => {
     try {
       const content = await read();
-      said = '';
+      lastError = '';
       if (isSame(content, current)) return;
       current = content;
       onChange(content);
     } catch (error) {
       const { message } = error as Error;
-      if (said !== message) onError(error as Error);
-      said = message;
+      if (lastError !== message) onError(error as Error);
+      lastError = message;
     }
-  }, LOOK_AGAIN_MS);
+  }, POLL_MS);
   return () => clearInterval(timer);
 }

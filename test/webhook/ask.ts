@@ -1,5 +1,5 @@
-// Reviews sent to a running webhook, and its answers.
-import { setTimeout as sleep } from 'node:timers/promises';
+// Sends reviews to a running webhook, and reads its answers and metrics.
+import { expect } from 'vitest';
 import { WEBHOOK_PATH } from '../../contract/names.ts';
 import type { ReviewAnswer } from '../../webhook/admission/review.ts';
 import type { RunningWebhook } from './running-webhook.ts';
@@ -9,12 +9,12 @@ export type Response = ReviewAnswer['response'];
 
 export interface Asked {
   readonly response: Response;
-  /** What would be stored; as it was sent, where it was denied. */
+  /** The Secret that the API server would store; the sent one if it was denied. */
   readonly secret: Manifest;
   readonly ms: number;
 }
 
-/** Sends a review about a change. @throws Error where the answer is none */
+/** Sends a review of a change. @throws Error if the response is not an AdmissionReview */
 export async function ask(webhook: RunningWebhook, change: Change): Promise<Asked> {
   const startedAt = performance.now();
   const { status, text } = await webhook.send(WEBHOOK_PATH, JSON.stringify(reviewOf(change)));
@@ -24,7 +24,7 @@ export async function ask(webhook: RunningWebhook, change: Change): Promise<Aske
   return { response, secret: applied(change.object, patch), ms: performance.now() - startedAt };
 }
 
-/** The value of a metric's sample, by its name and some of its labels; 0 where there is none. */
+/** The sum of a metric's samples with these labels; 0 if there is none. */
 export function sample(metrics: string, name: string, labels: Readonly<Record<string, string>> = {}): number {
   const lines = metrics
     .split('\n')
@@ -34,14 +34,10 @@ export function sample(metrics: string, name: string, labels: Readonly<Record<st
     .reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
 }
 
-/** Waits until something is so. */
+/** Waits until a condition holds. */
 export async function eventually(
   condition: () => boolean | Promise<boolean>,
   withinMs = 10_000,
 ): Promise<void> {
-  const deadline = performance.now() + withinMs;
-  while (!(await condition())) {
-    if (performance.now() > deadline) throw new Error(`it did not come true within ${withinMs / 1000} s`);
-    await sleep(50);
-  }
+  await expect.poll(async () => condition(), { timeout: withinMs, interval: 50 }).toBe(true);
 }

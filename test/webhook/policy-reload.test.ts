@@ -1,4 +1,4 @@
-// The policy document of a running webhook: read again when it changes, kept when it is wrong. And what Prometheus reads.
+// The policy document of a running webhook: a new one is used without a restart, an invalid one is not. And the metrics.
 import { spawnSync } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -35,9 +35,9 @@ const linesOf = (webhook: RunningWebhook) =>
     .split('\n')
     .filter(Boolean)
     .map((line) => JSON.parse(line) as Line);
-const said = (webhook: RunningWebhook, msg: string) => linesOf(webhook).filter((line) => line.msg === msg);
+const logged = (webhook: RunningWebhook, msg: string) => linesOf(webhook).filter((line) => line.msg === msg);
 
-describe('a document that changes', () => {
+describe('a policy document that changes', () => {
   let webhook: RunningWebhook;
   let stored: Manifest;
   const hosts = async () => {
@@ -53,44 +53,45 @@ describe('a document that changes', () => {
   });
   afterAll(() => webhook?.[Symbol.asyncDispose]());
 
-  test('a registry that is added is given, without a restart', async () => {
+  test('gives an added registry without a restart', async () => {
     expect(await hosts()).toEqual([HOST]);
     const calls = webhook.ecr.calls.length;
     await webhook.setPolicy(policyOf([HOST, OTHER]));
     await eventually(async () => (await hosts()).length === 2);
-    expect(said(webhook, 'new policy in use')).toHaveLength(1);
-    // The token that was there already serves on.
+    // The log is written after the answer.
+    await expect.poll(() => logged(webhook, 'new policy in use')).toHaveLength(1);
+    // The cached token of the other registry is reused.
     expect(webhook.ecr.calls.slice(calls)).toMatchObject([{ region: 'us-east-1', role: ROLE }]);
     expect(await isValid()).toBe(1);
   });
 
-  test('one that is wrong changes nothing, and every problem is told, once', async () => {
+  test('is not used while it is invalid, and the log names every problem once', async () => {
     await webhook.setPolicy(
       `loglevel: info\nregistries: [{host: ghcr.io, namespaces: ["*"]}, {host: ${HOST}}]`,
     );
     await eventually(async () => (await isValid()) === 0);
     expect(await hosts()).toEqual([HOST, OTHER]);
-    // Looked at again, it is the same mistake.
+    // The webhook reads it again meanwhile, and the problems are the same.
     await sleep(6_000);
-    const told = said(webhook, 'policy not replaced');
-    expect(told).toHaveLength(1);
+    const refusals = logged(webhook, 'policy not replaced');
+    expect(refusals).toHaveLength(1);
     for (const part of ['Unrecognized key: "loglevel"', 'registries[0].host: ', 'registries[1].namespaces: '])
-      expect(told[0]?.message).toContain(part);
+      expect(refusals[0]?.message).toContain(part);
   });
 
-  test('put back, all is well again, and nothing has changed', async () => {
+  test('is valid again when the earlier one is restored, and is not reported as new', async () => {
     await webhook.setPolicy(policyOf([HOST, OTHER]));
     await eventually(async () => (await isValid()) === 1);
-    expect(said(webhook, 'new policy in use')).toHaveLength(1);
+    expect(logged(webhook, 'new policy in use')).toHaveLength(1);
     expect(await hosts()).toEqual([HOST, OTHER]);
   });
 
-  test('one registry less: it leaves at the next admission', async () => {
+  test('removes the entries of a removed registry at the next admission', async () => {
     await webhook.setPolicy(policyOf([OTHER]));
     await eventually(async () => (await hosts()).join() === OTHER);
   });
 
-  /** Brings a document, and waits until it is in use: the level of the log cannot tell it. */
+  /** Sets a document and waits until it is in use. The log cannot show that: its level may hide the line. */
   const use = async (names: readonly string[], more: object = {}) => {
     await webhook.setPolicy(policyOf(names, more));
     await eventually(async () => (await hosts()).join() === [...names].sort().join());
@@ -102,11 +103,11 @@ describe('a document that changes', () => {
         if (type !== undefined) copy.type = type;
       }),
     });
-  const admitted = () => said(webhook, 'admission').map(({ secret }) => secret);
-  /** Its log is written a moment after its answer, and in order. */
+  const admitted = () => logged(webhook, 'admission').map(({ secret }) => secret);
+  /** The log is written a moment after the answer, and in order. */
   const isLogged = (name: string) => eventually(() => admitted().includes(`team-a/${name}`));
 
-  test('the log level goes with it', async () => {
+  test('sets the log level', async () => {
     await use([HOST, OTHER], { logLevel: 'warn' });
     await admit('good-at-warn');
     await admit('refused-at-warn', 'Opaque');
@@ -126,19 +127,19 @@ describe('a document that changes', () => {
     expect(admitted()).not.toContain('team-a/refused-at-error');
   });
 
-  test('wrong a second time, it is told a second time', async () => {
-    const told = () => said(webhook, 'policy not replaced').length;
-    const before = told();
+  test('is reported again when it becomes invalid a second time', async () => {
+    const refusals = () => logged(webhook, 'policy not replaced').length;
+    const before = refusals();
     await webhook.setPolicy('registries: [');
-    await eventually(() => told() === before + 1);
+    await eventually(() => refusals() === before + 1);
     await webhook.setPolicy(policyOf([OTHER]));
     await eventually(async () => (await isValid()) === 1);
     await webhook.setPolicy('registries: [');
-    await eventually(() => told() === before + 2);
+    await eventually(() => refusals() === before + 2);
     expect(await hosts()).toEqual([OTHER]);
   });
 
-  test('at the start it keeps it from starting, in one line that names every problem', async () => {
+  test('keeps the webhook from starting if it is invalid, and one line names every problem', async () => {
     const file = join(webhook.dir, 'wrong.yaml');
     await writeFile(file, `loglevel: info\nregistries: [{host: ghcr.io}, {host: ${HOST}, externalId: x y}]`);
     const { status, stdout, stderr } = spawnSync(process.execPath, [join(webhook.dir, 'webhook.mjs')], {
@@ -157,19 +158,19 @@ describe('a document that changes', () => {
     expect(lines).toHaveLength(1);
     const { message } = JSON.parse(lines[0] ?? '') as Line;
     for (const part of [
-      `The policy ${file} cannot be used: `,
+      `The policy ${file} is invalid: `,
       'Unrecognized key: "loglevel"',
-      'registries[0].host: is no ECR host',
-      'registries[0].namespaces: say which',
-      'registries[1].namespaces: say which',
-      'registries[1].externalId: is no external id',
+      'registries[0].host: is not an ECR host',
+      'registries[0].namespaces: list the namespaces',
+      'registries[1].namespaces: list the namespaces',
+      'registries[1].externalId: is not an external id',
     ])
       expect(message).toContain(part);
   });
 });
 
 describe('metrics', () => {
-  test('of a good admission, of a refused one, and of an AWS that fails', async () => {
+  test('count admissions by action and reason, and calls to AWS by result', async () => {
     await using webhook = await runWebhook({ policy: policyOf([HOST, OTHER]) });
     const { secret } = await ask(webhook, { object: manifest() });
     await ask(webhook, { object: annotated(secret, { a: 'b' }), oldObject: secret });
@@ -197,7 +198,7 @@ describe('metrics', () => {
       sample(metrics, 'ecr_anywhere_ecr_calls_total', { service: 'ecr', role, result });
     expect([calls('', 'ok'), calls(ROLE, 'ok')]).toEqual([1, 1]);
     expect(calls('', 'unavailable')).toBe(3);
-    // The session that is there is used on: this role is denied to whoever asks anew.
+    // The webhook still has a session of this role; only a new one would be denied.
     expect(calls(ROLE, 'unavailable')).toBe(3);
 
     const of = (name: string, registry: string) => sample(metrics, `ecr_anywhere_${name}`, { registry });
@@ -220,12 +221,12 @@ describe('metrics', () => {
     const labels = `registry="${OTHER}",region="us-east-1",role="${ROLE}"`;
     expect(metrics).toContain(`ecr_anywhere_registry_failing{${labels}} 1`);
     expect(metrics).toContain(`ecr_anywhere_token_expiry_timestamp_seconds{${labels}} `);
-    // Nothing of whose Secrets they were, and nothing that opens anything.
+    // No namespace, no user, no credential.
     for (const word of ['team-a', 'alice', 'ecr-token-', 'secret-access-key-', 'session-token-', 'ASIA'])
       expect(metrics).not.toContain(word);
   });
 
-  test('are all that their port serves', async () => {
+  test('are the only thing that their port serves', async () => {
     const [port = 0] = await freePorts(1);
     await using webhook = await runWebhook({ env: { METRICS_PORT: String(port) } });
     const status = async (path: string, method = 'GET') =>
@@ -237,11 +238,11 @@ describe('metrics', () => {
       expect(await status('/metrics', method)).toBe(404);
       expect(await status('/sync', method)).toBe(404);
     }
-    // And its own port no metrics.
+    // The API server's port serves no metrics.
     expect(await webhook.send('/metrics', undefined, { method: 'GET' })).toMatchObject({ status: 404 });
   });
 
-  test('before the first token there is none to tell of', async () => {
+  test('contain no token times before the first token', async () => {
     await using webhook = await runWebhook();
     const metrics = await webhook.metrics();
     expect(metrics).not.toMatch(/^ecr_anywhere_token_/m);

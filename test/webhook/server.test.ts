@@ -113,13 +113,13 @@ describe('a body that is not what it should be gets an answer that names what is
       'another path',
       () => webhook.send('/', review(), { over: own.client }),
       404,
-      /AdmissionReviews go to POST \/sync/,
+      /AdmissionReviews to POST \/sync/,
     ],
     [
       'another method',
       () => webhook.send(WEBHOOK_PATH, undefined, { over: own.client, method: 'GET' }),
       404,
-      /AdmissionReviews go to POST \/sync/,
+      /AdmissionReviews to POST \/sync/,
     ],
   ])('%s', async (_, send, status, says) => {
     own = over();
@@ -135,7 +135,7 @@ describe('a body that is not what it should be gets an answer that names what is
     ['an object that is null', { object: null }, /object: .*null/],
     ['an update without the old object', { operation: 'UPDATE' }, /oldObject: .*undefined/],
     ['an update whose old object is null', { operation: 'UPDATE', oldObject: null }, /oldObject: .*null/],
-    ['a Pod', { kind: { ...KIND, kind: 'Pod' } }, /serves v1 Secrets, not v1\/Pod: narrow the rules/],
+    ['a Pod', { kind: { ...KIND, kind: 'Pod' } }, /serves v1 Secrets, not v1\/Pod\. Limit the rules/],
     ['a Secret of another group', { kind: { ...KIND, group: 'x' } }, /not x\/v1\/Secret/],
     ['no kind', { kind: undefined }, /kind: /],
     ['no namespace', { namespace: undefined }, /namespace: /],

@@ -8,17 +8,17 @@ import { ANNOTATION, SECRET_KEY, SECRET_LABEL, SECRET_TYPE } from '../../contrac
 import { formatWarning, type WarningKind } from '../../contract/warnings.ts';
 import {
   type Allowance,
+  applyTokens,
   type Denial,
   decide,
   type Entitlement,
-  type Injection,
-  settle,
+  type TokensNeeded,
 } from '../../webhook/admission/decision.ts';
 import {
   type AdmissionRequest,
   allowed,
+  type ParsedReview,
   type PatchOperation,
-  type Reading,
   readReview,
 } from '../../webhook/admission/review.ts';
 import type { Token, TokenOutcome } from '../../webhook/aws/ecr-tokens.ts';
@@ -142,7 +142,7 @@ export function requestOf(change: Change): AdmissionRequest {
 }
 
 /** The request that a body turned out to be. */
-export function fromReview(reading: Reading): AdmissionRequest {
+export function fromReview(reading: ParsedReview): AdmissionRequest {
   if (reading.kind !== 'request') throw new Error(`not a request: ${JSON.stringify(reading)}`);
   return reading.request;
 }
@@ -184,7 +184,7 @@ export function entryOf({ username, password }: Pick<Token, 'username' | 'passwo
 
 export interface Admitted {
   /** What `decide` answered: with `obtain` tokens were needed. */
-  readonly first: Denial | Allowance | Injection;
+  readonly first: Denial | Allowance | TokensNeeded;
   readonly verdict: Denial | Allowance;
   /** What would be stored; absent where it was denied. */
   readonly secret?: Manifest;
@@ -201,13 +201,14 @@ export function admit(
 ): Admitted {
   const request = requestOf(change);
   const first = decide(request, policy, now);
-  const verdict = first.action === 'obtain' ? settle(request, first, asked(first, outcomes), now) : first;
+  const verdict =
+    first.action === 'obtain' ? applyTokens(request, first, asked(first, outcomes), now) : first;
   if (verdict.action === 'deny') return { first, verdict };
   return { first, verdict, secret: applied(change.object, patchOnTheWire(verdict.patch)) };
 }
 
 /** Of all that could be had, what was asked for. */
-function asked({ registries }: Injection, outcomes: readonly TokenOutcome[]): TokenOutcome[] {
+function asked({ registries }: TokensNeeded, outcomes: readonly TokenOutcome[]): TokenOutcome[] {
   return outcomes.filter(({ registry }) => registries.includes(registry));
 }
 

@@ -1,19 +1,19 @@
-// Admission to credentials, in order: read the review, decide, obtain tokens, settle, answer, log.
+// Answers one AdmissionReview: reads it, decides, obtains tokens, decides with them, answers and logs.
 import type { Logger } from 'pino';
 import type { DenialReason } from '../../contract/denials.ts';
 import type { EcrTokens } from '../aws/ecr-tokens.ts';
-import { decide, settle } from './decision.ts';
+import { applyTokens, decide } from './decision.ts';
 import type { Policy } from './policy.ts';
 import { type AdmissionRequest, allowed, denied, type ReviewAnswer, readReview } from './review.ts';
 
 export interface Answer {
-  /** The HTTP status: other than 200 only where there is no review to answer. */
+  /** The HTTP status: 400 if the body is not an AdmissionReview. */
   status: 200 | 400;
   body: ReviewAnswer | { message: string };
 }
 
-/** What was done with a review, without whose it was. */
-export interface Answered {
+/** What the metrics record of a review: nothing that identifies the Secret or the user. */
+export interface AdmissionResult {
   readonly operation: string;
   readonly action: string;
   readonly reason: string;
@@ -21,51 +21,51 @@ export interface Answered {
 }
 
 export interface AdmissionSettings {
-  /** The policy of the moment. */
+  /** The policy in use. */
   readonly policy: () => Policy;
   readonly refresherUsername?: string | undefined;
   readonly tokens: EcrTokens;
   readonly logger: Logger;
-  /** Hears of each review that was answered. */
-  readonly onAnswered?: (answered: Answered) => void;
+  /** Called after each review. */
+  readonly onAnswer?: (result: AdmissionResult) => void;
   /** Milliseconds since the epoch. */
   readonly now?: () => number;
 }
 
-/** Makes the function that answers a parsed JSON body. It never rejects and never logs more of a Secret than its name. */
+/** Makes the function that answers a parsed JSON body. It never rejects, and logs only the name of a Secret. */
 export function admission({
   policy,
   refresherUsername,
   tokens,
   logger,
-  onAnswered = () => {},
+  onAnswer = () => {},
   now = Date.now,
 }: AdmissionSettings): (body: unknown) => Promise<Answer> {
   return async (body) => {
     const startedAt = performance.now();
-    const done = (operation: string, action: string, reason: string) =>
-      onAnswered({ operation, action, reason, ms: performance.now() - startedAt });
-    const reading = readReview(body);
-    if (reading.kind === 'mistake') {
-      const { uid, message } = reading;
+    const report = (operation: string, action: string, reason: string) =>
+      onAnswer({ operation, action, reason, ms: performance.now() - startedAt });
+    const review = readReview(body);
+    if (review.kind === 'malformed') {
+      const { uid, message } = review;
       const reason: DenialReason = 'malformed';
       logger.warn({ uid, action: 'deny', reason, causes: [reason], message }, 'admission');
-      done('', 'deny', reason);
+      report('', 'deny', reason);
       if (uid === undefined) return { status: 400, body: { message } };
       return { status: 200, body: denied(uid, { code: 400, message, causes: [{ reason, message }] }) };
     }
-    if (reading.kind === 'nothing-to-do') {
-      done('', 'ignore', 'nothing-to-do');
-      return { status: 200, body: allowed(reading.uid) };
+    if (review.kind === 'nothing-to-do') {
+      report('', 'ignore', 'nothing-to-do');
+      return { status: 200, body: allowed(review.uid) };
     }
 
-    const { request } = reading;
+    const { request } = review;
     try {
-      const { action, reason, answer } = await answerTo(request, startedAt);
-      done(request.operation, action, reason);
+      const { action, reason, answer } = await decideOn(request, startedAt);
+      report(request.operation, action, reason);
       return answer;
     } catch (error) {
-      // A document nested so deep that the stack ends, or a defect of ours: whoever asked is told, and nobody else suffers.
+      // A document too deep for the stack, or a defect of the webhook: this request is denied, the process goes on.
       const { name, message: why } = error as Error;
       const reason: DenialReason = 'internal-error';
       const message = `The webhook cannot process the Secret: ${name}: ${why}`;
@@ -80,7 +80,7 @@ export function admission({
         },
         'admission failed',
       );
-      done(request.operation, 'deny', reason);
+      report(request.operation, 'deny', reason);
       return {
         status: 200,
         body: denied(request.uid, { code: 500, message, causes: [{ reason, message }] }, request.name),
@@ -88,22 +88,22 @@ export function admission({
     }
   };
 
-  async function answerTo(
+  async function decideOn(
     request: AdmissionRequest,
     startedAt: number,
   ): Promise<{ action: string; reason: string; answer: Answer }> {
     const registries = policy()
       .entitlements(request.namespace)
-      .map((registry) => tokens.known(registry));
-    let verdict = decide(request, { registries, refresherUsername }, now());
-    if (verdict.action === 'obtain') {
-      const { force } = verdict;
+      .map((registry) => tokens.withHost(registry));
+    let decision = decide(request, { registries, refresherUsername }, now());
+    if (decision.action === 'obtain') {
+      const { force } = decision;
       const outcomes = await Promise.all(
-        verdict.registries.map((registry) => tokens.obtain(registry, force)),
+        decision.registries.map((registry) => tokens.obtain(registry, force)),
       );
-      verdict = settle(request, verdict, outcomes, now());
+      decision = applyTokens(request, decision, outcomes, now());
     }
-    const { action, reason } = verdict;
+    const { action, reason } = decision;
     logger[action === 'deny' ? 'warn' : 'info'](
       {
         uid: request.uid,
@@ -113,18 +113,18 @@ export function admission({
         dryRun: request.dryRun,
         action,
         reason,
-        ...(verdict.action === 'deny'
-          ? { causes: [...new Set(verdict.causes.map((cause) => cause.reason))], message: verdict.message }
-          : verdict.warnings.length > 0 && { warnings: verdict.warnings }),
+        ...(decision.action === 'deny'
+          ? { causes: [...new Set(decision.causes.map((cause) => cause.reason))], message: decision.message }
+          : decision.warnings.length > 0 && { warnings: decision.warnings }),
         ms: Math.round(performance.now() - startedAt),
       },
       'admission',
     );
-    if (verdict.action === 'deny') {
-      const body = denied(request.uid, verdict, request.name);
+    if (decision.action === 'deny') {
+      const body = denied(request.uid, decision, request.name);
       return { action, reason, answer: { status: 200, body } };
     }
-    const body = allowed(request.uid, verdict.patch, verdict.warnings);
+    const body = allowed(request.uid, decision.patch, decision.warnings);
     return { action, reason, answer: { status: 200, body } };
   }
 }

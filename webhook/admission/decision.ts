@@ -1,5 +1,5 @@
-// What happens to a Secret: the decision tables of docs/design.md. Pure: data in, data out, `now` an argument.
-// First `decide`, which asks for no token; then, where it says inject, `settle` with the tokens that could be had.
+// Decides what happens to a Secret: the two tables of docs/design.md. Pure: `now` is an argument.
+// First `decide`, without tokens. If it needs tokens, the caller obtains them, and `applyTokens` makes the decision.
 
 import { isDeepStrictEqual } from 'node:util';
 import { CONFIG_FIELD, type DenialCause, type DenialReason, registryField } from '../../contract/denials.ts';
@@ -20,20 +20,20 @@ import { TokenError } from '../aws/token-error.ts';
 import { formatEntry, hostOf } from './docker-config.ts';
 import {
   annotation,
+  areEntriesOf,
   dockerConfig,
   type Entry,
+  hasPrincipalOf,
   isManaged,
-  isOf,
   isUntouched,
   isValid,
   MAX_SECRET_BYTES,
-  match,
-  type OwnEntries,
-  ownEntries,
+  type OwnedEntries,
+  ownedEntries,
+  patchFor,
   sizeAfter,
-  soonest,
-  storedFor,
-  write,
+  soonestExpiry,
+  storedEntry,
 } from './owned-entries.ts';
 import type { AdmissionRequest, PatchOperation, Secret } from './review.ts';
 
@@ -50,137 +50,115 @@ export interface Allowance {
   action: 'ignore' | 'keep' | 'inject';
   reason: string;
   patch: readonly PatchOperation[];
+  /** Each written by `formatWarning`, but for the one that counts what is not listed. */
   warnings: readonly string[];
 }
-/** Tokens are needed; `settle` answers. */
-export interface Injection {
+/** `applyTokens` decides, with a token outcome for each of `registries`. */
+export interface TokensNeeded {
   action: 'obtain';
   reason: 'created' | 'requested' | 'not-ours' | 'registries-changed' | DueReason;
-  /** Set where a token from the cache will not do: what the request calls itself. */
+  /** The value of the annotation `force` if the request is forced: a cached token is not enough. */
   force?: string;
-  /** Our entries in the stored Secret. */
-  stored: OwnEntries;
-  /** The registries whose entries the Secret shall have. */
-  wanted: readonly Registry[];
-  /** Those of them for which a token is to be asked. */
+  /** The owned entries of the stored Secret. */
+  stored: OwnedEntries;
+  /** The registries that the Secret must have entries for. */
+  selected: readonly Registry[];
+  /** Those of the selected registries that need a token. */
   registries: readonly Registry[];
   warnings: readonly string[];
 }
 
-/** What the policy says of the Secret's namespace. */
+/** What the policy gives the Secret's namespace. */
 export interface Entitlement {
   readonly registries: readonly Registry[];
   readonly refresherUsername?: string | undefined;
 }
 
-/** The first table: what to do, before any token is asked for. */
+/** The first table: the decision before any token is obtained. */
 export function decide(
   request: AdmissionRequest,
   policy: Entitlement,
   now: number,
-): Denial | Allowance | Injection {
+): Denial | Allowance | TokensNeeded {
   const { object, oldObject } = request;
   if (EXCLUDED_NAMESPACES.includes(request.namespace)) return ignore('excluded-namespace');
-  if (isRefresher(request, policy) && !changesOnlyTheRequest(request)) {
-    return deny(
-      403,
-      'refresher-out-of-bounds',
-      `The refresher may change nothing of a Secret but ${REQUEST_ANNOTATIONS.join(' and ')}.`,
-    );
-  }
+  if (isRefresher(request, policy) && !changesOnlyRequestAnnotations(request)) return refresherOutOfBounds();
   if (!isManaged(object)) return ignore('not-managed');
   if (object.metadata.deletionTimestamp) return ignore('being-deleted');
-  if (object.type !== SECRET_TYPE) {
-    return deny(
-      403,
-      'wrong-type',
-      `A managed Secret must be of type ${SECRET_TYPE}, this one is ${object.type}. Create one of that type (a Secret's type cannot be changed), or remove the label ${SECRET_LABEL.key}.`,
-      'type',
-    );
+  if (object.type !== SECRET_TYPE) return wrongType(object.type);
+  if (object.immutable || oldObject?.immutable) return immutable();
+  if (wouldLoseEntries(object, oldObject, policy)) return notADockerConfig();
+
+  const { selected, warnings } = selectRegistries(request, policy);
+  const stored = oldObject && ownedEntries(oldObject);
+  const isMatch = stored !== undefined && areEntriesOf(selected, stored);
+  if (stored && !isMatch) warnings.push(...removalWarnings(request, policy, selected, stored));
+  if (selected.length === 0) {
+    const hasNothingToRemove = !stored?.size;
+    if (hasNothingToRemove || (policy.registries.length > 0 && changesSelection(request))) {
+      // The webhook emptied this Secret before: an update that requests nothing may pass.
+      if (stored?.size === 0 && !isRequest(request)) return keep(request, stored, 'not-entitled', warnings);
+      return notEntitled(request, policy);
+    }
   }
-  if (object.immutable || oldObject?.immutable) {
-    return deny(
-      403,
-      'immutable',
-      `An immutable Secret cannot be kept fresh. Create it again without "immutable: true", or without the label ${SECRET_LABEL.key}.`,
-      'immutable',
-    );
-  }
-  if (loses(object, oldObject, policy)) {
-    return deny(
-      422,
-      'not-a-docker-config',
-      `data["${SECRET_KEY}"] is not a docker config ({"auths": {...}}), and taking it would lose the stored entries of other registries. Correct it, or leave data out.`,
-      CONFIG_FIELD,
-    );
-  }
-  const { wanted, warnings } = narrowed(request, policy);
-  const stored = oldObject && ownEntries(oldObject);
-  const matches = stored !== undefined && match(wanted, stored);
-  if (stored && !matches) warnings.push(...removals(request, policy, wanted, stored));
-  const obtain = (reason: Injection['reason'], registries = wanted): Injection => ({
+  const obtain = (reason: TokensNeeded['reason'], registries = selected): TokensNeeded => ({
     action: 'obtain',
     reason,
-    // An older token will do wherever nobody has asked for a newer one.
+    // The annotation `force` counts only with a request; on another update it is left over from an earlier one.
     ...(reason === 'created' || reason === 'requested' ? forced(object) : {}),
     stored: stored ?? new Map(),
-    wanted,
+    selected,
     registries,
     warnings,
   });
-  // What the Secret loses with the entitlement it loses now; nobody begins without one.
-  if (wanted.length === 0 && (!stored?.size || (policy.registries.length > 0 && setsOnly(request)))) {
-    if (stored?.size === 0 && !isRequest(request)) return keep(request, stored, 'not-entitled', warnings);
-    return notEntitled(request, policy);
-  }
   if (!oldObject) return obtain('created');
   if (isRequest(request)) return obtain('requested');
   if (!stored) return obtain('not-ours');
-  const due = wanted.filter((registry) => {
-    const [, entry] = storedFor(registry, stored) ?? [];
-    return !entry || !isOf(registry, entry) || freshness(formatTime(entry.expiresAt), now).due;
+  const due = selected.filter((registry) => {
+    const [, entry] = storedEntry(registry, stored) ?? [];
+    return !entry || !hasPrincipalOf(registry, entry) || freshness(formatTime(entry.expiresAt), now).due;
   });
-  if (!matches) return obtain('registries-changed', due);
-  // By what the entries themselves say: the annotation is what the refresher reads, and no seal is on it.
-  const expiresAt = soonest(stored);
+  if (!isMatch) return obtain('registries-changed', due);
+  // Judged by the expiries that the fingerprint covers. It does not cover the annotation `expires_at`.
+  const expiresAt = soonestExpiry(stored);
   const judged = freshness(expiresAt === undefined ? undefined : formatTime(expiresAt), now);
-  if (wanted.length > 0 && judged.due) return obtain(judged.reason, due);
+  if (selected.length > 0 && judged.due) return obtain(judged.reason, due);
   return keep(request, stored, 'fresh', warnings);
 }
 
-/** The second table: what the tokens that could be had make of the Secret. */
-export function settle(
+/** The second table: the decision with the tokens that were obtained, and the failures. */
+export function applyTokens(
   request: AdmissionRequest,
-  injection: Injection,
+  { stored, reason, selected, force, warnings: earlierWarnings }: TokensNeeded,
   outcomes: readonly TokenOutcome[],
   now: number,
 ): Denial | Allowance {
-  const { stored, reason } = injection;
   const outcomeOf = new Map(outcomes.map((outcome) => [outcome.registry, outcome]));
   const entries = new Map<string, Entry>();
   const failures: string[] = [];
   const causes: DenialCause[] = [];
-  const warnings = [...injection.warnings];
-  let fresh = 0;
-  let without = 0;
-  for (const registry of injection.wanted) {
+  const warnings = [...earlierWarnings];
+  let freshCount = 0;
+  let missingCount = 0;
+  for (const registry of selected) {
     const outcome = outcomeOf.get(registry);
     const token = outcome && 'token' in outcome ? outcome.token : undefined;
-    const [storedHost, storedEntry] = storedFor(registry, stored) ?? [];
+    const [storedHost, entryOfHost] = storedEntry(registry, stored) ?? [];
     const knownHost = registry.host ?? token?.host ?? storedHost;
     const host = knownHost ?? `ECR in ${registry.source.region}`;
-    const old = host === storedHost ? storedEntry : undefined;
+    const old = host === storedHost ? entryOfHost : undefined;
+    // No token was needed for it.
     if (!outcome) {
       if (old) entries.set(host, old);
       continue;
     }
     const kept = old && isValid(old, now) ? old : undefined;
-    const takesAny = injection.force !== undefined || !kept || !isOf(registry, kept);
-    if ('token' in outcome && (takesAny || renews(outcome, kept))) {
+    const takesAnyToken = force !== undefined || !kept || !hasPrincipalOf(registry, kept);
+    if ('token' in outcome && (takesAnyToken || isNewer(outcome, kept))) {
       const { username, password, expiresAt } = outcome.token;
       const principal = principalOf(registry.source);
       entries.set(host, { text: formatEntry(username, password), expiresAt, principal });
-      fresh += 1;
+      freshCount += 1;
       if (outcome.stale) {
         const { reason, message } = outcome.stale;
         warnings.push(formatWarning({ host, kind: 'cached token', reason, message }));
@@ -195,83 +173,173 @@ export function settle(
       const message = `the stored credentials expire at ${formatTime(kept.expiresAt)}: ${failure.message}`;
       warnings.push(formatWarning({ host, kind: 'kept', reason: failure.reason, message }));
     } else {
-      // Noted as expired, so that the Secret stays due until it has all that it should have.
+      // Recorded as expired, so that the Secret stays due until the registry has a token.
       const expiresAt = Math.min(old?.expiresAt ?? now, now);
       entries.set(host, { expiresAt, principal: principalOf(registry.source) });
-      without += 1;
+      missingCount += 1;
       const { reason, message } = failure;
       warnings.push(formatWarning({ host, kind: 'no credentials', reason, message }));
     }
   }
 
-  const why = failures.join('; ');
-  const removes = [...stored.keys()].some((host) => !entries.has(host));
-  if (request.operation === 'CREATE' && without > 0) {
-    return deny(
-      503,
-      'no-token',
-      `No ECR credentials could be had for this Secret: ${why}. Create it again once that is mended.`,
-      CONFIG_FIELD,
-      causes,
-    );
-  }
-  if (fresh > 0 || failures.length === 0) {
-    const patch = write(request, entries, stored, formatTime(now));
+  const removesEntries = [...stored.keys()].some((host) => !entries.has(host));
+  if (request.operation === 'CREATE' && missingCount > 0) return noToken(NO_TOKEN.created, failures, causes);
+  if (freshCount > 0 || failures.length === 0) {
+    const patch = patchFor(request, entries, stored, formatTime(now));
     const bytes = sizeAfter(request, patch);
-    if (bytes > MAX_SECRET_BYTES) return deny(422, 'too-large', tooLarge(bytes, entries.size), 'data');
+    if (bytes > MAX_SECRET_BYTES) return tooLarge(bytes, entries.size);
     return { action: 'inject', reason, patch, warnings };
   }
-  if (reason === 'requested' && !removes) {
-    return deny(
-      503,
-      'no-token',
-      `No fresh ECR credentials could be had, the stored ones stay as they are: ${why}`,
-      CONFIG_FIELD,
-      causes,
-    );
-  }
-  if (stored.size === 0) {
-    return deny(
-      503,
-      'no-token',
-      `No ECR credentials could be had for this Secret: ${why}. Try again once that is mended.`,
-      CONFIG_FIELD,
-      causes,
-    );
-  }
-  // Somebody changed something else: that may go through as long as no pull gets worse by it.
+  if (reason === 'requested' && !removesEntries) return noToken(NO_TOKEN.requested, failures, causes);
+  if (stored.size === 0) return noToken(NO_TOKEN.updated, failures, causes);
+  // An update of something else passes, and no stored entry gets worse: an expired one stays as it is.
   const left = new Map([...entries].map(([host, entry]) => [host, stored.get(host) ?? entry]));
-  if (removes)
-    return { action: 'inject', reason, patch: write(request, left, stored, formatTime(now)), warnings };
+  if (removesEntries) {
+    return { action: 'inject', reason, patch: patchFor(request, left, stored, formatTime(now)), warnings };
+  }
   if (left.size === stored.size) return keep(request, stored, 'no-token', warnings);
-  const patch = write(request, left, stored, writtenAt(request));
+  const patch = patchFor(request, left, stored, updatedAt(request));
   return { action: 'keep', reason: 'no-token', patch, warnings };
 }
 
-/** A registry's failure where ECR did give a token. */
+/** The failure of a registry whose token expires before the stored entry does. */
 export const EXPIRES_SOONER = new TokenError(
   'ecr-error',
-  'ECR gave a token that expires sooner than the stored one',
+  'the token that ECR returned expires before the stored one',
 );
 
-function causeOf({ reason, principal, message }: TokenError, host: string | undefined): DenialCause {
-  return { reason, field: registryField(host), message: principal ?? message };
-}
-
-function tooLarge(bytes: number, registries: number): string {
-  return `With the credentials of ${registries} registries the Secret would have ${bytes} bytes of data, and the API server takes ${MAX_SECRET_BYTES}. Name those that are needed in the annotation ${ANNOTATION.only}, in several Secrets if it must be.`;
-}
-
-/** A token takes an entry's place unless it expires sooner, or is an older one that brings nothing new. */
-function renews(outcome: { token: Token; stale?: TokenError }, kept: Entry): boolean {
-  // In seconds, as an entry's expiry is written.
+/** Whether a token replaces an entry: it must not expire sooner, and a cached one must expire later. */
+function isNewer(outcome: { token: Token; stale?: TokenError }, kept: Entry): boolean {
+  // Compared in seconds, as the annotation `registries` stores expiries.
   const seconds = Math.floor(outcome.token.expiresAt / 1000);
-  const stored = Math.floor(kept.expiresAt / 1000);
-  return outcome.stale === undefined ? seconds >= stored : seconds > stored;
+  const keptSeconds = Math.floor(kept.expiresAt / 1000);
+  return outcome.stale === undefined ? seconds >= keptSeconds : seconds > keptSeconds;
 }
 
 function ignore(reason: string): Allowance {
   return { action: 'ignore', reason, patch: [], warnings: [] };
+}
+
+function keep(
+  request: AdmissionRequest,
+  stored: OwnedEntries,
+  reason: string,
+  warnings: readonly string[],
+): Allowance {
+  const patch = isUntouched(request, stored) ? [] : patchFor(request, stored, stored, updatedAt(request));
+  return { action: 'keep', reason, patch, warnings };
+}
+
+function updatedAt({ oldObject }: AdmissionRequest): string | undefined {
+  return oldObject && annotation(oldObject, ANNOTATION.updatedAt);
+}
+
+function isRefresher({ user }: AdmissionRequest, policy: Entitlement): boolean {
+  return user.username === policy.refresherUsername || user.groups.includes(REFRESHER_GROUP);
+}
+
+/** Whether an UPDATE requests a refresh: its `marked_for_update_at` differs from the stored one. */
+function isRequest({ object, oldObject }: AdmissionRequest): boolean {
+  const requestedAt = annotation(object, ANNOTATION.requestedAt);
+  return (
+    oldObject !== undefined &&
+    requestedAt !== undefined &&
+    requestedAt !== annotation(oldObject, ANNOTATION.requestedAt)
+  );
+}
+
+/** A request is forced if `force` equals its `marked_for_update_at`; a value from an earlier request has no effect. */
+function forced(secret: Secret): { force?: string } {
+  const requestedAt = annotation(secret, ANNOTATION.requestedAt);
+  return requestedAt !== undefined && annotation(secret, ANNOTATION.force) === requestedAt
+    ? { force: requestedAt }
+    : {};
+}
+
+/** Whether this request sets the annotation `only`, so that its author sees the denial of a wrong value. */
+function changesSelection({ object, oldObject }: AdmissionRequest): boolean {
+  const only = annotation(object, ANNOTATION.only);
+  return only !== undefined && (!oldObject || only !== annotation(oldObject, ANNOTATION.only));
+}
+
+/** As many hosts are named in warnings. */
+const MAX_UNEXPECTED_HOSTS = 5;
+
+/** The registries that the namespace is entitled to, or those of them that the annotation `only` names. */
+function selectRegistries(
+  { object, namespace }: AdmissionRequest,
+  { registries }: Entitlement,
+): { selected: readonly Registry[]; warnings: string[] } {
+  const only = annotation(object, ANNOTATION.only);
+  if (only === undefined) return { selected: registries, warnings: [] };
+  const hosts = new Set(
+    only
+      .split(',')
+      .map((host) => hostOf(host.trim()))
+      .filter(Boolean),
+  );
+  const unexpected = [...hosts].filter((host) => !hasHost(registries, host));
+  const message = notEntitledMessage(namespace);
+  const warnings = unexpected
+    .slice(0, MAX_UNEXPECTED_HOSTS)
+    .map((host) => formatWarning({ host, kind: 'not given', message }));
+  const more = unexpected.length - MAX_UNEXPECTED_HOSTS;
+  if (more > 0) warnings.push(`${ANNOTATION.only}: ${more} more hosts that the namespace is not entitled to`);
+  const selected = registries.filter((registry) => [...hosts].some((host) => isHostOf(registry, host)));
+  return { selected, warnings };
+}
+
+/** A warning for each owned entry whose registry is not selected. */
+function removalWarnings(
+  { namespace }: AdmissionRequest,
+  { registries }: Entitlement,
+  selected: readonly Registry[],
+  stored: OwnedEntries,
+): string[] {
+  return [...stored.keys()]
+    .filter((host) => !hasHost(selected, host))
+    .map((host) => {
+      const message = hasHost(registries, host)
+        ? `the annotation ${ANNOTATION.only} does not name it`
+        : notEntitledMessage(namespace);
+      return formatWarning({ host, kind: 'removed', message });
+    });
+}
+
+function notEntitledMessage(namespace: string): string {
+  return `the namespace ${namespace} is not entitled to it`;
+}
+
+function hasHost(registries: readonly Registry[], host: string): boolean {
+  return registries.some((registry) => isHostOf(registry, host));
+}
+
+function changesOnlyRequestAnnotations({ object, oldObject, raw }: AdmissionRequest): boolean {
+  if (!oldObject) return false;
+  // Without managedFields, server-side apply would no longer know which manager owns which field.
+  if (oldObject.metadata.managedFields?.length && !object.metadata.managedFields?.length) return false;
+  return isDeepStrictEqual(withoutRequest(raw.object), withoutRequest(raw.oldObject));
+}
+
+/** An object without the request annotations, and without the fields that the API server changes on each write. */
+function withoutRequest(object: unknown): unknown {
+  const { metadata, ...rest } = object as { metadata: Record<string, unknown> };
+  const { annotations, managedFields: _, resourceVersion: __, generation: ___, ...others } = metadata;
+  const kept = Object.entries((annotations as Record<string, string> | null | undefined) ?? {}).filter(
+    ([key]) => !REQUEST_ANNOTATIONS.includes(key),
+  );
+  return { ...rest, metadata: { ...others, annotations: Object.fromEntries(kept) } };
+}
+
+/** Whether the new data is not a docker config, while the stored one has foreign entries or other members. */
+function wouldLoseEntries(object: Secret, oldObject: Secret | undefined, policy: Entitlement): boolean {
+  if (!oldObject || object.data?.[SECRET_KEY] === oldObject.data?.[SECRET_KEY] || dockerConfig(object))
+    return false;
+  const old = dockerConfig(oldObject);
+  if (!old) return false;
+  const owned = ownedEntries(oldObject);
+  const isForeign = (host: string) => !owned?.has(host) && !hasHost(policy.registries, host);
+  return old.hasMore || [...old.auths.keys()].some((key) => isForeign(hostOf(key)));
 }
 
 /** @param field the field at fault, if it is a single one */
@@ -286,140 +354,73 @@ function deny(
   return { action: 'deny', reason, code, message, causes: [cause, ...registryCauses] };
 }
 
-function isRefresher({ user }: AdmissionRequest, policy: Entitlement): boolean {
-  return user.username === policy.refresherUsername || user.groups.includes(REFRESHER_GROUP);
-}
-
-/** An UPDATE with a new mark. */
-function isRequest({ object, oldObject }: AdmissionRequest): boolean {
-  const mark = annotation(object, ANNOTATION.requestedAt);
-  return (
-    oldObject !== undefined && mark !== undefined && mark !== annotation(oldObject, ANNOTATION.requestedAt)
+function refresherOutOfBounds(): Denial {
+  const allowed = REQUEST_ANNOTATIONS.join(' and ');
+  return deny(
+    403,
+    'refresher-out-of-bounds',
+    `The refresher may change only the annotations ${allowed} of a Secret.`,
   );
 }
 
-/** Whether the choice of registries is made here and now, by somebody who can be told that it is wrong. */
-function setsOnly({ object, oldObject }: AdmissionRequest): boolean {
-  const only = annotation(object, ANNOTATION.only);
-  return only !== undefined && (!oldObject || only !== annotation(oldObject, ANNOTATION.only));
+function wrongType(type: string): Denial {
+  const message =
+    `A managed Secret must be of type ${SECRET_TYPE}, and this one is of type ${type}. ` +
+    `The type of a Secret cannot be changed: create another one, or remove the label ${SECRET_LABEL.key}.`;
+  return deny(403, 'wrong-type', message, 'type');
 }
 
-/** The registries that the Secret shall have: those of its namespace, or as many of them as it names itself. */
-function narrowed(
-  { object, namespace }: AdmissionRequest,
-  { registries }: Entitlement,
-): { wanted: readonly Registry[]; warnings: string[] } {
-  const only = annotation(object, ANNOTATION.only);
-  if (only === undefined) return { wanted: registries, warnings: [] };
-  const hosts = new Set(
-    only
-      .split(',')
-      .map((host) => hostOf(host.trim()))
-      .filter(Boolean),
-  );
-  const strangers = [...hosts].filter((host) => !registries.some((registry) => isHostOf(registry, host)));
-  const warnings = strangers
-    .slice(0, STRANGERS_NAMED)
-    .map((host) =>
-      formatWarning({ host, kind: 'not given', message: `the namespace ${namespace} is not entitled to it` }),
-    );
-  const more = strangers.length - STRANGERS_NAMED;
-  if (more > 0) warnings.push(`${ANNOTATION.only}: ${more} more that are not given`);
-  return {
-    wanted: registries.filter((registry) => [...hosts].some((host) => isHostOf(registry, host))),
-    warnings,
-  };
+function immutable(): Denial {
+  const message =
+    'The webhook cannot refresh an immutable Secret. ' +
+    `Create it again without "immutable: true", or without the label ${SECRET_LABEL.key}.`;
+  return deny(403, 'immutable', message, 'immutable');
 }
 
-/** What is ours in the stored Secret and shall not be any more, as warnings. */
-function removals(
-  { namespace }: AdmissionRequest,
-  { registries }: Entitlement,
-  wanted: readonly Registry[],
-  stored: OwnEntries,
-): string[] {
-  const isOneOf = (those: readonly Registry[], host: string) =>
-    those.some((registry) => isHostOf(registry, host));
-  return [...stored.keys()]
-    .filter((host) => !isOneOf(wanted, host))
-    .map((host) =>
-      formatWarning({
-        host,
-        kind: 'removed',
-        message: isOneOf(registries, host)
-          ? `the annotation ${ANNOTATION.only} leaves it out`
-          : `the namespace ${namespace} is not entitled to it`,
-      }),
-    );
+function notADockerConfig(): Denial {
+  const message =
+    `The new data["${SECRET_KEY}"] is not a docker config ({"auths": {...}}), ` +
+    'and it would replace the stored entries of other registries. Correct it, or leave data out.';
+  return deny(422, 'not-a-docker-config', message, CONFIG_FIELD);
 }
-
-/** So many of them are named in warnings. */
-const STRANGERS_NAMED = 5;
 
 function notEntitled({ object, namespace }: AdmissionRequest, { registries }: Entitlement): Denial {
   if (registries.length === 0) {
-    return deny(
-      403,
-      'not-entitled',
-      `The namespace ${namespace} is entitled to no registry: have it added to the policy (the chart's value registries), or remove the label ${SECRET_LABEL.key}.`,
-      'metadata.namespace',
-    );
+    const message =
+      `The namespace ${namespace} is entitled to no registry. ` +
+      `Add it to the policy (the chart's value registries), or remove the label ${SECRET_LABEL.key}.`;
+    return deny(403, 'not-entitled', message, 'metadata.namespace');
   }
   const hosts = registries.map(({ host, source }) => host ?? `ECR in ${source.region}`).join(', ');
-  return deny(
-    403,
-    'not-entitled',
-    `${ANNOTATION.only}: ${annotation(object, ANNOTATION.only)} names none of the registries that the namespace ${namespace} is entitled to: ${hosts}.`,
-    `metadata.annotations[${ANNOTATION.only}]`,
-  );
+  const message =
+    `The annotation ${ANNOTATION.only} is "${annotation(object, ANNOTATION.only)}". ` +
+    `It must name at least one registry that the namespace ${namespace} is entitled to: ${hosts}.`;
+  return deny(403, 'not-entitled', message, `metadata.annotations[${ANNOTATION.only}]`);
 }
 
-/** A request is forced where `force` repeats its mark: one left over from an earlier request means nothing. */
-function forced(secret: Secret): { force?: string } {
-  const mark = annotation(secret, ANNOTATION.requestedAt);
-  return mark !== undefined && annotation(secret, ANNOTATION.force) === mark ? { force: mark } : {};
+function tooLarge(bytes: number, registries: number): Denial {
+  const message =
+    `With the credentials of ${registries} registries the Secret would have ${bytes} bytes of data; the limit is ${MAX_SECRET_BYTES}. ` +
+    `Name fewer registries in the annotation ${ANNOTATION.only}, and use several Secrets if necessary.`;
+  return deny(422, 'too-large', message, 'data');
 }
 
-function changesOnlyTheRequest({ object, oldObject, raw }: AdmissionRequest): boolean {
-  if (!oldObject) return false;
-  // An emptied managedFields would hide from server-side apply who owns what.
-  if (oldObject.metadata.managedFields?.length && !object.metadata.managedFields?.length) return false;
-  return isDeepStrictEqual(withoutRequest(raw.object), withoutRequest(raw.oldObject));
+/** What a denial for want of tokens says before and after the failures. */
+const NO_TOKEN = {
+  created: ['The webhook has no ECR credentials for this Secret:', 'Correct the cause and create it again.'],
+  updated: ['The webhook has no ECR credentials for this Secret:', 'Correct the cause and try again.'],
+  requested: ['The webhook got no new ECR credentials, and the stored ones are unchanged:', ''],
+} as const;
+
+function noToken(
+  [what, next]: readonly [string, string],
+  failures: readonly string[],
+  causes: readonly DenialCause[],
+): Denial {
+  const message = `${what} ${failures.join('; ')}. ${next}`.trim();
+  return deny(503, 'no-token', message, CONFIG_FIELD, causes);
 }
 
-/** An object without what a request sets, and without what the API server itself counts up on each write. */
-function withoutRequest(object: unknown): unknown {
-  const { metadata, ...rest } = object as { metadata: Record<string, unknown> };
-  const { annotations, managedFields: _, resourceVersion: __, generation: ___, ...others } = metadata;
-  const kept = Object.entries((annotations as Record<string, string> | null | undefined) ?? {}).filter(
-    ([key]) => !REQUEST_ANNOTATIONS.includes(key),
-  );
-  return { ...rest, metadata: { ...others, annotations: Object.fromEntries(kept) } };
-}
-
-/** Whether taking the new data would drop another registry's entries by mistake. */
-function loses(object: Secret, oldObject: Secret | undefined, policy: Entitlement): boolean {
-  if (!oldObject || object.data?.[SECRET_KEY] === oldObject.data?.[SECRET_KEY] || dockerConfig(object))
-    return false;
-  const old = dockerConfig(oldObject);
-  if (!old) return false;
-  const ours = ownEntries(oldObject);
-  const isForeign = (host: string) =>
-    !ours?.has(host) && !policy.registries.some((registry) => isHostOf(registry, host));
-  return old.hasMore || [...old.auths.keys()].some((key) => isForeign(hostOf(key)));
-}
-
-function keep(
-  request: AdmissionRequest,
-  stored: OwnEntries,
-  reason: string,
-  warnings: readonly string[],
-): Allowance {
-  // Most updates touch nothing of ours: then there is nothing to restore.
-  const patch = isUntouched(request, stored) ? [] : write(request, stored, stored, writtenAt(request));
-  return { action: 'keep', reason, patch, warnings };
-}
-
-function writtenAt({ oldObject }: AdmissionRequest): string | undefined {
-  return oldObject && annotation(oldObject, ANNOTATION.updatedAt);
+function causeOf({ reason, principal, message }: TokenError, host: string | undefined): DenialCause {
+  return { reason, field: registryField(host), message: principal ?? message };
 }

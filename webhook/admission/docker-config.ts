@@ -1,5 +1,5 @@
 // The document inside a kubernetes.io/dockerconfigjson Secret. Pure.
-// Entries that are not ours are handled as the text they were written in, so that they stay byte for byte.
+// Foreign entries are handled as the text that they were written as, so that they stay byte for byte.
 import { hash } from 'node:crypto';
 import { parseTree } from 'jsonc-parser';
 
@@ -13,7 +13,7 @@ export interface DockerConfig {
 
 export const EMPTY_CONFIG: DockerConfig = { text: '{}', auths: new Map(), hasMore: false };
 
-/** Reads a docker config; undefined where the text is not one (not JSON, or `auths` is not an object). */
+/** Reads a docker config; undefined if the text is not one (not JSON, or `auths` is not an object). */
 export function parseDockerConfig(text: string): DockerConfig | undefined {
   try {
     const document: unknown = JSON.parse(text);
@@ -31,7 +31,7 @@ function isObject(value: unknown): value is Record<string, unknown> {
 }
 
 /**
- * Writes a docker config with other entries: the kept ones and all else as the text they were, then the new ones.
+ * Writes a docker config with other entries: all that is kept as the text it was, then the new entries.
  *
  * @param isKept by registry key as written
  * @param entries registry key → JSON text
@@ -48,7 +48,7 @@ export function withEntries(
   return object([...more, ['auths', object([...kept, ...entries])]]);
 }
 
-/** The members of a JSON object as text, the last of equal names winning as in JSON.parse. */
+/** The members of a JSON object as text. Of equal names the last one wins, as in JSON.parse. */
 function members(text: string): Map<string, string> {
   const found = new Map<string, string>();
   for (const { children } of parseTree(text)?.children ?? []) {
@@ -69,8 +69,8 @@ export function formatEntry(username: string, password: string): string {
 }
 
 /**
- * The registry host of a key, so that `https://host/v2/` and `host` are seen to be the same registry.
- * A key with a repository path stays as it is: kubelet prefers it over the host's entry, so it is another entry.
+ * The registry host of a key: `https://host/v2/` and `host` are the same registry.
+ * A key with a repository path is an entry of its own, which kubelet prefers over the host's, and stays as it is.
  */
 export function hostOf(key: string): string {
   return key
@@ -79,8 +79,8 @@ export function hostOf(key: string): string {
     .replace(/\/(v[12]\/?)?$/, '');
 }
 
-/** A short hash of entries and what is said of them; tells ours from data that only looks like ours. */
+/** A short hash of the annotation `registries` and the entries. It tells owned entries from data that imitates them. */
 export function fingerprint(registries: string, entries: readonly string[]): string {
-  // JSON texts cannot hold a line feed, so no other list reads the same.
+  // JSON texts contain no line feed, so that no other list joins to the same text.
   return hash('sha256', [registries, ...entries].join('\n'), 'base64url').slice(0, 16);
 }

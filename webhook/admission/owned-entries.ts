@@ -1,4 +1,4 @@
-// What of a Secret is ours: read from its data and annotations, judged, and written. Pure.
+// The owned entries of a Secret, which the webhook wrote: read, judged, and written as a patch. Pure.
 import { formatTime, freshness, parseTime } from '../../contract/freshness.ts';
 import { ANNOTATION, SECRET_KEY, SECRET_LABEL, WEBHOOK_ANNOTATIONS } from '../../contract/names.ts';
 import { formatFingerprint, parseFingerprint } from '../../contract/version.ts';
@@ -14,31 +14,31 @@ import {
 import type { AdmissionRequest, PatchOperation, Secret } from './review.ts';
 
 /**
- * A registry of ours in a Secret: its entry's JSON text, and when that expires (milliseconds since the epoch).
- * Without a text it has no credentials: they expired, or never were.
+ * An owned entry. `text` is its JSON; `expiresAt` is in milliseconds since the epoch.
+ * Without a text it has no credentials: they expired, or there never were any.
  */
 export interface Entry {
   readonly text?: string | undefined;
   readonly expiresAt: number;
-  /** Whose token it is, in short: with another role in the policy it has to be replaced. */
+  /** Of `principalOf`. If the policy names another role now, the entry must be replaced. */
   readonly principal: string;
 }
 
 /** By registry host. */
-export type OwnEntries = ReadonlyMap<string, Entry>;
+export type OwnedEntries = ReadonlyMap<string, Entry>;
 
 /** An annotation's value, by its full key. */
 export function annotation(secret: Secret, key: string): string | undefined {
   return secret.metadata.annotations?.[key];
 }
 
-/** Whether a Secret has the label that makes its credentials ours to keep fresh. */
+/** Whether a Secret has the label of managed Secrets. */
 export function isManaged(secret: Secret): boolean {
   return secret.metadata.labels?.[SECRET_LABEL.key] === SECRET_LABEL.value;
 }
 
-/** Our entries in a stored Secret; undefined where what it holds is not what we wrote. */
-export function ownEntries(secret: Secret): OwnEntries | undefined {
+/** The owned entries of a stored Secret; undefined if its content is not what the webhook wrote. */
+export function ownedEntries(secret: Secret): OwnedEntries | undefined {
   const registries = annotation(secret, ANNOTATION.registries);
   const sealed = annotation(secret, ANNOTATION.fingerprint);
   const auths = dockerConfig(secret)?.auths;
@@ -51,12 +51,12 @@ export function ownEntries(secret: Secret): OwnEntries | undefined {
     const text = auths.has(host) ? JSON.stringify(auths.get(host)) : undefined;
     entries.set(host, { text, expiresAt, principal });
   }
-  // Of whichever contract, if the hash fits: neither an upgrade nor a way back costs credentials.
+  // The contract version does not matter: after an upgrade or a downgrade, entries with the right hash are still owned.
   return sealOf(entries).hash === parseFingerprint(sealed).hash ? entries : undefined;
 }
 
-/** What the annotations say of our entries: each host with expiry and principal, and the hash over all of it. */
-function sealOf(entries: OwnEntries): { registries: string; hash: string } {
+/** The annotation `registries` for these entries, and the hash over it and over the entries. */
+function sealOf(entries: OwnedEntries): { registries: string; hash: string } {
   const sorted = [...entries].sort(byHost);
   const registries = sorted
     .map(([host, { expiresAt, principal }]) =>
@@ -71,7 +71,7 @@ function byHost([a]: readonly [string, unknown], [b]: readonly [string, unknown]
   return a < b ? -1 : 1;
 }
 
-/** The docker config of a Secret; undefined where what it holds is not one (a placeholder such as FAKE, or a mistake). */
+/** The docker config of a Secret; undefined if its data is not one (a placeholder such as FAKE, or an error). */
 export function dockerConfig(secret: Secret): DockerConfig | undefined {
   if (!documents.has(secret)) {
     const data = secret.data?.[SECRET_KEY];
@@ -80,48 +80,48 @@ export function dockerConfig(secret: Secret): DockerConfig | undefined {
   return documents.get(secret);
 }
 
-/** Each is asked for several times in a review, and may be a mebibyte. */
+/** A review needs each document several times, and one may have a mebibyte. */
 const documents = new WeakMap<Secret, DockerConfig | undefined>();
 
-/** A registry's host and entry among the stored ones. */
-export function storedFor(registry: Registry, stored: OwnEntries): readonly [string, Entry] | undefined {
+/** The stored entry of a registry, with its host. */
+export function storedEntry(registry: Registry, stored: OwnedEntries): readonly [string, Entry] | undefined {
   if (registry.host === undefined) return [...stored].find(([host]) => isHostOf(registry, host));
   const entry = stored.get(registry.host);
   return entry && [registry.host, entry];
 }
 
-/** Whether an entry was obtained as whom the policy says. */
-export function isOf({ source }: Registry, { principal }: Entry): boolean {
+/** Whether an entry's token was issued to the principal that the policy names for the registry. */
+export function hasPrincipalOf({ source }: Registry, { principal }: Entry): boolean {
   return principal === principalOf(source);
 }
 
-/** Whether the stored entries are those of the wanted registries, as whom the policy says, and no others. */
-export function match(wanted: readonly Registry[], stored: OwnEntries): boolean {
+/** Whether the stored entries are exactly those of these registries, each of the right principal. */
+export function areEntriesOf(registries: readonly Registry[], stored: OwnedEntries): boolean {
   return (
-    stored.size === wanted.length &&
-    wanted.every((registry) => {
-      const [, entry] = storedFor(registry, stored) ?? [];
-      return entry !== undefined && isOf(registry, entry);
+    stored.size === registries.length &&
+    registries.every((registry) => {
+      const [, entry] = storedEntry(registry, stored) ?? [];
+      return entry !== undefined && hasPrincipalOf(registry, entry);
     })
   );
 }
 
-/** Whether an entry opens its registry still: it has not expired, and its expiry can be believed. */
+/** Whether an entry still grants access: it has not expired, and its expiry is plausible. */
 export function isValid({ text, expiresAt }: Entry, now: number): boolean {
   const judged = freshness(formatTime(expiresAt), now);
   return text !== undefined && expiresAt > now && !(judged.due && judged.reason === 'expiry-implausible');
 }
 
-/** When the first of the entries expires; undefined where there are none. */
-export function soonest(entries: OwnEntries): number | undefined {
+/** When the first of the entries expires; undefined if there are none. */
+export function soonestExpiry(entries: OwnedEntries): number | undefined {
   let first: number | undefined;
   for (const { expiresAt } of entries.values()) first = Math.min(first ?? expiresAt, expiresAt);
   return first;
 }
 
-/** Whether an update leaves all that is ours as it is, and as it should be. */
-export function isUntouched({ object, oldObject }: AdmissionRequest, stored: OwnEntries): boolean {
-  const expiresAt = soonest(stored);
+/** Whether an update leaves data and the webhook's annotations unchanged, and they match the stored entries. */
+export function isUntouched({ object, oldObject }: AdmissionRequest, stored: OwnedEntries): boolean {
+  const expiresAt = soonestExpiry(stored);
   return (
     oldObject !== undefined &&
     annotation(oldObject, ANNOTATION.expiresAt) === (expiresAt && formatTime(expiresAt)) &&
@@ -130,31 +130,31 @@ export function isUntouched({ object, oldObject }: AdmissionRequest, stored: Own
   );
 }
 
-/** The patch after which the Secret holds these entries of ours, says so, and has kept all that is not ours. */
-export function write(
+/** The patch that makes these the owned entries and records them in the annotations. Foreign entries stay. */
+export function patchFor(
   { object }: AdmissionRequest,
-  entries: OwnEntries,
-  stored: OwnEntries,
+  entries: OwnedEntries,
+  stored: OwnedEntries,
   updatedAt: string | undefined,
 ): PatchOperation[] {
   const sent = dockerConfig(object);
   const isKept = (key: string) => {
     const host = hostOf(key);
-    const wasOurs = stored.get(host)?.text === JSON.stringify(sent?.auths.get(key));
-    return !entries.has(host) && !wasOurs;
+    const wasOwned = stored.get(host)?.text === JSON.stringify(sent?.auths.get(key));
+    return !entries.has(host) && !wasOwned;
   };
-  const isAsItShouldBe = (key: string) =>
+  const isUpToDate = (key: string) =>
     entries.has(key) ? entries.get(key)?.text === JSON.stringify(sent?.auths.get(key)) : isKept(key);
-  const own = [...entries]
+  const withCredentials = [...entries]
     .sort(byHost)
     .flatMap(([host, { text }]) => (text === undefined ? [] : [[host, text] as const]));
-  const hasAll = sent && own.every(([host]) => sent.auths.has(host));
+  const hasAll = sent && withCredentials.every(([host]) => sent.auths.has(host));
   const patch: PatchOperation[] = [];
-  if (!hasAll || ![...sent.auths.keys()].every(isAsItShouldBe)) {
-    const text = withEntries(sent ?? EMPTY_CONFIG, isKept, new Map(own));
+  if (!hasAll || ![...sent.auths.keys()].every(isUpToDate)) {
+    const text = withEntries(sent ?? EMPTY_CONFIG, isKept, new Map(withCredentials));
     set(patch, '/data', object.data, { [SECRET_KEY]: Buffer.from(text).toString('base64') });
   }
-  const expiresAt = soonest(entries);
+  const expiresAt = soonestExpiry(entries);
   const seal = sealOf(entries);
   if (expiresAt === undefined && annotation(object, ANNOTATION.expiresAt) !== undefined)
     patch.push({ op: 'remove', path: pointer('/metadata/annotations', ANNOTATION.expiresAt) });
@@ -167,10 +167,10 @@ export function write(
   return patch;
 }
 
-/** What the API server takes as data of a Secret (Kubernetes API reference, MaxSecretSize). */
+/** The API server's limit for the data of a Secret (Kubernetes API reference, MaxSecretSize). */
 export const MAX_SECRET_BYTES = 1024 * 1024;
 
-/** The bytes of data that a Secret would have, as the API server counts them. */
+/** The size of a Secret's data after the patch, in bytes, as the API server counts it. */
 export function sizeAfter({ object }: AdmissionRequest, patch: readonly PatchOperation[]): number {
   const written = patch.find(({ path }) => path === '/data' || path === pointer('/data', SECRET_KEY))?.value;
   const data = typeof written === 'string' ? { [SECRET_KEY]: written } : (written as object | undefined);
@@ -180,7 +180,7 @@ export function sizeAfter({ object }: AdmissionRequest, patch: readonly PatchOpe
   );
 }
 
-/** Adds the operations that set members of a map which may not be there yet (RFC 6902; escapes of RFC 6901). */
+/** Adds the operations that set members of a map, which may be missing (RFC 6902; escapes of RFC 6901). */
 function set(
   patch: PatchOperation[],
   path: string,

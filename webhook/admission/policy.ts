@@ -1,5 +1,5 @@
-// The operator's policy: which registries the Secrets of a namespace get, and as whom their tokens are asked for.
-// Read from one YAML document, every problem named at once. Pure.
+// The operator's policy: which registries a namespace is entitled to, and which role their tokens are obtained with.
+// It is one YAML document, and all its problems are reported together. Pure.
 import { LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
 import {
@@ -14,18 +14,18 @@ import {
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const;
 
 export interface Policy {
-  /** From when the document is in use. */
+  /** Overrides the log level of the environment. */
   readonly logLevel?: (typeof LOG_LEVELS)[number] | undefined;
-  /** All registries, whoever may have them. */
+  /** All registries of the policy. */
   readonly registries: readonly Registry[];
   /** The registries that a namespace is entitled to. */
   entitlements(namespace: string): readonly Registry[];
 }
 
-/** Who the webhook is, as far as it was told. */
+/** The webhook's AWS identity. */
 export interface Identity {
   readonly region: string;
-  /** An entry that names this role needs not assume it. */
+  /** The webhook's own role, if known. An entry that names it needs no AssumeRole. */
   readonly roleArn?: string | undefined;
 }
 
@@ -33,22 +33,25 @@ export const RoleArn = z
   .string()
   .regex(
     /^arn:aws[a-z-]*:iam::\d{12}:role\/[\w+=,.@/-]+$/,
-    'is no ARN of a role: give one such as arn:aws:iam::123456789012:role/pull',
+    'is not the ARN of a role: use one such as arn:aws:iam::123456789012:role/pull',
   );
 
 /** AWS STS API reference, AssumeRole. */
 export const ExternalId = z
   .string()
-  .regex(/^[\w+=,.@:/-]{2,1224}$/, 'is no external id: 2 to 1224 letters, digits or any of +=,.@:/-_');
+  .regex(
+    /^[\w+=,.@:/-]{2,1224}$/,
+    'is not an external id: use 2 to 1224 letters, digits or any of +=,.@:/-_',
+  );
 
-const NAMESPACES_HINT = 'say which namespaces get it, such as [team-a, "team-b-*"], or ["*"] for all';
+const NAMESPACES_HINT = 'list the namespaces that get it, such as [team-a, "team-b-*"], or ["*"] for all';
 
 const Entry = z.strictObject({
   host: z.string().transform((host, context) => {
     const parsed = parseEcrHost(host);
     if (parsed) return { name: host, ...parsed };
     const message =
-      'is no ECR host: give it without scheme and path, such as 123456789012.dkr.ecr.eu-central-1.amazonaws.com or public.ecr.aws';
+      'is not an ECR host: use one without scheme and path, such as 123456789012.dkr.ecr.eu-central-1.amazonaws.com or public.ecr.aws';
     context.addIssue({ code: 'custom', message });
     return z.NEVER;
   }),
@@ -58,7 +61,7 @@ const Entry = z.strictObject({
         .string()
         .regex(
           /^[a-z0-9*]([a-z0-9*-]*[a-z0-9*])?$/,
-          'is no name of a namespace; * stands for any characters',
+          'is not the name of a namespace (* stands for any characters)',
         ),
       { error: (issue) => (issue.input === undefined ? NAMESPACES_HINT : undefined) },
     )
@@ -74,8 +77,8 @@ const Document = z.strictObject({
   registries: z.array(z.unknown()).default([]),
 });
 
-/** Where there is no document: every namespace gets the caller's own registry in the webhook's region. */
-export function ownRegistry({ region }: Identity): Policy {
+/** The policy without a document: every namespace gets the registry of the webhook's account and region. */
+export function webhooksOwnRegistry({ region }: Identity): Policy {
   const registries = [{ source: { service: 'ecr', region } as const }];
   return { registries, entitlements: () => registries };
 }
@@ -83,16 +86,16 @@ export function ownRegistry({ region }: Identity): Policy {
 /**
  * Reads the document.
  *
- * @throws Error that names every problem, with the way out
+ * @throws Error that names every problem and what to do about it
  */
 export function readPolicy(text: string, identity: Identity): Policy {
   const yaml = parseDocument(text, { lineCounter: new LineCounter() });
   if (yaml.errors.length > 0)
-    throw wrong(yaml.errors.map(({ message }) => (message.split('\n')[0] ?? '').replace(/:$/, '')));
+    throw invalid(yaml.errors.map(({ message }) => (message.split('\n')[0] ?? '').replace(/:$/, '')));
   const content: unknown = yaml.toJS() ?? {};
   const document = Document.safeParse(content);
   const problems = document.success ? [] : problemsOf(document.error, '');
-  // What is wrong beside them does not hide what is wrong in them.
+  // Problems elsewhere in the document do not hide those of the entries.
   const { registries } = content as { registries?: unknown };
   const entries = new Map<string, Entry>();
   (Array.isArray(registries) ? registries : []).forEach((raw, index) => {
@@ -101,16 +104,16 @@ export function readPolicy(text: string, identity: Identity): Policy {
     if (!entry.success) problems.push(...problemsOf(entry.error, where));
     else entries.set(`${where} (${entry.data.host.name})`, entry.data);
   });
-  for (const [where, entry] of entries) problems.push(...strays(where, entry, identity));
-  problems.push(...unreachable(entries), ...shared(entries, identity));
-  if (!document.success || problems.length > 0) throw wrong(problems);
+  for (const [where, entry] of entries) problems.push(...entryProblems(where, entry, identity));
+  problems.push(...shadowedEntries(entries), ...sharedPrincipals(entries, identity));
+  if (!document.success || problems.length > 0) throw invalid(problems);
 
   const { logLevel } = document.data;
-  if (entries.size === 0) return { ...ownRegistry(identity), logLevel };
+  if (entries.size === 0) return { ...webhooksOwnRegistry(identity), logLevel };
   return { logLevel, ...compile([...entries.values()], identity) };
 }
 
-function wrong(problems: readonly string[]): Error {
+function invalid(problems: readonly string[]): Error {
   return new Error(problems.join('; '));
 }
 
@@ -124,42 +127,44 @@ function problemsOf(error: z.ZodError, where: string): string[] {
   });
 }
 
-/** What of an entry cannot be, by itself. */
-function strays(where: string, { host, roleArn, externalId }: Entry, { region }: Identity): string[] {
+/** The problems of one entry, without regard to the others. */
+function entryProblems(where: string, { host, roleArn, externalId }: Entry, { region }: Identity): string[] {
   const problems: string[] = [];
   const own = partitionOfRegion(region);
   if (host.partition !== own) {
     problems.push(
-      `${where}: is in the partition ${host.partition}, and this webhook's identity in ${own} (its region is ${region}): no identity of one partition is known in another`,
+      `${where}: is in the partition ${host.partition}, and the webhook's identity is in ${own} (its region is ${region}); an identity of one partition has no access in another`,
     );
   }
   if (roleArn !== undefined && roleArn.split(':')[1] !== host.partition)
     problems.push(`${where}.roleArn: is in another partition than the registry (${host.partition})`);
   if (externalId !== undefined && roleArn === undefined)
-    problems.push(`${where}.externalId: goes with a roleArn, and there is none`);
+    problems.push(`${where}.externalId: needs a roleArn`);
   return problems;
 }
 
-/** Of several entries for a host the first that fits a namespace counts: what can never be the first is a mistake. */
-function unreachable(entries: ReadonlyMap<string, Entry>): string[] {
+/** For a namespace, the first matching entry of a host is used: an entry that is never the first is a mistake. */
+function shadowedEntries(entries: ReadonlyMap<string, Entry>): string[] {
   const all = [...entries];
   return all.flatMap(([where, entry], index) => {
     const earlier = all.slice(0, index).find(
       ([, other]) =>
         other.host.name === entry.host.name &&
-        // A pattern is among the names that another one fits, if it fits the pattern's own letters.
-        entry.namespaces.every((glob) => other.namespaces.some((wider) => fits(wider, glob))),
+        // If a pattern matches another pattern's text, it matches every name that the other one matches.
+        entry.namespaces.every((glob) => other.namespaces.some((wider) => matchesGlob(wider, glob))),
     );
-    return earlier ? [`${where}: is never used, as ${earlier[0]} comes first for all of its namespaces`] : [];
+    return earlier
+      ? [`${where}: is never used, because ${earlier[0]} comes first for all its namespaces`]
+      : [];
   });
 }
 
 /**
- * The isolation boundary is the role: ECR's token opens every registry that its principal may read, so two namespaces
- * that get tokens of one principal get each other's images. That has to be meant.
- * Images of ECR Public are everybody's.
+ * The role is the isolation boundary: a token opens every registry that its principal may read. Two namespaces with
+ * tokens of one principal can therefore read each other's images, which the operator must confirm with `sharedRole`.
+ * Images of ECR Public are public anyway.
  */
-function shared(entries: ReadonlyMap<string, Entry>, identity: Identity): string[] {
+function sharedPrincipals(entries: ReadonlyMap<string, Entry>, identity: Identity): string[] {
   const problems: string[] = [];
   const groups = Map.groupBy(entries, ([, { host, roleArn }]) =>
     host.service === 'ecr' ? keyOf({ ...host, role: roleOf(roleArn, undefined, identity) }) : '',
@@ -167,20 +172,20 @@ function shared(entries: ReadonlyMap<string, Entry>, identity: Identity): string
   groups.delete('');
   for (const group of groups.values()) {
     const [[, first]] = group as [[string, Entry]];
-    const role = first.roleArn ?? 'the webhook’s own identity';
+    const role = first.roleArn ?? "the webhook's own identity";
     if (new Set(group.map(([, { externalId }]) => externalId)).size > 1) {
       problems.push(
-        `${listed(group.map(([where]) => where))}: name ${role} with different external ids; one is needed`,
+        `${listed(group.map(([where]) => where))}: use ${role} with different external ids; give all of them the same one`,
       );
     }
     const sets = new Set(group.map(([, { namespaces }]) => [...new Set(namespaces)].sort().join(' ')));
-    const silent = group.filter(([, { sharedRole }]) => !sharedRole);
-    if (sets.size === 1 || silent.length === 0) continue;
-    const whose = group.map(([where, { namespaces }]) => `${where} for ${namespaces.join(', ')}`);
+    const unconfirmed = group.filter(([, { sharedRole }]) => !sharedRole);
+    if (sets.size === 1 || unconfirmed.length === 0) continue;
+    const usages = group.map(([where, { namespaces }]) => `${where} for ${namespaces.join(', ')}`);
     problems.push(
-      `${listed(whose)}: have different namespaces and one principal, ${role} in ${first.host.region}. ` +
-        'A token opens every registry that its principal may read, so each of these namespaces would be given the images of the others. ' +
-        'Give each its own roleArn, or all the same namespaces; or, where sharing is meant, say sharedRole: true in all of them',
+      `${listed(usages)}: have different namespaces and the same principal, ${role} in ${first.host.region}. ` +
+        'A token opens every registry that its principal may read, so that each of these namespaces could read the images of the others. ' +
+        'Give each entry its own roleArn or all the same namespaces; or, to share on purpose, set sharedRole: true in all of them',
     );
   }
   return problems;
@@ -205,7 +210,7 @@ function compile(entries: readonly Entry[], identity: Identity): Pick<Policy, 'r
     region: host.region,
     role: roleOf(roleArn, externalId, identity),
   });
-  // One call serves all hosts of a source: where one of them asks for FIPS or dual stack, that is how it is made.
+  // One token serves all hosts of a source. If one host is FIPS or dual-stack, the call uses that endpoint.
   for (const entry of entries) {
     const key = keyOf(sourceOf(entry));
     const { fips = false, dualStack = false } = endpoints.get(key) ?? {};
@@ -219,26 +224,26 @@ function compile(entries: readonly Entry[], identity: Identity): Pick<Policy, 'r
     };
     return { registry, namespaces: entry.namespaces };
   });
-  const known = new Map<string, readonly Registry[]>();
+  const cache = new Map<string, readonly Registry[]>();
   return {
     registries: compiled.map(({ registry }) => registry),
     entitlements(namespace) {
-      const cached = known.get(namespace);
+      const cached = cache.get(namespace);
       if (cached) return cached;
       const byHost = new Map<string | undefined, Registry>();
       for (const { registry, namespaces } of compiled) {
-        if (!byHost.has(registry.host) && namespaces.some((glob) => fits(glob, namespace)))
+        if (!byHost.has(registry.host) && namespaces.some((glob) => matchesGlob(glob, namespace)))
           byHost.set(registry.host, registry);
       }
       const registries = [...byHost.values()];
-      known.set(namespace, registries);
+      cache.set(namespace, registries);
       return registries;
     },
   };
 }
 
-/** Whether a name fits a pattern in which * stands for any characters, none too. In time linear to both. */
-function fits(glob: string, name: string): boolean {
+/** Whether a name matches a pattern in which * stands for any number of characters. Takes linear time. */
+function matchesGlob(glob: string, name: string): boolean {
   const [first = '', ...rest] = glob.split('*');
   const last = rest.pop();
   if (last === undefined) return glob === name;

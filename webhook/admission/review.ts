@@ -1,5 +1,4 @@
-// AdmissionReview v1 in and out. Pure: what the API server sends becomes a request or a named mistake,
-// what was decided becomes its answer.
+// Reads AdmissionReviews (v1) and writes the answers. Pure.
 import { z } from 'zod';
 import type { DenialCause } from '../../contract/denials.ts';
 
@@ -40,7 +39,7 @@ const Request = z.object({
 const Create = z.object({ object: Secret });
 const Update = z.object({ object: Secret, oldObject: Secret });
 
-/** A Secret as far as it is looked at. */
+/** The fields of a Secret that the webhook uses. */
 export type Secret = z.infer<typeof Secret>;
 
 export interface AdmissionRequest {
@@ -53,37 +52,37 @@ export interface AdmissionRequest {
   readonly user: z.infer<typeof Identity>;
   readonly object: Secret;
   readonly oldObject?: Secret;
-  /** Both objects with every field they came with, for comparison only. */
+  /** Both objects with all their fields, for comparison only. */
   readonly raw: { readonly object: unknown; readonly oldObject?: unknown };
 }
 
-/** What a body turned out to be. Without a uid the mistake cannot be an admission answer: it becomes an HTTP 400. */
-export type Reading =
+/** A review as read. Without a `uid`, a malformed one cannot be answered: the response is an HTTP 400. */
+export type ParsedReview =
   | { kind: 'request'; request: AdmissionRequest }
   | { kind: 'nothing-to-do'; uid: string; reason: string }
-  | { kind: 'mistake'; uid?: string; message: string };
+  | { kind: 'malformed'; uid?: string; message: string };
 
 /** Reads a parsed JSON body as an AdmissionReview about the creation or update of a Secret. */
-export function readReview(body: unknown): Reading {
+export function readReview(body: unknown): ParsedReview {
   const envelope = Envelope.safeParse(body);
   if (!envelope.success)
-    return mistake(undefined, 'The body is not an admission.k8s.io/v1 AdmissionReview', envelope.error);
+    return malformed(undefined, 'The body is not an admission.k8s.io/v1 AdmissionReview', envelope.error);
   const raw = envelope.data.request;
   const parsed = Request.safeParse(raw);
-  if (!parsed.success) return mistake(raw.uid, 'The AdmissionReview cannot be read', parsed.error);
+  if (!parsed.success) return malformed(raw.uid, 'The AdmissionReview cannot be read', parsed.error);
   const { kind, operation, uid, namespace, name, dryRun, userInfo } = parsed.data;
   if (kind.group !== '' || kind.version !== 'v1' || kind.kind !== 'Secret') {
     const what = [kind.group, kind.version, kind.kind].filter(Boolean).join('/');
     return {
-      kind: 'mistake',
+      kind: 'malformed',
       uid,
-      message: `This webhook serves v1 Secrets, not ${what}: narrow the rules of the MutatingWebhookConfiguration to secrets.`,
+      message: `This webhook serves v1 Secrets, not ${what}. Limit the rules of the MutatingWebhookConfiguration to secrets.`,
     };
   }
   if (operation !== 'CREATE' && operation !== 'UPDATE')
-    return { kind: 'nothing-to-do', uid, reason: 'neither created nor updated' };
+    return { kind: 'nothing-to-do', uid, reason: 'neither a CREATE nor an UPDATE' };
   const objects = (operation === 'CREATE' ? Create : Update).safeParse(raw);
-  if (!objects.success) return mistake(uid, 'The AdmissionReview cannot be read', objects.error);
+  if (!objects.success) return malformed(uid, 'The AdmissionReview cannot be read', objects.error);
   return {
     kind: 'request',
     request: {
@@ -99,15 +98,15 @@ export function readReview(body: unknown): Reading {
   };
 }
 
-/** So many of them are named. */
-const PROBLEMS = 10;
+/** As many problems are listed. */
+const MAX_PROBLEMS = 10;
 
-function mistake(uid: string | undefined, what: string, error: z.ZodError): Reading {
+function malformed(uid: string | undefined, what: string, error: z.ZodError): ParsedReview {
   const problems = error.issues
-    .slice(0, PROBLEMS)
+    .slice(0, MAX_PROBLEMS)
     .map(({ path, message }) => `${path.map(String).join('.') || 'body'}: ${message}`);
-  if (error.issues.length > PROBLEMS) problems.push(`and ${error.issues.length - PROBLEMS} more`);
-  return { kind: 'mistake', ...(uid !== undefined && { uid }), message: `${what}: ${problems.join('; ')}` };
+  if (error.issues.length > MAX_PROBLEMS) problems.push(`and ${error.issues.length - MAX_PROBLEMS} more`);
+  return { kind: 'malformed', ...(uid !== undefined && { uid }), message: `${what}: ${problems.join('; ')}` };
 }
 
 /** One operation of a JSON Patch (RFC 6902). */
@@ -142,7 +141,7 @@ function answer(uid: string, response: Omit<ReviewAnswer['response'], 'uid'>): R
   return { apiVersion: 'admission.k8s.io/v1', kind: 'AdmissionReview', response: { uid, ...response } };
 }
 
-/** Lets the object pass, with the patch and the warnings that there are. */
+/** Allows the request, with a patch and warnings if there are any. */
 export function allowed(
   uid: string,
   patch: readonly PatchOperation[] = [],

@@ -1,18 +1,19 @@
-// Tokens, with as few calls to ECR as possible: one flight at a time for a source, a young token is reused, an older one
-// that has not expired serves while ECR fails, and a failure is not tried again at once.
+// Obtains tokens with as few calls to ECR as possible: one call at a time for each source; a young token is reused; an
+// older token serves while ECR fails, until it expires; a failure is not retried at once.
 import { formatTime, freshness } from '../../contract/freshness.ts';
 import { keyOf, type Registry, type TokenSource } from './registries.ts';
 import { TokenError, timedOut, tokenErrorOf } from './token-error.ts';
 
-/** A token is reused while it is younger than this, so that a wave of Secrets costs ECR one call. */
+/** A token is reused while it is younger, so that many Secrets at the same time cost one call. */
 const REUSE_MS = 15 * 60_000;
 
-/** A failure answers for so long: a wave of Secrets must not become a wave of calls that are refused. */
+/** A failure is reused for this long: many Secrets at the same time must not cause many failing calls. */
 const FAILURE_MS = 5_000;
 
 /** Asks AWS for a token. Rejects with a TokenError. */
 export type FetchToken = (source: TokenSource, signal: AbortSignal) => Promise<Token>;
 
+/** A call to ECR that has not finished. */
 interface Flight {
   readonly token: Promise<Token>;
   readonly force: string | undefined;
@@ -21,7 +22,7 @@ interface Flight {
 interface Cached {
   readonly token: Token;
   readonly obtainedAt: number;
-  /** The forced request that it was fetched for: the Secrets of one forced run share one token. */
+  /** The forced request that the token was obtained for: all Secrets of one forced run share it. */
   readonly force: string | undefined;
 }
 
@@ -31,7 +32,7 @@ interface Failure {
   readonly force: string | undefined;
 }
 
-/** What is known of a source's token. Times are milliseconds since the epoch. */
+/** The state of a source's token, for the metrics. Times are milliseconds since the epoch. */
 export interface TokenStatus {
   readonly obtainedAt?: number | undefined;
   readonly expiresAt?: number | undefined;
@@ -48,7 +49,7 @@ export class EcrTokens {
   readonly #failures = new Map<string, Failure>();
 
   /**
-   * @param withinMs how long a caller waits for ECR at most, retries included
+   * @param withinMs the longest time that a caller waits for ECR, including retries
    * @param now milliseconds since the epoch
    */
   constructor(fetch: FetchToken, withinMs: number, now: () => number = Date.now) {
@@ -57,8 +58,8 @@ export class EcrTokens {
     this.#now = now;
   }
 
-  /** The registry with its host, where a token has told it. */
-  known(registry: Registry): Registry {
+  /** The registry with its host, if a token has named it. */
+  withHost(registry: Registry): Registry {
     if (registry.host !== undefined) return registry;
     return { ...registry, host: this.#cached.get(keyOf(registry.source))?.token.host };
   }
@@ -69,7 +70,11 @@ export class EcrTokens {
     return { obtainedAt, expiresAt: token?.expiresAt, failing: this.#failures.has(key) };
   }
 
-  /** A token for the registry, from the cache or from ECR; never rejects. `force`: not from before this request. */
+  /**
+   * Obtains a token for the registry, from the cache or from ECR. Never rejects.
+   *
+   * @param force identifies a forced request: only a token that was obtained for it is reused
+   */
   async obtain(registry: Registry, force?: string): Promise<TokenOutcome> {
     const key = keyOf(registry.source);
     const cached = this.#cached.get(key);
@@ -97,7 +102,7 @@ export class EcrTokens {
     return age >= 0 && age < REUSE_MS && !freshness(formatTime(cached.token.expiresAt), this.#now()).due;
   }
 
-  /** A forced request is not told of a failure from before it either. */
+  /** A failure from before a forced request does not count for it. */
   #recentFailure(key: string, force: string | undefined): TokenError | undefined {
     const failure = this.#failures.get(key);
     if (!failure || (force !== undefined && failure.force !== force)) return undefined;
@@ -105,29 +110,29 @@ export class EcrTokens {
     return age >= 0 && age < FAILURE_MS ? failure.error : undefined;
   }
 
-  /** Joins the flight that is under way, unless the request is forced and the flight is not its own. */
+  /** Joins the call in flight, unless this request is forced and the call was not made for it. */
   #flight(source: TokenSource, force: string | undefined): Promise<Token> {
     const key = keyOf(source);
     const current = this.#flights.get(key);
     if (current && (force === undefined || current.force === force)) return current.token;
     const flight = { token: this.#call(source, force), force };
     this.#flights.set(key, flight);
-    const landed = () => {
+    const remove = () => {
       if (this.#flights.get(key) === flight) this.#flights.delete(key);
     };
-    flight.token.then(landed, landed);
+    flight.token.then(remove, remove);
     return flight.token;
   }
 
   async #call(source: TokenSource, force: string | undefined): Promise<Token> {
     const key = keyOf(source);
     try {
-      // A little less than its callers wait: they are to hear why.
+      // A little less than the callers wait, so that they get the reason of the failure.
       const token = await this.#fetch(source, AbortSignal.timeout(this.#withinMs * 0.95));
       if (token.expiresAt <= this.#now()) {
         throw new TokenError(
           'ecr-error',
-          `ECR's token expired at ${formatTime(token.expiresAt)}: is this machine's clock right?`,
+          `the token that ECR returned expired at ${formatTime(token.expiresAt)}: check the clock of the node`,
         );
       }
       this.#cached.set(key, { token, obtainedAt: this.#now(), force });
@@ -140,7 +145,7 @@ export class EcrTokens {
     }
   }
 
-  /** A caller that joins a flight late still waits no longer than its own time. */
+  /** Limits the wait of one caller: one that joins a call late still waits no longer than `withinMs`. */
   async #within(flight: Promise<Token>): Promise<Token> {
     let timer: NodeJS.Timeout | undefined;
     const timeout = new Promise<never>((_, reject) => {
@@ -155,7 +160,7 @@ export class EcrTokens {
 }
 
 export interface Token {
-  /** The registry of the account that was asked; ECR Public names none. */
+  /** The registry of the account; absent for ECR Public. */
   readonly host?: string;
   readonly username: string;
   readonly password: string;

@@ -1,5 +1,5 @@
-// ECR and STS at the wire: tokens of any principal, by the AWS SDK. Who the webhook itself is, the SDK's default chain
-// finds out (environment, web identity, EKS Pod Identity, instance profile) and renews.
+// Calls ECR and STS with the AWS SDK, to get tokens for any principal. The SDK's default chain finds and renews the
+// webhook's own credentials (environment, web identity, EKS Pod Identity, instance profile).
 
 import { Agent as HttpAgent } from 'node:http';
 import { Agent as HttpsAgent } from 'node:https';
@@ -17,32 +17,32 @@ import type { FetchToken, Token } from './ecr-tokens.ts';
 import type { TokenSource } from './registries.ts';
 import { TokenError, timedOut } from './token-error.ts';
 
-/** What a call came to. */
+/** The result of one attempt, as the metric counts it. */
 export const ECR_RESULTS = ['ok', 'throttled', 'denied', 'unavailable', 'no-identity', 'error'] as const;
 export type EcrResult = (typeof ECR_RESULTS)[number];
 
 export interface AwsSettings {
-  /** Where roles are assumed. */
+  /** The region of the STS endpoint. */
   readonly region: string;
-  /** All attempts for one token together, in milliseconds. */
+  /** The time limit for all attempts to get one token, in milliseconds. */
   readonly withinMs: number;
-  /** The role as which the webhook does everything, assumed from what the default chain finds. */
+  /** The role that the webhook assumes for every call, with the credentials of the default chain. */
   readonly assumeRole?: TokenSource['role'];
-  /** Hears of each attempt. */
+  /** Called after each attempt. */
   readonly onCall?: (source: TokenSource, result: EcrResult) => void;
 }
 
-/** Seen in CloudTrail. */
+/** The role session name, visible in CloudTrail. */
 const SESSION_NAME = 'ecr-anywhere-webhook';
 
 /**
- * When of the time that there is a throttled attempt is made again, once, as each call counts against a quota: in
- * turns a little slower than ECR lets calls through (20 a second for an account and region), so that those that were
- * refused together do not return together. Where there are more than that, at random.
+ * A throttled attempt is repeated once, as each call counts against a quota, between these fractions of the time limit.
+ * Repetitions are spaced a little wider than ECR's limit (20 calls a second for an account and region), so that calls
+ * that were throttled together do not return together. If there are too many for that, they return at random times.
  */
 const THROTTLED_FROM = 0.15;
 const THROTTLED_TO = 0.88;
-const TURN_MS = 1000 / 18;
+const SPACING_MS = 1000 / 18;
 
 /** The webhook has no credentials to ask ECR with. `cause` is the error of the SDK or of STS. */
 class IdentityError extends Error {
@@ -55,29 +55,29 @@ class IdentityError extends Error {
   }
 }
 
-/** As many sources may be asked at the same time. */
+/** The number of connections, and so of sources that are asked at the same time. */
 const SOCKETS = 300;
 
-/** Makes the function that asks ECR. */
+/** Makes the function that gets tokens from ECR. */
 export function fetchFromEcr(settings: AwsSettings): FetchToken {
   const { withinMs } = settings;
   const clients = new Map<string, (signal: AbortSignal) => Promise<Token>>();
-  // Agents of one's own heed HTTPS_PROXY and NO_PROXY only if they are told to.
+  // A custom agent uses HTTPS_PROXY and NO_PROXY only with this option.
   const agent = { keepAlive: true, maxSockets: SOCKETS, proxyEnv: process.env };
   const [httpAgent, httpsAgent] = [new HttpAgent(agent), new HttpsAgent(agent)];
-  // What a client has of these, all share: the connections, and an identity that is remembered until it expires.
+  // All clients share the connections, and credentials that are cached until they expire.
   const { requestHandler } = new ECRClient({
     region: settings.region,
     requestHandler: {
       connectionTimeout: 1_500,
       requestTimeout: withinMs / 2,
-      // Without it the SDK would only warn of a request that takes too long.
+      // Without it the SDK would only log a warning.
       throwOnRequestTimeout: true,
       httpAgent,
       httpsAgent,
     },
   }).config;
-  const remembered = (credentials: AwsCredentialIdentityProvider): AwsCredentialIdentityProvider =>
+  const cached = (credentials: AwsCredentialIdentityProvider): AwsCredentialIdentityProvider =>
     new ECRClient({ region: settings.region, credentials, requestHandler }).config.credentials;
   const assuming = (
     role: NonNullable<TokenSource['role']>,
@@ -95,21 +95,23 @@ export function fetchFromEcr(settings: AwsSettings): FetchToken {
         clientConfig: { region: settings.region, maxAttempts: 1, requestHandler },
       }),
     );
-  const found = describingFailures(
+  const fromDefaultChain = describingFailures(
     undefined,
     fromNodeProviderChain({ clientConfig: { region: settings.region, requestHandler } }),
   );
-  const own = remembered(settings.assumeRole ? assuming(settings.assumeRole, found) : found);
+  const own = cached(
+    settings.assumeRole ? assuming(settings.assumeRole, fromDefaultChain) : fromDefaultChain,
+  );
 
   const clientFor = (source: TokenSource) => {
     const { service, region, role, fips = false, dualStack = false } = source;
     const key = JSON.stringify([service, region, role, fips, dualStack]);
-    const known = clients.get(key);
-    if (known) return known;
+    const existing = clients.get(key);
+    if (existing) return existing;
     const config = {
       region,
       credentials: role ? assuming(role, own) : own,
-      // Attempts are counted below, where the time is known.
+      // The retries below respect the time limit; the SDK's do not.
       maxAttempts: 1,
       requestHandler,
       useFipsEndpoint: fips,
@@ -120,22 +122,23 @@ export function fetchFromEcr(settings: AwsSettings): FetchToken {
     return ask;
   };
 
-  const turns = new Map<string, number>();
-  /** Milliseconds until a throttled attempt that began then is to be made again. */
+  /** By region: the time of the last repetition that is planned. */
+  const planned = new Map<string, number>();
+  /** Milliseconds to wait before a throttled attempt is repeated. */
   const waitFor = (region: string, startedAt: number): number => {
     const now = performance.now();
-    // While others still make their first attempt there is nothing to be had.
+    // Not at once: first attempts of other sources still use up the limit.
     const [from, to] = [now + withinMs * THROTTLED_FROM, startedAt + withinMs * THROTTLED_TO];
-    const turn = Math.max(from, (turns.get(region) ?? 0) + TURN_MS);
-    if (turn > to) return Math.max(0, from + Math.random() * (to - from) - now);
-    turns.set(region, turn);
-    return turn - now;
+    const next = Math.max(from, (planned.get(region) ?? 0) + SPACING_MS);
+    if (next > to) return Math.max(0, from + Math.random() * (to - from) - now);
+    planned.set(region, next);
+    return next - now;
   };
 
   return async (source, signal) => {
     const ask = clientFor(source);
     const startedAt = performance.now();
-    // The SDK looks for an identity without regard to the signal.
+    // The SDK's credential providers ignore the signal.
     const timeUp = new Promise<never>((_, reject) => {
       signal.addEventListener('abort', () => reject(signal.reason), { once: true });
     });
@@ -176,7 +179,7 @@ export function fetchFromEcr(settings: AwsSettings): FetchToken {
 function askEcr(client: ECRClient) {
   return async (abortSignal: AbortSignal): Promise<Token> => {
     const answer = await client.send(new GetAuthorizationTokenCommand({}), { abortSignal });
-    // Only the first one is ever filled: the token opens every registry its principal may read.
+    // ECR returns one token: it opens every registry that its principal may read.
     const { proxyEndpoint, ...data } = answer.authorizationData?.[0] ?? {};
     const host = URL.parse(proxyEndpoint ?? '')?.host;
     if (!host) throw unusable();

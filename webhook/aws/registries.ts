@@ -1,20 +1,20 @@
-// How ECR names its registries, in every partition, and what a name says. Pure.
+// The host names of ECR registries in every partition, and what they contain. Pure.
 import { hash } from 'node:crypto';
 
-/** Whose token it is that is asked for: one token for each region and principal opens all that the principal may read. */
+/** Where a token comes from. One token for a region and a principal opens every registry that the principal may read. */
 export interface TokenSource {
   readonly service: 'ecr' | 'ecr-public';
   readonly region: string;
-  /** The role to assume; without one the webhook asks as itself. */
+  /** The role to assume; without one the webhook uses its own identity. */
   readonly role?: { readonly arn: string; readonly externalId?: string | undefined } | undefined;
-  /** Which of the region's endpoints: registries that are named by FIPS or dual-stack hosts are asked there. */
+  /** The endpoint of the region: a registry with a FIPS or dual-stack host uses that one. */
   readonly fips?: boolean;
   readonly dualStack?: boolean;
 }
 
 export interface Registry {
   readonly source: TokenSource;
-  /** The host once it is known: the caller's own registry tells it only with its first token. */
+  /** The host; undefined for the webhook's own registry until the first token names it. */
   readonly host?: string | undefined;
 }
 
@@ -35,9 +35,9 @@ const PUBLIC_HOSTS: ReadonlyMap<string, EcrHost> = new Map([
 
 interface Partition {
   readonly name: string;
-  /** Of its regions' names. */
+  /** Matches the names of its regions. */
   readonly prefix: RegExp;
-  /** What its hosts end with. */
+  /** The end of its hosts. */
   readonly domain: string;
   readonly dualStackDomain?: string;
 }
@@ -66,7 +66,7 @@ const PARTITIONS: readonly Partition[] = [
 
 const PRIVATE_HOST = /^\d{12}\.dkr([.-])ecr(-fips)?\.([a-z]{2,4}(?:-[a-z]+)+-\d+)\.([a-z0-9.-]+)$/;
 
-/** What the host of a registry says; undefined where it is none of ECR's. */
+/** Parses the host of a registry; undefined if it is not an ECR host. */
 export function parseEcrHost(host: string): EcrHost | undefined {
   const known = PUBLIC_HOSTS.get(host);
   if (known) return known;
@@ -80,23 +80,23 @@ export function parseEcrHost(host: string): EcrHost | undefined {
 
 function partitionOf(region: string): Partition {
   const found = PARTITIONS.find(({ prefix }) => prefix.test(region));
-  if (!found) throw new Error('the last partition takes every region');
+  if (!found) throw new Error('the last partition matches every region');
   return found;
 }
 
-/** The partition that a region is in: identities of one are unknown in the others. */
+/** The partition of a region. An identity of one partition is unknown in the others. */
 export function partitionOfRegion(region: string): string {
   return partitionOf(region).name;
 }
 
-/** Whether a host may be the registry's: equal where its host is known, else a private ECR host of its region. */
+/** Whether a host is the registry's. If that is unknown: whether it is a private ECR host of the registry's region. */
 export function isHostOf({ host: own, source }: Registry, host: string): boolean {
   if (own !== undefined) return host === own;
   const parsed = parseEcrHost(host);
   return parsed?.service === source.service && parsed.region === source.region;
 }
 
-/** Short for whose token a source gives: empty for the webhook's own, else of the role. */
+/** A short hash of the role that a token is issued to; empty for the webhook's own identity. */
 export function principalOf({ role }: Pick<TokenSource, 'role'>): string {
   if (role === undefined) return '';
   const known = principals.get(role) ?? hash('sha256', role.arn, 'base64url').slice(0, 8);
@@ -104,10 +104,10 @@ export function principalOf({ role }: Pick<TokenSource, 'role'>): string {
   return known;
 }
 
-/** Asked for several times in each admission, for each registry. */
+/** Each admission needs the hashes several times for each registry. */
 const principals = new WeakMap<object, string>();
 
-/** The same for sources that one token serves. */
+/** The key of a token in caches: equal for all sources that share one token. */
 export function keyOf({ service, region, role }: Pick<TokenSource, 'service' | 'region' | 'role'>): string {
   return `${service} ${region} ${role?.arn ?? ''}`;
 }

@@ -1,5 +1,5 @@
 // The first decision table of docs/design.md, row by row and in its order, by the Secret that would be stored.
-// Where the answer is "inject", every registry has a token here; what else may come of it is in settle.test.ts.
+// Where the answer is "inject", every registry has a token here; what else may come of it is in applyTokens.test.ts.
 import { describe, expect, test } from 'vitest';
 import { formatTime } from '../../../contract/freshness.ts';
 import {

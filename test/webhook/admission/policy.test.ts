@@ -1,6 +1,11 @@
 // The operator's policy document: what it says, every mistake in it that is named, and who is entitled to what.
 import { describe, expect, test } from 'vitest';
-import { type Identity, ownRegistry, type Policy, readPolicy } from '../../../webhook/admission/policy.ts';
+import {
+  type Identity,
+  type Policy,
+  readPolicy,
+  webhooksOwnRegistry,
+} from '../../../webhook/admission/policy.ts';
 
 const REGION = 'eu-central-1';
 const HOST = `123456789012.dkr.ecr.${REGION}.amazonaws.com`;
@@ -63,7 +68,7 @@ registries:
     'without registries it is the own one: %j',
     (text) => {
       const { registries, entitlements } = readPolicy(text, { region: REGION });
-      expect(registries).toEqual(ownRegistry({ region: REGION }).registries);
+      expect(registries).toEqual(webhooksOwnRegistry({ region: REGION }).registries);
       expect(entitlements('any')).toEqual([{ source: { service: 'ecr', region: REGION } }]);
     },
   );
@@ -103,45 +108,45 @@ describe('what is wrong is named, and where', () => {
     {
       what: 'a host with a scheme',
       entry: { ...entry, host: `https://${HOST}` },
-      says: 'registries[0].host: is no ECR host: give it without scheme and path',
+      says: 'registries[0].host: is not an ECR host: use one without scheme and path',
     },
-    { what: 'another registry', entry: { ...entry, host: 'ghcr.io' }, says: 'is no ECR host' },
+    { what: 'another registry', entry: { ...entry, host: 'ghcr.io' }, says: 'is not an ECR host' },
     {
       what: 'no namespaces',
       entry: { host: HOST },
-      says: 'registries[0].namespaces: say which namespaces get it, such as [team-a, "team-b-*"], or ["*"] for all',
+      says: 'registries[0].namespaces: list the namespaces that get it, such as [team-a, "team-b-*"], or ["*"] for all',
     },
     {
       what: 'an empty list of them',
       entry: { ...entry, namespaces: [] },
-      says: 'say which namespaces get it',
+      says: 'list the namespaces that get it',
     },
     { what: 'one as a text', entry: { ...entry, namespaces: 'team-a' }, says: 'registries[0].namespaces: ' },
     {
       what: 'no name of a namespace',
       entry: { ...entry, namespaces: ['ok', 'Team_A'] },
-      says: 'registries[0].namespaces[1]: is no name of a namespace; * stands for any characters',
+      says: 'registries[0].namespaces[1]: is not the name of a namespace (* stands for any characters)',
     },
     { what: 'a number', entry: { ...entry, externalId: 12345 }, says: 'registries[0].externalId: ' },
     {
       what: 'no role',
       entry: { ...entry, roleArn: 'pull' },
-      says: 'registries[0].roleArn: is no ARN of a role: give one such as',
+      says: 'registries[0].roleArn: is not the ARN of a role: use one such as',
     },
     {
       what: 'a user',
       entry: { ...entry, roleArn: 'arn:aws:iam::123456789012:user/pull' },
-      says: 'is no ARN of a role',
+      says: 'is not the ARN of a role',
     },
     {
       what: 'an external id that STS would refuse',
       entry: { ...entry, roleArn: role('a'), externalId: 'a b' },
-      says: 'registries[0].externalId: is no external id',
+      says: 'registries[0].externalId: is not an external id',
     },
     {
       what: 'an external id without a role',
       entry: { ...entry, externalId: 'cluster-1' },
-      says: `${at}.externalId: goes with a roleArn, and there is none`,
+      says: `${at}.externalId: needs a roleArn`,
     },
     {
       what: 'a misspelt field',
@@ -152,7 +157,7 @@ describe('what is wrong is named, and where', () => {
     {
       what: 'another partition',
       entry: { ...entry, host: '123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn' },
-      says: "is in the partition aws-cn, and this webhook's identity in aws (its region is eu-central-1)",
+      says: "is in the partition aws-cn, and the webhook's identity is in aws (its region is eu-central-1)",
     },
     {
       what: 'a role of another partition',
@@ -219,7 +224,7 @@ describe('an entry that can never be the first', () => {
     { first: ['a*b'], second: ['axb', 'a*b'] },
   ])('$second after $first', ({ first, second }) => {
     expect(problems(first, second)).toEqual([
-      `registries[1] (${HOST}): is never used, as registries[0] (${HOST}) comes first for all of its namespaces`,
+      `registries[1] (${HOST}): is never used, because registries[0] (${HOST}) comes first for all its namespaces`,
     ]);
   });
 
@@ -238,7 +243,7 @@ describe('one principal for different namespaces', () => {
   const shared = { sharedRole: true };
 
   test.each<{ what: string; entries: object[]; principal: string; identity?: Partial<Identity> }>([
-    { what: "the webhook's own", entries: [a, b], principal: 'the webhook’s own identity' },
+    { what: "the webhook's own", entries: [a, b], principal: "the webhook's own identity" },
     {
       what: 'a role',
       entries: [a, b].map((entry) => ({ ...entry, roleArn: role('x') })),
@@ -247,31 +252,31 @@ describe('one principal for different namespaces', () => {
     {
       what: 'sharing that only one of them admits',
       entries: [{ ...a, ...shared }, b],
-      principal: 'the webhook’s',
+      principal: "the webhook's",
     },
     {
       what: "a role that is the webhook's own",
       entries: [a, { ...b, roleArn: role('own') }],
-      principal: 'the webhook’s own identity',
+      principal: "the webhook's own identity",
       identity: { roleArn: role('own') },
     },
     {
       what: 'more namespaces',
       entries: [a, { ...b, namespaces: ['team-a', 'team-b'] }],
-      principal: 'the webhook’s',
+      principal: "the webhook's",
     },
-    { what: 'a pattern', entries: [a, { ...b, namespaces: ['team-*'] }], principal: 'the webhook’s' },
+    { what: 'a pattern', entries: [a, { ...b, namespaces: ['team-*'] }], principal: "the webhook's" },
     {
       what: 'two names of one registry',
       entries: [a, { host: `123456789012.dkr-ecr.${REGION}.on.aws`, namespaces: ['team-b'] }],
-      principal: 'the webhook’s',
+      principal: "the webhook's",
     },
   ])('$what: refused, with the reason and the ways out', ({ entries, principal, identity }) => {
     const message = problemsOf(entries, identity).join('; ');
     expect(message).toContain(`registries[0] (${HOST}) for team-a and registries[1] (`);
-    expect(message).toContain(`have different namespaces and one principal, ${principal}`);
+    expect(message).toContain(`have different namespaces and the same principal, ${principal}`);
     expect(message).toContain(`in ${REGION}. A token opens every registry that its principal may read`);
-    expect(message).toMatch(/Give each its own roleArn, .* say sharedRole: true in all of them$/);
+    expect(message).toMatch(/Give each entry its own roleArn .* set sharedRole: true in all of them$/);
   });
 
   test.each<{ what: string; entries: object[] }>([
@@ -318,7 +323,7 @@ describe('one principal for different namespaces', () => {
       externalId: `id-${index}`,
     }));
     expect(problemsOf(entries).join('; ')).toContain(
-      `name ${role('x')} with different external ids; one is needed`,
+      `use ${role('x')} with different external ids; give all of them the same one`,
     );
   });
 });

@@ -95,7 +95,7 @@ describe('without a uid there is nobody to answer: a mistake without one', () =>
     { what: 'another kind', body: { ...review, kind: 'ConversionReview' }, names: 'kind' },
   ])('$what', ({ body, names }) => {
     const reading = readReview(body);
-    expect(reading).toMatchObject({ kind: 'mistake', message: expect.stringContaining(`${names}: `) });
+    expect(reading).toMatchObject({ kind: 'malformed', message: expect.stringContaining(`${names}: `) });
     expect(reading).toMatchObject({
       message: expect.stringMatching(/^The body is not an admission.k8s.io\/v1 AdmissionReview: /),
     });
@@ -181,7 +181,7 @@ describe('with a uid: a mistake that names what is wrong', () => {
     const review = reviewOf({ object: SECRET });
     const reading = readReview({ ...review, request: { ...review.request, ...request } });
     expect(reading).toMatchObject({
-      kind: 'mistake',
+      kind: 'malformed',
       uid: UID,
       message: expect.stringMatching(/^The AdmissionReview cannot be read: /),
     });
@@ -212,9 +212,9 @@ describe('with a uid: a mistake that names what is wrong', () => {
   ])('not a v1 Secret: $named', ({ kind, named }) => {
     const review = reviewOf({ object: SECRET });
     expect(readReview({ ...review, request: { ...review.request, kind } })).toMatchObject({
-      kind: 'mistake',
+      kind: 'malformed',
       uid: UID,
-      message: expect.stringContaining(`serves v1 Secrets, not ${named}:`),
+      message: expect.stringContaining(`serves v1 Secrets, not ${named}. `),
     });
   });
 });

@@ -86,14 +86,14 @@ describe('one call at a time for a registry', () => {
 
   test('with the first token its host is known', async () => {
     const { tokens } = ecr();
-    expect(tokens.known(REGISTRY)).toEqual({ ...REGISTRY, host: undefined });
+    expect(tokens.withHost(REGISTRY)).toEqual({ ...REGISTRY, host: undefined });
     await tokens.obtain(REGISTRY);
-    expect(tokens.known(REGISTRY)).toEqual({
+    expect(tokens.withHost(REGISTRY)).toEqual({
       source: { service: 'ecr', region: 'eu-central-1' },
       host: HOST,
     });
-    expect(tokens.known(OTHER).host).toBeUndefined();
-    expect(tokens.known({ ...REGISTRY, host: 'explicit' }).host).toBe('explicit');
+    expect(tokens.withHost(OTHER).host).toBeUndefined();
+    expect(tokens.withHost({ ...REGISTRY, host: 'explicit' }).host).toBe('explicit');
   });
 });
 
@@ -368,7 +368,7 @@ describe('a token that has expired on arrival is refused', () => {
     const refusal = { error: { reason: 'ecr-error', message: expect.stringContaining(expiry) } };
     expect(await tokens.obtain(REGISTRY)).toMatchObject(refusal);
     expect(await tokens.obtain(REGISTRY, 'run 1')).toMatchObject(refusal);
-    expect(tokens.known(REGISTRY).host).toBeUndefined();
+    expect(tokens.withHost(REGISTRY).host).toBeUndefined();
     state.lifetime = SECOND;
     state.now += FAILURE_MS;
     expect(await short(tokens.obtain(REGISTRY))).toBe('3');
