@@ -1,4 +1,4 @@
-// Requests to an API server as some identity, with whatever a test wants to send.
+// Sends requests to an API server with the identity of a kubeconfig, and any body that a test needs.
 import { type RequestOptions, request } from 'node:https';
 import { KubeConfig } from '@kubernetes/client-node';
 
@@ -22,7 +22,7 @@ export async function callerOf(kubeconfig: string): Promise<Call> {
   return (method, path, body, contentType = 'application/json') =>
     new Promise((resolve, reject) => {
       const text = body === undefined ? '' : JSON.stringify(body);
-      // Node does not say by itself that a DELETE has a body.
+      // Node sends no content-length for a DELETE by itself.
       const length = { 'content-length': Buffer.byteLength(text) };
       const headers = { ...options.headers, 'content-type': contentType, ...(text && length) };
       const url = `${config.getCurrentCluster()?.server}${path}`;

@@ -1,4 +1,4 @@
-// The webhook's settings: what holds without any, where the bounds are, and that all mistakes are told at once.
+// The webhook's settings: the defaults, the bounds, and that all problems are reported together.
 import { expect, test } from 'vitest';
 import { ENVIRONMENT, readConfig } from '../../webhook/config.ts';
 
@@ -6,7 +6,7 @@ const ROLE = 'arn:aws-us-gov:iam::123456789012:role/pull';
 const OTHER_ROLE = 'arn:aws-us-gov:iam::123456789012:role/webhook';
 const MINIMAL = { AWS_REGION: 'eu-central-1' };
 
-test('a region is all it needs', () => {
+test('needs only a region', () => {
   expect(readConfig(MINIMAL)).toEqual({
     host: undefined,
     port: 8443,
@@ -24,7 +24,7 @@ test('a region is all it needs', () => {
   });
 });
 
-test('every setting, and nothing else of the environment', () => {
+test('reads every setting', () => {
   const env = {
     HOST: '127.0.0.1',
     PORT: '9443',
@@ -78,7 +78,7 @@ test('every setting, and nothing else of the environment', () => {
   });
 });
 
-test('the role of a web identity is who the webhook is, unless it assumes another one', () => {
+test('the identity is the role to assume, or the role of the web identity', () => {
   expect(readConfig({ ...MINIMAL, AWS_ROLE_ARN: OTHER_ROLE }).identity.roleArn).toBe(OTHER_ROLE);
   const both = { ...MINIMAL, AWS_ROLE_ARN: OTHER_ROLE, ASSUME_ROLE_ARN: ROLE };
   expect(readConfig(both)).toMatchObject({ assumeRole: { arn: ROLE }, identity: { roleArn: ROLE } });
@@ -139,7 +139,7 @@ const GOOD: Record<string, string[]> = {
 };
 
 test.each(Object.entries(BAD).flatMap(([name, values]) => values.map((value) => [name, value] as const)))(
-  '%s=%j is named',
+  'names the variable: %s=%j',
   (name, value) => {
     const others = Object.keys(BAD).filter((other) => other !== name);
     try {
@@ -155,13 +155,13 @@ test.each(Object.entries(BAD).flatMap(([name, values]) => values.map((value) => 
 );
 
 test.each(Object.entries(GOOD).flatMap(([name, values]) => values.map((value) => [name, value] as const)))(
-  '%s=%s is fine',
+  'accepts %s=%s',
   (name, value) => {
     expect(() => readConfig({ ...MINIMAL, [name]: value })).not.toThrow();
   },
 );
 
-test('all that is wrong is told together', () => {
+test('names all invalid variables together', () => {
   const env = Object.fromEntries(Object.entries(BAD).map(([name, values]) => [name, values.at(-1)]));
   try {
     readConfig(env);
@@ -178,7 +178,7 @@ test('all that is wrong is told together', () => {
   }
 });
 
-test('certificates of its own need a name, a configuration, and an API server', () => {
+test('TLS_SECRET needs a server name, a webhook configuration, and an API server', () => {
   for (const name of Object.keys(WITH_TLS_SECRET)) {
     const env = { ...MINIMAL, ...WITH_TLS_SECRET, TLS_SECRET: 'a/b', [name]: undefined };
     expect(() => readConfig(env)).toThrow(
@@ -188,7 +188,7 @@ test('certificates of its own need a name, a configuration, and an API server', 
   expect(readConfig(MINIMAL).ownTls).toBeUndefined();
 });
 
-test('a missing region says what to set it to', () => {
+test('says what to set a missing region to', () => {
   expect(() => readConfig({})).toThrow(
     'AWS_REGION is missing: set it to the region of the registry, such as eu-central-1',
   );

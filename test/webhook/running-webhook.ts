@@ -1,4 +1,4 @@
-// The webhook bundle as a process of its own, with certificates and ECR beside it, and a client that trusts it.
+// Starts the webhook bundle as a process, with certificates and a local ECR, and a client that trusts it.
 import { mkdtemp, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
@@ -12,13 +12,13 @@ import { keepEvidence } from '../bed/evidence.ts';
 import { freePorts, type Program, startProgram } from '../bed/process.ts';
 import type { VirtualClock } from '../virtual-clock.ts';
 
-/** The code of the error where no connection could be made: nothing was sent. */
+/** The code of an error if no connection could be made, so that nothing was sent. */
 export const NOT_CONNECTED = 'NOT_CONNECTED';
 
 export interface Answered {
   readonly status: number;
   readonly text: string;
-  /** Whether the answer announced the end of its connection. */
+  /** Whether the answer closes its connection. */
   readonly closes: boolean;
 }
 
@@ -37,11 +37,11 @@ export interface RunningWebhook extends AsyncDisposable {
   readonly port: number;
   /** Sends over any of several connections, or over one of `client()`. */
   send(path: string, body: SendBody, options?: SendOptions): Promise<Answered>;
-  /** A connection of its own, made anew whenever it has ended. */
+  /** A client with one connection, which is opened again after it has ended. */
   client(): Client;
-  /** The serial number of the certificate that a new connection is shown. */
+  /** The serial number of the certificate that a new connection gets. */
   servedSerial(): Promise<string>;
-  /** What Prometheus would read. */
+  /** The metrics, as Prometheus reads them. */
   metrics(): Promise<string>;
   /** Replaces the policy document, as the kubelet does. */
   setPolicy(text: string): Promise<void>;
@@ -50,22 +50,22 @@ export interface RunningWebhook extends AsyncDisposable {
 type Environment = Readonly<Record<string, string | undefined>>;
 
 export interface RunOptions {
-  /** More environment variables; undefined takes one away. */
+  /** More environment variables; undefined removes one. */
   readonly env?: Environment | ((ecr: AwsEndpoint) => Environment);
   readonly layout?: Layout;
   /** The policy document, in YAML or JSON. */
   readonly policy?: string;
-  /** Both the webhook and its AWS live by it. */
+  /** The clock of both the webhook and the local AWS. */
   readonly clock?: VirtualClock;
 }
 
-/** Whether the certificate's files are files, or symbolic links into a directory that is swapped for another. */
+/** Whether the certificates are files, or symbolic links into a directory that is swapped, as in a Secret volume. */
 export type Layout = 'files' | 'links';
 
-/** What those that have ended wrote, and what their ECR handed out. */
+/** The logs of the webhooks that have ended, and their ECRs. */
 export const ended: { readonly log: string; readonly ecr: AwsEndpoint }[] = [];
 
-/** Starts one. */
+/** Starts a webhook. */
 export async function runWebhook({
   env = {},
   layout = 'files',
@@ -89,7 +89,7 @@ export async function runWebhook({
   const connector = buildConnector({ ca: authority.caPem, servername: 'localhost', allowH2: false });
   const options: Pool.Options & Client.Options = {
     allowH2: false,
-    // A connection that was never made is another thing than one that was dropped.
+    // Tests distinguish a connection that was never made from one that was dropped.
     connect: (options, callback) =>
       connector(options, (...[error, socket]) =>
         error ? callback(Object.assign(error, { code: NOT_CONNECTED }), null) : callback(null, socket),
@@ -168,7 +168,7 @@ export async function runWebhook({
   };
 }
 
-/** Writes a new certificate and its key where the webhook reads them. */
+/** Writes a new certificate and its key to the webhook's files. */
 export async function writePair(authority: Authority, dir: string, layout: Layout = 'files'): Promise<void> {
   const { certPem, keyPem } = await authority.serving(['localhost']);
   const into = layout === 'files' ? dir : await mkdtemp(join(dir, '..pair-'));
@@ -177,7 +177,7 @@ export async function writePair(authority: Authority, dir: string, layout: Layou
   if (layout === 'links') await linkTo(into, dir);
 }
 
-/** As the kubelet brings a changed Secret to its volume: `..data` points to another directory from one moment to the next. */
+/** Replaces the link `..data` atomically, as the kubelet does for a changed Secret. */
 async function linkTo(target: string, dir: string): Promise<void> {
   const next = join(dir, '..data_tmp');
   await symlink(basename(target), next);

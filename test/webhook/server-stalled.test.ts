@@ -34,7 +34,7 @@ test.each([
     await sleep(200);
     webhook.program.signal('SIGTERM');
     expect(await inFlight).toMatchObject({ status: 200, text: expect.stringContaining('"allowed":true') });
-    // Nobody waits for an answer longer than this; a while later the kubelet would kill it.
+    // The API server waits no longer for an answer; a while later the kubelet would kill the process.
     const end = await Promise.race([
       webhook.program.ended,
       sleep((TIMEOUT_S + 2) * 1_000, 'still running', { ref: false }),

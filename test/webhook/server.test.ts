@@ -1,5 +1,5 @@
-// The webhook bundle as a process, over TLS: bodies that are not what they should be, an ECR that fails, certificates
-// that change, an end under load, and what it says when it cannot start.
+// The webhook bundle as a process, over TLS: invalid bodies, failures of ECR, certificates that change, the shutdown under
+// load, and the message when it cannot start.
 import { spawnSync } from 'node:child_process';
 import { unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -24,7 +24,7 @@ const MIB = 1024 * 1024;
 const KIND = { group: '', version: 'v1', kind: 'Secret' };
 
 let reviews = 0;
-/** A review as text; what is given takes the place of its request's fields. */
+/** A review as text; `fields` replace fields of its request. */
 function review(fields: Record<string, unknown> = {}): string {
   reviews += 1;
   const request = {
@@ -42,7 +42,7 @@ const withMetadata = (metadata: Record<string, unknown>) => ({ object: { metadat
 const withData = (data: unknown) => ({ object: { ...manifest(), data } });
 const nested = (depth: number) => `${'{"a":'.repeat(depth)}1${'}'.repeat(depth)}`;
 
-/** The uids of the reviews that were answered as such. */
+/** The uids of the reviews that were answered. */
 const asked = new Set<string>();
 
 /** Sends a review and reads its answer. */
@@ -69,7 +69,7 @@ beforeAll(async () => {
 });
 afterAll(async () => webhook?.[Symbol.asyncDispose]());
 
-describe('a body that is not what it should be gets an answer that names what is wrong', () => {
+describe('an invalid body', () => {
   type Refused = [what: string, send: () => ReturnType<RunningWebhook['send']>, status: number, says: RegExp];
   const over = () => {
     const client = webhook.client();
@@ -121,7 +121,7 @@ describe('a body that is not what it should be gets an answer that names what is
       404,
       /AdmissionReviews to POST \/sync/,
     ],
-  ])('%s', async (_, send, status, says) => {
+  ])('gets an answer that names the problem: %s', async (_, send, status, says) => {
     own = over();
     const { text, closes, ...answer } = await send();
     expect(answer).toEqual({ status });
@@ -147,7 +147,7 @@ describe('a body that is not what it should be gets an answer that names what is
     ['data that is text', withData('x'), /object.data: /],
     ['data that is a list', withData(['x']), /object.data: /],
     ['data that holds numbers', withData({ [SECRET_KEY]: 1 }), /object.data.* number/],
-  ])('%s: denied', async (_, fields, says) => {
+  ])('is denied and the problem is named: %s', async (_, fields, says) => {
     expect(await ask(webhook, fields)).toMatchObject({
       allowed: false,
       status: {
@@ -159,7 +159,7 @@ describe('a body that is not what it should be gets an answer that names what is
     expect(await ask(webhook)).toMatchObject({ allowed: true });
   });
 
-  test('wrong in thousands of places, it names some and counts the rest', async () => {
+  test('of 20,000 problems, ten are named and the rest is counted', async () => {
     const labels = Object.fromEntries(
       Array.from({ length: 20_000 }, (_, index) => [`label-${index}`, index]),
     );
@@ -176,7 +176,7 @@ describe('a body that is not what it should be gets an answer that names what is
       { allowed: true, patchType: 'JSONPatch' },
     ],
     [
-      'an entry nested as nobody does',
+      'an entry nested 50 levels deep',
       `{"auths":{"example.com":${nested(50)}}}`,
       { allowed: true, patchType: 'JSONPatch' },
     ],
@@ -193,7 +193,7 @@ describe('a body that is not what it should be gets an answer that names what is
         },
       },
     ],
-  ])('a docker config that is %s: answered', async (_, config, answer) => {
+  ])('gets an answer although its docker config is %s', async (_, config, answer) => {
     const { client, connections } = over();
     expect(await ask(webhook, { object: holding(manifest(), config) }, { over: client })).toMatchObject(
       answer,
@@ -202,15 +202,15 @@ describe('a body that is not what it should be gets an answer that names what is
     expect(connections()).toBe(1);
   });
 
-  test('the content type may name its charset', async () => {
+  test('may have a content type with a charset', async () => {
     expect(await ask(webhook, {}, { type: 'application/json; charset=utf-8' })).toMatchObject({
       allowed: true,
       patchType: 'JSONPatch',
     });
   });
 
-  test('a dry run gets the same answer', async () => {
-    // Answered in the same second, they may not differ in anything.
+  test('gets the same answer as a dry run', async () => {
+    // Two answers of the same second must be equal.
     await vi.waitFor(async () => {
       const [wet, dry] = await Promise.all([false, true].map((dryRun) => ask(webhook, { dryRun })));
       expect(wet).toMatchObject({ allowed: true, patchType: 'JSONPatch' });
@@ -230,7 +230,7 @@ describe('while ECR fails', () => {
   const update = (from: RunningWebhook, object: Manifest) =>
     ask(from, { operation: 'UPDATE', object, oldObject: stored });
 
-  /** What must be true of a webhook that has never had a token. */
+  /** Expects that a webhook without a cached token denies, and keeps stored entries. */
   const deniesAndKeeps = async (cold: RunningWebhook, reason: TokenFailure, names: string) => {
     const startedAt = performance.now();
     const created = await ask(cold);
@@ -271,13 +271,13 @@ describe('while ECR fails', () => {
     ['denied', 'ecr-denied', 'AccessDeniedException'],
     ['hang', 'ecr-unavailable', '1.5 s'],
   ] as const)(
-    '%s: cold, it denies in time with the reason %s; warm, it serves',
+    '%s: with a cold cache it denies in time with the reason %s; with a warm one it serves',
     async (mode, reason, names) => {
       await using own = await runWebhook();
       own.ecr.settings.mode = mode;
       await deniesAndKeeps(own, reason, names);
 
-      // Not asked again at once.
+      // The failure is reused for a moment.
       own.ecr.settings.mode = 'ok';
       await vi.waitFor(
         async () => expect(await ask(own)).toMatchObject({ allowed: true, patchType: 'JSONPatch' }),
@@ -292,13 +292,13 @@ describe('while ECR fails', () => {
     },
   );
 
-  test('not listening: the same', async () => {
+  test('not listening: denies and keeps as well', async () => {
     await using own = await runWebhook();
     await own.ecr.stop();
     await deniesAndKeeps(own, 'ecr-unavailable', 'ECONNREFUSED');
   });
 
-  test('whoever needs no token does not wait for those who do', async () => {
+  test('a request without need of a token does not wait for those with one', async () => {
     await using own = await runWebhook();
     own.ecr.settings.mode = 'hang';
     const order: string[] = [];
@@ -318,70 +318,67 @@ describe.concurrent('certificates', () => {
   test.each<[string, Layout]>([
     ['written in place', 'files'],
     ['behind a link that the kubelet swaps', 'links'],
-  ])(
-    'new ones, %s, are served without a failed request; what does not fit changes nothing',
-    async (_, layout) => {
-      await using own = await runWebhook({ layout });
-      const failures: unknown[] = [];
-      let answered = 0;
-      let isRunning = true;
-      const traffic = async (isEachANewConnection: boolean) => {
-        let over = own.client();
-        while (isRunning) {
-          await ask(own, {}, { over }).then(
-            () => answered++,
-            (error: unknown) => failures.push(error),
-          );
-          if (isEachANewConnection) {
-            await over.close();
-            over = own.client();
-          }
-          await sleep(20);
+  ])('new ones, %s, are served without a failed request; invalid ones change nothing', async (_, layout) => {
+    await using own = await runWebhook({ layout });
+    const failures: unknown[] = [];
+    let answered = 0;
+    let isRunning = true;
+    const traffic = async (isEachANewConnection: boolean) => {
+      let over = own.client();
+      while (isRunning) {
+        await ask(own, {}, { over }).then(
+          () => answered++,
+          (error: unknown) => failures.push(error),
+        );
+        if (isEachANewConnection) {
+          await over.close();
+          over = own.client();
         }
-      };
-      const load = [false, false, true, true].map(traffic);
+        await sleep(20);
+      }
+    };
+    const load = [false, false, true, true].map(traffic);
 
-      const first = await own.servedSerial();
-      await writePair(own.authority, own.dir, layout);
-      await vi.waitFor(async () => expect(await own.servedSerial()).not.toBe(first), PATIENCE);
+    const first = await own.servedSerial();
+    await writePair(own.authority, own.dir, layout);
+    await vi.waitFor(async () => expect(await own.servedSerial()).not.toBe(first), PATIENCE);
 
-      const second = await own.servedSerial();
-      const { certPem, keyPem } = await own.authority.serving(['localhost']);
-      await writeFile(join(own.dir, 'tls.key'), keyPem);
-      await vi.waitFor(
-        () =>
-          expect(own.program.log()).toMatch(
-            /tls\.crt and \S*tls\.key are not a certificate and its key.*serving certificate not replaced/,
-          ),
-        PATIENCE,
-      );
-      expect(own.program.isRunning()).toBe(true);
-      expect(await own.servedSerial()).toBe(second);
+    const second = await own.servedSerial();
+    const { certPem, keyPem } = await own.authority.serving(['localhost']);
+    await writeFile(join(own.dir, 'tls.key'), keyPem);
+    await vi.waitFor(
+      () =>
+        expect(own.program.log()).toMatch(
+          /tls\.crt and \S*tls\.key are not a certificate and its key.*serving certificate not replaced/,
+        ),
+      PATIENCE,
+    );
+    expect(own.program.isRunning()).toBe(true);
+    expect(await own.servedSerial()).toBe(second);
 
-      await unlink(join(own.dir, 'tls.crt'));
-      await vi.waitFor(
-        () =>
-          expect(own.program.log()).toMatch(
-            /tls\.crt cannot be read: ENOENT.*serving certificate not replaced/,
-          ),
-        PATIENCE,
-      );
-      expect(await own.servedSerial()).toBe(second);
+    await unlink(join(own.dir, 'tls.crt'));
+    await vi.waitFor(
+      () =>
+        expect(own.program.log()).toMatch(
+          /tls\.crt cannot be read: ENOENT.*serving certificate not replaced/,
+        ),
+      PATIENCE,
+    );
+    expect(await own.servedSerial()).toBe(second);
 
-      await writeFile(join(own.dir, 'tls.crt'), certPem);
-      await vi.waitFor(async () => expect(await own.servedSerial()).not.toBe(second), PATIENCE);
-      isRunning = false;
-      await Promise.all(load);
-      expect(failures).toEqual([]);
-      expect(answered).toBeGreaterThan(100);
-      expect(own.program.log().match(/new serving certificate in use/g)).toHaveLength(2);
-    },
-  );
+    await writeFile(join(own.dir, 'tls.crt'), certPem);
+    await vi.waitFor(async () => expect(await own.servedSerial()).not.toBe(second), PATIENCE);
+    isRunning = false;
+    await Promise.all(load);
+    expect(failures).toEqual([]);
+    expect(answered).toBeGreaterThan(100);
+    expect(own.program.log().match(/new serving certificate in use/g)).toHaveLength(2);
+  });
 });
 
-describe('the end', () => {
-  test('under load: whoever has a connection is answered, then it exits with 0', async () => {
-    await using own = await runWebhook({ env: { DRAIN_SECONDS: '1' } });
+describe('the shutdown', () => {
+  test('answers every request on an open connection, then exits with 0', async () => {
+    await using own = await runWebhook({ env: { DRAIN_SECONDS: '2' } });
     await ask(own);
     const results = { before: 0, after: 0, refused: 0, failed: [] as string[] };
     let isDraining = false;
@@ -394,18 +391,18 @@ describe('the end', () => {
           results[isDraining ? 'after' : 'before'] += 1;
         } catch (error) {
           const { code, message } = error as NodeJS.ErrnoException;
-          if (code === NOT_CONNECTED) break; // nobody listens any more
+          if (code === NOT_CONNECTED) break; // it no longer listens
           results.failed.push(code ?? message);
         }
         await sleep(30);
       }
       results.refused += 1;
     });
-    await sleep(500);
+    await expect.poll(() => results.before, { timeout: 20_000 }).toBeGreaterThan(32);
     const drainedAt = performance.now();
     isDraining = true;
     own.program.signal('SIGTERM');
-    await vi.waitFor(() => expect(own.program.log()).toContain('draining'), { interval: 20 });
+    await expect.poll(() => own.program.log(), { interval: 20, timeout: 5_000 }).toContain('draining');
     const probes = new Set<string>();
     const probe = async (path: string) => {
       const { status } = await own.send(path, undefined, { method: 'GET', over: own.client() });
@@ -416,17 +413,17 @@ describe('the end', () => {
         () => false,
         () => true,
       );
-    while (!(await isRefused())) await sleep(50);
+    await expect.poll(isRefused, { timeout: 20_000 }).toBe(true);
     expect([...probes].sort()).toEqual(['/healthz 200', '/readyz 503']);
     await Promise.all(load);
     expect(await own.program.ended).toBe(0);
-    expect(performance.now() - drainedAt).toBeGreaterThan(1_000);
+    expect(performance.now() - drainedAt).toBeGreaterThan(2_000);
     expect(results).toMatchObject({ refused: 32, failed: [] });
-    expect(Math.min(results.before, results.after)).toBeGreaterThan(32);
+    expect(results.after).toBeGreaterThan(32);
     expect(own.program.log().trim().split('\n').at(-1)).toContain('stopped');
   });
 
-  test('a request that outlasts the drain is answered', async () => {
+  test('answers a request that outlasts the drain', async () => {
     await using own = await runWebhook({ env: { DRAIN_SECONDS: '0.5', TIMEOUT_SECONDS: '10' } });
     own.ecr.settings.latencyMs = 1_500;
     const slow = ask(own).then((response) => ({ response, at: performance.now() }));
@@ -440,7 +437,7 @@ describe('the end', () => {
   });
 });
 
-describe('what keeps it from starting is named in one line', () => {
+describe('one line names why it cannot start', () => {
   const start = (env: Record<string, string>) => {
     const { status, stdout, stderr } = spawnSync(process.execPath, [join(webhook.dir, 'webhook.mjs')], {
       env,
@@ -460,7 +457,7 @@ describe('what keeps it from starting is named in one line', () => {
     KEY_FILE: join(webhook.dir, 'tls.key'),
   });
 
-  test('every setting that is wrong', () => {
+  test('every invalid setting', () => {
     const wrong = {
       AWS_REGION: 'frankfurt',
       HOST: '',
@@ -504,17 +501,25 @@ describe('what keeps it from starting is named in one line', () => {
   });
 });
 
-describe('the logs of all of this', () => {
+describe('the logs of these tests', () => {
   const logs = () => [...ended, { log: webhook.program.log(), ecr: webhook.ecr }];
 
-  test('have one line for each admission', () => {
-    const lines = logs()
-      .flatMap(({ log }) => log.trim().split('\n'))
-      .map((line) => JSON.parse(line) as { msg: string; uid?: string; [field: string]: unknown })
-      .filter(({ msg, uid }) => msg.startsWith('admission') && uid !== undefined);
+  test('have one line for each admission', async () => {
+    const lines = () =>
+      logs()
+        .flatMap(({ log }) => log.trim().split('\n'))
+        .map((line) => JSON.parse(line) as { msg: string; uid?: string; [field: string]: unknown })
+        .filter(({ msg, uid }) => msg.startsWith('admission') && uid !== undefined);
     expect(asked.size).toBeGreaterThan(500);
-    expect(lines.map(({ uid }) => uid).sort()).toEqual([...asked].sort());
-    expect(lines).toContainEqual(
+    // The log is written after the answer.
+    await expect
+      .poll(() =>
+        lines()
+          .map(({ uid }) => uid)
+          .sort(),
+      )
+      .toEqual([...asked].sort());
+    expect(lines()).toContainEqual(
       expect.objectContaining({
         operation: 'CREATE',
         secret: 'team-a/pull',
@@ -524,7 +529,7 @@ describe('the logs of all of this', () => {
     );
   });
 
-  test('have no credential, however often encoded', () => {
+  test('have no credential in any encoding', () => {
     let tokens = 0;
     for (const { log, ecr } of logs()) {
       for (const { password } of ecr.calls) {
@@ -537,7 +542,7 @@ describe('the logs of all of this', () => {
     expect(tokens).toBeGreaterThan(8);
   });
 
-  test('would give one away', () => {
+  test('would show a credential: the search finds one in a patch', () => {
     const patch = encode(
       JSON.stringify({ a: encode(JSON.stringify({ auth: encode(`AWS:ecr-token-${'x'.repeat(200)}`) })) }),
     );

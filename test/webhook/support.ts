@@ -1,5 +1,5 @@
-// What the tests of the decision share: Secrets as an API server sends them, reviews about them that are really read,
-// and the answer's patch really applied, so that a test looks at the Secret that would be stored.
+// Shared by the tests of the decision: Secrets as an API server sends them, reviews that are parsed, and patches that are
+// applied, so that a test sees the Secret that would be stored.
 
 import { expect } from 'vitest';
 import { type DenialCause, registryField } from '../../contract/denials.ts';
@@ -53,7 +53,7 @@ export interface Manifest {
   data?: Record<string, string> | null;
 }
 
-/** A labelled Secret as somebody would apply it; with `text` for its docker config. */
+/** A managed Secret as a user would apply it, with `text` as its docker config. */
 export function manifest(text?: string, annotations?: Record<string, string>): Manifest {
   return {
     apiVersion: 'v1',
@@ -69,7 +69,7 @@ export function manifest(text?: string, annotations?: Record<string, string>): M
   };
 }
 
-/** A copy that was changed. */
+/** A changed copy. */
 export function edited(secret: Manifest, change: (copy: Manifest) => void): Manifest {
   const copy = structuredClone(secret);
   change(copy);
@@ -86,7 +86,7 @@ export function annotated(secret: Manifest, annotations: Record<string, string |
   });
 }
 
-/** A copy as a webhook of another contract left it: another number before the hash; undefined for contract 1's none. */
+/** A copy as a webhook of another contract version wrote it; undefined: contract 1, which had no number. */
 export function ofContract(number: string | undefined, secret: Manifest): Manifest {
   const hash = notesOf(secret).fingerprint?.replace(/^\d+\./, '') ?? '';
   return annotated(secret, { [ANNOTATION.fingerprint]: number === undefined ? hash : `${number}.${hash}` });
@@ -136,12 +136,12 @@ export function reviewOf({
   };
 }
 
-/** The review of a change as it is read from the wire. */
+/** The parsed review of a change. */
 export function requestOf(change: Change): AdmissionRequest {
   return fromReview(readReview(JSON.parse(JSON.stringify(reviewOf(change)))));
 }
 
-/** The request that a body turned out to be. */
+/** The request of a valid review. @throws Error if it is not one */
 export function fromReview(reading: ParsedReview): AdmissionRequest {
   if (reading.kind !== 'request') throw new Error(`not a request: ${JSON.stringify(reading)}`);
   return reading.request;
@@ -169,7 +169,7 @@ export function warning(
   return expect.stringMatching(new RegExp(`^${RegExp.escape(start)}.*${RegExp.escape(text)}`));
 }
 
-/** Every registry of the policy with a new token. */
+/** A new token for every registry of the policy. */
 export function allFresh(policy: Entitlement, at = NOW, password = 'new'): TokenOutcome[] {
   return policy.registries.map((registry) => ({
     registry,
@@ -183,14 +183,14 @@ export function entryOf({ username, password }: Pick<Token, 'username' | 'passwo
 }
 
 export interface Admitted {
-  /** What `decide` answered: with `obtain` tokens were needed. */
+  /** The result of `decide`; `obtain` means that tokens were needed. */
   readonly first: Denial | Allowance | TokensNeeded;
   readonly verdict: Denial | Allowance;
-  /** What would be stored; absent where it was denied. */
+  /** The Secret that would be stored; absent if the request was denied. */
   readonly secret?: Manifest;
 }
 
-/** Decides, settles with these outcomes where tokens are needed, and applies the patch. */
+/** Decides, with these outcomes if tokens are needed, and applies the patch. */
 export function admit(
   change: Change,
   {
@@ -207,19 +207,19 @@ export function admit(
   return { first, verdict, secret: applied(change.object, patchOnTheWire(verdict.patch)) };
 }
 
-/** Of all that could be had, what was asked for. */
+/** The outcomes for the registries that need a token. */
 function asked({ registries }: TokensNeeded, outcomes: readonly TokenOutcome[]): TokenOutcome[] {
   return outcomes.filter(({ registry }) => registries.includes(registry));
 }
 
-/** As `admit`, where only the Secret matters. */
+/** As `admit`, for tests that need only the Secret. */
 export function afterwards(change: Change, options?: Parameters<typeof admit>[1]): Manifest {
   const { verdict, secret } = admit(change, options);
   if (!secret) throw new Error(`denied: ${JSON.stringify(verdict)}`);
   return secret;
 }
 
-/** A Secret that the webhook filled an hour ago, or at another time, and the API server stored. */
+/** A Secret that the webhook filled an hour ago (or at another time) and the API server stored. */
 export function stored({
   at = NOW - HOUR,
   policy = ONE,
@@ -244,7 +244,7 @@ function patchOnTheWire(patch: readonly PatchOperation[]): PatchOperation[] {
   return encoded === undefined ? [] : JSON.parse(decode(encoded));
 }
 
-/** RFC 6902 `add` and `remove` on objects, with RFC 6901 pointers; anything else is an error, as is a parent that is not there. */
+/** Applies RFC 6902 `add` and `remove` to objects. @throws Error for another operation, or a missing parent */
 export function applied(secret: Manifest, patch: readonly PatchOperation[]): Manifest {
   const copy = structuredClone(secret);
   for (const { op, path, value } of patch) {
@@ -275,7 +275,7 @@ export function authsOf(secret: Manifest | undefined): Record<string, unknown> {
   return JSON.parse(configText(secret)).auths;
 }
 
-/** The annotations of ours, by their short names. */
+/** The webhook's annotations, by short names. */
 export function notesOf(secret: Manifest | undefined) {
   const all = secret?.metadata.annotations ?? {};
   return {

@@ -46,7 +46,7 @@ const SPACING_MS = 1000 / 18;
 
 /** The webhook has no credentials to ask ECR with. `cause` is the error of the SDK or of STS. */
 class IdentityError extends Error {
-  /** The role that could not be assumed; undefined where the default chain found no credentials. */
+  /** The role that could not be assumed; undefined if the default chain found no credentials. */
   readonly roleArn: string | undefined;
 
   constructor(message: string, cause: unknown, roleArn: string | undefined) {

@@ -1,5 +1,5 @@
-// Nobody gets more than their own: namespace × registries × roles × the annotation `only` × what is stored, against set
-// arithmetic; and every way that we could think of to be given more.
+// A Secret never gets an entry that its namespace is not entitled to: namespaces × the annotation `only` × stored entries,
+// compared with set arithmetic; then known ways to try to get more.
 
 import { describe, expect, test } from 'vitest';
 import { ANNOTATION } from '../../../contract/names.ts';
@@ -27,19 +27,19 @@ import {
   warning,
 } from '../support.ts';
 
-const EVERYBODY = '111111111111.dkr.ecr.eu-central-1.amazonaws.com';
+const SHARED = '111111111111.dkr.ecr.eu-central-1.amazonaws.com';
 const A = '222222222222.dkr.ecr.eu-central-1.amazonaws.com';
 const A_US = '222222222222.dkr.ecr.us-east-1.amazonaws.com';
 const B = '333333333333.dkr-ecr.eu-central-1.on.aws';
 const SHOPS = '444444444444.dkr.ecr-fips.us-east-1.amazonaws.com';
 const PUBLIC = 'public.ecr.aws';
-const ALL = [EVERYBODY, A, A_US, B, SHOPS, PUBLIC];
+const ALL = [SHARED, A, A_US, B, SHOPS, PUBLIC];
 const role = (name: string) => `arn:aws:iam::123456789012:role/${name}`;
 
 const POLICY = readPolicy(
   JSON.stringify({
     registries: [
-      { host: EVERYBODY, namespaces: ['*'] },
+      { host: SHARED, namespaces: ['*'] },
       { host: A, namespaces: ['team-a'], roleArn: role('a') },
       { host: A_US, namespaces: ['team-a'], roleArn: role('a') },
       { host: B, namespaces: ['team-b', 'team-b-*'], roleArn: role('b'), externalId: 'cluster-b' },
@@ -49,30 +49,30 @@ const POLICY = readPolicy(
   }),
   { region: 'eu-central-1' },
 );
-/** The same in the words of this test. */
+/** The registries that POLICY gives each namespace. */
 const ENTITLED: Record<string, string[]> = {
-  'team-a': [EVERYBODY, A, A_US, PUBLIC],
-  'team-b': [EVERYBODY, B],
-  'team-b-dev': [EVERYBODY, B],
-  'team-bx': [EVERYBODY],
-  'shop-1': [EVERYBODY, SHOPS, PUBLIC],
-  team: [EVERYBODY],
+  'team-a': [SHARED, A, A_US, PUBLIC],
+  'team-b': [SHARED, B],
+  'team-b-dev': [SHARED, B],
+  'team-bx': [SHARED],
+  'shop-1': [SHARED, SHOPS, PUBLIC],
+  team: [SHARED],
 };
 const NAMESPACES = Object.keys(ENTITLED);
 
 /** The annotation, and the hosts that it names. */
 const ONLY: { what: string; value: string | undefined; names: string[] }[] = [
   { what: 'absent', value: undefined, names: ALL },
-  { what: 'one of all', value: EVERYBODY, names: [EVERYBODY] },
+  { what: 'one of all', value: SHARED, names: [SHARED] },
   { what: 'one of some', value: A, names: [A] },
-  { what: 'several, with spaces', value: ` ${A} ,\t${B},${EVERYBODY} `, names: [A, B, EVERYBODY] },
+  { what: 'several, with spaces', value: ` ${A} ,\t${B},${SHARED} `, names: [A, B, SHARED] },
   { what: 'as people write them', value: `https://${A.toUpperCase()}/,${PUBLIC}/v2/`, names: [A, PUBLIC] },
   { what: 'all of them', value: ALL.join(','), names: ALL },
-  { what: 'a stranger too', value: `${EVERYBODY},ghcr.io`, names: [EVERYBODY] },
-  { what: 'a stranger', value: 'ghcr.io', names: [] },
+  { what: 'a registry that is not ECR too', value: `${SHARED},ghcr.io`, names: [SHARED] },
+  { what: 'a registry that is not ECR', value: 'ghcr.io', names: [] },
   { what: 'empty', value: '', names: [] },
   { what: 'junk', value: '*,.*,{},,', names: [] },
-  { what: 'a repository', value: `${EVERYBODY}/team`, names: [] },
+  { what: 'a repository', value: `${SHARED}/team`, names: [] },
 ];
 
 const FOREIGN = { 'registry.example.com': { auth: encode('bot:hunter2') } };
@@ -83,7 +83,7 @@ const DENIED_ONLY = {
   action: 'deny',
   code: 403,
   reason: 'not-entitled',
-  message: expect.stringContaining(EVERYBODY),
+  message: expect.stringContaining(SHARED),
   causes: [{ reason: 'not-entitled', field: `metadata.annotations[${ANNOTATION.only}]` }],
 };
 
@@ -117,7 +117,7 @@ const filled = (hosts: readonly string[], namespace: string): Manifest => {
   });
 };
 
-/** Admits with a token for everything that is asked for; notes what was. */
+/** Admits with a token for every registry, and returns the hosts that a token was needed for. */
 function admitted(change: Change, namespace: string) {
   const result = admit(change, {
     policy: entitlementOf(namespace),
@@ -132,79 +132,85 @@ const ecrHosts = (secret: Manifest | undefined) =>
     .sort();
 
 describe.each(NAMESPACES)('in %s', (namespace) => {
-  test.each(ONLY)('created, only: $what', ({ value, names }) => {
-    const expected = allowedHosts(namespace, names);
-    const object = annotated(inNamespace(manifest(FOREIGN_TEXT), namespace), { [ANNOTATION.only]: value });
-    const { verdict, secret, asked } = admitted({ object }, namespace);
-    expect(asked.toSorted()).toEqual(expected);
-    if (expected.length === 0) {
-      expect(verdict).toMatchObject(DENIED_ONLY);
-      return;
-    }
-    expect(ecrHosts(secret)).toEqual(expected);
-    expect(authsOf(secret)).toMatchObject(FOREIGN);
-    expect(configText(secret)).toContain(`"registry.example.com":{"auth":"${encode('bot:hunter2')}"}`);
-  });
+  test.each(ONLY)(
+    'a CREATE gets the selected registries it is entitled to; only: $what',
+    ({ value, names }) => {
+      const expected = allowedHosts(namespace, names);
+      const object = annotated(inNamespace(manifest(FOREIGN_TEXT), namespace), { [ANNOTATION.only]: value });
+      const { verdict, secret, asked } = admitted({ object }, namespace);
+      expect(asked.toSorted()).toEqual(expected);
+      if (expected.length === 0) {
+        expect(verdict).toMatchObject(DENIED_ONLY);
+        return;
+      }
+      expect(ecrHosts(secret)).toEqual(expected);
+      expect(authsOf(secret)).toMatchObject(FOREIGN);
+      expect(configText(secret)).toContain(`"registry.example.com":{"auth":"${encode('bot:hunter2')}"}`);
+    },
+  );
 
   const STORED: { what: string; hosts: string[] }[] = [
-    { what: 'all that there are', hosts: ALL },
-    { what: 'its own', hosts: ENTITLED[namespace] ?? [] },
-    { what: 'one of its own', hosts: [EVERYBODY] },
+    { what: 'all registries', hosts: ALL },
+    { what: 'all it is entitled to', hosts: ENTITLED[namespace] ?? [] },
+    { what: 'one it is entitled to', hosts: [SHARED] },
     {
-      what: 'one that is not its own',
+      what: 'one it is not entitled to',
       hosts: ALL.filter((host) => !ENTITLED[namespace]?.includes(host)).slice(0, 1),
     },
   ];
-  describe.each(STORED)('stored: $what', ({ hosts }) => {
-    test.each(ONLY)('touched and requested, only: $what', ({ value, names }) => {
-      const expected = allowedHosts(namespace, names);
-      const before = annotated(filled(hosts, namespace), { [ANNOTATION.only]: value });
-      const mark = { [ANNOTATION.requestedAt]: '2026-03-01T11:59:58Z' };
-      const changes: Change[] = [
-        { object: annotated(before, { 'example.com/owner': 'alice' }), oldObject: before },
-        { object: annotated(before, mark), oldObject: before },
-        {
-          object: annotated(before, { ...mark, [ANNOTATION.force]: '2026-03-01T11:59:58Z' }),
-          oldObject: before,
-        },
-      ];
-      for (const change of changes) {
-        const { verdict, secret, asked } = admitted(change, namespace);
-        for (const host of asked) expect(expected).toContain(host);
-        // What is lost leaves now, whatever else is the case.
-        expect(verdict.action).not.toBe('deny');
-        expect(ecrHosts(secret)).toEqual(expected);
-        expect(authsOf(secret)).toMatchObject(FOREIGN);
-        const removed = hosts.filter((host) => !expected.includes(host));
-        for (const host of removed)
-          expect(verdict).toMatchObject({
-            warnings: expect.arrayContaining([warning(host, 'removed')]),
-          });
-        expect(
-          notesOf(secret)
-            .registries?.split(',')
-            .map((item) => item.split('=')[0]),
-        ).toEqual(expected.length > 0 ? expected : ['']);
-      }
-    });
+  describe.each(STORED)('with these stored entries: $what', ({ hosts }) => {
+    test.each(ONLY)(
+      'an UPDATE keeps only the selected registries it is entitled to; only: $what',
+      ({ value, names }) => {
+        const expected = allowedHosts(namespace, names);
+        const before = annotated(filled(hosts, namespace), { [ANNOTATION.only]: value });
+        const mark = { [ANNOTATION.requestedAt]: '2026-03-01T11:59:58Z' };
+        const changes: Change[] = [
+          { object: annotated(before, { 'example.com/owner': 'alice' }), oldObject: before },
+          { object: annotated(before, mark), oldObject: before },
+          {
+            object: annotated(before, { ...mark, [ANNOTATION.force]: '2026-03-01T11:59:58Z' }),
+            oldObject: before,
+          },
+        ];
+        for (const change of changes) {
+          const { verdict, secret, asked } = admitted(change, namespace);
+          for (const host of asked) expect(expected).toContain(host);
+          // Entries that the namespace is no longer entitled to are removed in any case.
+          expect(verdict.action).not.toBe('deny');
+          expect(ecrHosts(secret)).toEqual(expected);
+          expect(authsOf(secret)).toMatchObject(FOREIGN);
+          const removed = hosts.filter((host) => !expected.includes(host));
+          for (const host of removed)
+            expect(verdict).toMatchObject({
+              warnings: expect.arrayContaining([warning(host, 'removed')]),
+            });
+          expect(
+            notesOf(secret)
+              .registries?.split(',')
+              .map((item) => item.split('=')[0]),
+          ).toEqual(expected.length > 0 ? expected : ['']);
+        }
+      },
+    );
   });
 });
 
-describe('attempts to be given more', () => {
-  const teamB = filled([EVERYBODY, B], 'team-b');
+describe('attempts to get more registries', () => {
+  const teamB = filled([SHARED, B], 'team-b');
   const theirs = entryOf(tokenFor(B, 0, 'old'));
 
-  test('a copy of another namespace’s Secret, annotations and all: no token of theirs is asked for or renewed', () => {
+  test("a copy of a Secret of another namespace gets no token for that namespace's registries", () => {
     const copy = inNamespace(teamB, 'team');
     const { secret, asked } = admitted({ object: copy }, 'team');
-    expect(asked).toEqual([EVERYBODY]);
-    // What somebody could read anyway is theirs to keep, as any entry that is not ours; it is never renewed.
+    expect(asked).toEqual([SHARED]);
+    // The copied entry stays as a foreign entry, and is never renewed.
     expect(authsOf(secret)[B]).toEqual(theirs);
     expect(notesOf(secret).registries).not.toContain(B);
   });
 
-  test('annotations and data that claim another host, sent with a request', () => {
-    const before = filled([EVERYBODY], 'team');
+  test('a request with annotations and data that claim another host is denied', () => {
+    const before = filled([SHARED], 'team');
     const mark = '2026-03-01T11:59:58Z';
     for (const forced of [{}, { [ANNOTATION.force]: mark }]) {
       const object = annotated(holding(before, configText(teamB)), {
@@ -220,18 +226,18 @@ describe('attempts to be given more', () => {
     }
   });
 
-  test('an annotation that names others beside its own: said, and not given', () => {
-    const object = annotated(inNamespace(manifest(), 'team'), { [ANNOTATION.only]: `${B},${EVERYBODY}` });
+  test('a host in the annotation that the namespace is not entitled to is named in a warning', () => {
+    const object = annotated(inNamespace(manifest(), 'team'), { [ANNOTATION.only]: `${B},${SHARED}` });
     const { verdict, asked } = admitted({ object }, 'team');
-    expect(asked).toEqual([EVERYBODY]);
+    expect(asked).toEqual([SHARED]);
     expect(verdict).toMatchObject({
       warnings: [warning(B, 'not given')],
     });
   });
 
-  test('thousands of others: some are named', () => {
+  test('only five of thousands of such hosts are named, and the rest is counted', () => {
     const others = Array.from({ length: 2_000 }, (_, index) => `host-${index}.example.com`);
-    const only = [EVERYBODY, ...others].join(',');
+    const only = [SHARED, ...others].join(',');
     const object = annotated(inNamespace(manifest(), 'team'), { [ANNOTATION.only]: only });
     const { verdict } = admitted({ object }, 'team');
     expect(verdict).toMatchObject({ action: 'inject' });
@@ -239,9 +245,9 @@ describe('attempts to be given more', () => {
     expect(JSON.stringify(verdict.action !== 'deny' && verdict.warnings)).toContain('1995 more');
   });
 
-  test('an entry for another host of one’s own making stays one’s own', () => {
+  test('an entry that a user wrote for another ECR host stays as it is', () => {
     const mine = { auth: encode('me:mine') };
-    const before = filled([EVERYBODY], 'team');
+    const before = filled([SHARED], 'team');
     const object = holding(before, JSON.stringify({ auths: { ...authsOf(before), [B]: mine } }));
     const { secret, asked } = admitted({ object, oldObject: before }, 'team');
     expect(asked).toEqual([]);
@@ -249,7 +255,7 @@ describe('attempts to be given more', () => {
   });
 });
 
-describe('another role for the same host', () => {
+describe('a registry whose role in the policy changed', () => {
   const registryOf = (arn: string | undefined): Registry => ({
     host: A,
     source: { service: 'ecr', region: 'eu-central-1', role: arn === undefined ? undefined : { arn } },
@@ -266,11 +272,11 @@ describe('another role for the same host', () => {
   });
 
   test.each([
-    { what: 'another one', was: role('wide'), is: role('narrow') },
-    { what: 'one in place of the webhook’s own', was: undefined, is: role('narrow') },
-    { what: 'the webhook’s own in place of one', was: role('wide'), is: undefined },
+    { what: 'another role', was: role('wide'), is: role('narrow') },
+    { what: "a role in place of the webhook's own identity", was: undefined, is: role('narrow') },
+    { what: "the webhook's own identity in place of a role", was: role('wide'), is: undefined },
   ])(
-    '$what: its token takes the place of the old one at the next admission, though it expires sooner',
+    '$what: its token replaces the entry at the next admission, even if it expires sooner',
     ({ was, is }) => {
       const policy = { registries: [registryOf(is)] };
       const outcomes = policy.registries.map((registry) => ({
@@ -288,14 +294,14 @@ describe('another role for the same host', () => {
     },
   );
 
-  test('the same: nothing is asked for', () => {
+  test('the same role: no token is needed', () => {
     const policy = { registries: [registryOf(role('wide'))] };
     expect(admit(touch(givenAs(role('wide'))), { policy, outcomes: [] }).first).toMatchObject({
       action: 'keep',
     });
   });
 
-  test('as long as it gives none, the old token stays until it expires, and that is said', () => {
+  test('the stored entry stays until it expires if the new role gets no token, with a warning', () => {
     const policy = { registries: [registryOf(role('narrow'))] };
     const outcomes = policy.registries.map((registry) => ({ registry, error: THROTTLED }));
     const secret = givenAs(role('wide'));
@@ -310,16 +316,16 @@ describe('another role for the same host', () => {
   });
 });
 
-describe('a choice that leaves nothing', () => {
-  const before = filled([EVERYBODY], 'team');
+describe('a Secret with no registry left', () => {
+  const before = filled([SHARED], 'team');
 
-  test('made now, it is refused, and nothing is lost', () => {
+  test('is denied if this request sets the annotation that selects none', () => {
     const object = annotated(before, { [ANNOTATION.only]: 'ghcr.io' });
     const { verdict } = admitted({ object, oldObject: before }, 'team');
     expect(verdict).toMatchObject(DENIED_ONLY);
   });
 
-  test('the policy has changed under it: what is ours goes, the rest stays, and it is due no more', () => {
+  test('loses its owned entries if the policy changed, keeps the foreign ones, and is no longer due', () => {
     const none: Entitlement = { registries: [] };
     const touched = annotated(before, { 'example.com/owner': 'alice' });
     const { verdict, secret } = admit({ object: touched, oldObject: before }, { policy: none, outcomes: [] });
@@ -328,7 +334,7 @@ describe('a choice that leaves nothing', () => {
     expect(authsOf(secret)).toEqual(FOREIGN);
     expect(notesOf(secret)).toMatchObject({ registries: '', expiresAt: undefined });
 
-    // From then on: a request is refused with the reason, another update passes, a CREATE is refused.
+    // From then on a request and a CREATE are denied, and another update passes.
     const admitWith = (change: Change) => admit(change, { policy: none, outcomes: [] }).verdict;
     const again = annotated(secret, { 'example.com/owner': 'bob' });
     expect(admitWith({ object: again, oldObject: secret })).toMatchObject({
@@ -346,14 +352,14 @@ describe('a choice that leaves nothing', () => {
     expect(admitWith({ object: marked, oldObject: secret })).toMatchObject(refused);
     expect(admitWith({ object: inNamespace(manifest(), 'team') })).toMatchObject(refused);
 
-    // And once it is given something again, it has it at the next admission.
+    // If the namespace is entitled again, the next admission injects.
     const given = admitted({ object: again, oldObject: secret }, 'team');
     expect(given.verdict).toMatchObject({ action: 'inject', reason: 'registries-changed' });
-    expect(ecrHosts(given.secret)).toEqual([EVERYBODY]);
+    expect(ecrHosts(given.secret)).toEqual([SHARED]);
   });
 
-  test('lost in the same breath as a choice is made: it leaves all the same', () => {
-    const object = annotated(before, { [ANNOTATION.only]: EVERYBODY });
+  test('loses its owned entries if the policy is empty, although this request sets the annotation', () => {
+    const object = annotated(before, { [ANNOTATION.only]: SHARED });
     const { verdict, secret } = admit(
       { object, oldObject: before },
       { policy: { registries: [] }, outcomes: [] },
@@ -362,8 +368,8 @@ describe('a choice that leaves nothing', () => {
     expect(authsOf(secret)).toEqual(FOREIGN);
   });
 
-  test('lost while no token can be had: it leaves all the same', () => {
-    const both = filled([EVERYBODY, B], 'team');
+  test('loses the entries it is not entitled to, although no token is available', () => {
+    const both = filled([SHARED, B], 'team');
     const errors = POLICY.registries.map((registry) => ({ registry, error: THROTTLED }));
     for (const note of [
       { 'example.com/owner': 'alice' },
@@ -374,12 +380,12 @@ describe('a choice that leaves nothing', () => {
         { policy: entitlementOf('team'), outcomes: errors },
       );
       expect(verdict.action).toBe('inject');
-      expect(authsOf(secret)).toEqual({ ...FOREIGN, [EVERYBODY]: entryOf(tokenFor(EVERYBODY, 0, 'old')) });
+      expect(authsOf(secret)).toEqual({ ...FOREIGN, [SHARED]: entryOf(tokenFor(SHARED, 0, 'old')) });
     }
   });
 });
 
-test('more than a Secret can hold is refused with the way out', () => {
+test('denies a CREATE whose credentials exceed the limit of a Secret', () => {
   const registries = Array.from({ length: 400 }, (_, index) => ({
     source: { service: 'ecr', region: 'eu-central-1' } as const,
     host: `${100_000_000_000 + index}.dkr.ecr.eu-central-1.amazonaws.com`,

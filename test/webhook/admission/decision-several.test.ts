@@ -1,4 +1,4 @@
-// The decision tables where the policy has several registries: each is looked at for itself, and their order is nobody's business.
+// The decision for policies with several registries: each is judged on its own, and their order has no effect.
 
 import { describe, expect, test } from 'vitest';
 import { ANNOTATION } from '../../../contract/names.ts';
@@ -33,7 +33,7 @@ const both = stored({ policy: TWO });
 const old = (host: string) => entryOf(tokenFor(host, 0, 'old'));
 
 describe('the order of the registries in the policy', () => {
-  test('changes nothing of what is written', () => {
+  test('does not change what is written', () => {
     const object = manifest();
     const inOrder = admit({ object }, { policy: TWO }).secret;
     expect(inOrder).toBeDefined();
@@ -45,7 +45,7 @@ describe('the order of the registries in the policy', () => {
     ).toEqual([HOST, OTHER_HOST]);
   });
 
-  test('is no reason to inject again', () => {
+  test('is no reason to inject', () => {
     expect(admit({ object: both, oldObject: both }, { policy: REVERSED }).first).toMatchObject({
       action: 'keep',
       patch: [],
@@ -53,8 +53,8 @@ describe('the order of the registries in the policy', () => {
   });
 });
 
-describe('the stored entries against the policy', () => {
-  test('one of two is another one: inject, and the one that is no longer entitled goes', () => {
+describe('stored entries that differ from the policy', () => {
+  test('inject if one of two registries is another one, and remove the entry of the old one', () => {
     const policy: Entitlement = {
       registries: [
         { source: { service: 'ecr', region: 'eu-central-1' }, host: HOST },
@@ -66,7 +66,7 @@ describe('the stored entries against the policy', () => {
     expect(Object.keys(authsOf(secret))).toEqual([HOST, THIRD_HOST]);
   });
 
-  test.each([HOST, OTHER_HOST])('keep restores the one that was dropped: %s', (dropped) => {
+  test.each([HOST, OTHER_HOST])('keep restores the entry that the request dropped: %s', (dropped) => {
     const { [dropped]: _, ...auths } = authsOf(both);
     const object = holding(both, JSON.stringify({ auths }));
     const { verdict, secret } = admit({ object, oldObject: both }, { policy: TWO });
@@ -74,7 +74,7 @@ describe('the stored entries against the policy', () => {
     expect(authsOf(secret)).toEqual({ [HOST]: old(HOST), [OTHER_HOST]: old(OTHER_HOST) });
   });
 
-  test('an entry of either registry as the original wrote it is nothing to lose', () => {
+  test('an entry of CentML/ecr-anywhere for a registry of the policy is not a foreign entry', () => {
     for (const host of [HOST, OTHER_HOST]) {
       const original = manifest(
         JSON.stringify({ auths: { [`https://${host}`]: { auth: encode('AWS:old') } } }),
@@ -85,14 +85,14 @@ describe('the stored entries against the policy', () => {
   });
 });
 
-describe('one registry, and no token', () => {
+describe('one registry without a token', () => {
   const [registry] = ONE.registries;
   if (!registry) throw new Error('a registry is needed');
   const none: TokenOutcome[] = [{ registry, error: THROTTLED }];
   const due = stored({ at: NOW - 7 * HOUR });
   const touched = (secret: typeof due) => annotated(secret, { 'example.com/owner': 'alice' });
 
-  test('a request: deny, 503', () => {
+  test('denies a request with 503', () => {
     const object = annotated(due, { [ANNOTATION.requestedAt]: '2026-03-01T11:59:58Z' });
     expect(admit({ object, oldObject: due }, { outcomes: none }).verdict).toMatchObject({
       action: 'deny',
@@ -101,7 +101,7 @@ describe('one registry, and no token', () => {
     });
   });
 
-  test('another update: keep ours, with a warning', () => {
+  test('keeps the owned entry on another update, with a warning', () => {
     const { verdict, secret } = admit({ object: touched(due), oldObject: due }, { outcomes: none });
     expect(verdict).toMatchObject({
       action: 'keep',
@@ -111,7 +111,7 @@ describe('one registry, and no token', () => {
     expect(secret).toEqual(touched(due));
   });
 
-  test('another update, nothing of ours: deny, 503', () => {
+  test('denies another update with 503 if there are no owned entries', () => {
     const empty = manifest();
     expect(admit({ object: touched(empty), oldObject: empty }, { outcomes: none }).verdict).toMatchObject({
       action: 'deny',
@@ -119,7 +119,7 @@ describe('one registry, and no token', () => {
     });
   });
 
-  test('a stored Secret without data has nothing to lose', () => {
+  test('accepts data that is not a docker config if the stored Secret has no data', () => {
     const empty = manifest();
     const { verdict } = admit(
       { object: holding(empty, 'FAKE'), oldObject: empty },

@@ -1,5 +1,5 @@
 // The first decision table of docs/design.md, row by row and in its order, by the Secret that would be stored.
-// Where the answer is "inject", every registry has a token here; what else may come of it is in applyTokens.test.ts.
+// Here every registry has a token; decision-apply-tokens.test.ts covers the second table.
 import { describe, expect, test } from 'vitest';
 import { formatTime } from '../../../contract/freshness.ts';
 import {
@@ -40,8 +40,8 @@ import {
   warning,
 } from '../support.ts';
 
-const MARK = '2026-03-01T11:59:58Z';
-const EARLIER_MARK = '2026-03-01T05:00:00Z';
+const REQUESTED_AT = '2026-03-01T11:59:58Z';
+const EARLIER_REQUEST = '2026-03-01T05:00:00Z';
 const NEW = entryOf(tokenFor(HOST));
 const OLD = entryOf(tokenFor(HOST, 0, 'old'));
 const SENT = { username: 'AWS', password: 'sent', auth: encode('AWS:sent') };
@@ -52,7 +52,7 @@ const fresh = stored();
 const mixed = stored({ from: manifest(FOREIGN_CONFIG) });
 const due = stored({ at: NOW - 7 * HOUR });
 
-const marked = (secret: Manifest) => annotated(secret, { [ANNOTATION.requestedAt]: MARK });
+const requested = (secret: Manifest) => annotated(secret, { [ANNOTATION.requestedAt]: REQUESTED_AT });
 const touched = (secret: Manifest) => annotated(secret, { 'example.com/owner': 'alice' });
 const unlabelled = (secret: Manifest) =>
   edited(secret, ({ metadata }) => {
@@ -63,7 +63,7 @@ const movedTo = (secret: Manifest, namespace: string) =>
     metadata.namespace = namespace;
   });
 
-/** What the Secret says of itself where `host` was injected now. */
+/** The webhook's annotations after an injection at NOW. */
 const injectedNow = {
   updatedAt: formatTime(NOW),
   expiresAt: formatTime(NOW + 12 * HOUR),
@@ -80,7 +80,7 @@ function expectInjected(change: Change, reason: string): Manifest | undefined {
   return secret;
 }
 
-/** Kept, without asking for a token; returns what would be stored. */
+/** Expects `keep` without a token. @returns the Secret that would be stored */
 function expectKept(change: Change, reason = 'fresh'): Manifest | undefined {
   const { first, secret } = admit(change);
   expect(first).toMatchObject({ action: 'keep', reason, warnings: [] });
@@ -97,14 +97,14 @@ const FIELDS: Record<string, string | undefined> = {
   'not-a-docker-config': 'data[.dockerconfigjson]',
 };
 
-function expectDenied(change: Change, code: number, reason: string, ...said: string[]): void {
+function expectDenied(change: Change, code: number, reason: string, ...parts: string[]): void {
   const { first } = admit(change);
   expect(first).toMatchObject({ action: 'deny', code, reason });
   if (first.action !== 'deny') return;
   const { message, causes } = first;
   const field = FIELDS[reason];
   expect(causes).toEqual([{ reason, message, ...(field !== undefined && { field }) }]);
-  for (const words of said) expect(first).toMatchObject({ message: expect.stringContaining(words) });
+  for (const part of parts) expect(first).toMatchObject({ message: expect.stringContaining(part) });
 }
 
 function expectIgnored(change: Change, reason: string): void {
@@ -114,7 +114,7 @@ function expectIgnored(change: Change, reason: string): void {
 }
 
 describe('kube-system, kube-public: allow unchanged', () => {
-  test.each(EXCLUDED_NAMESPACES)('%s', (namespace) => {
+  test.each(EXCLUDED_NAMESPACES)('ignores %s', (namespace) => {
     expectIgnored({ object: movedTo(manifest(), namespace) }, 'excluded-namespace');
     expectIgnored(
       { object: movedTo(due, namespace), oldObject: movedTo(due, namespace) },
@@ -122,11 +122,14 @@ describe('kube-system, kube-public: allow unchanged', () => {
     );
   });
 
-  test.each(['kube-node-lease', 'kube-system-2', 'my-kube-public', 'default'])('not %s', (namespace) => {
-    expectInjected({ object: movedTo(manifest(), namespace) }, 'created');
-  });
+  test.each(['kube-node-lease', 'kube-system-2', 'my-kube-public', 'default'])(
+    'injects in %s',
+    (namespace) => {
+      expectInjected({ object: movedTo(manifest(), namespace) }, 'created');
+    },
+  );
 
-  test('before the rows below: the refresher there, a wrong type there', () => {
+  test('precedes the rows below: the refresher, a wrong type', () => {
     const object = movedTo({ ...manifest(), type: 'Opaque' }, 'kube-system');
     expectIgnored({ object, username: REFRESHER }, 'excluded-namespace');
   });
@@ -134,8 +137,12 @@ describe('kube-system, kube-public: allow unchanged', () => {
 
 describe('the refresher changed anything but the request annotations: deny, 403', () => {
   const identities = [
-    { who: 'by its name', username: REFRESHER, groups: ['system:authenticated'] },
-    { who: 'by its group', username: 'somebody', groups: ['system:authenticated', REFRESHER_GROUP] },
+    { who: 'identified by its user name', username: REFRESHER, groups: ['system:authenticated'] },
+    {
+      who: 'identified by its group',
+      username: 'another',
+      groups: ['system:authenticated', REFRESHER_GROUP],
+    },
   ];
   const changes: { what: string; change: (secret: Manifest) => void }[] = [
     {
@@ -225,7 +232,7 @@ describe('the refresher changed anything but the request annotations: deny, 403'
       },
     },
     {
-      what: 'a field nobody knows yet',
+      what: 'an unknown field',
       change: (secret) => {
         Object.assign(secret, { spec: {} });
       },
@@ -258,8 +265,8 @@ describe('the refresher changed anything but the request annotations: deny, 403'
   ];
 
   describe.each(identities)('$who', ({ username, groups }) => {
-    test.each(changes)('$what', ({ change }) => {
-      const object = edited(marked(fresh), change);
+    test.each(changes)('denies a change of: $what', ({ change }) => {
+      const object = edited(requested(fresh), change);
       expectDenied(
         { object, oldObject: fresh, username, groups },
         403,
@@ -268,19 +275,22 @@ describe('the refresher changed anything but the request annotations: deny, 403'
         ANNOTATION.requestedAt,
         ANNOTATION.force,
       );
-      // Nobody else is bound by this row.
+      // This row does not apply to other users.
       const { first } = admit({ object, oldObject: fresh });
       expect(first).not.toMatchObject({ reason: 'refresher-out-of-bounds' });
     });
 
-    test('CREATE', () => {
+    test('denies a CREATE', () => {
       expectDenied({ object: manifest(), username, groups }, 403, 'refresher-out-of-bounds');
     });
 
     test.each([
-      { what: 'a mark', set: { [ANNOTATION.requestedAt]: MARK } },
-      { what: 'a mark and force', set: { [ANNOTATION.requestedAt]: MARK, [ANNOTATION.force]: MARK } },
-    ])('$what alone is served', ({ set }) => {
+      { what: 'a request alone', set: { [ANNOTATION.requestedAt]: REQUESTED_AT } },
+      {
+        what: 'a forced request alone',
+        set: { [ANNOTATION.requestedAt]: REQUESTED_AT, [ANNOTATION.force]: REQUESTED_AT },
+      },
+    ])('injects for $what', ({ set }) => {
       const object = edited(annotated(fresh, set), ({ metadata }) => {
         metadata.managedFields = [{ manager: 'kubectl' }, { manager: 'refresher' }];
         metadata.resourceVersion = '4712';
@@ -288,27 +298,30 @@ describe('the refresher changed anything but the request annotations: deny, 403'
       expectInjected({ object, oldObject: fresh, username, groups }, 'requested');
     });
 
-    test('a mark on a Secret without any annotation is served', () => {
+    test('injects for a request on a Secret without annotations', () => {
       const bare = manifest(FOREIGN_CONFIG);
-      expectInjected({ object: marked(bare), oldObject: bare, username, groups }, 'requested');
+      expectInjected({ object: requested(bare), oldObject: bare, username, groups }, 'requested');
     });
 
-    test('its own earlier mark and force may go', () => {
-      const before = annotated(fresh, { [ANNOTATION.requestedAt]: MARK, [ANNOTATION.force]: MARK });
+    test('allows the removal of an earlier request', () => {
+      const before = annotated(fresh, {
+        [ANNOTATION.requestedAt]: REQUESTED_AT,
+        [ANNOTATION.force]: REQUESTED_AT,
+      });
       expectKept({ object: fresh, oldObject: before, username, groups });
     });
 
-    test('before the rows below: no longer labelled, being deleted, a wrong type', () => {
-      const object = edited(unlabelled({ ...marked(fresh), type: 'Opaque' }), ({ metadata }) => {
+    test('precedes the rows below: no longer labelled, being deleted, a wrong type', () => {
+      const object = edited(unlabelled({ ...requested(fresh), type: 'Opaque' }), ({ metadata }) => {
         metadata.deletionTimestamp = formatTime(NOW);
       });
       expectDenied({ object, oldObject: fresh, username, groups }, 403, 'refresher-out-of-bounds');
     });
   });
 
-  test('a policy that names no refresher knows it by its group alone', () => {
+  test('without a user name in the settings, only the group identifies the refresher', () => {
     const policy = { registries: ONE.registries };
-    const object = marked(unlabelled(fresh));
+    const object = requested(unlabelled(fresh));
     for (const username of [REFRESHER, '']) {
       expect(admit({ object, oldObject: fresh, username }, { policy }).first.reason).toBe('not-managed');
     }
@@ -333,19 +346,19 @@ describe('no longer labelled, or being deleted: allow unchanged', () => {
     { what: 'the label True', labels: { [SECRET_LABEL.key]: 'True' } },
     { what: 'only the other label', labels: { tier: 'front' } },
   ])('$what', ({ labels }) => {
-    expectIgnored({ object: relabelled(marked(due), labels), oldObject: due }, 'not-managed');
+    expectIgnored({ object: relabelled(requested(due), labels), oldObject: due }, 'not-managed');
     expectIgnored({ object: relabelled(manifest(), labels) }, 'not-managed');
   });
 
-  test('being deleted', () => {
-    const object = edited(marked(due), ({ metadata }) => {
+  test('ignores a Secret that is being deleted', () => {
+    const object = edited(requested(due), ({ metadata }) => {
       metadata.deletionTimestamp = formatTime(NOW);
       metadata.finalizers = [];
     });
     expectIgnored({ object, oldObject: due }, 'being-deleted');
   });
 
-  test('before the rows below: a wrong type, immutable, data that is not a docker config', () => {
+  test('precedes the rows below: a wrong type, immutable, data that is not a docker config', () => {
     const odd = { ...holding(mixed, 'FAKE'), type: 'Opaque', immutable: true };
     expectIgnored({ object: unlabelled(odd), oldObject: mixed }, 'not-managed');
     const leaving = edited(odd, ({ metadata }) => {
@@ -355,41 +368,41 @@ describe('no longer labelled, or being deleted: allow unchanged', () => {
   });
 });
 
-describe('another type; immutable: deny, 403, naming the way out', () => {
+describe('another type, or immutable: deny, 403', () => {
   test.each(['Opaque', 'kubernetes.io/dockercfg', 'kubernetes.io/tls', 'kubernetes.io/DockerConfigJSON'])(
-    'type %s',
+    'denies the type %s',
     (type) => {
       const object = { ...manifest(), type };
       expectDenied({ object }, 403, 'wrong-type', type, 'kubernetes.io/dockerconfigjson', SECRET_LABEL.key);
-      // Labelled afterwards, too.
+      // Also if the label is added later.
       expectDenied({ object, oldObject: unlabelled(object) }, 403, 'wrong-type');
     },
   );
 
-  test('no type is Opaque', () => {
+  test('treats a missing type as Opaque', () => {
     const { type: _, ...object } = manifest();
     expectDenied({ object }, 403, 'wrong-type', 'Opaque');
   });
 
-  test('immutable from the start', () => {
+  test('denies a CREATE of an immutable Secret', () => {
     const object = { ...manifest(), immutable: true };
     expectDenied({ object }, 403, 'immutable', 'immutable: true', SECRET_LABEL.key);
   });
 
-  test('made immutable, or immutable and labelled afterwards', () => {
+  test('denies an UPDATE of an immutable Secret, or to an immutable one', () => {
     expectDenied({ object: { ...fresh, immutable: true }, oldObject: fresh }, 403, 'immutable');
     const sealed = { ...fresh, immutable: true };
     expectDenied({ object: touched(sealed), oldObject: unlabelled(sealed) }, 403, 'immutable');
-    // The API server would refuse to unseal it: the way out is named here already.
+    // The API server would refuse this as well; the webhook's message says what to do.
     expectDenied({ object: fresh, oldObject: sealed }, 403, 'immutable');
   });
 
-  test('immutable: false is not immutable', () => {
+  test('accepts immutable: false', () => {
     expectInjected({ object: { ...manifest(), immutable: false } }, 'created');
   });
 
-  test('before the rows below: data that is not a docker config, a request', () => {
-    const object = { ...marked(holding(mixed, 'FAKE')), immutable: true };
+  test('precedes the rows below: data that is not a docker config, a request', () => {
+    const object = { ...requested(holding(mixed, 'FAKE')), immutable: true };
     expectDenied({ object, oldObject: mixed }, 403, 'immutable');
     expectDenied({ object: { ...object, type: 'Opaque' }, oldObject: mixed }, 403, 'wrong-type');
   });
@@ -408,7 +421,7 @@ describe('data that is not a docker config, in place of stored entries of other 
     '{} {}',
   ];
 
-  test.each(notConfigs)('%s', (text) => {
+  test.each(notConfigs)('denies %s', (text) => {
     expectDenied(
       { object: holding(mixed, text), oldObject: mixed },
       422,
@@ -416,10 +429,10 @@ describe('data that is not a docker config, in place of stored entries of other 
       SECRET_KEY,
       'lose the stored entries',
     );
-    // Also where nothing stored is ours yet, and where it would otherwise be a request.
+    // Also without owned entries, and for a request.
     const foreign = manifest(FOREIGN_CONFIG);
     expectDenied({ object: holding(foreign, text), oldObject: foreign }, 422, 'not-a-docker-config');
-    expectDenied({ object: marked(holding(mixed, text)), oldObject: mixed }, 422, 'not-a-docker-config');
+    expectDenied({ object: requested(holding(mixed, text)), oldObject: mixed }, 422, 'not-a-docker-config');
   });
 
   test.each([
@@ -428,25 +441,25 @@ describe('data that is not a docker config, in place of stored entries of other 
     { what: 'another of ECR’s hosts', text: `{"auths":{"${OTHER_HOST}":{"auth":"eDp5"}}}` },
     { what: 'credHelpers', text: '{"credHelpers":{"registry.example.com":"x"}}' },
     { what: 'a key __proto__', text: '{"auths":{"__proto__":{"auth":"eDp5"}}}' },
-  ])('stored: $what', ({ text }) => {
+  ])('protects stored content: $what', ({ text }) => {
     const before = stored({ from: manifest(text) });
     expectDenied({ object: holding(before, 'FAKE'), oldObject: before }, 422, 'not-a-docker-config');
   });
 
-  test('nothing to lose: stored entries are all ours, or the original webhook’s', () => {
+  test('accepts it if all stored entries are owned, or written by CentML/ecr-anywhere', () => {
     const secret = expectKept({ object: holding(fresh, 'FAKE'), oldObject: fresh });
     expect(authsOf(secret)).toEqual({ [HOST]: OLD });
     const original = manifest(JSON.stringify({ auths: { [`https://${HOST}`]: SENT } }));
     expectInjected({ object: holding(original, 'FAKE'), oldObject: original }, 'not-ours');
   });
 
-  test('nothing to lose: what is stored is not a docker config either', () => {
+  test('accepts it if the stored data is not a docker config either', () => {
     const junk = manifest('FAKE');
     expectInjected({ object: junk, oldObject: junk }, 'not-ours');
     expectInjected({ object: holding(junk, 'OTHER'), oldObject: junk }, 'not-ours');
   });
 
-  test('a docker config without them is no mistake: users may remove theirs', () => {
+  test('accepts a docker config without the foreign entries: users may remove them', () => {
     const secret = expectKept({ object: holding(mixed, '{"auths":{}}'), oldObject: mixed });
     expect(authsOf(secret)).toEqual({ [HOST]: OLD });
   });
@@ -486,25 +499,25 @@ describe('CREATE: inject', () => {
     },
   ];
 
-  test.each(creations)('$what', ({ object, auths }) => {
+  test.each(creations)('injects: $what', ({ object, auths }) => {
     const secret = expectInjected({ object }, 'created');
     expect(authsOf(secret)).toEqual(auths);
     expect(secret?.metadata.labels).toEqual(object.metadata.labels);
   });
 
-  test('other keys of data and other annotations stay', () => {
+  test('keeps other keys of data and other annotations', () => {
     const object = touched({ ...manifest(), data: { 'a~b/c': encode('x') } });
     const secret = expectInjected({ object }, 'created');
     expect(secret?.data).toEqual({ 'a~b/c': encode('x'), [SECRET_KEY]: expect.any(String) });
     expect(secret?.metadata.annotations).toMatchObject({ 'example.com/owner': 'alice' });
   });
 
-  test('whatever annotations were copied along', () => {
+  test('injects whatever annotations were copied from another Secret', () => {
     const { resourceVersion: _, uid: __, ...metadata } = fresh.metadata;
     expectInjected({ object: { ...fresh, metadata } }, 'created');
   });
 
-  test('every registry of the policy, the soonest expiry in expires_at', () => {
+  test('injects for every registry of the policy, with the soonest expiry in expires_at', () => {
     const [here, there] = TWO.registries;
     if (!here || !there) throw new Error('two registries are needed');
     const { secret } = admit(
@@ -526,38 +539,38 @@ describe('CREATE: inject', () => {
 });
 
 describe('a request: inject', () => {
-  const before = annotated(fresh, { [ANNOTATION.requestedAt]: EARLIER_MARK });
+  const before = annotated(fresh, { [ANNOTATION.requestedAt]: EARLIER_REQUEST });
 
   test.each([
-    { what: 'the first mark', oldObject: fresh, mark: MARK },
-    { what: 'a later mark', oldObject: before, mark: MARK },
-    { what: 'an earlier mark: it only has to differ', oldObject: before, mark: '2020-01-01T00:00:00Z' },
-    { what: 'a mark that is not a time', oldObject: before, mark: 'now, please' },
-    { what: 'an empty mark', oldObject: before, mark: '' },
-  ])('$what', ({ oldObject, mark }) => {
+    { what: 'the first request', oldObject: fresh, mark: REQUESTED_AT },
+    { what: 'a later time', oldObject: before, mark: REQUESTED_AT },
+    { what: 'an earlier time', oldObject: before, mark: '2020-01-01T00:00:00Z' },
+    { what: 'not a time', oldObject: before, mark: 'now, please' },
+    { what: 'an empty value', oldObject: before, mark: '' },
+  ])('injects if marked_for_update_at changes: $what', ({ oldObject, mark }) => {
     const object = annotated(oldObject, { [ANNOTATION.requestedAt]: mark });
     const secret = expectInjected({ object, oldObject }, 'requested');
     expect(secret?.metadata.annotations?.[ANNOTATION.requestedAt]).toBe(mark);
   });
 
-  test('not a request: the old mark sent again, or removed', () => {
+  test('keeps if marked_for_update_at is the stored one, or removed', () => {
     expectKept({ object: before, oldObject: before });
     expectKept({ object: touched(before), oldObject: before });
     expectKept({ object: fresh, oldObject: before });
   });
 
-  test('not a request: updated_at, expires_at or force alone', () => {
+  test('keeps if only updated_at, expires_at or force changes', () => {
     for (const key of [ANNOTATION.updatedAt, ANNOTATION.expiresAt, ANNOTATION.force]) {
-      expectKept({ object: annotated(before, { [key]: MARK }), oldObject: before });
+      expectKept({ object: annotated(before, { [key]: REQUESTED_AT }), oldObject: before });
     }
   });
 
   test.each([
-    { what: 'equal to the mark', mark: MARK, force: MARK, forced: true },
-    { what: 'left over from an earlier request', mark: MARK, force: EARLIER_MARK, forced: false },
-    { what: 'true', mark: MARK, force: 'true', forced: false },
-    { what: 'absent', mark: MARK, force: undefined, forced: false },
-  ])('force $what', ({ mark, force, forced }) => {
+    { what: 'equal to marked_for_update_at', mark: REQUESTED_AT, force: REQUESTED_AT, forced: true },
+    { what: 'left over from an earlier request', mark: REQUESTED_AT, force: EARLIER_REQUEST, forced: false },
+    { what: 'true', mark: REQUESTED_AT, force: 'true', forced: false },
+    { what: 'absent', mark: REQUESTED_AT, force: undefined, forced: false },
+  ])('forces only if force equals marked_for_update_at: $what', ({ mark, force, forced }) => {
     const object = annotated(before, { [ANNOTATION.requestedAt]: mark, [ANNOTATION.force]: force });
     const { first } = admit({ object, oldObject: before });
     expect(first).toMatchObject({ action: 'obtain', reason: 'requested' });
@@ -566,22 +579,25 @@ describe('a request: inject', () => {
     expect('force' in created ? created.force : undefined).toBe(forced ? mark : undefined);
   });
 
-  test('force is a matter of requests: where the old mark is sent again it means nothing', () => {
-    const forced = annotated(before, { [ANNOTATION.force]: EARLIER_MARK });
+  test('force has no effect if marked_for_update_at is the stored one', () => {
+    const forced = annotated(before, { [ANNOTATION.force]: EARLIER_REQUEST });
     expectKept({ object: forced, oldObject: before });
-    const dueForced = annotated(due, { [ANNOTATION.requestedAt]: MARK, [ANNOTATION.force]: MARK });
+    const dueForced = annotated(due, {
+      [ANNOTATION.requestedAt]: REQUESTED_AT,
+      [ANNOTATION.force]: REQUESTED_AT,
+    });
     const { first } = admit({ object: dueForced, oldObject: dueForced });
     expect(first).toMatchObject({ action: 'obtain', reason: 'expiring' });
     expect(first).not.toHaveProperty('force');
   });
 
-  test('before the row below: also where nothing stored is ours', () => {
+  test('precedes the row below: no owned entries', () => {
     const foreign = manifest(FOREIGN_CONFIG);
-    expectInjected({ object: marked(foreign), oldObject: foreign }, 'requested');
+    expectInjected({ object: requested(foreign), oldObject: foreign }, 'requested');
   });
 });
 
-describe('the stored entries are not ours: inject', () => {
+describe('no owned entries: inject', () => {
   const future = formatTime(NOW + 11 * HOUR);
   const junk = annotated(manifest(JSON.stringify({ auths: { [HOST]: SENT } })), {
     [ANNOTATION.expiresAt]: future,
@@ -589,7 +605,7 @@ describe('the stored entries are not ours: inject', () => {
   });
   const anotherWrote = stored({ outcomes: allFresh(ONE, NOW - HOUR, 'another') });
 
-  const strangers: { what: string; oldObject: Manifest }[] = [
+  const notOwned: { what: string; oldObject: Manifest }[] = [
     { what: 'hand-made, with a future expires_at', oldObject: junk },
     {
       what: 'hand-made, with a registries annotation, no fingerprint',
@@ -605,27 +621,27 @@ describe('the stored entries are not ours: inject', () => {
         oldObject: annotated(junk, ofContract(contract, fresh).metadata.annotations ?? {}),
       },
       {
-        what: `of contract ${contract ?? '1, unnumbered'}, the data changed behind our back`,
+        what: `of contract ${contract ?? '1, unnumbered'}, the data changed without the webhook`,
         oldObject: holding(ofContract(contract, fresh), configText(junk)),
       },
     ]),
     ...['v2', '-2', '2.2', ''].map((prefix) => ({
-      what: `the right hash after "${prefix}." which is no contract’s`,
+      what: `the right hash after "${prefix}." which is not the number of a contract`,
       oldObject: ofContract(prefix, fresh),
     })),
     { what: 'a number and no hash', oldObject: annotated(fresh, { [ANNOTATION.fingerprint]: '2.' }) },
     { what: 'an empty fingerprint', oldObject: annotated(fresh, { [ANNOTATION.fingerprint]: '' }) },
     {
-      what: 'our annotations over what the webhook wrote elsewhere',
+      what: 'annotations over entries that the webhook wrote elsewhere',
       oldObject: { ...anotherWrote, metadata: fresh.metadata },
     },
-    { what: 'ours until the data was changed behind our back', oldObject: holding(fresh, configText(junk)) },
+    { what: 'owned until the data changed without the webhook', oldObject: holding(fresh, configText(junk)) },
     {
-      what: 'ours until the expiry in registries was moved',
+      what: 'owned until the expiry in registries changed',
       oldObject: annotated(fresh, { [ANNOTATION.registries]: `${HOST}=${future.replace('T2', 'T1')}` }),
     },
-    { what: 'ours without data', oldObject: { ...fresh, data: {} } },
-    { what: 'ours with FAKE for data', oldObject: holding(fresh, 'FAKE') },
+    { what: 'owned, without data', oldObject: { ...fresh, data: {} } },
+    { what: 'owned, with FAKE as data', oldObject: holding(fresh, 'FAKE') },
     { what: 'the fingerprint missing', oldObject: annotated(fresh, { [ANNOTATION.fingerprint]: undefined }) },
     { what: 'registries missing', oldObject: annotated(fresh, { [ANNOTATION.registries]: undefined }) },
     { what: 'registries empty', oldObject: annotated(fresh, { [ANNOTATION.registries]: '' }) },
@@ -637,7 +653,7 @@ describe('the stored entries are not ours: inject', () => {
     { what: 'nothing at all', oldObject: manifest() },
   ];
 
-  test.each(strangers)('$what', ({ oldObject }) => {
+  test.each(notOwned)('injects: $what', ({ oldObject }) => {
     const secret = expectInjected({ object: touched(oldObject), oldObject }, 'not-ours');
     expect(Object.keys(authsOf(secret))).toEqual([HOST]);
   });
@@ -645,7 +661,7 @@ describe('the stored entries are not ours: inject', () => {
   test.each([
     { what: 'hand-made junk with a future expires_at', oldObject: junk },
     { what: 'what the webhook wrote before the label was removed', oldObject: fresh },
-  ])('labelled afterwards: $what', ({ oldObject }) => {
+  ])('injects if the label is added: $what', ({ oldObject }) => {
     expectInjected({ object: oldObject, oldObject: unlabelled(oldObject) }, 'not-ours');
   });
 
@@ -653,7 +669,7 @@ describe('the stored entries are not ours: inject', () => {
     { what: 'an offset', expiresAt: '2026-03-01T23:00:00+01:00' },
     { what: 'Z', expiresAt: '2026-03-01T22:00:00Z' },
     { what: 'nanoseconds and an offset', expiresAt: '2026-03-01T22:00:00.123456789+00:00' },
-  ])('the original webhook’s, expires_at with $what, on any update', ({ expiresAt }) => {
+  ])('injects on any update for entries of CentML/ecr-anywhere, expires_at with $what', ({ expiresAt }) => {
     const original = annotated(manifest(JSON.stringify({ auths: { [`https://${HOST}`]: SENT } })), {
       [ANNOTATION.expiresAt]: expiresAt,
       [ANNOTATION.updatedAt]: '2026-03-01T11:00:00+01:00',
@@ -662,26 +678,28 @@ describe('the stored entries are not ours: inject', () => {
       const secret = expectInjected({ object, oldObject: original }, 'not-ours');
       expect(authsOf(secret)).toEqual({ [HOST]: NEW });
     }
-    expect(authsOf(expectInjected({ object: marked(original), oldObject: original }, 'requested'))).toEqual({
+    expect(
+      authsOf(expectInjected({ object: requested(original), oldObject: original }, 'requested')),
+    ).toEqual({
       [HOST]: NEW,
     });
   });
 });
 
-describe('the stored entries are not the policy’s registries: inject', () => {
-  test('one was added', () => {
+describe('the owned entries are not those of the selected registries: inject', () => {
+  test('adds the entry of an added registry', () => {
     const { verdict, secret } = admit({ object: touched(fresh), oldObject: fresh }, { policy: TWO });
     expect(verdict).toMatchObject({ action: 'inject', reason: 'registries-changed', warnings: [] });
-    // What is fresh is left alone.
+    // The fresh entry stays.
     expect(authsOf(secret)).toEqual({ [HOST]: OLD, [OTHER_HOST]: entryOf(tokenFor(OTHER_HOST)) });
   });
 
-  test('one was added, and the other is due: both are asked for', () => {
+  test('replaces the other entry too if it is due', () => {
     const { secret } = admit({ object: touched(due), oldObject: due }, { policy: TWO });
     expect(authsOf(secret)).toEqual({ [HOST]: NEW, [OTHER_HOST]: entryOf(tokenFor(OTHER_HOST)) });
   });
 
-  test('one was removed: its entry goes', () => {
+  test('removes the entry of a removed registry', () => {
     const both = stored({ policy: TWO, from: manifest(FOREIGN_CONFIG) });
     const { verdict, secret } = admit({ object: touched(both), oldObject: both });
     expect(verdict).toMatchObject({
@@ -693,14 +711,14 @@ describe('the stored entries are not the policy’s registries: inject', () => {
     expect(notesOf(secret)).toEqual({ ...notesOf(stored()), updatedAt: formatTime(NOW) });
   });
 
-  test('it is another one', () => {
+  test('replaces the entry if the registry is another one', () => {
     const elsewhere = stored({ policy: { registries: TWO.registries.slice(1) } });
     const { verdict, secret } = admit({ object: touched(elsewhere), oldObject: elsewhere });
     expect(verdict).toMatchObject({ action: 'inject', reason: 'registries-changed' });
     expect(authsOf(secret)).toEqual({ [HOST]: NEW });
   });
 
-  test('one was removed: an entry that the request carries for it is not ours to remove', () => {
+  test('keeps an entry that the user sends for a removed registry', () => {
     const both = stored({ policy: TWO });
     const mine = holding(both, JSON.stringify({ auths: { [OTHER_HOST]: FOREIGN } }));
     const { verdict, secret } = admit({ object: mine, oldObject: both });
@@ -708,7 +726,7 @@ describe('the stored entries are not the policy’s registries: inject', () => {
     expect(authsOf(secret)).toEqual({ [OTHER_HOST]: FOREIGN, [HOST]: OLD });
   });
 
-  test('the account is another one', () => {
+  test('replaces the entry if the account is another one', () => {
     const host = HOST.replace('123456789012', '210987654321');
     const { verdict, secret } = admit(
       { object: touched(fresh), oldObject: fresh },
@@ -718,7 +736,7 @@ describe('the stored entries are not the policy’s registries: inject', () => {
     expect(authsOf(secret)).toEqual({ [host]: entryOf(tokenFor(host)) });
   });
 
-  test('a host that is not known yet is told by its region', () => {
+  test('matches a registry with an unknown host by its region', () => {
     const policy: Entitlement = { registries: [{ source: { service: 'ecr', region: 'eu-central-1' } }] };
     expect(admit({ object: touched(fresh), oldObject: fresh }, { policy }).first).toMatchObject({
       action: 'keep',
@@ -730,7 +748,7 @@ describe('the stored entries are not the policy’s registries: inject', () => {
   });
 });
 
-describe('the stored entries are due: inject', () => {
+describe('the owned entries are due: inject', () => {
   const at = (ahead: number) => stored({ at: NOW + ahead - 12 * HOUR });
 
   test.each([
@@ -744,11 +762,11 @@ describe('the stored entries are due: inject', () => {
       oldObject: at(13 * HOUR + SECOND),
       reason: 'expiry-implausible',
     },
-  ])('$what', ({ oldObject, reason }) => {
+  ])('judges an entry that $what', ({ oldObject, reason }) => {
     const change = { object: touched(oldObject), oldObject };
     if (reason === undefined) expectKept(change);
     else expectInjected(change, reason);
-    // It is what is stored that counts.
+    // The stored entries count, not what the request claims.
     const claimed = annotated(oldObject, { [ANNOTATION.expiresAt]: formatTime(NOW + 11 * HOUR) });
     if (reason !== undefined) expectInjected({ object: claimed, oldObject }, reason);
   });
@@ -759,7 +777,7 @@ describe('the stored entries are due: inject', () => {
     ['implausible', '2036-03-01T12:00:00Z'],
     ['sooner', formatTime(NOW - HOUR)],
     ['later', formatTime(NOW + 12 * HOUR)],
-  ])('by what the entries themselves say: an expires_at that is %s is put right', (_, expiresAt) => {
+  ])('judges by the entries, and corrects an expires_at that is %s', (_, expiresAt) => {
     const changed = annotated(fresh, { [ANNOTATION.expiresAt]: expiresAt });
     const { verdict, secret } = admit({ object: touched(changed), oldObject: changed });
     expect(verdict).toMatchObject({ action: 'keep', reason: 'fresh' });
@@ -770,7 +788,7 @@ describe('the stored entries are due: inject', () => {
   });
 });
 
-describe('otherwise: keep ours, whatever the request carried', () => {
+describe('otherwise: keep the owned entries', () => {
   const restored: { what: string; object: Manifest }[] = [
     {
       what: 'annotations dropped',
@@ -804,36 +822,36 @@ describe('otherwise: keep ours, whatever the request carried', () => {
     { what: 'data emptied', object: { ...fresh, data: {} } },
     { what: 'an empty document', object: holding(fresh, '') },
     { what: 'FAKE', object: holding(fresh, 'FAKE') },
-    { what: 'our entry dropped', object: holding(fresh, '{"auths":{}}') },
-    { what: 'our entry null', object: holding(fresh, `{"auths":{"${HOST}":null}}`) },
+    { what: 'the owned entry dropped', object: holding(fresh, '{"auths":{}}') },
+    { what: 'the owned entry null', object: holding(fresh, `{"auths":{"${HOST}":null}}`) },
     ...[HOST, `https://${HOST}`, `https://${HOST}/v2/`, HOST.toUpperCase()].map((key) => ({
       what: `other credentials for ${key}`,
       object: holding(fresh, JSON.stringify({ auths: { [key]: SENT } })),
     })),
     {
-      what: 'other credentials beside ours',
+      what: 'other credentials beside the owned entry',
       object: holding(fresh, JSON.stringify({ auths: { [`https://${HOST}`]: SENT, [HOST]: OLD } })),
     },
     {
-      what: 'ours twice, the other ones last',
+      what: 'the owned entry twice, other credentials last',
       object: holding(
         fresh,
         `{"auths":{"${HOST}":${JSON.stringify(OLD)},"${HOST}":${JSON.stringify(SENT)}}}`,
       ),
     },
     {
-      what: 'ours with a field more',
+      what: 'the owned entry with another field',
       object: holding(fresh, JSON.stringify({ auths: { [HOST]: { ...OLD, identitytoken: 'x' } } })),
     },
   ];
 
-  test.each(restored)('$what', ({ object }) => {
+  test.each(restored)('restores them: $what', ({ object }) => {
     const secret = expectKept({ object, oldObject: fresh });
     expect(authsOf(secret)).toEqual({ [HOST]: OLD });
     expect(parseDockerConfig(configText(secret))?.auths.get(HOST)).toEqual(OLD);
   });
 
-  test('all that is not ours passes', () => {
+  test('allows every other change', () => {
     const object = edited(touched(mixed), (copy) => {
       copy.metadata.labels = { ...copy.metadata.labels, tier: 'front' };
       copy.metadata.finalizers = ['example.com/hold'];
@@ -844,7 +862,7 @@ describe('otherwise: keep ours, whatever the request carried', () => {
     expect(secret).toEqual(object);
   });
 
-  test('entries of other registries are taken from the request: rotated, added, removed', () => {
+  test('takes foreign entries from the request: rotated, added, removed', () => {
     const rotated = { auth: encode('bot:hunter3') };
     const auths = { 'registry.example.com': rotated, 'ghcr.io': FOREIGN, [HOST]: SENT };
     const secret = expectKept({ object: holding(mixed, JSON.stringify({ auths })), oldObject: mixed });
@@ -853,7 +871,7 @@ describe('otherwise: keep ours, whatever the request carried', () => {
     expect(authsOf(without)).toEqual({ [HOST]: OLD });
   });
 
-  test('nothing changed: an empty patch', () => {
+  test('has an empty patch if nothing changed', () => {
     for (const secret of [fresh, mixed]) {
       expect(admit({ object: secret, oldObject: secret }).first).toEqual({
         action: 'keep',
@@ -864,22 +882,22 @@ describe('otherwise: keep ours, whatever the request carried', () => {
     }
   });
 
-  test('ours sent in another layout is ours: the text stays', () => {
+  test('keeps the text of a document with another layout', () => {
     const object = holding(fresh, JSON.stringify(JSON.parse(configText(fresh)), null, 2));
     const secret = expectKept({ object, oldObject: fresh });
     expect(secret).toEqual(object);
   });
 });
 
-// An upgrade and a way back meet Secrets that a webhook of another contract wrote.
+// After an upgrade or a downgrade, the webhook meets Secrets that another contract version wrote.
 describe.each([
   { what: '1, which had no number', number: undefined },
   { what: '1, numbered', number: '1' },
   { what: '3, which is not known here', number: '3' },
-])('written by contract $what', ({ number }) => {
+])('entries written by contract $what', ({ number }) => {
   const before = ofContract(number, mixed);
 
-  test('fresh, and nothing of ours is touched: kept without a token or a patch', () => {
+  test('are kept without a token or a patch if they are fresh and untouched', () => {
     for (const object of [before, touched(before)]) {
       const { first, secret } = admit({ object, oldObject: before });
       expect(first).toEqual({ action: 'keep', reason: 'fresh', patch: [], warnings: [] });
@@ -887,7 +905,7 @@ describe.each([
     }
   });
 
-  test('fresh, and what is ours was dropped: restored without a token, in the words of this contract', () => {
+  test('are restored without a token if dropped, as this contract writes them', () => {
     for (const object of [
       holding(before, FOREIGN_CONFIG),
       edited(before, ({ metadata }) => {
@@ -902,13 +920,13 @@ describe.each([
     }
   });
 
-  test('requested or due: written in the words of this contract', () => {
-    expectInjected({ object: marked(before), oldObject: before }, 'requested');
+  test('are replaced if requested or due, as this contract writes them', () => {
+    expectInjected({ object: requested(before), oldObject: before }, 'requested');
     const old = ofContract(number, due);
     expectInjected({ object: touched(old), oldObject: old }, 'expiring');
   });
 
-  test('no longer entitled to one registry: the other is ours, and no token is asked for', () => {
+  test('are owned: one is removed with its entitlement, the other needs no token', () => {
     const both = ofContract(number, stored({ policy: TWO }));
     const { first, secret } = admit({ object: touched(both), oldObject: both });
     expect(first).toMatchObject({ action: 'obtain', reason: 'registries-changed', registries: [] });
@@ -916,13 +934,13 @@ describe.each([
     expect(notesOf(secret).fingerprint).toBe(notesOf(stored()).fingerprint);
   });
 
-  test('sent over what this contract wrote, by whoever read it earlier: put right', () => {
+  test('are corrected if a client sends them over what this contract wrote', () => {
     const secret = expectKept({ object: before, oldObject: mixed });
     expect(secret).toEqual(mixed);
   });
 });
 
-describe('entries of other registries stay byte for byte', () => {
+describe('foreign entries stay byte for byte', () => {
   const members: { what: string; member: string }[] = [
     { what: 'odd whitespace', member: '"ghcr.io" :\t{ "auth"\r\n  :  "eDp5" ,"email":  ""}' },
     {
@@ -948,19 +966,19 @@ describe('entries of other registries stay byte for byte', () => {
     { what: 'entries that are no objects', member: '"a.example":null,"b.example":"x","c.example":[1]' },
   ];
   const expectMember = (secret: Manifest | undefined, member: string) => {
-    // The member's own text, key and value apart: only the space between them is ours.
+    // Only the space between key and value may change.
     const value = member.replace(/^("[^"]*")\s*:\s*/, '$1:');
     expect(configText(secret)).toContain(value);
     expect(authsOf(secret)[HOST]).toBeDefined();
   };
 
-  test.each(members)('$what', ({ member }) => {
+  test.each(members)('on every write: $what', ({ member }) => {
     const text = `{"auths":{${member}}}`;
     const created = expectInjected({ object: manifest(text) }, 'created');
     expectMember(created, member);
 
     const before = stored({ from: manifest(text), at: NOW - 7 * HOUR });
-    const refreshed = expectInjected({ object: marked(before), oldObject: before }, 'requested');
+    const refreshed = expectInjected({ object: requested(before), oldObject: before }, 'requested');
     expectMember(refreshed, member);
 
     const kept = stored({ from: manifest(text) });
@@ -982,17 +1000,17 @@ describe('entries of other registries stay byte for byte', () => {
       more: '"__proto__":{"auths":{}}',
     },
     { what: 'auths spelt otherwise', text: '{"Auths":{"a":1.0}}', more: '"Auths":{"a":1.0}' },
-  ])('other members of the document: $what', ({ text, more }) => {
+  ])('and so do other members of the document: $what', ({ text, more }) => {
     const created = expectInjected({ object: manifest(text) }, 'created');
     expect(configText(created)).toContain(more);
     const before = stored({ from: manifest(text), at: NOW - 7 * HOUR });
-    expect(configText(expectInjected({ object: marked(before), oldObject: before }, 'requested'))).toContain(
-      more,
-    );
+    expect(
+      configText(expectInjected({ object: requested(before), oldObject: before }, 'requested')),
+    ).toContain(more);
   });
 });
 
-describe('once more: what was injected is kept when the same manifest is sent again', () => {
+describe('the same manifest sent again', () => {
   const manifests = [
     { what: 'without data', sent: manifest() },
     { what: 'FAKE', sent: manifest('FAKE') },
@@ -1001,20 +1019,23 @@ describe('once more: what was injected is kept when the same manifest is sent ag
       what: 'our host as https://',
       sent: manifest(JSON.stringify({ auths: { [`https://${HOST}`]: SENT } })),
     },
-    { what: 'with an old mark', sent: marked(manifest(FOREIGN_CONFIG)) },
+    { what: 'with an old mark', sent: requested(manifest(FOREIGN_CONFIG)) },
     {
       what: 'with a forced mark',
-      sent: annotated(manifest(), { [ANNOTATION.requestedAt]: MARK, [ANNOTATION.force]: MARK }),
+      sent: annotated(manifest(), {
+        [ANNOTATION.requestedAt]: REQUESTED_AT,
+        [ANNOTATION.force]: REQUESTED_AT,
+      }),
     },
   ];
 
-  test.each(manifests)('$what: nothing changed', ({ sent }) => {
+  test.each(manifests)('changes nothing if it is the stored object: $what', ({ sent }) => {
     const before = afterwards({ object: sent });
     const { first } = admit({ object: before, oldObject: before });
     expect(first).toEqual({ action: 'keep', reason: 'fresh', patch: [], warnings: [] });
   });
 
-  test.each(manifests)('$what: applied again (its fields over the stored ones)', ({ sent }) => {
+  test.each(manifests)('changes nothing if applied over the stored object: $what', ({ sent }) => {
     const before = afterwards({ object: sent });
     const object = edited(annotated(before, sent.metadata.annotations ?? {}), (copy) => {
       copy.data = { ...copy.data, ...sent.data };
@@ -1023,12 +1044,12 @@ describe('once more: what was injected is kept when the same manifest is sent ag
     expect(again).toEqual(before);
   });
 
-  test.each(manifests)('$what: replaced (its fields only)', ({ sent }) => {
+  test.each(manifests)('keeps the entries if it replaces the stored object: $what', ({ sent }) => {
     const before = afterwards({ object: sent });
     const again = expectKept({ object: sent, oldObject: before });
     expect(authsOf(again)).toEqual(authsOf(before));
     expect(notesOf(again)).toEqual(notesOf(before));
-    // And from there on.
+    // And the next time.
     if (!again) throw new Error('denied');
     expect(expectKept({ object: sent, oldObject: again })).toEqual(again);
   });

@@ -28,7 +28,7 @@ beforeAll(async () => {
   });
   admin = await callerOf(await readFile(cluster.controlPlane.adminKubeconfigPath, 'utf8'));
   refresher = await callerOf(cluster.kubeconfig);
-  for (const namespace of ['team', 'stranger']) await cluster.createNamespace(namespace);
+  for (const namespace of ['team', 'unlisted']) await cluster.createNamespace(namespace);
   cluster.ecr.settings.roles[roleOf(DENIED)] = { denied: true };
 });
 afterAll(() => cluster?.[Symbol.asyncDispose]());
@@ -64,7 +64,7 @@ describe('a refused CREATE', () => {
   test.each([
     { reason: 'wrong-type', namespace: 'team', body: secret({ type: 'Opaque' }), field: 'type' },
     { reason: 'immutable', namespace: 'team', body: secret({ immutable: true }), field: 'immutable' },
-    { reason: 'not-entitled', namespace: 'stranger', body: secret(), field: 'metadata.namespace' },
+    { reason: 'not-entitled', namespace: 'unlisted', body: secret(), field: 'metadata.namespace' },
     {
       reason: 'not-entitled',
       namespace: 'team',

@@ -1,4 +1,4 @@
-// Reading and writing the document in the Secret, apart from any decision: what is a docker config, what is whose.
+// Reading and writing the docker config of a Secret, without any decision.
 import { expect, test } from 'vitest';
 import {
   EMPTY_CONFIG,

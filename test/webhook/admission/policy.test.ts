@@ -65,7 +65,7 @@ registries:
   });
 
   test.each(['', '# nothing yet', '{}', 'registries: []', 'logLevel: debug'])(
-    'without registries it is the own one: %j',
+    'gives every namespace the registry of the webhook if it lists none: %j',
     (text) => {
       const { registries, entitlements } = readPolicy(text, { region: REGION });
       expect(registries).toEqual(webhooksOwnRegistry({ region: REGION }).registries);
@@ -73,7 +73,7 @@ registries:
     },
   );
 
-  test('one call serves the hosts of a source: FIPS and dual-stack, where one of them asks for it', () => {
+  test('uses the FIPS or dual-stack endpoint for all hosts of a source if one of them has it', () => {
     const fips = '123456789012.dkr.ecr-fips.us-east-1.amazonaws.com';
     const dual = '123456789012.dkr-ecr.us-east-1.on.aws';
     const { registries } = policyOf([
@@ -91,7 +91,7 @@ registries:
     ]);
   });
 
-  test('a role that the webhook has already is not assumed', () => {
+  test('does not assume the role that the webhook already has', () => {
     const [registry] = policyOf([{ host: HOST, namespaces: ['*'], roleArn: role('own') }], {
       roleArn: role('own'),
     }).registries;
@@ -99,7 +99,7 @@ registries:
   });
 });
 
-describe('what is wrong is named, and where', () => {
+describe('an invalid document', () => {
   const entry = { host: HOST, namespaces: ['team-a'] };
   const at = `registries[0] (${HOST})`;
 
@@ -164,7 +164,7 @@ describe('what is wrong is named, and where', () => {
       entry: { ...entry, roleArn: role('a', 'aws-cn') },
       says: `${at}.roleArn: is in another partition than the registry (aws)`,
     },
-  ])('$what', ({ entry: wrong, says }) => {
+  ])('names the problem and its place: $what', ({ entry: wrong, says }) => {
     const problems = problemsOf([wrong]);
     expect(problems).toHaveLength(1);
     expect(problems[0]).toContain(says);
@@ -179,11 +179,11 @@ describe('what is wrong is named, and where', () => {
     { text: 'logLevel: loud', says: /^logLevel: .*debug/ },
     { text: 'registry: []', says: /^Unrecognized key: "registry"$/ },
     { text: `a: &a [1]\n${Array.from({ length: 200 }, (_, i) => `b${i}: *a`).join('\n')}`, says: /alias/ },
-  ])('the document: $says', ({ text, says }) => {
+  ])('names the problem: $says', ({ text, says }) => {
     expect(() => readPolicy(text, { region: REGION })).toThrow(says);
   });
 
-  test('all of it at once', () => {
+  test('names all problems together', () => {
     const text = JSON.stringify({
       loglevel: 'info',
       registries: [
@@ -213,7 +213,7 @@ describe('what is wrong is named, and where', () => {
   });
 });
 
-describe('an entry that can never be the first', () => {
+describe('an entry that is never the first for its host', () => {
   const problems = (...sets: string[][]) =>
     problemsOf(sets.map((namespaces) => ({ host: HOST, namespaces, sharedRole: true })));
 
@@ -222,7 +222,7 @@ describe('an entry that can never be the first', () => {
     { first: ['*'], second: ['*'] },
     { first: ['team-*', 'shop'], second: ['shop', 'team-a', 'team-b-*'] },
     { first: ['a*b'], second: ['axb', 'a*b'] },
-  ])('$second after $first', ({ first, second }) => {
+  ])('is a problem: $second after $first', ({ first, second }) => {
     expect(problems(first, second)).toEqual([
       `registries[1] (${HOST}): is never used, because registries[0] (${HOST}) comes first for all its namespaces`,
     ]);
@@ -232,12 +232,12 @@ describe('an entry that can never be the first', () => {
     { first: ['team-a'], second: ['*'] },
     { first: ['team-*'], second: ['team-a', 'shop'] },
     { first: ['a*'], second: ['*a'] },
-  ])('$second after $first is of use', ({ first, second }) => {
+  ])('is no problem: $second after $first', ({ first, second }) => {
     expect(problems(first, second)).toEqual([]);
   });
 });
 
-describe('one principal for different namespaces', () => {
+describe('namespaces with different registries of one principal', () => {
   const a = { host: HOST, namespaces: ['team-a'] };
   const b = { host: OTHER, namespaces: ['team-b'] };
   const shared = { sharedRole: true };
@@ -250,7 +250,7 @@ describe('one principal for different namespaces', () => {
       principal: role('x'),
     },
     {
-      what: 'sharing that only one of them admits',
+      what: 'only one entry sets sharedRole',
       entries: [{ ...a, ...shared }, b],
       principal: "the webhook's",
     },
@@ -271,7 +271,7 @@ describe('one principal for different namespaces', () => {
       entries: [a, { host: `123456789012.dkr-ecr.${REGION}.on.aws`, namespaces: ['team-b'] }],
       principal: "the webhook's",
     },
-  ])('$what: refused, with the reason and the ways out', ({ entries, principal, identity }) => {
+  ])('are a problem: $what', ({ entries, principal, identity }) => {
     const message = problemsOf(entries, identity).join('; ');
     expect(message).toContain(`registries[0] (${HOST}) for team-a and registries[1] (`);
     expect(message).toContain(`have different namespaces and the same principal, ${principal}`);
@@ -280,7 +280,7 @@ describe('one principal for different namespaces', () => {
   });
 
   test.each<{ what: string; entries: object[] }>([
-    { what: 'meant so by all of them', entries: [a, b].map((entry) => ({ ...entry, ...shared })) },
+    { what: 'all entries set sharedRole', entries: [a, b].map((entry) => ({ ...entry, ...shared })) },
     { what: 'the same namespaces', entries: [a, { ...b, namespaces: ['team-a'] }] },
     {
       what: 'the same in another order',
@@ -298,7 +298,7 @@ describe('one principal for different namespaces', () => {
       ],
     },
     { what: 'another region', entries: [a, { host: ELSEWHERE, namespaces: ['team-b'] }] },
-    { what: 'ECR Public, which is everybody’s', entries: [a, { host: PUBLIC, namespaces: ['team-b'] }] },
+    { what: 'ECR Public', entries: [a, { host: PUBLIC, namespaces: ['team-b'] }] },
     {
       what: 'ECR Public by two roles',
       entries: [
@@ -306,16 +306,16 @@ describe('one principal for different namespaces', () => {
         { host: 'ecr-public.aws.com', namespaces: ['team-b'] },
       ],
     },
-  ])('$what: taken', ({ entries }) => {
+  ])('are no problem: $what', ({ entries }) => {
     expect(problemsOf(entries)).toEqual([]);
   });
 
-  test('three of them are told together', () => {
+  test('three entries are one problem', () => {
     const c = { host: HOST.replace('1234', '4321'), namespaces: ['team-c'] };
     expect(problemsOf([a, b, c])).toHaveLength(1);
   });
 
-  test('one role and two external ids', () => {
+  test('one role with two external ids is a problem', () => {
     const entries = [HOST, OTHER].map((host, index) => ({
       host,
       namespaces: ['*'],
@@ -329,7 +329,7 @@ describe('one principal for different namespaces', () => {
 });
 
 describe('entitlements', () => {
-  test('of several entries for a host the first that fits counts', () => {
+  test('returns the first matching entry of each host', () => {
     const policy = policyOf([
       { host: HOST, namespaces: ['team-a'], roleArn: role('a') },
       { host: HOST, namespaces: ['team-*'], roleArn: role('team') },
@@ -346,7 +346,7 @@ describe('entitlements', () => {
     expect(roles('shop')).toEqual([[HOST, undefined]]);
   });
 
-  test('none, where no entry fits', () => {
+  test('returns no entitlement when no entry matches the namespace', () => {
     expect(hostsOf(policyOf([{ host: HOST, namespaces: ['team-*'] }]), 'shop')).toEqual([]);
   });
 
@@ -362,11 +362,11 @@ describe('entitlements', () => {
     ['team', 'team-a'],
     ['team-*', 'team-'],
     [`${'*a'.repeat(30)}b`, 'a'.repeat(63)],
-  ])('%s and %j, as a regular expression has it', (glob, name) => {
+  ])('matches %s and %j as a regular expression does', (glob, name) => {
     expectAsRegExp(glob, name);
   });
 
-  test('patterns in general, as regular expressions have it', () => {
+  test('match patterns as regular expressions do', () => {
     const letters = 'ab*'.split('');
     const words = (length: number): string[] =>
       length === 0 ? [''] : words(length - 1).flatMap((word) => letters.map((letter) => word + letter));
@@ -376,7 +376,7 @@ describe('entitlements', () => {
   });
 
   function expectAsRegExp(glob: string, name: string): void {
-    // A run of stars is one: else the regular expression itself would take for ever.
+    // Several stars are one star: otherwise the regular expression would take forever.
     const expected = new RegExp(`^${glob.replaceAll(/\*+/g, '.*')}$`);
     const isEntitled = hostsOf(policyOf([{ host: HOST, namespaces: [glob] }]), name).length > 0;
     if (isEntitled !== isMatch(expected, glob, name))
@@ -384,7 +384,7 @@ describe('entitlements', () => {
   }
 });
 
-/** The long pattern is beyond regular expressions; it does not fit, as it wants a b. */
+/** A regular expression cannot match the long pattern in reasonable time; it matches only names that end in b. */
 function isMatch(expected: RegExp, glob: string, name: string): boolean {
   return glob.length > 20 ? name.endsWith('b') : expected.test(name);
 }

@@ -1,4 +1,4 @@
-// AdmissionReviews from the wire: what is read of a good one, what is said of a bad one, and how an answer looks.
+// Reading AdmissionReviews, valid and malformed, and writing the answers.
 import { describe, expect, test } from 'vitest';
 import { allowed, denied, readReview } from '../../../webhook/admission/review.ts';
 import { edited, fromReview, manifest, reviewOf } from '../support.ts';
@@ -6,8 +6,8 @@ import { edited, fromReview, manifest, reviewOf } from '../support.ts';
 const SECRET = manifest('{}', { 'example.com/owner': 'alice' });
 const UID = reviewOf({ object: SECRET }).request.uid;
 
-describe('a review about a Secret', () => {
-  test('CREATE', () => {
+describe('a review of a Secret', () => {
+  test('is read as a CREATE', () => {
     const reading = readReview(reviewOf({ object: SECRET, username: 'alice', groups: ['team-a'] }));
     expect(reading).toMatchObject({
       kind: 'request',
@@ -24,18 +24,17 @@ describe('a review about a Secret', () => {
     expect(fromReview(reading).oldObject).toBeUndefined();
   });
 
-  test('UPDATE', () => {
+  test('is read as an UPDATE, with all fields for comparison', () => {
     const object = edited(SECRET, ({ metadata }) => {
       metadata.finalizers = ['example.com/hold'];
     });
     const request = fromReview(readReview(reviewOf({ object, oldObject: SECRET })));
     expect(request.operation).toBe('UPDATE');
     expect(request.oldObject?.metadata.annotations).toEqual({ 'example.com/owner': 'alice' });
-    // Fields that are not looked at are still there to be compared.
     expect(request.raw).toEqual({ object, oldObject: SECRET });
   });
 
-  test('what may be missing: a name, dryRun, a user, labels, annotations, data, a type', () => {
+  test('may lack a name, dryRun, a user, labels, annotations, data and a type', () => {
     const { dryRun: _, userInfo: __, name: ___, ...rest } = reviewOf({ object: SECRET }).request;
     const bare = { ...reviewOf({ object: SECRET }), request: { ...rest, object: { metadata: {} } } };
     expect(fromReview(readReview(bare))).toMatchObject({
@@ -46,7 +45,7 @@ describe('a review about a Secret', () => {
     });
   });
 
-  test('dryRun', () => {
+  test('is read with its dryRun', () => {
     const review = reviewOf({ object: SECRET });
     expect(fromReview(readReview({ ...review, request: { ...review.request, dryRun: true } })).dryRun).toBe(
       true,
@@ -54,13 +53,13 @@ describe('a review about a Secret', () => {
   });
 });
 
-test.each(['DELETE', 'CONNECT'])('%s: nothing to do', (operation) => {
+test.each(['DELETE', 'CONNECT'])('%s needs no action', (operation) => {
   const review = reviewOf({ object: SECRET });
   const request = { ...review.request, operation, object: null, oldObject: SECRET };
   expect(readReview({ ...review, request })).toMatchObject({ kind: 'nothing-to-do', uid: UID });
 });
 
-describe('without a uid there is nobody to answer: a mistake without one', () => {
+describe('a body without a uid is malformed', () => {
   const review = reviewOf({ object: SECRET });
   test.each([
     { what: 'undefined', body: undefined, names: 'body' },
@@ -103,7 +102,7 @@ describe('without a uid there is nobody to answer: a mistake without one', () =>
   });
 });
 
-describe('with a uid: a mistake that names what is wrong', () => {
+describe('a review with a uid and wrong fields is malformed', () => {
   const metadata = SECRET.metadata;
   const mistakes: { what: string; request: object; names: string }[] = [
     { what: 'no object', request: { object: undefined }, names: 'object: ' },
@@ -188,7 +187,7 @@ describe('with a uid: a mistake that names what is wrong', () => {
     expect(reading).toMatchObject({ message: expect.stringContaining(names) });
   });
 
-  test('all that is wrong, together', () => {
+  test('names all problems together', () => {
     const review = reviewOf({ object: SECRET });
     const object = { ...SECRET, data: 'x', type: 7 };
     expect(readReview({ ...review, request: { ...review.request, object } })).toMatchObject({
@@ -196,7 +195,7 @@ describe('with a uid: a mistake that names what is wrong', () => {
     });
   });
 
-  test('no value of a Secret is repeated', () => {
+  test('does not repeat a value of the Secret', () => {
     const review = reviewOf({ object: SECRET });
     const object = { ...SECRET, data: { '.dockerconfigjson': ['hunter2'] } };
     expect(JSON.stringify(readReview({ ...review, request: { ...review.request, object } }))).not.toContain(
@@ -209,7 +208,7 @@ describe('with a uid: a mistake that names what is wrong', () => {
     { kind: { group: 'apps', version: 'v1', kind: 'Deployment' }, named: 'apps/v1/Deployment' },
     { kind: { group: 'example.com', version: 'v1', kind: 'Secret' }, named: 'example.com/v1/Secret' },
     { kind: { group: '', version: 'v2', kind: 'Secret' }, named: 'v2/Secret' },
-  ])('not a v1 Secret: $named', ({ kind, named }) => {
+  ])('names the kind if it is not a v1 Secret: $named', ({ kind, named }) => {
     const review = reviewOf({ object: SECRET });
     expect(readReview({ ...review, request: { ...review.request, kind } })).toMatchObject({
       kind: 'malformed',
@@ -222,11 +221,11 @@ describe('with a uid: a mistake that names what is wrong', () => {
 describe('answers', () => {
   const envelope = { apiVersion: 'admission.k8s.io/v1', kind: 'AdmissionReview' };
 
-  test('allowed, unchanged', () => {
+  test('allow without a patch', () => {
     expect(allowed('u')).toEqual({ ...envelope, response: { uid: 'u', allowed: true } });
   });
 
-  test('allowed, with patch and warnings', () => {
+  test('allow with a patch and warnings', () => {
     const patch = [{ op: 'add', path: '/data', value: { ü: '~' } } as const];
     const { response } = allowed('u', patch, ['mind this']);
     expect(response).toEqual({
@@ -239,7 +238,7 @@ describe('answers', () => {
     expect(JSON.parse(Buffer.from(response.patch ?? '', 'base64').toString())).toEqual(patch);
   });
 
-  test('denied', () => {
+  test('deny with code, message, causes, and the name of the Secret', () => {
     const causes = [{ reason: 'too-large', field: 'data', message: 'because' }] as const;
     expect(denied('u', { code: 422, message: 'because', causes })).toEqual({
       ...envelope,

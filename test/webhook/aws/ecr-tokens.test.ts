@@ -1,5 +1,5 @@
-// As few calls to ECR as possible, and none too few: when a token is shared, reused, served although it is older, or not.
-// Then the real SDK against an ECR at the wire: whatever goes wrong there is named, and in time.
+// When a token is shared, reused, served although it is older, or requested again. Then the real SDK against a local ECR:
+// every failure has its reason, within the time limit.
 
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { formatTime } from '../../../contract/freshness.ts';
@@ -15,10 +15,10 @@ const OTHER: Registry = { source: { service: 'ecr', region: 'us-east-1' } };
 const WITHIN = 8_500;
 const MINUTE = 60 * SECOND;
 const REASON = THROTTLED.reason;
-/** A failure answers for so long. */
+/** A failure is reused for this long. */
 const FAILURE_MS = 5 * SECOND;
 
-/** An ECR that answers, or does not, as each test says; its tokens are numbered. */
+/** An ECR whose answers each test sets; its tokens are numbered. */
 function ecr({ lifetime = 12 * HOUR } = {}) {
   const state = { now: NOW, calls: 0, lifetime, answer: 'ok' as 'ok' | 'fail' | 'hang' | Promise<void> };
   const fetch: FetchToken = async ({ region }) => {
@@ -45,15 +45,15 @@ async function short(outcome: Promise<TokenOutcome>): Promise<string> {
     : `${known.token.password}, stale: ${known.stale.reason}`;
 }
 
-describe('one call at a time for a registry', () => {
-  test('a hundred at once are one call', async () => {
+describe('calls at the same time', () => {
+  test('a hundred requests share one call', async () => {
     const { state, tokens } = ecr();
     const all = await Promise.all(Array.from({ length: 100 }, () => short(tokens.obtain(REGISTRY))));
     expect(new Set(all)).toEqual(new Set(['1']));
     expect(state.calls).toBe(1);
   });
 
-  test('a hundred at once are told of the same failure, and the next one tries again', async () => {
+  test('a hundred requests share one failure, and a later one calls again', async () => {
     const { state, tokens } = ecr();
     state.answer = 'fail';
     const all = await Promise.all(Array.from({ length: 100 }, () => short(tokens.obtain(REGISTRY))));
@@ -64,7 +64,7 @@ describe('one call at a time for a registry', () => {
     expect(await short(tokens.obtain(REGISTRY))).toBe('2');
   });
 
-  test('each registry has its own', async () => {
+  test('each registry has its own call', async () => {
     const { state, tokens } = ecr();
     const hosts = await Promise.all(
       [REGISTRY, OTHER, REGISTRY, OTHER].map(async (registry) => {
@@ -76,7 +76,7 @@ describe('one call at a time for a registry', () => {
     expect(state.calls).toBe(2);
   });
 
-  test('ECR and ECR Public are two, though they are asked in one region', async () => {
+  test('ECR and ECR Public in one region have their own calls', async () => {
     const { state, tokens } = ecr();
     await tokens.obtain({ source: { service: 'ecr', region: 'us-east-1' } });
     const source = { service: 'ecr-public', region: 'us-east-1' } as const;
@@ -84,7 +84,7 @@ describe('one call at a time for a registry', () => {
     expect(state.calls).toBe(2);
   });
 
-  test('with the first token its host is known', async () => {
+  test('the first token makes the host known', async () => {
     const { tokens } = ecr();
     expect(tokens.withHost(REGISTRY)).toEqual({ ...REGISTRY, host: undefined });
     await tokens.obtain(REGISTRY);
@@ -135,7 +135,7 @@ describe('a token is reused for 15 minutes unless it is due itself', () => {
   });
 });
 
-describe('an older one that has not expired serves while ECR fails', () => {
+describe('an older token that has not expired serves while ECR fails', () => {
   beforeEach(() => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
   });
@@ -155,7 +155,7 @@ describe('an older one that has not expired serves while ECR fails', () => {
     state.now += age;
     state.answer = 'fail';
     expect(await short(tokens.obtain(REGISTRY))).toBe(served ? `1, stale: ${REASON}` : REASON);
-    // It is not taken for young by that: ECR is asked again, and believed as soon as it answers.
+    // It does not count as young: ECR is called again, and its next token is used.
     if (!served) return;
     state.now -= HOUR;
     for (const call of ['2', '3']) {
@@ -179,7 +179,7 @@ describe('an older one that has not expired serves while ECR fails', () => {
     expect(await outcome).toBe(served ? `1, stale: ${silence}` : silence);
   });
 
-  test('one that expires while ECR is waited for is not served', async () => {
+  test('a token that expires during the wait is not served', async () => {
     const { state, tokens } = ecr();
     await tokens.obtain(REGISTRY);
     state.now += 12 * HOUR - SECOND;
@@ -190,7 +190,7 @@ describe('an older one that has not expired serves while ECR fails', () => {
     expect(await outcome).toBe('ecr-unavailable');
   });
 
-  test('a late joiner waits as long as the first, each its own time, and takes what comes in it', async () => {
+  test('a caller that joins a call late has its full time to wait, and takes the token', async () => {
     const { state, tokens } = ecr();
     const landing = Promise.withResolvers<void>();
     state.answer = landing.promise;
@@ -220,7 +220,7 @@ describe('an older one that has not expired serves while ECR fails', () => {
     expect(performance.now() - startedAt).toBeLessThan(WITHIN);
   });
 
-  test('a late joiner of a flight that never lands gives up after its own time, not before', async () => {
+  test('a caller that joins a call that never ends gives up after its own time', async () => {
     const { state, tokens } = ecr();
     state.answer = 'hang';
     const settled: string[] = [];
@@ -239,7 +239,7 @@ describe('an older one that has not expired serves while ECR fails', () => {
   });
 });
 
-describe('a failure answers for five seconds', () => {
+describe('a failure is reused for five seconds', () => {
   const failed = async () => {
     const made = ecr();
     made.state.answer = 'fail';
@@ -260,14 +260,14 @@ describe('a failure answers for five seconds', () => {
     expect(state.calls).toBe(says === REASON ? 1 : 2);
   });
 
-  test('for its own source only', async () => {
+  test('is not reused for another source', async () => {
     const { tokens } = await failed();
     expect(await short(tokens.obtain(OTHER))).toBe('2');
     const role = { arn: 'arn:aws:iam::123456789012:role/other' };
     expect(await short(tokens.obtain({ source: { ...REGISTRY.source, role } }))).toBe('3');
   });
 
-  test('not for a forced request, whose own failure answers for the rest of its run', async () => {
+  test('is not reused for a forced request, whose own failure is reused for its run', async () => {
     const { state, tokens } = await failed();
     state.answer = 'fail';
     for (const _ of [1, 2]) expect(await short(tokens.obtain(REGISTRY, 'run 1'))).toBe(REASON);
@@ -276,7 +276,7 @@ describe('a failure answers for five seconds', () => {
     expect(await short(tokens.obtain(REGISTRY, 'run 2'))).toBe('3');
   });
 
-  test('an older token that has not expired serves meanwhile', async () => {
+  test('an older token serves meanwhile', async () => {
     const { state, tokens } = ecr();
     await tokens.obtain(REGISTRY);
     state.now += HOUR;
@@ -285,7 +285,7 @@ describe('a failure answers for five seconds', () => {
     expect(state.calls).toBe(2);
   });
 
-  test('what is known of a source says so until it answers again', async () => {
+  test('makes the status of the source failing until the next token', async () => {
     const { state, tokens } = await failed();
     expect(tokens.status(REGISTRY.source)).toEqual({ failing: true });
     expect(tokens.status(OTHER.source)).toEqual({ failing: false });
@@ -299,8 +299,8 @@ describe('a failure answers for five seconds', () => {
   });
 });
 
-describe('force takes none from before its request', () => {
-  test('never from the cache; the Secrets of one forced run share one', async () => {
+describe('a forced request takes no token from before it', () => {
+  test('takes no cached token; the Secrets of one forced run share one', async () => {
     const { state, tokens } = ecr();
     await tokens.obtain(REGISTRY);
     const run = () => Promise.all(Array.from({ length: 100 }, () => short(tokens.obtain(REGISTRY, 'run 1'))));
@@ -311,13 +311,13 @@ describe('force takes none from before its request', () => {
     expect(await short(tokens.obtain(REGISTRY, 'run 1'))).toBe('4');
   });
 
-  test('what it brought serves those that are not forced', async () => {
+  test('its token serves requests that are not forced', async () => {
     const { tokens } = ecr();
     await tokens.obtain(REGISTRY, 'run 1');
     expect(await short(tokens.obtain(REGISTRY))).toBe('1');
   });
 
-  test('one that was fetched unforced is not the run’s, however young', async () => {
+  test('does not take a young token that was not obtained for it', async () => {
     const { state, tokens } = ecr();
     await tokens.obtain(REGISTRY, 'run 1');
     state.now += 15 * MINUTE;
@@ -325,7 +325,7 @@ describe('force takes none from before its request', () => {
     expect(await short(tokens.obtain(REGISTRY, 'run 1'))).toBe('3');
   });
 
-  test('it does not join a call from before, and those after join its own', async () => {
+  test('does not join an earlier call, and later requests join its call', async () => {
     const { state, tokens } = ecr();
     const landing = Promise.withResolvers<void>();
     state.answer = landing.promise;
@@ -338,7 +338,7 @@ describe('force takes none from before its request', () => {
     expect(await Promise.all([before, forced, another, after, next])).toEqual(['1', '2', '2', '2', '3']);
   });
 
-  test('its failure does not serve an older one, and leaves the cache as it is', async () => {
+  test('does not get an older token if ECR fails, and the cache stays', async () => {
     const { state, tokens } = ecr();
     await tokens.obtain(REGISTRY);
     state.answer = 'fail';
@@ -348,7 +348,7 @@ describe('force takes none from before its request', () => {
     expect(await short(tokens.obtain(REGISTRY))).toBe(`1, stale: ${REASON}`);
   });
 
-  test('not even its own, once that has expired', async () => {
+  test('does not take its own token once that has expired', async () => {
     const { state, tokens } = ecr();
     await tokens.obtain(REGISTRY, 'run 1');
     state.now += 12 * HOUR - SECOND;
@@ -396,7 +396,7 @@ describe('a token that has expired on arrival is refused', () => {
   });
 });
 
-describe('the real SDK', () => {
+describe('with the real SDK', () => {
   const ENVIRONMENT = {
     AWS_ENDPOINT_URL_ECR: '',
     AWS_ACCESS_KEY_ID: 'test',
@@ -431,7 +431,7 @@ describe('the real SDK', () => {
     return { outcome, ms: performance.now() - startedAt, calls: endpoint.calls.slice(before) };
   };
 
-  test('ok: the token with its host, user, password and expiry', async () => {
+  test('returns the token with its host, user, password and expiry', async () => {
     set('ok');
     const { outcome, calls } = await obtain();
     const [call] = calls;
@@ -460,7 +460,7 @@ describe('the real SDK', () => {
     },
   );
 
-  test('hang: all attempts together end with the budget', async () => {
+  test('hang: all attempts together end with the time limit', async () => {
     set('hang');
     const { outcome, ms, calls } = await obtain();
     expect(outcome).toEqual({
@@ -472,7 +472,7 @@ describe('the real SDK', () => {
     expect(ms).toBeLessThan(BUDGET + 500);
   });
 
-  test('throttled for longer than the budget: both are told', async () => {
+  test('throttled for longer than the time limit: the reason is the throttling', async () => {
     set('throttle');
     endpoint.settings.latencyMs = 200;
     const { outcome, ms } = await obtain(500);
@@ -483,7 +483,7 @@ describe('the real SDK', () => {
     expect(ms).toBeLessThan(1_000);
   });
 
-  test('an answer that takes long, but less than an attempt may, is one call', async () => {
+  test('waits for a slow answer without a second call', async () => {
     set('ok');
     endpoint.settings.latencyMs = BUDGET / 4;
     const { outcome, calls } = await obtain();
@@ -491,7 +491,7 @@ describe('the real SDK', () => {
     expect(calls).toHaveLength(1);
   });
 
-  test('nobody there: the cause', async () => {
+  test('fails as unavailable if ECR refuses the connection', async () => {
     const gone = await startAwsEndpoint();
     await gone.stop();
     vi.stubEnv('AWS_ENDPOINT_URL_ECR', gone.url);

@@ -1,4 +1,4 @@
-// What ECR may answer, at the wire and through the real SDK: a token, a token after all, or a sentence that names the cause.
+// What ECR may answer, through the real SDK: a token, a token after a retry, or a failure with its reason.
 
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
@@ -75,7 +75,7 @@ function obtain(...script: Reply[]): Promise<TokenOutcome> {
   );
 }
 
-test('it is asked for an authorization token and nothing else', async () => {
+test('requests an authorization token and nothing else', async () => {
   expect(await obtain(OK)).toEqual({ registry: REGISTRY, token: TOKEN });
   expect(requests).toEqual([
     {
@@ -90,13 +90,13 @@ test.each([
   { what: 'throttled once', script: [THROTTLED, OK] },
   { what: 'an internal failure, then throttled', script: [FAILED, THROTTLED, OK] },
   { what: 'unavailable behind a load balancer', script: [UNAVAILABLE, OK] },
-])('$what, then a token: had within the budget', async ({ script }) => {
+])('retries within the time limit: $what, then a token', async ({ script }) => {
   const calls = script.length;
   expect(await obtain(...script)).toEqual({ registry: REGISTRY, token: TOKEN });
   expect(requests).toHaveLength(calls);
 });
 
-test('throttled twice: said so, as each attempt costs', async () => {
+test('gives up after the second throttled attempt', async () => {
   expect(await obtain(THROTTLED, THROTTLED, OK)).toEqual({
     registry: REGISTRY,
     error: new TokenError('ecr-throttled', 'ECR refused: ThrottlingException: Rate exceeded'),
@@ -112,7 +112,7 @@ describe('ECR Public', () => {
     return tokens.obtain({ source, host: 'public.ecr.aws' });
   };
 
-  test('it is asked in its own words, and names no endpoint', async () => {
+  test('has its own request, and its token has no host', async () => {
     const { proxyEndpoint: _, ...data } = DATA;
     const { host: __, ...token } = TOKEN;
     expect(await publicly({ authorizationData: data })).toMatchObject({ token });
@@ -126,14 +126,14 @@ describe('ECR Public', () => {
   });
 
   test.each([{}, { authorizationData: {} }, { authorizationData: { authorizationToken: 'x' } }])(
-    'garbage is said to be: %j',
+    'fails for an answer without a token: %j',
     async (body) => {
       expect(await publicly(body)).toMatchObject({ error: UNUSABLE });
     },
   );
 });
 
-test('a role that may not be assumed: the cause in the words of STS, and ECR is not asked', async () => {
+test('fails with aws-role-denied if STS denies the role, without a call to ECR', async () => {
   const role = { arn: 'arn:aws:iam::123456789012:role/pull', externalId: 'cluster-1' };
   replies = [
     {
@@ -295,7 +295,7 @@ describe('the reason of a failure', () => {
   });
 });
 
-test('a password may hold colons', async () => {
+test('accepts a password with colons', async () => {
   const authorizationToken = encode('AWS:a:b::c');
   expect(await obtain({ body: { authorizationData: [{ ...DATA, authorizationToken }] } })).toMatchObject({
     token: { username: 'AWS', password: 'a:b::c' },
@@ -327,7 +327,7 @@ test.each([
     what: 'an endpoint without a host',
     body: { authorizationData: [{ ...DATA, proxyEndpoint: 'https://' }] },
   },
-])('garbage, $what: said so, and not taken for a token', async ({ body }) => {
+])('fails for an unusable answer: $what', async ({ body }) => {
   expect(await obtain({ body })).toEqual({
     registry: REGISTRY,
     error: UNUSABLE,
@@ -342,22 +342,22 @@ test.each([
     body: { authorizationData: [{ ...DATA, expiresAt: 'soon' }] },
     says: /number/,
   },
-])('garbage, $what: an outcome that names the cause', async ({ body, says }) => {
+])('fails for an unreadable answer and names the cause: $what', async ({ body, says }) => {
   const outcome = await obtain({ body });
   expect(outcome).toMatchObject({ error: { reason: 'ecr-error', message: expect.stringMatching(says) } });
 });
 
-test('whatever it answered, the token is in no sentence', async () => {
-  const sentences = [];
+test('never has the token in a failure', async () => {
+  const failures = [];
   for (const broken of [
     { expiresAt: undefined },
     { expiresAt: 'soon' },
     { proxyEndpoint: 'word' },
     { expiresAt: 1 },
   ])
-    sentences.push(await obtain({ body: { authorizationData: [{ ...DATA, ...broken }] } }));
-  sentences.push(await obtain({ body: JSON.stringify(OK.body).slice(0, -2) }));
-  for (const outcome of sentences) {
+    failures.push(await obtain({ body: { authorizationData: [{ ...DATA, ...broken }] } }));
+  failures.push(await obtain({ body: JSON.stringify(OK.body).slice(0, -2) }));
+  for (const outcome of failures) {
     expect(outcome).toHaveProperty('error');
     expect(JSON.stringify(outcome)).not.toContain(encode('AWS:word'));
     expect(JSON.stringify(outcome)).not.toMatch(/\bword\b/);

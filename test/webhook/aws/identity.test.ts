@@ -1,5 +1,5 @@
-// AWS credentials that live for five minutes, the webhook as its bundle, and a clock that the test moves: over a whole
-// virtual day they are renewed, whoever brings them, and no admission fails.
+// AWS credentials that live for five minutes, from each source: over a whole virtual day the webhook bundle renews them,
+// and no admission fails.
 import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -148,7 +148,7 @@ describe.each(WAYS)('$title', ({ env, rotate, principal, lose, reason, names }) 
     return webhook.ecr.calls.find((call) => call.password === password)?.role;
   };
 
-  test('a day: each request is given new credentials of the right principals', async () => {
+  test('each request of a day gets new credentials of the right principal', async () => {
     const endsAt = clock.now() + DAY;
     turn(0);
     ({ secret: stored } = await ask(webhook, { object: manifest() }));
@@ -173,7 +173,7 @@ describe.each(WAYS)('$title', ({ env, rotate, principal, lose, reason, names }) 
     );
   }, 120_000);
 
-  test('STS is asked where the webhook is, with the external id of the role, by whoever the webhook is', () => {
+  test("calls STS in the webhook's region, with the external id of the role, as the webhook", () => {
     const asked = webhook.ecr.stsCalls.filter(({ ok }) => ok);
     const pulls = asked.filter(({ role: arn }) => arn === role('pull'));
     expect(pulls.length).toBeGreaterThan(100);
@@ -186,7 +186,7 @@ describe.each(WAYS)('$title', ({ env, rotate, principal, lose, reason, names }) 
       });
     for (const { role: arn, action, externalId, accessKeyId, region } of asked) {
       if (arn !== role('webhook')) continue;
-      // With a web identity nothing is signed, so no region is told.
+      // A request with a web identity is not signed, and so names no region.
       expect([action, externalId, accessKeyId, region]).toEqual(
         'ASSUME_ROLE_ARN' in env
           ? ['AssumeRole', 'cluster-1', 'test', 'eu-central-1']
@@ -195,7 +195,7 @@ describe.each(WAYS)('$title', ({ env, rotate, principal, lose, reason, names }) 
     }
   });
 
-  test('lost for an hour: what is cached serves, what is stored stays, the cause is told; then all is well', async () => {
+  test('without an identity for an hour, cached tokens serve, stored entries stay, and the reason is named', async () => {
     lose(webhook.ecr, true);
     for (const _ of ['the first half', 'the second']) {
       clock.advance(30 * MINUTE);
@@ -219,7 +219,7 @@ describe.each(WAYS)('$title', ({ env, rotate, principal, lose, reason, names }) 
     expect(response).not.toHaveProperty('warnings');
   });
 
-  test('lost while credentials fall due: an unrelated change passes, nothing is lost, the cause is told', async () => {
+  test('without an identity while entries fall due, another update passes with a warning', async () => {
     const touched = (by: string) =>
       ask(webhook, { object: annotated(stored, { 'example.com/owner': by }), oldObject: stored });
     ({ secret: stored } = await force());
@@ -241,7 +241,7 @@ describe.each(WAYS)('$title', ({ env, rotate, principal, lose, reason, names }) 
     stored = renewed;
   });
 
-  test('a registry’s role is denied for an hour: the other registry goes on, this one’s cause is told', async () => {
+  test('a denied role of one registry does not affect the other one', async () => {
     const { roles } = webhook.ecr.settings;
     const denied = new TokenError('aws-role-denied', 'AccessDenied');
     roles[role('pull')] = { externalId: 'pull-1', denied: true };

@@ -1,5 +1,5 @@
-// Hundreds of roles, and an ECR that allows twenty calls a second: everybody is answered in time, nobody is asked for
-// more than it takes, and what was had serves on.
+// Hundreds of roles, and an ECR that allows twenty calls a second: every request is answered in time, with as few calls as
+// possible, and cached tokens serve.
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -45,7 +45,7 @@ describe('300 roles, each of a namespace of its own', () => {
   const stored = new Map<number, Manifest>();
   afterAll(() => webhook?.[Symbol.asyncDispose]());
 
-  test('a cold cache: all are answered in time, with no more than two attempts each', async () => {
+  test('with a cold cache, all requests are answered in time with at most two attempts each', async () => {
     webhook = await runWebhook({
       clock,
       policy: policyOf(PAIRS, namespaceOf),
@@ -89,7 +89,7 @@ describe('300 roles, each of a namespace of its own', () => {
       expect(authsOf(secret)).toMatchObject({ [hostOf(index)]: { password: passwords.get(roleOf(index)) } });
   });
 
-  test('a warm minute: no call at all', async () => {
+  test('a minute with a warm cache needs no call', async () => {
     const before = [webhook.ecr.calls.length, webhook.ecr.stsCalls.length];
     for (let second = 0; second < 60; second++) {
       clock.advance(SECOND);
@@ -113,7 +113,7 @@ describe('300 roles, each of a namespace of its own', () => {
   });
 });
 
-test('60 roles for one Secret, and a burst that is smaller: it is answered, with all of them', async () => {
+test('a Secret with 60 roles gets all entries although the burst is smaller', async () => {
   await using webhook = await runWebhook({
     policy: policyOf(60, () => 'team-a'),
     env: { TIMEOUT_SECONDS: String(TIMEOUT_S) },
@@ -126,7 +126,7 @@ test('60 roles for one Secret, and a burst that is smaller: it is answered, with
   expect(webhook.ecr.calls.length).toBeLessThanOrEqual(120);
 });
 
-test('nothing is allowed for a while: hundreds of admissions are refused, and do not become hundreds of calls', async () => {
+test('hundreds of denied admissions do not cause hundreds of calls', async () => {
   await using webhook = await runWebhook({ policy: policyOf(10, () => '*') });
   webhook.ecr.settings.limit = { perSecond: 0, burst: 0 };
   const startedAt = performance.now();
@@ -149,7 +149,7 @@ test('nothing is allowed for a while: hundreds of admissions are refused, and do
   await eventually(async () => (await ask(webhook, { object: manifest() })).response.allowed);
 });
 
-test('an STS that is silent for one role holds up nobody else', async () => {
+test('an STS that is silent for one role does not delay another one', async () => {
   await using webhook = await runWebhook({
     policy: policyOf(2, (index) => `team-${index}`),
     env: (ecr) => ({ TIMEOUT_SECONDS: String(TIMEOUT_S), ...ecr.env }),

@@ -61,13 +61,13 @@ afterAll(() => stack.disposeAsync());
 
 const NO_KEYS = { AWS_ACCESS_KEY_ID: undefined, AWS_SECRET_ACCESS_KEY: undefined };
 
-test('ECR and STS are both reached through it', async () => {
+test('reaches ECR and STS through the proxy', async () => {
   await using webhook = await runWebhook({ env: { ...env, ...NO_KEYS } });
   expect((await ask(webhook, { object: manifest() })).response).toMatchObject({ allowed: true });
   expect([...new Set(asked)].sort()).toEqual(HOSTS.map((host) => `${host}:443`));
 });
 
-test('without it they are not, and that is said', async () => {
+test('fails without the proxy and names the cause', async () => {
   await using webhook = await runWebhook({ env: { ...env, ...NO_KEYS, HTTPS_PROXY: undefined } });
   const { response } = await ask(webhook, { object: manifest() });
   expect(response).toMatchObject({ allowed: false, status: { code: 503 } });

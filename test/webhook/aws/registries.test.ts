@@ -132,14 +132,14 @@ const FORMS: Form[] = [
 ];
 
 describe.each(FORMS)('$host', ({ host, api, service = 'ecr', fips = false, dualStack = false, ...place }) => {
-  test('its name says where it is', () => {
+  test('is parsed', () => {
     expect(parseEcrHost(host)).toEqual({ service, fips, dualStack, ...place });
     expect(partitionOfRegion(place.region)).toBe(place.partition);
     expect(isHostOf({ source: { service, region: place.region } }, host)).toBe(true);
     expect(isHostOf({ source: { service, region: 'eu-north-1' } }, host)).toBe(false);
   });
 
-  test('its token is asked for there', () => {
+  test('gets its token from the right endpoint', () => {
     const client = service === 'ecr' ? new ECRClient({}) : new ECRPUBLICClient({});
     const parameters = { Region: place.region, UseFIPS: fips, UseDualStack: dualStack };
     expect(client.config.endpointProvider(parameters).url.host).toBe(api);
@@ -178,7 +178,7 @@ test.each([
   expect(isHostOf(inRegion('eu-central-1'), host)).toBe(false);
 });
 
-test('where the host is known, it is that one and no other of its region', () => {
+test('a registry with a known host has no other host of its region', () => {
   const host = `${ID}.dkr.ecr.eu-central-1.amazonaws.com`;
   expect(isHostOf({ source: { service: 'ecr', region: 'eu-central-1' }, host }, host)).toBe(true);
   expect(isHostOf({ source: { service: 'ecr', region: 'eu-central-1' }, host }, host.replace('1', '2'))).toBe(

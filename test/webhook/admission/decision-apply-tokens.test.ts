@@ -1,5 +1,5 @@
-// The second decision table of docs/design.md, row by row, with two registries: what is stored when tokens could be had
-// for both, for one, or for none.
+// The second decision table of docs/design.md, row by row, with two registries: what is stored with tokens for both, for
+// one, or for none.
 
 import { describe, expect, test } from 'vitest';
 import { formatTime } from '../../../contract/freshness.ts';
@@ -43,9 +43,9 @@ const FOREIGN_CONFIG = JSON.stringify({ auths: { 'registry.example.com': FOREIGN
 const old = (host: string) => entryOf(tokenFor(host, 0, 'old'));
 const fresh = (host: string) => entryOf(tokenFor(host));
 
-/** What came of asking for both: a new token, one that expires then, an older one, or none. */
-type Had = 'new' | 'none' | { expiresAt: number; stale?: TokenError };
-function had(here: Had, there: Had): TokenOutcome[] {
+/** The outcome for a registry: a new token, one with this expiry, a cached one, or none. */
+type Outcome = 'new' | 'none' | { expiresAt: number; stale?: TokenError };
+function outcomesOf(here: Outcome, there: Outcome): TokenOutcome[] {
   return TWO.registries.map((registry, index) => {
     const what = index === 0 ? here : there;
     const host = registry.host ?? '';
@@ -56,7 +56,7 @@ function had(here: Had, there: Had): TokenOutcome[] {
   });
 }
 
-/** Both registries' entries, expiring so far ahead, beside one that is not ours. */
+/** A stored Secret with entries for both registries, which expire so much later than NOW, and a foreign entry. */
 const expiring = (here: number, there: number): Manifest => {
   const at = NOW - 12 * HOUR;
   const outcomes = TWO.registries.map((registry, index) => ({
@@ -81,9 +81,9 @@ const touched = (oldObject: Manifest): Change => ({
   object: annotated(oldObject, { 'example.com/owner': 'alice' }),
   oldObject,
 });
-const settled = (change: Change, outcomes: TokenOutcome[]) => admit(change, { policy: TWO, outcomes });
+const afterTokens = (change: Change, outcomes: TokenOutcome[]) => admit(change, { policy: TWO, outcomes });
 
-/** Stored: these entries of ours, and the foreign one. */
+/** Expects these entries and the foreign one. */
 function expectEntries(secret: Manifest | undefined, entries: Record<string, object>): void {
   expect(authsOf(secret)).toEqual({ 'registry.example.com': FOREIGN, ...entries });
 }
@@ -92,7 +92,7 @@ const registriesOf = (expiries: Record<string, number>) =>
     .map(([host, expiresAt]) => `${host}=${formatTime(expiresAt)}`)
     .join(',');
 
-/** Denied for want of tokens, with a cause for each of these registries. */
+/** Expects a denial with one cause for each of these registries. */
 function expectNoToken(verdict: Denial | Allowance, hosts: string[], error = THROTTLED): void {
   expect(verdict).toMatchObject({
     action: 'deny',
@@ -107,22 +107,22 @@ function expectNoToken(verdict: Denial | Allowance, hosts: string[], error = THR
     expect(verdict).toMatchObject({ message: expect.stringContaining(`${host}: ${error.message}`) });
 }
 
-/** The Secret is one the webhook recognises: a touch an instant later finds it its own. */
-function expectOurs(secret: Manifest | undefined, policy = TWO): void {
+/** Expects that the webhook recognises the entries of the Secret as owned. */
+function expectOwned(secret: Manifest | undefined, policy = TWO): void {
   if (!secret) throw new Error('denied');
   expect(admit(touched(secret), { policy }).first.reason).not.toBe('not-ours');
 }
 
-describe('every registry has a valid entry, and something is fresh: allow with the patch', () => {
+describe('every registry has a valid entry, and at least one is new: allow with the patch', () => {
   test.each([
     { what: 'CREATE', change: { object: manifest(FOREIGN_CONFIG) } },
     { what: 'a request, stored ones valid', change: requested(valid) },
     { what: 'a request, one stored one expired', change: requested(halfExpired) },
     { what: 'a request, both expired', change: requested(expired) },
     { what: 'another update, due', change: touched(valid) },
-    { what: 'another update, nothing of ours', change: touched(manifest(FOREIGN_CONFIG)) },
-  ])('all fresh: $what', ({ change }) => {
-    const { verdict, secret } = settled(change, had('new', 'new'));
+    { what: 'another update, no owned entries', change: touched(manifest(FOREIGN_CONFIG)) },
+  ])('writes two new entries: $what', ({ change }) => {
+    const { verdict, secret } = afterTokens(change, outcomesOf('new', 'new'));
     expect(verdict).toMatchObject({ action: 'inject', warnings: [] });
     expectEntries(secret, { [HOST]: fresh(HOST), [OTHER_HOST]: fresh(OTHER_HOST) });
     expect(notesOf(secret)).toMatchObject({
@@ -130,50 +130,50 @@ describe('every registry has a valid entry, and something is fresh: allow with t
       expiresAt: formatTime(NOW + 12 * HOUR),
       registries: registriesOf({ [HOST]: NOW + 12 * HOUR, [OTHER_HOST]: NOW + 12 * HOUR }),
     });
-    expectOurs(secret);
+    expectOwned(secret);
   });
 
   test.each([
     { what: 'a request', change: requested(valid) },
     { what: 'a forced request', change: forced(valid) },
     { what: 'another update', change: touched(valid) },
-  ])('one of two kept, and named in a warning: $what', ({ change }) => {
-    const first = settled(change, had('new', 'none'));
+  ])('keeps the entry of the registry without a token, with a warning: $what', ({ change }) => {
+    const first = afterTokens(change, outcomesOf('new', 'none'));
     expect(first.verdict).toMatchObject({
       action: 'inject',
       warnings: [warning(OTHER_HOST, 'kept', THROTTLED, formatTime(NOW + 4 * HOUR))],
     });
     expectEntries(first.secret, { [HOST]: fresh(HOST), [OTHER_HOST]: old(OTHER_HOST) });
-    // The soonest of both, so that the Secret stays due.
+    // The soonest expiry of both, so that the Secret stays due.
     expect(notesOf(first.secret)).toMatchObject({
       expiresAt: formatTime(NOW + 4 * HOUR),
       registries: registriesOf({ [HOST]: NOW + 12 * HOUR, [OTHER_HOST]: NOW + 4 * HOUR }),
     });
-    expectOurs(first.secret);
+    expectOwned(first.secret);
 
-    const second = settled(change, had('none', 'new'));
+    const second = afterTokens(change, outcomesOf('none', 'new'));
     expectEntries(second.secret, { [HOST]: old(HOST), [OTHER_HOST]: fresh(OTHER_HOST) });
     expect(notesOf(second.secret).expiresAt).toBe(formatTime(NOW + 3 * HOUR));
   });
 
-  test('kept until the second before its expiry', () => {
+  test('keeps an entry until the second before its expiry', () => {
     const before = expiring(3 * HOUR, SECOND);
-    expectEntries(settled(requested(before), had('new', 'none')).secret, {
+    expectEntries(afterTokens(requested(before), outcomesOf('new', 'none')).secret, {
       [HOST]: fresh(HOST),
       [OTHER_HOST]: old(OTHER_HOST),
     });
     const at = expiring(3 * HOUR, 0);
-    expectEntries(settled(requested(at), had('new', 'none')).secret, { [HOST]: fresh(HOST) });
+    expectEntries(afterTokens(requested(at), outcomesOf('new', 'none')).secret, { [HOST]: fresh(HOST) });
   });
 
-  test('what is kept is the stored entry, whatever the request carried for it', () => {
+  test('keeps the stored entry, not the one that the request carries', () => {
     const object = holding(
       requested(valid).object,
       JSON.stringify({
         auths: { [`https://${OTHER_HOST}`]: FOREIGN, [OTHER_HOST]: FOREIGN, 'ghcr.io': FOREIGN },
       }),
     );
-    const { secret } = settled({ object, oldObject: valid }, had('new', 'none'));
+    const { secret } = afterTokens({ object, oldObject: valid }, outcomesOf('new', 'none'));
     expect(authsOf(secret)).toEqual({
       'ghcr.io': FOREIGN,
       [HOST]: fresh(HOST),
@@ -181,10 +181,10 @@ describe('every registry has a valid entry, and something is fresh: allow with t
     });
   });
 
-  test('an older token counts as something fresh, and is named', () => {
-    const { verdict, secret } = settled(
+  test('counts a cached token as new, with a warning', () => {
+    const { verdict, secret } = afterTokens(
       requested(valid),
-      had({ expiresAt: NOW + 8 * HOUR, stale: THROTTLED }, 'new'),
+      outcomesOf({ expiresAt: NOW + 8 * HOUR, stale: THROTTLED }, 'new'),
     );
     expect(verdict).toMatchObject({
       action: 'inject',
@@ -195,20 +195,20 @@ describe('every registry has a valid entry, and something is fresh: allow with t
   });
 });
 
-describe('CREATE, and a registry has none: deny, 503', () => {
+describe('CREATE, and a registry has no token: deny, 503', () => {
   test.each([
-    { what: 'the first', outcomes: had('none', 'new'), missing: [HOST] },
-    { what: 'the second', outcomes: had('new', 'none'), missing: [OTHER_HOST] },
-    { what: 'both', outcomes: had('none', 'none'), missing: [HOST, OTHER_HOST] },
-  ])('$what', ({ outcomes, missing }) => {
+    { what: 'the first', outcomes: outcomesOf('none', 'new'), missing: [HOST] },
+    { what: 'the second', outcomes: outcomesOf('new', 'none'), missing: [OTHER_HOST] },
+    { what: 'both', outcomes: outcomesOf('none', 'none'), missing: [HOST, OTHER_HOST] },
+  ])('names each registry without a token: $what', ({ outcomes, missing }) => {
     for (const object of [manifest(), manifest(FOREIGN_CONFIG), annotated(valid, {})]) {
-      const { verdict, secret } = settled({ object }, outcomes);
+      const { verdict, secret } = afterTokens({ object }, outcomes);
       expectNoToken(verdict, missing);
       expect(secret).toBeUndefined();
     }
   });
 
-  test('one registry whose host is not known yet is named by its region', () => {
+  test('names a registry with an unknown host by its region', () => {
     const registry: Registry = { source: { service: 'ecr', region: 'eu-central-1' } };
     const { verdict } = admit(
       { object: manifest() },
@@ -225,35 +225,38 @@ describe('CREATE, and a registry has none: deny, 503', () => {
   });
 });
 
-describe('a request, and nothing fresh: deny, 503; what is stored stays', () => {
+describe('a request without a new token: deny, 503', () => {
   test.each([
     { what: 'the stored ones are valid', oldObject: valid },
     { what: 'one of them has expired', oldObject: halfExpired },
     { what: 'both have expired', oldObject: expired },
-    { what: 'nothing of ours', oldObject: manifest(FOREIGN_CONFIG) },
-  ])('$what', ({ oldObject }) => {
+    { what: 'no owned entries', oldObject: manifest(FOREIGN_CONFIG) },
+  ])('names every registry: $what', ({ oldObject }) => {
     for (const change of [requested(oldObject), forced(oldObject)]) {
-      const { verdict } = settled(change, had('none', 'none'));
+      const { verdict } = afterTokens(change, outcomesOf('none', 'none'));
       expectNoToken(verdict, [HOST, OTHER_HOST]);
     }
   });
 
-  test('older tokens that bring nothing new are nothing fresh', () => {
-    const { verdict } = settled(
+  test('does not count cached tokens that expire with the stored ones as new', () => {
+    const { verdict } = afterTokens(
       requested(valid),
-      had({ expiresAt: NOW + 3 * HOUR, stale: THROTTLED }, { expiresAt: NOW + 4 * HOUR, stale: THROTTLED }),
+      outcomesOf(
+        { expiresAt: NOW + 3 * HOUR, stale: THROTTLED },
+        { expiresAt: NOW + 4 * HOUR, stale: THROTTLED },
+      ),
     );
     expectNoToken(verdict, [HOST, OTHER_HOST]);
   });
 });
 
-describe('another UPDATE, and nothing fresh', () => {
+describe('another UPDATE without a new token', () => {
   test.each([
     { what: 'valid and due', oldObject: valid, kinds: ['kept', 'kept'] },
     { what: 'one expired', oldObject: halfExpired, kinds: ['kept', 'no credentials'] },
     { what: 'both expired', oldObject: expired, kinds: ['no credentials', 'no credentials'] },
-  ] as const)('keep ours, with a warning: $what', ({ oldObject, kinds }) => {
-    const { verdict, secret } = settled(touched(oldObject), had('none', 'none'));
+  ] as const)('keeps the owned entries, with warnings: $what', ({ oldObject, kinds }) => {
+    const { verdict, secret } = afterTokens(touched(oldObject), outcomesOf('none', 'none'));
     expect(verdict).toMatchObject({ action: 'keep', reason: 'no-token', patch: [] });
     expect(verdict).toMatchObject({
       warnings: [warning(HOST, kinds[0], THROTTLED), warning(OTHER_HOST, kinds[1], THROTTLED)],
@@ -261,45 +264,52 @@ describe('another UPDATE, and nothing fresh', () => {
     expect(secret).toEqual(touched(oldObject).object);
   });
 
-  test.each([undefined, '1', '3'])('keep ours of contract %s, and write nothing for its sake', (number) => {
+  test.each([undefined, '1', '3'])('keeps owned entries of contract %s without a patch', (number) => {
     for (const oldObject of [valid, halfExpired, expired].map((secret) => ofContract(number, secret))) {
-      const { verdict, secret } = settled(touched(oldObject), had('none', 'none'));
+      const { verdict, secret } = afterTokens(touched(oldObject), outcomesOf('none', 'none'));
       expect(verdict).toMatchObject({ action: 'keep', reason: 'no-token', patch: [] });
       expect(secret).toEqual(touched(oldObject).object);
     }
   });
 
-  test('keep restores what the request dropped or invented', () => {
+  test('restores what the request dropped or invented', () => {
     const object = edited(holding(valid, '{"auths":{}}'), ({ metadata }) => {
       metadata.annotations = { 'example.com/owner': 'alice' };
     });
-    const { verdict, secret } = settled({ object, oldObject: valid }, had('none', 'none'));
+    const { verdict, secret } = afterTokens({ object, oldObject: valid }, outcomesOf('none', 'none'));
     expect(verdict).toMatchObject({ action: 'keep', reason: 'no-token' });
     expect(authsOf(secret)).toEqual({ [HOST]: old(HOST), [OTHER_HOST]: old(OTHER_HOST) });
     expect(notesOf(secret)).toEqual(notesOf(valid));
     expect(secret?.metadata.annotations).toHaveProperty(['example.com/owner'], 'alice');
   });
 
-  test('keep where the policy’s registries changed', () => {
+  test('keeps the owned entries if the policy has another registry', () => {
     const one = stored({ from: manifest(FOREIGN_CONFIG) });
-    const { verdict, secret } = settled(touched(one), had('none', 'none'));
+    const { verdict, secret } = afterTokens(touched(one), outcomesOf('none', 'none'));
     expect(verdict).toMatchObject({ action: 'keep', reason: 'no-token' });
     expect(authsOf(secret)).toEqual({ 'registry.example.com': FOREIGN, [HOST]: old(HOST) });
-    // What is missing is noted, so that the Secret is due; and once noted, it stays as it is.
+    // The missing registry is recorded as expired, so that the Secret is due. A later update changes nothing.
     expect(notesOf(secret)).toMatchObject({
       expiresAt: formatTime(NOW),
       registries: registriesOf({ [HOST]: NOW + 11 * HOUR, [OTHER_HOST]: NOW }),
       updatedAt: notesOf(one).updatedAt,
     });
     if (!secret) throw new Error('denied');
-    const later = admit(touched(secret), { policy: TWO, now: NOW + HOUR, outcomes: had('none', 'none') });
+    const later = admit(touched(secret), {
+      policy: TWO,
+      now: NOW + HOUR,
+      outcomes: outcomesOf('none', 'none'),
+    });
     expect(later.first).toMatchObject({ action: 'obtain', reason: 'expired' });
     expect(later.verdict).toMatchObject({ action: 'keep', reason: 'no-token', patch: [] });
   });
 
-  test('what is no longer wanted goes, although nothing could be had in its place', () => {
+  test('removes the entry of a registry that is no longer selected', () => {
     const elsewhere = stored({ policy: { registries: TWO.registries.slice(1) } });
-    const { verdict, secret } = admit(touched(elsewhere), { policy: ONE, outcomes: had('none', 'none') });
+    const { verdict, secret } = admit(touched(elsewhere), {
+      policy: ONE,
+      outcomes: outcomesOf('none', 'none'),
+    });
     expect(verdict).toMatchObject({ action: 'inject', reason: 'registries-changed' });
     expect(authsOf(secret)).toEqual({});
     expect(notesOf(secret)).toMatchObject({
@@ -313,7 +323,7 @@ describe('another UPDATE, and nothing fresh', () => {
     { what: 'empty', oldObject: manifest() },
     { what: 'foreign entries only', oldObject: manifest(FOREIGN_CONFIG) },
     {
-      what: 'the original webhook’s',
+      what: 'written by CentML/ecr-anywhere',
       oldObject: annotated(manifest(JSON.stringify({ auths: { [`https://${HOST}`]: FOREIGN } })), {
         [ANNOTATION.expiresAt]: '2026-03-01T23:00:00+01:00',
       }),
@@ -326,19 +336,19 @@ describe('another UPDATE, and nothing fresh', () => {
       what: 'a wrong fingerprint of contract 1',
       oldObject: annotated(valid, { [ANNOTATION.fingerprint]: 'AAAAAAAAAAAAAAAA' }),
     },
-  ])('deny, 503, if there is nothing of ours: $what', ({ oldObject }) => {
-    const { verdict } = settled(touched(oldObject), had('none', 'none'));
+  ])('denies with 503 if there are no owned entries: $what', ({ oldObject }) => {
+    const { verdict } = afterTokens(touched(oldObject), outcomesOf('none', 'none'));
     expectNoToken(verdict, [HOST, OTHER_HOST]);
   });
 });
 
-describe('UPDATE, some fresh, one expired and without a token: allow without the expired one, with a warning', () => {
+describe('an UPDATE with a new token, and an expired entry without one: allow without the expired entry', () => {
   test.each([
     { what: 'a request', change: requested(halfExpired) },
     { what: 'a forced request', change: forced(halfExpired) },
     { what: 'another update', change: touched(halfExpired) },
   ])('$what', ({ change }) => {
-    const { verdict, secret } = settled(change, had('new', 'none'));
+    const { verdict, secret } = afterTokens(change, outcomesOf('new', 'none'));
     expect(verdict).toMatchObject({
       action: 'inject',
       warnings: [warning(OTHER_HOST, 'no credentials', THROTTLED)],
@@ -348,14 +358,14 @@ describe('UPDATE, some fresh, one expired and without a token: allow without the
       expiresAt: formatTime(NOW - SECOND),
       registries: registriesOf({ [HOST]: NOW + 12 * HOUR, [OTHER_HOST]: NOW - SECOND }),
     });
-    // The next look at it asks again, for what is missing alone.
+    // The next admission needs a token for the missing registry only.
     if (!secret) throw new Error('denied');
-    expect(settled(touched(secret), had('new', 'new')).verdict).toMatchObject({
+    expect(afterTokens(touched(secret), outcomesOf('new', 'new')).verdict).toMatchObject({
       action: 'inject',
       reason: 'expired',
       warnings: [],
     });
-    const next = settled(touched(secret), had('none', 'new'));
+    const next = afterTokens(touched(secret), outcomesOf('none', 'new'));
     expect(authsOf(next.secret)).toEqual({
       'registry.example.com': FOREIGN,
       [HOST]: fresh(HOST),
@@ -363,42 +373,42 @@ describe('UPDATE, some fresh, one expired and without a token: allow without the
     });
   });
 
-  test('what is asked for on another update is what is due, and nothing else', () => {
+  test('another update needs tokens only for the entries that are due', () => {
     const half = expiring(11 * HOUR, HOUR);
     const hostsAsked = (change: Change) => {
-      const { first } = settled(change, had('new', 'new'));
+      const { first } = afterTokens(change, outcomesOf('new', 'new'));
       return first.action === 'obtain' ? first.registries.map(({ host }) => host) : [];
     };
     expect(hostsAsked(touched(half))).toEqual([OTHER_HOST]);
     expect(hostsAsked(requested(half))).toEqual([HOST, OTHER_HOST]);
   });
 
-  test('one whose expiry cannot be believed is noted as expired now', () => {
+  test('records an entry with an implausible expiry as expired now', () => {
     const before = expiring(3 * HOUR, 1000 * HOUR);
-    const { secret } = settled(requested(before), had('new', 'none'));
+    const { secret } = afterTokens(requested(before), outcomesOf('new', 'none'));
     expectEntries(secret, { [HOST]: fresh(HOST) });
     expect(notesOf(secret).expiresAt).toBe(formatTime(NOW));
   });
 
-  test('what has no credentials is not kept for some, though the clock goes back', () => {
-    const { secret } = settled(requested(halfExpired), had('new', 'none'));
+  test('an entry without credentials is not valid, even if the clock goes back', () => {
+    const { secret } = afterTokens(requested(halfExpired), outcomesOf('new', 'none'));
     if (!secret) throw new Error('denied');
     const { verdict } = admit(requested(annotated(secret, { [ANNOTATION.requestedAt]: undefined })), {
       policy: TWO,
       now: NOW - HOUR,
-      outcomes: had('new', 'none'),
+      outcomes: outcomesOf('new', 'none'),
     });
     expect(verdict).toMatchObject({ warnings: [warning(OTHER_HOST, 'no credentials', THROTTLED)] });
   });
 
-  test('the first registry, not the second', () => {
+  test('the same if the first registry has no token', () => {
     const before = expiring(-SECOND, 3 * HOUR);
-    const { secret } = settled(requested(before), had('none', 'new'));
+    const { secret } = afterTokens(requested(before), outcomesOf('none', 'new'));
     expectEntries(secret, { [OTHER_HOST]: fresh(OTHER_HOST) });
   });
 });
 
-describe('no entry is replaced by one that expires sooner, unless forced', () => {
+describe('an entry is not replaced by one that expires sooner, unless forced', () => {
   const long = expiring(11 * HOUR, 11 * HOUR);
 
   test.each([
@@ -406,7 +416,7 @@ describe('no entry is replaced by one that expires sooner, unless forced', () =>
     { what: 'at the same time', ahead: 11 * HOUR, taken: true },
     { what: 'a second later', ahead: 11 * HOUR + SECOND, taken: true },
   ])('a token that expires $what', ({ ahead, taken }) => {
-    const { verdict, secret } = settled(requested(long), had({ expiresAt: NOW + ahead }, 'new'));
+    const { verdict, secret } = afterTokens(requested(long), outcomesOf({ expiresAt: NOW + ahead }, 'new'));
     expectEntries(secret, { [HOST]: taken ? fresh(HOST) : old(HOST), [OTHER_HOST]: fresh(OTHER_HOST) });
     expect(verdict).toMatchObject({
       action: 'inject',
@@ -414,81 +424,81 @@ describe('no entry is replaced by one that expires sooner, unless forced', () =>
     });
   });
 
-  test('an older token has to expire later', () => {
+  test('a cached token must expire later', () => {
     const stale = (ahead: number) =>
-      settled(requested(long), had({ expiresAt: NOW + ahead, stale: THROTTLED }, 'new')).secret;
+      afterTokens(requested(long), outcomesOf({ expiresAt: NOW + ahead, stale: THROTTLED }, 'new')).secret;
     expectEntries(stale(11 * HOUR), { [HOST]: old(HOST), [OTHER_HOST]: fresh(OTHER_HOST) });
     expectEntries(stale(11 * HOUR + SECOND), { [HOST]: fresh(HOST), [OTHER_HOST]: fresh(OTHER_HOST) });
   });
 
-  // ECR tells milliseconds, the annotation seconds: the token that is stored already must not pass for a later one.
-  test('the same token is no newer one for its milliseconds', () => {
+  // ECR has milliseconds, the annotation seconds: the stored token itself must not count as a later one.
+  test('the token that is stored is not newer because of its milliseconds', () => {
     const ahead = 11 * HOUR;
-    const same: Had = { expiresAt: NOW + ahead + 789, stale: THROTTLED };
-    expect(settled(requested(long), had(same, same)).verdict).toMatchObject({
+    const same: Outcome = { expiresAt: NOW + ahead + 789, stale: THROTTLED };
+    expect(afterTokens(requested(long), outcomesOf(same, same)).verdict).toMatchObject({
       code: 503,
       reason: 'no-token',
     });
-    const sooner = had({ expiresAt: NOW + ahead - 1 }, 'new');
-    expectEntries(settled(requested(long), sooner).secret, {
+    const sooner = outcomesOf({ expiresAt: NOW + ahead - 1 }, 'new');
+    expectEntries(afterTokens(requested(long), sooner).secret, {
       [HOST]: old(HOST),
       [OTHER_HOST]: fresh(OTHER_HOST),
     });
   });
 
-  test('all sooner: a request is denied, another update keeps', () => {
-    const soon = had({ expiresAt: NOW + HOUR }, { expiresAt: NOW + HOUR });
-    expectNoToken(settled(requested(long), soon).verdict, [HOST, OTHER_HOST], EXPIRES_SOONER);
+  test('if all tokens expire sooner, a request is denied and another update keeps', () => {
+    const soon = outcomesOf({ expiresAt: NOW + HOUR }, { expiresAt: NOW + HOUR });
+    expectNoToken(afterTokens(requested(long), soon).verdict, [HOST, OTHER_HOST], EXPIRES_SOONER);
     const due = expiring(3 * HOUR, 4 * HOUR);
-    const { verdict, secret } = settled(touched(due), soon);
+    const { verdict, secret } = afterTokens(touched(due), soon);
     expect(verdict).toMatchObject({ action: 'keep', reason: 'no-token' });
     expectEntries(secret, { [HOST]: old(HOST), [OTHER_HOST]: old(OTHER_HOST) });
   });
 
-  test('an expired entry is replaced by whatever is valid', () => {
-    const { secret } = settled(
+  test('any valid token replaces an expired entry', () => {
+    const { secret } = afterTokens(
       requested(expired),
-      had({ expiresAt: NOW + SECOND }, { expiresAt: NOW + SECOND, stale: THROTTLED }),
+      outcomesOf({ expiresAt: NOW + SECOND }, { expiresAt: NOW + SECOND, stale: THROTTLED }),
     );
     expectEntries(secret, { [HOST]: fresh(HOST), [OTHER_HOST]: fresh(OTHER_HOST) });
   });
 
-  test('forced: it is', () => {
-    const { verdict, secret } = settled(forced(long), had({ expiresAt: NOW + HOUR }, 'new'));
+  test('a forced request replaces it', () => {
+    const { verdict, secret } = afterTokens(forced(long), outcomesOf({ expiresAt: NOW + HOUR }, 'new'));
     expect(verdict).toMatchObject({ action: 'inject', warnings: [] });
     expectEntries(secret, { [HOST]: fresh(HOST), [OTHER_HOST]: fresh(OTHER_HOST) });
     expect(notesOf(secret).expiresAt).toBe(formatTime(NOW + HOUR));
   });
 });
 
-describe('once more: what was settled is kept when the same manifest is sent again', () => {
+describe('the same manifest sent again changes nothing', () => {
   test.each([
-    { what: 'all fresh', outcomes: had('new', 'new') },
+    { what: 'all fresh', outcomes: outcomesOf('new', 'new') },
     {
       what: 'tokens of different age',
-      outcomes: had('new', { expiresAt: NOW + 9 * HOUR, stale: THROTTLED }),
+      outcomes: outcomesOf('new', { expiresAt: NOW + 9 * HOUR, stale: THROTTLED }),
     },
   ])('$what', ({ outcomes }) => {
     const sent = manifest(FOREIGN_CONFIG);
-    const { secret } = settled({ object: sent }, outcomes);
+    const { secret } = afterTokens({ object: sent }, outcomes);
     if (!secret) throw new Error('denied');
     const applied = edited(secret, (copy) => {
       copy.data = { ...copy.data, ...sent.data };
     });
     for (const object of [secret, applied]) {
-      const again = settled({ object, oldObject: secret }, []);
+      const again = afterTokens({ object, oldObject: secret }, []);
       expect(again.first).toMatchObject({ action: 'keep', reason: 'fresh' });
       expect(again.secret).toEqual(secret);
     }
-    const replaced = settled({ object: sent, oldObject: secret }, []);
+    const replaced = afterTokens({ object: sent, oldObject: secret }, []);
     expect(authsOf(replaced.secret)).toEqual(authsOf(secret));
     expect(notesOf(replaced.secret)).toEqual(notesOf(secret));
-    expect(settled({ object: secret, oldObject: secret }, []).verdict).toMatchObject({ patch: [] });
+    expect(afterTokens({ object: secret, oldObject: secret }, []).verdict).toMatchObject({ patch: [] });
   });
 
-  test('credentials are written for the policy’s registries only', () => {
+  test('writes entries only for the registries of the policy', () => {
     const { secret } = admit({ object: manifest() }, { policy: ONE, outcomes: allFresh(ONE) });
     expect(Object.keys(authsOf(secret))).toEqual([HOST]);
-    expectOurs(secret, ONE);
+    expectOwned(secret, ONE);
   });
 });
