@@ -293,7 +293,7 @@ describe('an entitlement is taken away', () => {
     }
     await kubectl(['annotate', 'secret', 'one', '--namespace', 'team-a', 'example.com/owner=alice']);
     await expect(cluster.createSecrets([{ namespace: 'team-a', name: 'new' }])).rejects.toThrow(
-      /: 403: .*The namespace team-a is entitled to no registry: have it added to the policy/,
+      /: 403: .*The namespace team-a is entitled to no registry\. Add it to the policy/,
     );
   });
 });
