@@ -427,7 +427,7 @@ describe('data that is not a docker config, in place of stored entries of other 
       422,
       'not-a-docker-config',
       SECRET_KEY,
-      'lose the stored entries',
+      'replace the stored entries',
     );
     // Also without owned entries, and for a request.
     const foreign = manifest(FOREIGN_CONFIG);
