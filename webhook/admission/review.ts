@@ -160,7 +160,7 @@ export function allowed(
 /**
  * Denies the request. The API server passes the status on to the client.
  *
- * @param name of the Secret: kubectl shows it, and the causes instead of the message, for a denial with code 422
+ * @param name the Secret's, for the details of the status
  */
 export function denied(
   uid: string,
