@@ -466,7 +466,11 @@ describe.each([
     ['no such host', () => ({ AWS_ENDPOINT_URL: 'http://aws.invalid' }), 'network', 'ENOTFOUND'],
     [
       'an authority that is not trusted',
-      () => ({ AWS_ENDPOINT_URL: operator.bed.deployment.emulator.endpoint, NODE_EXTRA_CA_CERTS: undefined }),
+      () => ({
+        AWS_ENDPOINT_URL: operator.bed.deployment.emulator.endpoint,
+        NODE_EXTRA_CA_CERTS: undefined,
+        AWS_CA_BUNDLE: undefined,
+      }),
       'network',
       'unable to verify',
     ],
