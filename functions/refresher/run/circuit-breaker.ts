@@ -8,7 +8,7 @@ export const MAX_CONSECUTIVE_FAILURES = 5;
 /** A failure that is likely to repeat for the next Secret of the cluster or of the namespace. */
 export interface SharedFailure extends Failure {
   readonly affects: 'cluster' | 'namespace';
-  /** Equal for failures with the same cause, whichever Secret was requested. */
+  /** Equal for failures with the same cause, independent of the Secret. */
   readonly cause: string;
 }
 

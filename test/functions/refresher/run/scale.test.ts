@@ -1,5 +1,5 @@
-// 500 managed Secrets in 20 enabled namespaces among 2,000 others, on a real API server: a run asks for exactly the
-// due ones, whoever wrote them, and whatever the webhook's clock shows.
+// Tests a run on a real API server with 500 managed Secrets in 20 enabled namespaces among 2,000 others: it requests exactly
+// the due Secrets, independently of their writer and of the webhook's clock.
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { ANNOTATION } from '../../../../contract/names.ts';
@@ -57,7 +57,7 @@ function originals(path: string, i: number): Manifest {
 
 const agesOf = () => cluster.age(new Map(SECRETS.map((path, i) => [path, expiryOf(i)])));
 
-/** The webhook with an empty cache, its clock so far ahead. */
+/** Restarts the webhook with an empty cache. @param shiftMs how far its clock is ahead */
 async function restartWebhook(shiftMs = 0): Promise<void> {
   const preload = fileURLToPath(new URL('../../../shifted-clock.ts', import.meta.url));
   const shifted = { NODE_OPTIONS: `--import=${preload}`, SHIFT_CLOCK_MS: String(shiftMs) };
@@ -71,14 +71,14 @@ interface Case {
 }
 test.each<Case>([
   {
-    title: 'written by this webhook',
+    title: 'that this webhook wrote',
     prepare: async () => {
       await cluster.createSecrets(SECRETS.map(manifest));
       await agesOf();
     },
   },
   {
-    title: "as the original's webhook left them",
+    title: "that CentML/ecr-anywhere's webhook wrote",
     prepare: () =>
       cluster.withoutWebhook(async () => {
         for (const namespace of NAMESPACES) {
@@ -90,9 +90,9 @@ test.each<Case>([
         await cluster.createSecrets(SECRETS.map(originals));
       }),
   },
-  { title: "the webhook's clock five minutes ahead", prepare: agesOf, webhookClockMs: 5 * MINUTE },
-  { title: "the webhook's clock five minutes behind", prepare: agesOf, webhookClockMs: -5 * MINUTE },
-])('exactly the due ones are refreshed: $title', async ({ prepare, webhookClockMs }) => {
+  { title: "while the webhook's clock is five minutes ahead", prepare: agesOf, webhookClockMs: 5 * MINUTE },
+  { title: "while the webhook's clock is five minutes behind", prepare: agesOf, webhookClockMs: -5 * MINUTE },
+])('refreshes exactly the due Secrets $title', async ({ prepare, webhookClockMs }) => {
   await prepare();
   await restartWebhook(webhookClockMs);
   const before = await cluster.secrets();
@@ -111,12 +111,12 @@ test.each<Case>([
   const [token, ...more] = cluster.ecr.calls.slice(calls);
   expect(more).toEqual([]);
   const after = await cluster.secrets();
-  const touched = [...after].filter(
+  const changed = [...after].filter(
     ([path, { metadata }]) => metadata.resourceVersion !== before.get(path)?.metadata.resourceVersion,
   );
   expect(after.size).toBe(before.size);
-  expect(touched.map(([path]) => path).sort()).toEqual(due.toSorted());
-  for (const [, { metadata, data }] of touched) {
+  expect(changed.map(([path]) => path).sort()).toEqual(due.toSorted());
+  for (const [, { metadata, data }] of changed) {
     const config = Buffer.from(data?.['.dockerconfigjson'] ?? '', 'base64').toString();
     expect(Object.keys(JSON.parse(config).auths)).toEqual([cluster.ecr.host]);
     expect(config).toContain(token?.password);

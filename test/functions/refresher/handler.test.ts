@@ -1,0 +1,66 @@
+// Tests the function's answers and error types at its handler, with a local Secrets Manager and without its state table.
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { CLUSTERS_PREFIX } from '../../../contract/names.ts';
+import { type Answer, ERROR_TYPE, type RefresherEvent } from '../../../contract/refresher-api.ts';
+import { ENVIRONMENT } from '../../../functions/refresher/settings.ts';
+import { type SecretsManager, startSecretsManager } from '../secrets-manager.ts';
+
+let registry: SecretsManager;
+let invoke: (event: RefresherEvent | object) => Promise<Answer>;
+
+beforeAll(async () => {
+  registry = await startSecretsManager({ [`${CLUSTERS_PREFIX}broken`]: 'not a kubeconfig' });
+  const env = {
+    [ENVIRONMENT.clusterDeadline]: '5',
+    [ENVIRONMENT.clusterConcurrency]: '1',
+    [ENVIRONMENT.stateTable]: 'no-table',
+    AWS_LAMBDA_FUNCTION_NAME: 'refresher',
+    AWS_REGION: 'eu-central-1',
+    AWS_ACCESS_KEY_ID: 'test',
+    AWS_SECRET_ACCESS_KEY: 'test',
+    AWS_ENDPOINT_URL_SECRETS_MANAGER: registry.url,
+    AWS_ENDPOINT_URL_DYNAMODB: 'http://127.0.0.1:1',
+    POWERTOOLS_LOG_LEVEL: 'SILENT',
+  };
+  for (const [name, value] of Object.entries(env)) vi.stubEnv(name, value);
+  vi.spyOn(console, 'log').mockImplementation(() => {});
+  // The handler reads its environment when it is loaded.
+  const { handler } = await import('../../../functions/refresher/handler.ts');
+  const context = { getRemainingTimeInMillis: () => 60_000 };
+  invoke = (event) => handler(event, context as Parameters<typeof handler>[1]);
+});
+afterAll(async () => {
+  vi.unstubAllEnvs();
+  vi.restoreAllMocks();
+  await registry?.[Symbol.asyncDispose]();
+});
+
+test('an unknown action rejects with InvalidEventError', async () => {
+  await expect(invoke({ action: 'delete' })).rejects.toMatchObject({ name: ERROR_TYPE.invalidEvent });
+});
+
+test('a run over all clusters rejects with NoClusterServedError if none can be served', async () => {
+  await expect(invoke({})).rejects.toMatchObject({ name: ERROR_TYPE.noClusterServed });
+});
+
+test('a run over named clusters answers with their codes', async () => {
+  expect(await invoke({ clusters: ['broken'] })).toMatchObject({
+    clusters: [
+      {
+        cluster: 'broken',
+        served: false,
+        failedAt: 'kubeconfig',
+        codes: ['kubeconfig-unusable'],
+        stateNotSaved: expect.any(String),
+        stateNotSavedError: expect.any(String),
+      },
+    ],
+  });
+});
+
+test('an unknown cluster is answered with the names of all clusters', async () => {
+  expect(await invoke({ action: 'inspect', clusters: ['typo'] })).toEqual({
+    clusters: [],
+    notRegistered: { names: ['typo'], registered: ['broken'] },
+  });
+});
