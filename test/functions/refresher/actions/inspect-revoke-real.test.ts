@@ -191,7 +191,7 @@ test('RBAC alone, without the write policy, forbids to delete any Secret but the
   // The write policy requires the UID for the Secret that RBAC allows to delete.
   expect(await asAccount('DELETE', BOUND_TO)).toMatchObject({
     status: 403,
-    text: expect.stringContaining('by its uid'),
+    text: expect.stringContaining(`ValidatingAdmissionPolicy '${RELEASE}-refresher-create-delete'`),
   });
   expect(await textOf(path)).toBe(before);
 });

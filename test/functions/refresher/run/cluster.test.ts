@@ -258,8 +258,8 @@ test('reports Secrets that were deleted or unlabelled between the list and the r
   expect(resultOf(report, deleted).outcome).toBe('gone');
   expect(resultOf(report, released)).toMatchObject({
     outcome: 'refused',
-    code: expect.stringMatching(/^(forbidden|invalid)$/),
-    reason: expect.stringContaining('managed Secrets only'),
+    code: 'forbidden',
+    reason: expect.stringContaining(`ValidatingAdmissionPolicy '${RELEASE}-refresher-update'`),
   });
   for (const path of others) expect(resultOf(report, path).outcome).toBe('refreshed');
   // A deleted Secret has no expiry, the unlabelled one keeps its own.
