@@ -320,7 +320,10 @@ describe('the webhook', () => {
     },
   ])('$code: $name', (one) => on.expectCase(one));
 
-  test('certificate-invalid: it is for another name; then ca-bundle-mismatch: it is of another authority', async () => {
+  // The webhook and the API server notice each change of a certificate only after seconds.
+  test('certificate-invalid: it is for another name; then ca-bundle-mismatch: it is of another authority', {
+    timeout: 180_000,
+  }, async () => {
     const bundle = join(on.bed.dir, 'webhook.mjs');
     await buildWebhook(bundle);
     const authority = await createAuthority('provided');
