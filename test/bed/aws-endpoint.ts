@@ -27,8 +27,11 @@ export interface EcrSettings {
   nextLifetimesSeconds: number[];
   /** Milliseconds of delay before each answer. */
   latencyMs: number;
-  /** Rate and burst of tokens; calls above are throttled. */
-  limit: { perSecond: number; burst: number } | undefined;
+  /**
+   * Rate and burst of tokens; calls above are throttled. The bucket does not refill before `refillsAfterCalls` calls, so
+   * that a machine of any speed exceeds the burst.
+   */
+  limit: { perSecond: number; burst: number; refillsAfterCalls?: number } | undefined;
   /** Settings by role ARN; any caller may assume a role that is not listed. */
   roles: Record<string, RoleSettings>;
   /** Access keys that GetCallerIdentity knows. */
@@ -130,9 +133,10 @@ export async function startAwsEndpoint({
   /** A token bucket on the real clock: the endpoint's own clock may be virtual. */
   const isThrottled = () => {
     if (!settings.limit) return false;
-    const { perSecond, burst } = settings.limit;
+    const { perSecond, burst, refillsAfterCalls = 0 } = settings.limit;
     const at = performance.now();
-    available = Math.min(burst, available + ((at - countedAt) / 1000) * perSecond);
+    const refilled = calls.length < refillsAfterCalls ? 0 : ((at - countedAt) / 1000) * perSecond;
+    available = Math.min(burst, available + refilled);
     countedAt = at;
     if (available < 1) return true;
     available -= 1;

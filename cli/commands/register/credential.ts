@@ -25,10 +25,11 @@ export async function readCredentialFile(path: string, now = Date.now()): Promis
   try {
     credential = credentialOf(readKubeconfig(await readFile(path, 'utf8')).identity);
   } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException;
+    // Only the file system's errors are shown by their code: their message repeats the path.
+    const { syscall, code, message } = error as NodeJS.ErrnoException;
     throw new CliError(
       'credential-unreadable',
-      `Could not read the credential from ${path}: ${code ?? message}`,
+      `Could not read the credential from ${path}: ${syscall === undefined ? message : code}`,
       'Give --credential a kubeconfig that embeds a token or a client certificate.',
       error,
     );
