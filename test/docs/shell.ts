@@ -85,13 +85,14 @@ export class Shell {
     return new Shell(home, { ...env, PATH: path }, cwd);
   }
 
-  set(variable: string, value: string): void {
-    this.#variables.push(`${variable}='${value}'`);
+  /** @param isExported whether later commands have it in their environment */
+  set(variable: string, value: string, isExported = false): void {
+    this.#variables.push(`${isExported ? 'export ' : ''}${variable}='${value}'`);
   }
 
-  /** Types a command. A command that is an assignment also sets the variable for later ones. */
+  /** Types a command. An assignment, exported or not, also sets the variable for later commands. */
   type(line: string): Promise<Ended> {
-    const [, variable] = /^(\w+)=/.exec(line) ?? [];
+    const [, exported, variable] = /^(export )?(\w+)=/.exec(line) ?? [];
     const script = [...this.#variables, line, ...(variable ? [`printf %s "$${variable}"`] : [])].join('\n');
     return new Promise((resolve) => {
       const env = {
@@ -104,7 +105,7 @@ export class Shell {
       const options = { cwd: this.#cwd, env, maxBuffer: 64 * 1024 * 1024 };
       execFile('bash', ['-ec', script], options, (error, stdout, stderr) => {
         keepEvidence('cli', 'documentation', stdout + stderr);
-        if (variable) this.set(variable, stdout);
+        if (variable) this.set(variable, stdout, exported !== undefined);
         resolve({ code: error ? Number(error.code) : 0, stdout, stderr });
       });
     });

@@ -81,6 +81,10 @@ function expectPrinted(begin: string, output: string): void {
   for (const line of lines) expect(output).toMatch(pattern(line));
 }
 
+test('the region is set for all steps', async () => {
+  expect(await type('export AWS_REGION=')).toMatchObject({ code: 0, stdout: 'eu-central-1' });
+});
+
 test('the build succeeds', { timeout: 120_000 }, async () => {
   const { code, stderr } = await type('npm ci', (line) => line.replace('npm ci && ', ''));
   expect(code, stderr).toBe(0);
