@@ -26,10 +26,10 @@ export function credentialsWriter(annotations: Readonly<Record<string, string>> 
   const { updatedAt, expiresAt, fingerprint } = ANNOTATION;
   if (annotations?.[updatedAt] === undefined && annotations?.[expiresAt] === undefined)
     return { writer: 'none' };
-  const sealed = annotations[fingerprint];
-  return sealed === undefined
+  const value = annotations[fingerprint];
+  return value === undefined
     ? { writer: 'original' }
-    : { writer: 'ours', contract: parseFingerprint(sealed).contract };
+    : { writer: 'ours', contract: parseFingerprint(value).contract };
 }
 
 /** Formats a `fingerprint` annotation. @param hash of the owned entries */

@@ -22,7 +22,10 @@ import { METRIC, METRICS_NAMESPACE } from '../functions/refresher/settings.ts';
 
 export interface RefresherAlarmsProps {
   readonly function: IFunction;
+  /** Events that the schedule could not deliver. */
   readonly scheduleDeadLetters: IQueue;
+  /** Events whose invocation failed. */
+  readonly failures: IQueue;
   readonly interval: Duration;
   readonly flexibleWindow: Duration;
   readonly topic: ITopic;
@@ -102,7 +105,8 @@ export class RefresherAlarms extends Construct {
       description:
         `The refresher has not finished a run for ${hours(silence)}. Pods can pull for at least ` +
         `${hours(windowMinutes - silence - 3 * slice)} more. Run "ecr-anywhere doctor". If it finds no cause, check that the ` +
-        'schedule is enabled, and read the messages in the queue for failures and the dead-letter queue of the stack. ' +
+        `schedule is enabled, and read the messages in the queue for failures, ${props.failures.queueUrl}, and in the ` +
+        `dead-letter queue, ${props.scheduleDeadLetters.queueUrl}: run "aws sqs receive-message --queue-url" with each. ` +
         'After the first deployment this alarm is on until the first run has finished.',
     });
 

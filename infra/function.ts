@@ -5,6 +5,7 @@ import { PolicyDocument, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk
 import { ApplicationLogLevel, Architecture, LoggingFormat, Runtime } from 'aws-cdk-lib/aws-lambda';
 import { LogLevel, NodejsFunction, OutputFormat } from 'aws-cdk-lib/aws-lambda-nodejs';
 import { LogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
+import type { Queue } from 'aws-cdk-lib/aws-sqs';
 import { Construct } from 'constructs';
 import { audiencePattern, SIGNING_ALGORITHM, TOKEN_SECONDS } from '../contract/keyless.ts';
 import { CLUSTERS_PREFIX } from '../contract/names.ts';
@@ -31,12 +32,14 @@ export interface RefresherFunctionProps {
 export class RefresherFunction extends Construct {
   readonly function: NodejsFunction;
   readonly logGroup: LogGroup;
+  /** The events whose invocation failed. */
+  readonly failures: Queue;
   /** The most recent observation of each cluster. */
   readonly clusterStateTable: Table;
 
   constructor(scope: Construct, id: string, props: RefresherFunctionProps) {
     super(scope, id);
-    const failures = deadLetters(this, 'Failures');
+    this.failures = deadLetters(this, 'Failures');
     this.logGroup = new LogGroup(this, 'Logs', {
       retention: props.logRetention ?? RetentionDays.ONE_MONTH,
       // The log has no use after the stack is deleted.
@@ -91,7 +94,7 @@ export class RefresherFunction extends Construct {
               actions: ['dynamodb:UpdateItem', 'dynamodb:Scan'],
               resources: [this.clusterStateTable.tableArn],
             }),
-            new PolicyStatement({ actions: ['sqs:SendMessage'], resources: [failures.queueArn] }),
+            new PolicyStatement({ actions: ['sqs:SendMessage'], resources: [this.failures.queueArn] }),
             ...this.eksStatements(props),
             ...this.keylessStatements(props),
           ],
@@ -128,7 +131,7 @@ export class RefresherFunction extends Construct {
       retryAttempts: 0,
       maxEventAge: Duration.minutes(Math.max(1, Math.floor(props.interval.toMinutes() / 2))),
       // SqsDestination would grant the role more than sqs:SendMessage.
-      onFailure: { bind: () => ({ destination: failures.queueArn }) },
+      onFailure: { bind: () => ({ destination: this.failures.queueArn }) },
       ...(props.exclusive && { reservedConcurrentExecutions: 1 }),
       bundling: {
         format: OutputFormat.ESM,

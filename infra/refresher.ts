@@ -105,6 +105,7 @@ export class Refresher extends Construct {
     new RefresherAlarms(this, 'Alarms', {
       function: this.function,
       scheduleDeadLetters: schedule.deadLetters,
+      failures: refresher.failures,
       interval,
       flexibleWindow,
       topic: this.alarmTopic,

@@ -21,6 +21,10 @@ test('finds sentences inside expressions of a template', () => {
   ]);
 });
 
-test('leaves out codes, names and parts of commands', () => {
+test('leaves out codes, names, parts of commands, and expressions', () => {
+  const source = `const banner = 'const own = require(name)';
+const update = 'SET first = if_not_exists(first, now)';
+const type = 'text/plain; version=one; charset=utf-8';`;
+  expect(texts(source)).toEqual([]);
   expect(texts("call('kube-system', 'get secrets', '--output=json', 'a-b_c');")).toEqual([]);
 });

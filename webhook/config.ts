@@ -60,7 +60,7 @@ const Environment = z
       .string()
       .regex(
         /^[a-z0-9-]+\/[a-z0-9.-]+$/,
-        'is not a Secret: set it to a namespace and a name, such as ecr-anywhere/tls',
+        'does not name a Secret: set it to a namespace and a name, such as ecr-anywhere/tls',
       )
       .optional(),
     [ENVIRONMENT.configuration]: z.string().min(1).optional(),
@@ -81,7 +81,11 @@ const Environment = z
       ENVIRONMENT.kubernetesPort,
     ]) {
       if (env[name] === undefined)
-        context.addIssue({ code: 'custom', path: [name], message: 'is missing: TLS_SECRET needs it' });
+        context.addIssue({
+          code: 'custom',
+          path: [name],
+          message: 'is missing: it is required with TLS_SECRET',
+        });
     }
   })
   .transform((env) => ({

@@ -81,7 +81,7 @@ export function webhookMetrics(tokens: EcrTokens, policy: () => Policy, tls: Tls
   );
   const valid = new Gauge({
     name: `${PREFIX}policy_valid`,
-    help: '1 if the current policy document is in use; 0 if it is invalid and an earlier one is in use.',
+    help: '1 if the current policy document is in use; 0 if it is invalid and the previous one is in use.',
     registers,
   });
   valid.set(1);

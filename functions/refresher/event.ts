@@ -31,7 +31,7 @@ const Event = z
       context.addIssue({
         code: 'custom',
         path: ['clusters'],
-        message: '"revoke" requires them: name the clusters whose tokens are to end',
+        message: '"revoke" requires "clusters": name the clusters whose tokens to revoke',
       });
   })
   .transform(({ dryRun = false, force = false, ...event }) => ({
@@ -53,8 +53,8 @@ export class InvalidEventError extends Error {
   constructor(error: z.ZodError) {
     super(
       `The event is not one that the refresher knows: ${z.prettifyError(error).replaceAll('\n', ' ')}. ` +
-        'The refresher accepts {"clusters": [names], "namespaces": [names], "dryRun": boolean, "force": boolean}, ' +
-        'all optional; {"action": "inspect", "clusters": [names]}, where clusters are optional; ' +
+        'The refresher accepts {"action": "refresh", "clusters": [names], "namespaces": [names], "dryRun": boolean, ' +
+        '"force": boolean}, all optional; {"action": "inspect", "clusters": [names]}, where clusters are optional; ' +
         '{"action": "status"}; and {"action": "revoke", "clusters": [names]}.',
     );
     this.fields = error.issues.flatMap((issue) =>

@@ -15,8 +15,8 @@ export interface WebIdentityToken {
 /** What the operator can do, by the name of the STS error (STS API reference, GetWebIdentityToken). */
 const HINTS: Readonly<Record<string, string>> = {
   OutboundWebIdentityFederationDisabledException:
-    'aws iam enable-outbound-web-identity-federation switches it on for the account',
-  SessionDurationEscalationException: `a session that ends within ${TOKEN_SECONDS / 60} minutes cannot have it: sign in again`,
+    'to enable it for the account: aws iam enable-outbound-web-identity-federation',
+  SessionDurationEscalationException: `the session ends within ${TOKEN_SECONDS / 60} minutes, before the token would: sign in again`,
 };
 
 /**
@@ -44,8 +44,11 @@ export async function webIdentityToken(
       // A permanent error means that the role or the account lacks a permission or a setting.
       const failedAt = isPermanentAwsError(cause) ? 'setting' : 'reach';
       const code = failedAt === 'setting' ? 'aws-refused' : 'aws-unavailable';
-      throw new ClusterError(failedAt, `STS gives no web identity token: ${reason}${hint}`, { cause, code });
+      throw new ClusterError(failedAt, `STS returned no web identity token: ${reason}${hint}`, {
+        cause,
+        code,
+      });
     });
-  if (!token) throw new Error('STS gave no web identity token');
+  if (!token) throw new Error('STS returned no web identity token');
   return { token, expiresAt };
 }

@@ -88,7 +88,7 @@ const COMMANDS: Readonly<Record<string, SupportedCommand>> = {
     identity: ({ cluster, stage: former, 'stack-name': stage = former }) => {
       if (former !== undefined && former !== stage)
         throw new Error('has --stage and --stack-name, which differ');
-      if (!cluster) throw new Error('does not name the cluster: --cluster');
+      if (!cluster) throw new Error('does not name the cluster: add --cluster');
       return { keyless: { cluster, ...(stage !== undefined && { stage }) } };
     },
   },
@@ -104,7 +104,7 @@ const ROLE_ARN = /^arn:aws[a-z-]*:iam::\d{12}:role\/[\w+=,.@/-]{1,576}$/;
  */
 export function readExecPlugin(entry: unknown): EksIdentity | KeylessIdentity {
   const exec = Exec.safeParse(entry);
-  if (!exec.success) throw new Error('is no exec entry: it needs a command');
+  if (!exec.success) throw new Error('is not an exec entry: command is missing');
   const { command, args, env } = exec.data;
   const name = command
     .slice(Math.max(command.lastIndexOf('/'), command.lastIndexOf('\\')) + 1)
@@ -112,7 +112,7 @@ export function readExecPlugin(entry: unknown): EksIdentity | KeylessIdentity {
   const supported = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
   if (!supported) {
     throw new Error(
-      'would run a command: register a token or a client certificate. Only "aws eks get-token", "aws-iam-authenticator token" and "ecr-anywhere get-token" are understood, and signed without running them',
+      'would run a command: register a token or a client certificate. The refresher supports only "aws eks get-token", "aws-iam-authenticator token" and "ecr-anywhere get-token", and signs their tokens itself',
     );
   }
   const values = optionsOf(name, supported, args ?? []);
@@ -121,11 +121,11 @@ export function readExecPlugin(entry: unknown): EksIdentity | KeylessIdentity {
     if (REGION_VARIABLES.includes(variable)) region ??= value;
     else if (!IGNORED_VARIABLES.has(variable))
       throw new Error(
-        `sets the environment variable ${sanitizeName(variable)}, which is not understood: leave it out`,
+        `sets the environment variable ${sanitizeName(variable)}, which is not supported: remove it`,
       );
   }
   if (region !== undefined && !/^[a-z]{2,4}(-[a-z]+)+-\d+$/.test(region))
-    throw new Error('--region is no AWS region');
+    throw new Error('--region is not an AWS region');
   return supported.identity(values, region);
 }
 
@@ -136,12 +136,14 @@ function eksIdentity(
   region: string | undefined,
 ): EksIdentity {
   const cluster = values[names.cluster];
-  if (!cluster) throw new Error(`does not name the cluster: --${names.cluster}`);
+  if (!cluster) throw new Error(`does not name the cluster: add --${names.cluster}`);
   const roleArn = values[names.role];
   if (roleArn !== undefined && !ROLE_ARN.test(roleArn))
-    throw new Error(`--${names.role} is no ARN of a role, such as arn:aws:iam::123456789012:role/refresher`);
+    throw new Error(
+      `--${names.role} is not the ARN of a role, such as arn:aws:iam::123456789012:role/refresher`,
+    );
   if (!/^[0-9A-Za-z][A-Za-z0-9_-]{0,99}$/.test(cluster))
-    throw new Error(`--${names.cluster} is no name of an EKS cluster`);
+    throw new Error(`--${names.cluster} is not the name of an EKS cluster`);
   const externalId = values['external-id'];
   return {
     eks: {
@@ -172,13 +174,13 @@ function optionsOf(
     if (token.kind !== 'option') continue;
     const option = Object.hasOwn(options ?? {}, token.name) ? options?.[token.name] : undefined;
     if (!option)
-      throw new Error(`has the option ${sanitizeName(token.rawName)}, which is not understood: leave it out`);
+      throw new Error(`has the option ${sanitizeName(token.rawName)}, which is not supported: remove it`);
     if (token.name in values) throw new Error(`has the option ${sanitizeName(token.rawName)} twice`);
     if (option.type === 'string' && !token.value)
       throw new Error(`has the option ${sanitizeName(token.rawName)} without a value`);
     values[token.name] = token.value ?? '';
   }
   if (!isDeepStrictEqual(given, positionals))
-    throw new Error(`is not "${name} ${positionals.join(' ')}": nothing else of it is understood`);
+    throw new Error(`is not "${name} ${positionals.join(' ')}": other subcommands are not supported`);
   return values;
 }

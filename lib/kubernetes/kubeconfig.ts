@@ -62,7 +62,7 @@ const Server = z.object({
   // Node.js quotes it in the error for a certificate with another name.
   'tls-server-name': z
     .string()
-    .regex(/^[\w.:-]{0,253}$/, 'is no name of a host')
+    .regex(/^[\w.:-]{0,253}$/, 'is not a host name')
     .optional(),
   'proxy-url': z
     .union([
@@ -81,7 +81,7 @@ const Identity = z.object({
   token: z
     .string()
     .trim()
-    .regex(/^[\x21-\x7e]*$/, 'holds characters that no token has')
+    .regex(/^[\x21-\x7e]*$/, 'contains characters that a token cannot contain')
     .refine((text) => text !== 'REDACTED', HIDDEN)
     .optional(),
   'client-certificate-data': Embedded.optional(),
@@ -111,7 +111,7 @@ const REFUSED_OF_SERVER: Readonly<Record<string, string>> = {
 };
 const REFUSED_OF_USER: Readonly<Record<string, string>> = {
   'auth-provider': 'would run a plugin: register a token or a client certificate',
-  tokenFile: 'names a file: give token',
+  tokenFile: 'names a file: use the field token instead',
   'client-certificate':
     'names a file: embed it as client-certificate-data (kubectl config view --flatten --minify --raw)',
   'client-key': 'names a file: embed it as client-key-data (kubectl config view --flatten --minify --raw)',
@@ -131,7 +131,7 @@ const REFUSED_OF_USER: Readonly<Record<string, string>> = {
 export function readKubeconfig(text: string, contextName?: string): RegisteredAccess {
   const config = check(Kubeconfig, load(text), 'it is not a kubeconfig');
   const current = contextName ?? config['current-context'];
-  if (!current) throw new KubeconfigError('it is not a kubeconfig: current-context: is missing');
+  if (!current) throw new KubeconfigError('it is not a kubeconfig: it has no current-context');
   const { context } = find(config.contexts, current, 'context');
   const { cluster } = find(config.clusters, context.cluster, 'cluster');
   const { user } = find(config.users, context.user, 'user');
@@ -167,7 +167,7 @@ export function withToken(text: string, token: string, contextName?: string): st
   const [start, end] = (isScalar(node) && node.range) || [];
   if (start === undefined || end === undefined)
     throw new KubeconfigError(
-      `user "${sanitizeName(user)}": "token" is not written out: register it without YAML aliases`,
+      `user "${sanitizeName(user)}": "token" is a YAML alias: write the token itself`,
     );
   // The range of a block scalar includes the line break.
   const after = text.slice(start, end).endsWith('\n') ? '\n' : '';
@@ -186,7 +186,7 @@ function execIdentity(
 ): EksIdentity | KeylessIdentity {
   if (Object.values(user).some(Boolean))
     throw new KubeconfigError(
-      `user "${sanitizeName(name)}": "exec" stands beside another credential: leave one of them out`,
+      `user "${sanitizeName(name)}": "exec" is set together with another credential: remove one of them`,
     );
   try {
     return readExecPlugin(exec);

@@ -30,7 +30,7 @@ export function isLocal(address: string): boolean {
 /** Why the host of a URL cannot be a cluster's, if it is a local IP address. A name is judged when it is resolved. */
 export function localAddressProblem(url: string): string | undefined {
   const host = new URL(url).hostname.replace(/^\[|\]$/g, '');
-  return isLocal(host) ? `${host} is an address of this machine or its link` : undefined;
+  return isLocal(host) ? `${host} is a loopback or link-local address` : undefined;
 }
 
 type Callback = (
@@ -45,7 +45,7 @@ export function lookupNonLocal(name: string, options: LookupOptions, callback: C
     if (error) return callback(error, []);
     const local = addresses.find(({ address }) => isLocal(address));
     if (local) {
-      const refusal = new Error(`${name} is ${local.address}, an address of this machine or its link`);
+      const refusal = new Error(`${name} is ${local.address}, which is a loopback or link-local address`);
       return callback(Object.assign(refusal, { code: LOCAL_ADDRESS_CODE }), []);
     }
     const [first] = addresses;

@@ -70,7 +70,7 @@ export function readToken(token: string): BoundToken | OtherToken | undefined {
   }
   const { iat, exp } = any.data;
   return {
-    reason: 'it is no token of a service account that is bound to a Secret',
+    reason: 'it is not a ServiceAccount token that is bound to a Secret',
     ...(iat !== undefined && { issuedAt: iat }),
     ...(exp !== undefined && { expiresAt: exp }),
   };

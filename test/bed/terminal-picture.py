@@ -1,4 +1,4 @@
-"""Runs a command in a terminal of its own, and draws what it shows: an SVG file with nothing in it to fetch.
+"""Runs a command in a pseudo-terminal, and draws its output as an SVG file without external resources.
 
 Usage: terminal-picture.py FILE.svg TITLE COLUMNS COMMAND [ARG...]
 """
@@ -20,31 +20,31 @@ from rich.text import Text
 path, title, columns, *command = sys.argv[1:]
 width = int(columns)
 
-ours, theirs = os.openpty()
-fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
-# Progress is for whoever waits: the picture is of the result.
-process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.DEVNULL)
-os.close(theirs)
-shown = b""
+main_end, command_end = os.openpty()
+fcntl.ioctl(command_end, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+# Progress output is left out: the picture shows the result.
+process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=command_end, stderr=subprocess.DEVNULL)
+os.close(command_end)
+output = b""
 while True:
     try:
-        chunk = os.read(ours, 65536)
-    except OSError:  # what Linux says once the other side is closed
+        chunk = os.read(main_end, 65536)
+    except OSError:  # Linux raises it when the other end is closed
         break
     if not chunk:
         break
-    shown += chunk
+    output += chunk
 code = process.wait()
-if not shown:
-    sys.exit(f"{' '.join(command)} showed nothing (exit code {code})")
+if not output:
+    sys.exit(f"{' '.join(command)} printed nothing (exit code {code})")
 
 console = Console(record=True, width=width, file=StringIO(), force_terminal=True, color_system="standard")
 console.print(Text(f"$ {title}", style="bold"))
-console.print(Text.from_ansi(shown.decode().replace("\r\n", "\n").rstrip()))
-# The fonts would come from somewhere else.
+console.print(Text.from_ansi(output.decode().replace("\r\n", "\n").rstrip()))
+# The web fonts would be fetched from another host.
 template = re.sub(r"@font-face\s*{{.*?}}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
 svg = console.export_svg(title="", code_format=template, unique_id="terminal")
-# What somebody hears who cannot see it.
+# The title that screen readers read out.
 svg = svg.replace(">", f"><title>{escape(title)}</title>", 1)
 with open(path, "w", encoding="utf-8") as file:
     file.write("\n".join(line.rstrip() for line in svg.splitlines()) + "\n")

@@ -28,6 +28,8 @@ import { installWebhook, refresherKubeconfig, type WebhookInstallation } from '.
 import type { VirtualClock } from '../virtual-clock.ts';
 import { startSecretsManager, type Value } from './secrets-manager.ts';
 
+const WAIT = { timeout: 20_000, interval: 50 };
+
 export const HOUR = 3_600_000;
 
 export interface SecretObject {
@@ -113,14 +115,14 @@ export async function startRealCluster({
     const { items } = await admin<{ items: { metadata: object }[] }>('GET', path);
     await admin('DELETE', path);
     // The API server applies the deletion, and the creation below, with a delay.
-    await until(async () => !(await isMutated()));
+    await vi.waitUntil(async () => !(await isMutated()), WAIT);
     try {
       await work();
     } finally {
       for (const item of items) {
         await admin('POST', path, { ...item, metadata: { ...item.metadata, resourceVersion: undefined } });
       }
-      await until(isMutated);
+      await vi.waitUntil(isMutated, WAIT);
     }
   };
   const isMutated = async () => {
@@ -200,7 +202,7 @@ export async function startRealCluster({
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   };
   await cluster.createNamespace('probe');
-  await until(isMutated);
+  await vi.waitUntil(isMutated, WAIT);
   return cluster;
 }
 
@@ -244,11 +246,6 @@ export async function runOn(
   );
   keepEvidence('report', 'run', JSON.stringify(reports));
   return reports;
-}
-
-/** Waits up to 20 s until a condition is true. */
-export async function until(condition: () => Promise<boolean>): Promise<void> {
-  await vi.waitUntil(condition, { timeout: 20_000, interval: 50 });
 }
 
 /** The number of results by outcome. */

@@ -43,9 +43,19 @@ test('each publishes to the topic when it goes off and when it is OK again, with
     const text = textOf(alarm.AlarmDescription);
     expect(text).toMatch(/[Rr]un ("ecr-anywhere|"aws|the command)/);
     expect(text).toMatch(/[Pp]ods .*can(not)? pull/);
-    // CloudWatch's limit, less the URL of a queue.
-    expect(text.length).toBeLessThanOrEqual(1024 - 150);
+    // CloudWatch's limit. The URL of a queue has up to 150 characters.
+    expect(text.replaceAll('{}', '-'.repeat(150)).length).toBeLessThanOrEqual(1024);
   }
+});
+
+test.each<{ name: Name; queues: string[] }>([
+  { name: 'NotRunning', queues: ['RefresherFunctionFailures', 'RefresherScheduleDeadLetters'] },
+  { name: 'ScheduleDeadLetters', queues: ['RefresherScheduleDeadLetters'] },
+])('the description of $name has the URL of each queue to read', ({ name, queues }) => {
+  const { AlarmDescription: text } = hourly[name];
+  const inserted =
+    typeof text === 'string' ? [] : text['Fn::Join'][1].filter((part) => typeof part !== 'string');
+  expect(inserted).toEqual(queues.map((id) => ({ Ref: expect.stringMatching(`^${id}`) })));
 });
 
 test.each<[Name, object]>([

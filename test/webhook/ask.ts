@@ -1,5 +1,4 @@
 // Sends reviews to a running webhook, and reads its answers and metrics.
-import { expect } from 'vitest';
 import { WEBHOOK_PATH } from '../../contract/names.ts';
 import type { ReviewAnswer } from '../../webhook/admission/review.ts';
 import type { RunningWebhook } from './running-webhook.ts';
@@ -32,12 +31,4 @@ export function sample(metrics: string, name: string, labels: Readonly<Record<st
   return lines
     .filter((line) => Object.entries(labels).every(([label, value]) => line.includes(`${label}="${value}"`)))
     .reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
-}
-
-/** Waits until a condition holds. */
-export async function eventually(
-  condition: () => boolean | Promise<boolean>,
-  withinMs = 10_000,
-): Promise<void> {
-  await expect.poll(async () => condition(), { timeout: withinMs, interval: 50 }).toBe(true);
 }

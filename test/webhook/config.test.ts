@@ -182,7 +182,7 @@ test('TLS_SECRET needs a server name, a webhook configuration, and an API server
   for (const name of Object.keys(WITH_TLS_SECRET)) {
     const env = { ...MINIMAL, ...WITH_TLS_SECRET, TLS_SECRET: 'a/b', [name]: undefined };
     expect(() => readConfig(env)).toThrow(
-      `The webhook cannot start with these settings: ${name} is missing: TLS_SECRET needs it`,
+      `The webhook cannot start with these settings: ${name} is missing: it is required with TLS_SECRET`,
     );
   }
   expect(readConfig(MINIMAL).ownTls).toBeUndefined();

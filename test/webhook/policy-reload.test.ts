@@ -6,10 +6,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ANNOTATION } from '../../contract/names.ts';
 import { freePorts } from '../bed/process.ts';
-import { ask, eventually, sample } from './ask.ts';
+import { ask, sample } from './ask.ts';
 import { type RunningWebhook, runWebhook } from './running-webhook.ts';
 import { annotated, authsOf, edited, type Manifest, manifest } from './support.ts';
 
+const POLL = { timeout: 10_000, interval: 50 };
 const HOST = '123456789012.dkr.ecr.eu-central-1.amazonaws.com';
 const OTHER = '210987654321.dkr.ecr.us-east-1.amazonaws.com';
 const ROLE = 'arn:aws:iam::210987654321:role/pull';
@@ -57,7 +58,7 @@ describe('a policy document that changes', () => {
     expect(await hosts()).toEqual([HOST]);
     const calls = webhook.ecr.calls.length;
     await webhook.setPolicy(policyOf([HOST, OTHER]));
-    await eventually(async () => (await hosts()).length === 2);
+    await expect.poll(async () => (await hosts()).length, POLL).toBe(2);
     // The log is written after the answer.
     await expect.poll(() => logged(webhook, 'new policy in use')).toHaveLength(1);
     // The cached token of the other registry is reused.
@@ -69,7 +70,7 @@ describe('a policy document that changes', () => {
     await webhook.setPolicy(
       `loglevel: info\nregistries: [{host: ghcr.io, namespaces: ["*"]}, {host: ${HOST}}]`,
     );
-    await eventually(async () => (await isValid()) === 0);
+    await expect.poll(isValid, POLL).toBe(0);
     expect(await hosts()).toEqual([HOST, OTHER]);
     // The webhook reads it again meanwhile, and the problems are the same.
     await sleep(6_000);
@@ -81,20 +82,20 @@ describe('a policy document that changes', () => {
 
   test('is valid again when the earlier one is restored, and is not reported as new', async () => {
     await webhook.setPolicy(policyOf([HOST, OTHER]));
-    await eventually(async () => (await isValid()) === 1);
+    await expect.poll(isValid, POLL).toBe(1);
     expect(logged(webhook, 'new policy in use')).toHaveLength(1);
     expect(await hosts()).toEqual([HOST, OTHER]);
   });
 
   test('removes the entries of a removed registry at the next admission', async () => {
     await webhook.setPolicy(policyOf([OTHER]));
-    await eventually(async () => (await hosts()).join() === OTHER);
+    await expect.poll(async () => (await hosts()).join(), POLL).toBe(OTHER);
   });
 
   /** Sets a document and waits until it is in use. The log cannot show that: its level may hide the line. */
   const use = async (names: readonly string[], more: object = {}) => {
     await webhook.setPolicy(policyOf(names, more));
-    await eventually(async () => (await hosts()).join() === [...names].sort().join());
+    await expect.poll(async () => (await hosts()).join(), POLL).toBe([...names].sort().join());
   };
   const admit = (name: string, type?: string) =>
     ask(webhook, {
@@ -105,7 +106,7 @@ describe('a policy document that changes', () => {
     });
   const admitted = () => logged(webhook, 'admission').map(({ secret }) => secret);
   /** The log is written a moment after the answer, and in order. */
-  const isLogged = (name: string) => eventually(() => admitted().includes(`team-a/${name}`));
+  const isLogged = (name: string) => expect.poll(admitted, POLL).toContain(`team-a/${name}`);
 
   test('sets the log level', async () => {
     await use([HOST, OTHER], { logLevel: 'warn' });
@@ -131,11 +132,11 @@ describe('a policy document that changes', () => {
     const refusals = () => logged(webhook, 'policy not replaced').length;
     const before = refusals();
     await webhook.setPolicy('registries: [');
-    await eventually(() => refusals() === before + 1);
+    await expect.poll(refusals, POLL).toBe(before + 1);
     await webhook.setPolicy(policyOf([OTHER]));
-    await eventually(async () => (await isValid()) === 1);
+    await expect.poll(isValid, POLL).toBe(1);
     await webhook.setPolicy('registries: [');
-    await eventually(() => refusals() === before + 2);
+    await expect.poll(refusals, POLL).toBe(before + 2);
     expect(await hosts()).toEqual([OTHER]);
   });
 

@@ -40,9 +40,9 @@ export function isManaged(secret: Secret): boolean {
 /** The owned entries of a stored Secret; undefined if its content is not what the webhook wrote. */
 export function ownedEntries(secret: Secret): OwnedEntries | undefined {
   const registries = annotation(secret, ANNOTATION.registries);
-  const sealed = annotation(secret, ANNOTATION.fingerprint);
+  const stored = annotation(secret, ANNOTATION.fingerprint);
   const auths = dockerConfig(secret)?.auths;
-  if (!isManaged(secret) || registries === undefined || sealed === undefined || !auths) return undefined;
+  if (!isManaged(secret) || registries === undefined || stored === undefined || !auths) return undefined;
   const entries = new Map<string, Entry>();
   for (const item of registries === '' ? [] : registries.split(',')) {
     const [host = '', time = '', principal = ''] = item.split('=');
@@ -52,11 +52,11 @@ export function ownedEntries(secret: Secret): OwnedEntries | undefined {
     entries.set(host, { text, expiresAt, principal });
   }
   // The contract version does not matter: after an upgrade or a downgrade, entries with the right hash are still owned.
-  return sealOf(entries).hash === parseFingerprint(sealed).hash ? entries : undefined;
+  return fingerprinted(entries).hash === parseFingerprint(stored).hash ? entries : undefined;
 }
 
 /** The annotation `registries` for these entries, and the hash over it and over the entries. */
-function sealOf(entries: OwnedEntries): { registries: string; hash: string } {
+function fingerprinted(entries: OwnedEntries): { registries: string; hash: string } {
   const sorted = [...entries].sort(byHost);
   const registries = sorted
     .map(([host, { expiresAt, principal }]) =>
@@ -155,13 +155,13 @@ export function patchFor(
     set(patch, '/data', object.data, { [SECRET_KEY]: Buffer.from(text).toString('base64') });
   }
   const expiresAt = soonestExpiry(entries);
-  const seal = sealOf(entries);
+  const { registries, hash } = fingerprinted(entries);
   if (expiresAt === undefined && annotation(object, ANNOTATION.expiresAt) !== undefined)
     patch.push({ op: 'remove', path: pointer('/metadata/annotations', ANNOTATION.expiresAt) });
   set(patch, '/metadata/annotations', object.metadata.annotations, {
     ...(expiresAt !== undefined && { [ANNOTATION.expiresAt]: formatTime(expiresAt) }),
-    [ANNOTATION.registries]: seal.registries,
-    [ANNOTATION.fingerprint]: formatFingerprint(seal.hash),
+    [ANNOTATION.registries]: registries,
+    [ANNOTATION.fingerprint]: formatFingerprint(hash),
     ...(updatedAt !== undefined && { [ANNOTATION.updatedAt]: updatedAt }),
   });
   return patch;

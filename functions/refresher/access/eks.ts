@@ -116,14 +116,14 @@ export function eksAccess({ region: ownRegion, assumableRoles }: EksSettings): E
       if (roleArn !== undefined && !assumableRoles.includes(roleArn))
         throw new ClusterError(
           'setting',
-          `${roleArn} is none of the roles that the refresher may assume: add it to the CDK setting assumableRoles`,
+          `the refresher may not assume ${roleArn}: add it to the CDK setting assumableRoles`,
         );
       const { eks, sts } = clientsOf({ region, roleArn, externalId });
       const { cluster = {} } = await eks
         .send(new DescribeClusterCommand({ name }), { abortSignal: signal })
         .catch((error: Error) => {
           const isUnset = error.name === 'AccessDeniedException' && roleArn === undefined;
-          const hint = isUnset ? ': name the region in the CDK setting eksRegions' : '';
+          const hint = isUnset ? ': add the region to the CDK setting eksRegions' : '';
           const message = `EKS cluster ${name} in ${region}: ${error.name}: ${error.message}${hint}`;
           const place = isPermanentAwsError(error) ? 'kubeconfig' : 'reach';
           const code = isPermanentAwsError(error) ? 'aws-refused' : 'aws-unavailable';

@@ -61,7 +61,7 @@ async function revokeOne(
   if (runSignal.aborted)
     return {
       outcome: 'failed',
-      reason: "the run's time was up before the cluster was started",
+      reason: 'the run reached its time limit before this cluster was started',
       code: 'run-time-up',
     };
   const signal = AbortSignal.any([runSignal, AbortSignal.timeout(clusterDeadlineMs)]);
@@ -77,7 +77,7 @@ async function revokeOne(
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     const failure = signal.aborted
-      ? ({ reason: "the cluster's time was up", code: 'cluster-time-up' } as const)
+      ? ({ reason: 'the cluster reached its deadline', code: 'cluster-time-up' } as const)
       : { reason, code: codeOf(error) };
     return { outcome: 'failed', ...failure, ...bound };
   }

@@ -110,7 +110,7 @@ async function list(api: KubernetesApi, only: readonly string[] | undefined): Pr
   }
 }
 
-const TIME_UP: Failure = { code: 'cluster-time-up', reason: "the cluster's time was up" };
+const TIME_UP: Failure = { code: 'cluster-time-up', reason: 'the cluster reached its deadline' };
 
 /** Requests the refreshes in their order, until all are requested, the time is up, or the circuit breaker stops. */
 async function requestAll(

@@ -95,7 +95,7 @@ async function runCluster(
   if (!isRequested && (event.dryRun || runSignal.aborted)) return paused(name);
   if (runSignal.aborted)
     return notServed(name, [
-      { code: 'run-time-up', reason: "the run's time was up before the cluster was started" },
+      { code: 'run-time-up', reason: 'the run reached its time limit before this cluster was started' },
     ]);
   const signal = AbortSignal.any([runSignal, AbortSignal.timeout(settings.clusterDeadlineMs)]);
   const cluster = open(signal);
@@ -129,7 +129,10 @@ async function refresh(
   } catch (error) {
     const report = signal.aborted
       ? notServed(name, [
-          { code: 'cluster-time-up', reason: "the cluster's time was up before the first request to it" },
+          {
+            code: 'cluster-time-up',
+            reason: 'the cluster reached its deadline before the first request to it',
+          },
         ])
       : notServed(name, [failureOf(error)], failedAtOf(error));
     return registration ? { ...report, inspection: registration } : report;

@@ -93,7 +93,7 @@ async function requestToken(
   if (expiresAt <= present.expiresAt)
     throw new ClusterError(
       'reach',
-      `the next token would expire no later, at ${new Date(expiresAt).toISOString()}`,
+      `the next token would expire at ${new Date(expiresAt).toISOString()}, not later than the present one`,
       { code: 'token-not-longer' },
     );
   await using nextApi = new KubernetesApi({ ...access, identity: { token: answer.token } }, 1, signal);

@@ -139,7 +139,7 @@ test('a session that would end before its token: with the way out', async () => 
   await expectRefusal(
     10,
     getToken(await sessionOf(600)),
-    /SessionDurationEscalationException.*a session that ends within 15 minutes cannot have it: sign in again/,
+    /SessionDurationEscalationException.*the session ends within 15 minutes, before the token would: sign in again/,
   );
   expect((await getToken(await sessionOf(3600))).code).toBe(0);
 });

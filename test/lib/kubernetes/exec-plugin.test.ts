@@ -23,7 +23,7 @@ test.each([
 });
 
 test.each([
-  { args: ['get-token'], says: 'does not name the cluster: --cluster' },
+  { args: ['get-token'], says: 'does not name the cluster: add --cluster' },
   { args: ['get-token', '--cluster', 'prod', '--role-arn', ROLE], says: 'has the option --role-arn' },
   { args: ['authentication-config', '--cluster', 'prod'], says: 'is not "ecr-anywhere get-token"' },
 ])('ecr-anywhere $args is refused', ({ args, says }) => {
@@ -139,16 +139,16 @@ describe('an exec entry is refused', () => {
       entry: aws('--cluster-name', 'a', CANARY),
       says: /is not "aws eks get-token"/,
     },
-    { what: 'without a cluster', entry: aws(), says: /does not name the cluster: --cluster-name/ },
+    { what: 'without a cluster', entry: aws(), says: /does not name the cluster: add --cluster-name/ },
     {
       what: 'with an endpoint URL',
       entry: aws('--cluster-name', 'a', '--endpoint-url', `https://${CANARY}`),
-      says: /--endpoint-url, which is not understood/,
+      says: /--endpoint-url, which is not supported/,
     },
     {
       what: 'with an option that is a property of Object',
       entry: aws('--cluster-name', 'a', '--toString', CANARY),
-      says: /--toString, which is not understood/,
+      says: /--toString, which is not supported/,
     },
     {
       what: 'with an option without its value',
@@ -173,7 +173,7 @@ describe('an exec entry is refused', () => {
     {
       what: 'with a host name as the region',
       entry: aws('--cluster-name', 'a', '--region', 'evil.example/'),
-      says: /--region is no AWS region/,
+      says: /--region is not an AWS region/,
     },
     {
       what: 'with a line break in the cluster name',
@@ -183,14 +183,14 @@ describe('an exec entry is refused', () => {
     {
       what: 'with an access key in the environment',
       entry: { ...aws('--cluster-name', 'a'), env: [{ name: 'AWS_SECRET_ACCESS_KEY', value: CANARY }] },
-      says: /variable AWS_SECRET_ACCESS_KEY, which is not understood/,
+      says: /variable AWS_SECRET_ACCESS_KEY, which is not supported/,
     },
-    { what: 'without a command', entry: { args: [CANARY] }, says: /is no exec entry/ },
-    { what: 'that is not an object', entry: CANARY, says: /is no exec entry/ },
+    { what: 'without a command', entry: { args: [CANARY] }, says: /is not an exec entry/ },
+    { what: 'that is not an object', entry: CANARY, says: /is not an exec entry/ },
     {
       what: 'whose arguments are not a list',
       entry: { command: 'aws', args: { a: CANARY } },
-      says: /is no exec entry/,
+      says: /is not an exec entry/,
     },
   ])('$what', ({ entry, says }) => {
     expect(() => readExecPlugin(entry)).toThrow(says);

@@ -58,7 +58,7 @@ test.each([
   'https://169.254.169.254/latest',
   'http://169.254.170.2',
 ])('%s is refused before any name is resolved', (url) => {
-  expect(localAddressProblem(url)).toMatch(/is an address of this machine or its link$/);
+  expect(localAddressProblem(url)).toMatch(/is a loopback or link-local address$/);
 });
 
 test.each(['https://cluster.example', 'https://10.0.0.1', 'https://127.0.0.1.example', 'https://[fd00::1]'])(

@@ -391,10 +391,10 @@ describe('another type, or immutable: deny, 403', () => {
 
   test('denies an UPDATE of an immutable Secret, or to an immutable one', () => {
     expectDenied({ object: { ...fresh, immutable: true }, oldObject: fresh }, 403, 'immutable');
-    const sealed = { ...fresh, immutable: true };
-    expectDenied({ object: touched(sealed), oldObject: unlabelled(sealed) }, 403, 'immutable');
+    const locked = { ...fresh, immutable: true };
+    expectDenied({ object: touched(locked), oldObject: unlabelled(locked) }, 403, 'immutable');
     // The API server would refuse this as well; the webhook's message says what to do.
-    expectDenied({ object: fresh, oldObject: sealed }, 403, 'immutable');
+    expectDenied({ object: fresh, oldObject: locked }, 403, 'immutable');
   });
 
   test('accepts immutable: false', () => {

@@ -7,7 +7,7 @@ import { afterAll, describe, expect, test } from 'vitest';
 import { denialCauses, registryField, registryOf } from '../../../contract/denials.ts';
 import { ANNOTATION } from '../../../contract/names.ts';
 import { virtualClock } from '../../virtual-clock.ts';
-import { ask, eventually, sample } from '../ask.ts';
+import { ask, sample } from '../ask.ts';
 import { type RunningWebhook, runWebhook } from '../running-webhook.ts';
 import { annotated, authsOf, edited, type Manifest, manifest } from '../support.ts';
 
@@ -147,7 +147,9 @@ test('hundreds of denied admissions do not cause hundreds of calls', async () =>
   // Two attempts per role, and at most two more after the cached failure expired.
   expect(webhook.ecr.calls.length).toBeLessThanOrEqual(10 * 2 * 2);
   webhook.ecr.settings.limit = undefined;
-  await eventually(async () => (await ask(webhook, { object: manifest() })).response.allowed);
+  await expect
+    .poll(async () => (await ask(webhook, { object: manifest() })).response.allowed, { timeout: 10_000 })
+    .toBe(true);
 });
 
 test('an STS that is silent for one role does not delay another one', async () => {

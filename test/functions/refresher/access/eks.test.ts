@@ -20,8 +20,8 @@ import { metricsOf } from '../../../../functions/refresher/run/whole-run.ts';
 import { regionOfEndpoint } from '../../../../lib/aws/eks-endpoint.ts';
 import { type AwsEndpoint, startAwsEndpoint } from '../../../bed/aws-endpoint.ts';
 import { type ApiServer, json, page, startApiServer } from '../../api-server.ts';
+import { startClusterStateTable } from '../../cluster-state-table.ts';
 import { type EksDouble, startEks } from '../../eks.ts';
-import { startMemoryTable } from '../../memory-table.ts';
 import { HOUR, NO_KEYLESS } from '../../real-cluster.ts';
 import { startSecretsManager } from '../../secrets-manager.ts';
 
@@ -179,7 +179,7 @@ describe('no server gets a token of a cluster that', () => {
     const before = aws.stsCalls.length;
     await isNotServed(
       runOn(kubeconfig(['--role-arn', ROLE]), []),
-      /none of the roles .* CDK setting assumableRoles/,
+      /the refresher may not assume .* CDK setting assumableRoles/,
       'setting',
     );
     expect(aws.stsCalls).toHaveLength(before);
@@ -203,7 +203,7 @@ describe('no server gets a token of a cluster that', () => {
     aws.settings.roles[silent] = { silent: true };
     await isNotServed(
       runOn(kubeconfig(['--role-arn', silent]), [silent], true, 500),
-      /the cluster's time was up/,
+      /the cluster reached its deadline/,
       'reach',
     );
   });
@@ -230,7 +230,7 @@ describe('no server gets a token of a cluster that', () => {
     eks.isDenied = true;
     await isNotServed(
       runOn(kubeconfig()),
-      /AccessDeniedException.*name the region in the CDK setting eksRegions/,
+      /AccessDeniedException.*add the region to the CDK setting eksRegions/,
       'setting',
     );
   });
@@ -357,7 +357,7 @@ describe('tagged clusters', () => {
     eks.clusters.set('one', { endpoint: holder.url, ca: holder.caPem, tags: managed });
     const dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
     each.defer(() => rm(dir, { recursive: true, force: true }));
-    const table = each.use(await startMemoryTable(dir));
+    const table = each.use(await startClusterStateTable(dir));
     const state = clusterStates(table.client, table.name);
     const look = () => discover([{ region: REGION }], {}, undefined, {}, state);
     expect((await look()).map(({ cluster: name, served }) => [name, served])).toEqual([[arnOf('one'), true]]);

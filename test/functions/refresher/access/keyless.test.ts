@@ -24,9 +24,9 @@ import { type ControlPlane, startControlPlane } from '../../../bed/control-plane
 import { tools } from '../../../bed/toolchain.ts';
 import { type Conditions, type Issuer, startIssuer } from '../../../bed/web-identity.ts';
 import { resources, synth } from '../../../infra/synth.ts';
+import { startClusterStateTable } from '../../cluster-state-table.ts';
 import { startEks } from '../../eks.ts';
 import { bundleIn } from '../../invoke-bundle.ts';
-import { startMemoryTable } from '../../memory-table.ts';
 import { NO_EKS, type RealCluster, startRealCluster } from '../../real-cluster.ts';
 import { startSecretsManager } from '../../secrets-manager.ts';
 
@@ -166,7 +166,7 @@ async function runOn(
 }
 
 test('the bundled function refreshes a keyless cluster and an EKS cluster', async () => {
-  const table = stack.use(await startMemoryTable(join(dir, 'aws')));
+  const table = stack.use(await startClusterStateTable(join(dir, 'aws')));
   // The local AWS of the table accepts only this key, so the refresher uses it here.
   const { accessKeyId, secretAccessKey } = table.emulator.clientConfig.credentials;
   aws.settings.principals[accessKeyId] = { ...PRINCIPAL, secretAccessKey };

@@ -18,7 +18,7 @@ import {
 } from '../../../../functions/refresher/clusters/cluster-state.ts';
 import { readEvent } from '../../../../functions/refresher/event.ts';
 import { run } from '../../../../functions/refresher/run/run.ts';
-import { type MemoryTable, startMemoryTable } from '../../memory-table.ts';
+import { type ClusterStateTable, startClusterStateTable } from '../../cluster-state-table.ts';
 import { HOUR, NO_EKS, NO_KEYLESS } from '../../real-cluster.ts';
 import { startSecretsManager } from '../../secrets-manager.ts';
 import { jwt, startTokenIssuer } from '../../token-issuer.ts';
@@ -31,11 +31,11 @@ const ROLE = 'arn:aws:iam::210987654321:role/clusters';
 const UID = '6d5f3a1e-0000-4000-8000-000000000000';
 
 let dir: string;
-let table: MemoryTable;
+let table: ClusterStateTable;
 let states: ClusterStateWriter & ClusterStateReader;
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
-  table = await startMemoryTable(dir);
+  table = await startClusterStateTable(dir);
   states = clusterStates(table.client, table.name);
 });
 afterAll(async () => {

@@ -20,7 +20,7 @@ import { summarize } from '../../../../functions/refresher/run/summaries.ts';
 import { metricsOf, runFailure } from '../../../../functions/refresher/run/whole-run.ts';
 import { STATE_ATTRIBUTE } from '../../../../functions/refresher/settings.ts';
 import { json, kubeconfigFor, page, refuse, startApiServer } from '../../api-server.ts';
-import { type MemoryTable, startMemoryTable } from '../../memory-table.ts';
+import { type ClusterStateTable, startClusterStateTable } from '../../cluster-state-table.ts';
 import { HOUR, NO_EKS, NO_KEYLESS } from '../../real-cluster.ts';
 import { startSecretsManager } from '../../secrets-manager.ts';
 
@@ -34,12 +34,12 @@ const SETTINGS = {
 };
 
 let dir: string;
-let table: MemoryTable;
+let table: ClusterStateTable;
 let states: ClusterStateWriter;
 
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
-  table = await startMemoryTable(dir);
+  table = await startClusterStateTable(dir);
   states = clusterStates(table.client, table.name);
 });
 afterAll(async () => {

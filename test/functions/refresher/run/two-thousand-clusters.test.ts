@@ -10,8 +10,8 @@ import { CLUSTERS_PREFIX } from '../../../../contract/names.ts';
 import { ENVIRONMENT, METRIC } from '../../../../functions/refresher/settings.ts';
 import { embeddedMetrics } from '../../../bed/cloudwatch-alarms.ts';
 import { type ApiServer, json, kubeconfigFor, page, startApiServer } from '../../api-server.ts';
+import { type ClusterStateTable, startClusterStateTable } from '../../cluster-state-table.ts';
 import { bundleIn } from '../../invoke-bundle.ts';
-import { type MemoryTable, startMemoryTable } from '../../memory-table.ts';
 import { type SecretsManager, startSecretsManager } from '../../secrets-manager.ts';
 
 const CLUSTERS = 2_000;
@@ -20,7 +20,7 @@ const KUBECONFIG_BYTES = 60_000;
 const HEAP_MIB = 64;
 
 let dir: string;
-let table: MemoryTable;
+let table: ClusterStateTable;
 let registry: SecretsManager;
 let server: ApiServer;
 let invoke: ReturnType<typeof bundleIn>;
@@ -28,7 +28,7 @@ let invoke: ReturnType<typeof bundleIn>;
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
   invoke = bundleIn(join(dir, 'bundle'));
-  table = await startMemoryTable(join(dir, 'aws'));
+  table = await startClusterStateTable(join(dir, 'aws'));
   server = await startApiServer((_, response) => json(response, page([])));
   const kubeconfig = (index: number) => {
     const text = kubeconfigFor(server, `token-${index}`, `/${index}`);

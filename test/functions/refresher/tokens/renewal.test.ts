@@ -393,7 +393,7 @@ test('a token without a bound Secret is reported, and is a failure from three qu
   const renewal = {
     outcome: 'not-renewable',
     expiresAt: '2026-11-30T12:00:00.000Z',
-    reason: 'it is no token of a service account that is bound to a Secret',
+    reason: 'it is not a ServiceAccount token that is bound to a Secret',
   };
   now += 5 * DAY;
   expect(await refresh()).toMatchObject({ failed: false, renewal });
@@ -525,6 +525,6 @@ ${more}`;
 
   test('and fails without the token in its message if the token is an alias', () => {
     const aliased = yaml('*t').replace('token: other', 'token: &t a.b.c');
-    expect(() => withToken(aliased, 'x.y.z')).toThrow('user "u": "token" is not written out');
+    expect(() => withToken(aliased, 'x.y.z')).toThrow('user "u": "token" is a YAML alias');
   });
 });

@@ -1,20 +1,20 @@
-// The table of what is known of clusters, in a local AWS.
+// The DynamoDB table of the cluster state, on the local AWS.
 import { CreateTableCommand, DynamoDBClient } from '@aws-sdk/client-dynamodb';
 import { STATE_ATTRIBUTE } from '../../functions/refresher/settings.ts';
 import { type Emulator, startEmulator } from '../bed/emulator.ts';
 import { tools } from '../bed/toolchain.ts';
 
-export interface MemoryTable extends AsyncDisposable {
+export interface ClusterStateTable extends AsyncDisposable {
   readonly name: string;
   readonly client: DynamoDBClient;
   readonly emulator: Emulator;
 }
 
-/** Starts a local AWS with the table as the CDK app makes it. @param dir holds what it writes */
-export async function startMemoryTable(dir: string): Promise<MemoryTable> {
+/** Starts a local AWS with the table as the CDK app creates it. @param dir the emulator's directory */
+export async function startClusterStateTable(dir: string): Promise<ClusterStateTable> {
   const emulator = await startEmulator({ dir, python: tools().python });
   const client = new DynamoDBClient(emulator.clientConfig);
-  const name = 'memory';
+  const name = 'cluster-state';
   await client.send(
     new CreateTableCommand({
       TableName: name,
