@@ -25,7 +25,7 @@ const Event = z
       context.addIssue({
         code: 'custom',
         path: [field],
-        message: `"${action}" accepts ${fields.length > 0 ? `${fields.join(', ')} only` : 'no other field'}: leave it out`,
+        message: `"${action}" accepts ${fields.length > 0 ? `${fields.join(', ')} only` : 'no other field'}: remove it`,
       });
     if (action === 'revoke' && event.clusters === undefined)
       context.addIssue({

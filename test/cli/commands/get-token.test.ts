@@ -153,7 +153,7 @@ test('an STS that is silent: kubectl does not wait for ever', async () => {
     await expectRefusal(
       7,
       getToken({ AWS_ENDPOINT_URL_STS: `http://127.0.0.1:${port}` }),
-      /STS gives no web identity token: no answer in time/,
+      /STS returned no web identity token: no answer in time/,
     );
   } finally {
     silent.closeAllConnections();

@@ -95,7 +95,7 @@ test('names all invalid fields, each with what to do, in one error', () => {
   const { fields, message } = invalidEventError({ action: 'revoke', force: true, dryRun: false });
   expect(new Set(fields)).toEqual(new Set(['force', 'dryRun', 'clusters']));
   expect(message).toMatch(
-    /"revoke" accepts clusters only: leave it out.*dryRun.*leave it out.*force.*whose tokens are to end.*clusters/,
+    /"revoke" accepts clusters only: remove it.*dryRun.*remove it.*force.*whose tokens to revoke.*clusters/,
   );
 });
 

@@ -178,7 +178,7 @@ describe('an exec entry is refused', () => {
     {
       what: 'with a line break in the cluster name',
       entry: aws('--cluster-name', 'a\nb'),
-      says: /--cluster-name is no name of an EKS cluster/,
+      says: /--cluster-name is not the name of an EKS cluster/,
     },
     {
       what: 'with an access key in the environment',

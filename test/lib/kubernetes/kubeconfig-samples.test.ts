@@ -136,7 +136,7 @@ const REFUSED: Readonly<Record<string, RegExp>> = {
   'aks-kubelogin.yaml': /"exec" would run a command: register a token or a client certificate/,
   'k3s-as-it-is.yaml':
     /^server: 127\.0\.0\.1 is a loopback or link-local address: give the address by which AWS/,
-  'kind.yaml': /^server: 127\.0\.0\.1 is an address of this machine/,
+  'kind.yaml': /^server: 127\.0\.0\.1 is a loopback or link-local address/,
   'kubeadm-kubelet.yaml':
     /"client-certificate" names a file: embed it.*"client-key" names a file: embed it.*flatten/,
   'minikube.yaml':
@@ -257,15 +257,15 @@ describe('a hostile kubeconfig', () => {
   ])('with the server or the proxy %s is refused as local', async (server) => {
     expect(await refusalOf(config({ server }))).toMatch(/^server: .* is a loopback or link-local address/);
     expect(await refusalOf(config({ 'proxy-url': server }))).toMatch(
-      /^proxy-url: .* address of this machine/,
+      /^proxy-url: .* is a loopback or link-local address/,
     );
   });
 
   test.each([
-    { name: 'localhost', says: /localhost is \S+, an address of this machine/ },
-    { name: 'LOCALHOST', says: /localhost is \S+, an address of this machine/ },
+    { name: 'localhost', says: /localhost is \S+, which is a loopback or link-local address/ },
+    { name: 'LOCALHOST', says: /localhost is \S+, which is a loopback or link-local address/ },
     // Not every resolver has this name.
-    { name: 'localhost.', says: /localhost\. is \S+, an address of this machine|ENOTFOUND|EAI_AGAIN/ },
+    { name: 'localhost.', says: /localhost\. is \S+, which is a loopback or link-local address|ENOTFOUND|EAI_AGAIN/ },
   ])('with the server $name is refused when the name is resolved', async ({ name, says }) => {
     await using here = await startApiServer((_, response) => json(response, page([])));
     const { port } = new URL(here.url);

@@ -211,7 +211,7 @@ const refused: { title: string; text: string; named: string[] }[] = [
       'user "arn:aws:eks:eu-central-1:123456789012:cluster/prod"',
       '"exec"',
       'AWS_SECRET_ACCESS_KEY',
-      'leave it out',
+      'remove it',
     ],
   },
   {
@@ -225,7 +225,7 @@ const refused: { title: string; text: string; named: string[] }[] = [
   {
     title: 'an exec entry beside a token',
     text: kubeconfig({ user: `token: ${TOKEN}, exec: {command: aws}` }),
-    named: ['"exec"', 'beside another credential'],
+    named: ['"exec"', 'together with another credential'],
   },
   {
     title: 'an auth-provider',
