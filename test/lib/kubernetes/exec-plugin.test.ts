@@ -163,12 +163,12 @@ describe('an exec entry is refused', () => {
     {
       what: 'with an invalid role ARN',
       entry: aws('--cluster-name', 'a', '--role-arn', CANARY),
-      says: /--role-arn is no ARN of a role/,
+      says: /--role-arn is not the ARN of a role/,
     },
     {
       what: 'with the ARN of a user as the role',
       entry: aws('--cluster-name', 'a', '--role-arn', 'arn:aws:iam::123456789012:user/x'),
-      says: /is no ARN of a role/,
+      says: /is not the ARN of a role/,
     },
     {
       what: 'with a host name as the region',

@@ -265,7 +265,10 @@ describe('a hostile kubeconfig', () => {
     { name: 'localhost', says: /localhost is \S+, which is a loopback or link-local address/ },
     { name: 'LOCALHOST', says: /localhost is \S+, which is a loopback or link-local address/ },
     // Not every resolver has this name.
-    { name: 'localhost.', says: /localhost\. is \S+, which is a loopback or link-local address|ENOTFOUND|EAI_AGAIN/ },
+    {
+      name: 'localhost.',
+      says: /localhost\. is \S+, which is a loopback or link-local address|ENOTFOUND|EAI_AGAIN/,
+    },
   ])('with the server $name is refused when the name is resolved', async ({ name, says }) => {
     await using here = await startApiServer((_, response) => json(response, page([])));
     const { port } = new URL(here.url);
@@ -682,7 +685,7 @@ describe('a hostile kubeconfig', () => {
     const role = `arn:aws:iam::123456789012:role/${long}`;
     expect(
       await refusalOf(config({}, exec('aws', ...getToken, '--cluster-name', 'p', '--role-arn', role))),
-    ).toMatch(/is no ARN of a role/);
+    ).toMatch(/is not the ARN of a role/);
   });
 
   test('with a very long host name fails with a short message', async () => {

@@ -75,7 +75,9 @@ test('a name that resolves to a local address is refused with a code', async () 
   for (const options of [{}, { all: true }, { family: 4 }])
     expect(await resolve('localhost', options)).toMatchObject({
       code: LOCAL_ADDRESS_CODE,
-      message: expect.stringMatching(/^localhost is (127\.0\.0\.1|::1), which is a loopback or link-local address/),
+      message: expect.stringMatching(
+        /^localhost is (127\.0\.0\.1|::1), which is a loopback or link-local address/,
+      ),
     });
 });
 

@@ -236,7 +236,10 @@ describe('no server gets a token of a cluster that', () => {
   });
 
   test('has a local server, unless tests allow it', async () => {
-    await isNotServed(runOn(kubeconfig(), [], false), /server: 127\.0\.0\.1 is a loopback or link-local address/);
+    await isNotServed(
+      runOn(kubeconfig(), [], false),
+      /server: 127\.0\.0\.1 is a loopback or link-local address/,
+    );
     expect(eks.calls.filter(({ cluster: name }) => name === 'x')).toEqual([]);
   });
 });
