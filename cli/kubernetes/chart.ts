@@ -1,16 +1,16 @@
-// What the chart has put into a cluster, found by the webhook's name and not by the release's.
+// Finds the objects of the chart in a cluster, by the webhook's name and not by the release's.
 
 import { z } from 'zod';
 import { SECRET_LABEL, WEBHOOK_NAME } from '../../contract/names.ts';
 import type { Release } from '../output/options.ts';
 import { ApiError, type Kubernetes } from './client.ts';
 
-/** The webhook of CentML/ecr-anywhere, in the MutatingWebhookConfiguration that its chart makes. */
+/** The webhook of CentML/ecr-anywhere, in its chart's MutatingWebhookConfiguration. */
 const ORIGINAL_WEBHOOK_NAME = 'ecr-anywhere.centml.ai';
-/** On the refresher's ServiceAccount, by the chart: how long its tokens may live, in seconds. */
+/** Annotation that the chart sets on the refresher's ServiceAccount: the longest lifetime of its tokens, in seconds. */
 export const TOKEN_MAX_SECONDS = 'ecr-anywhere.centml.ai/token-max-seconds';
 
-/** On the MutatingWebhookConfiguration, by the chart. */
+/** Annotation that the chart sets on the MutatingWebhookConfiguration. */
 const TLS_MODE = 'ecr-anywhere.centml.ai/tls-mode';
 
 const CONFIGURATIONS = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations';
@@ -59,14 +59,14 @@ const Configuration = z.object({
 
 /** A release of this project's chart. */
 export interface Installation extends Release {
-  /** Of the MutatingWebhookConfiguration, the Deployment, the Service. */
+  /** Name of the MutatingWebhookConfiguration, the Deployment and the Service. */
   readonly name: string;
   readonly webhook: Webhook;
-  /** Its place in the configuration. */
+  /** Index of the webhook in the configuration. */
   readonly index: number;
   /** The chart's value tls.mode. */
   readonly tlsMode: string;
-  /** As the chart's labels say. */
+  /** The chart's version, from its label. */
   readonly version: string | undefined;
   /** Name of the refresher's ServiceAccount. */
   readonly refresher: string;
@@ -75,33 +75,38 @@ export interface Installation extends Release {
 }
 
 export interface Found {
-  /** Absent where the chart is not installed, or its MutatingWebhookConfiguration is gone. */
+  /** Absent if the chart is not installed, or its MutatingWebhookConfiguration does not exist. */
   readonly installation?: Installation;
-  /** Of this project's chart, by whatever there is of it. */
+  /** The release of this project's chart, found by any of its objects. */
   readonly release?: Release;
   /** Names of the MutatingWebhookConfigurations of CentML/ecr-anywhere. */
   readonly originals: readonly string[];
 }
 
-/** Looks for the chart. @throws CliError where the operator may not */
+/** Finds the chart. @throws CliError if the operator may not list its objects */
 export async function findInstallation(kubernetes: Kubernetes): Promise<Found> {
   const items = await kubernetes.list(CONFIGURATIONS);
   const configurations = items.map((item) => Configuration.parse(item));
-  const withWebhook = (wanted: string) =>
+  const withWebhook = (webhookName: string) =>
     configurations.flatMap(({ metadata, webhooks = [] }) =>
-      webhooks.flatMap((webhook, index) => (webhook.name === wanted ? [{ metadata, webhook, index }] : [])),
+      webhooks.flatMap((webhook, index) =>
+        webhook.name === webhookName ? [{ metadata, webhook, index }] : [],
+      ),
     );
-  const [ours] = withWebhook(WEBHOOK_NAME);
+  const [own] = withWebhook(WEBHOOK_NAME);
   const originals = withWebhook(ORIGINAL_WEBHOOK_NAME).map(({ metadata }) => metadata.name);
-  if (!ours) {
+  if (!own) {
     const release = await remainingRelease(kubernetes);
     return { originals, ...(release && { release }) };
   }
-  const { metadata, webhook, index } = ours;
+  const { metadata, webhook, index } = own;
   const { name, labels = {}, annotations = {} } = metadata;
   const { release = labels['app.kubernetes.io/instance'] ?? name, namespace } = releaseOf(metadata);
   const installation = {
-    ...{ name, webhook, index, release },
+    name,
+    webhook,
+    index,
+    release,
     namespace: webhook.clientConfig.service?.namespace ?? namespace ?? '',
     tlsMode: annotations[TLS_MODE] ?? 'self',
     version: labels['app.kubernetes.io/version'],
@@ -111,13 +116,13 @@ export async function findInstallation(kubernetes: Kubernetes): Promise<Found> {
   return { installation, release: installation, originals };
 }
 
-/** A release whose MutatingWebhookConfiguration is gone, by the policies that it has left. */
+/** Finds a release whose MutatingWebhookConfiguration does not exist, by its policies. */
 async function remainingRelease(kubernetes: Kubernetes): Promise<Release | undefined> {
   const query = { labelSelector: 'app.kubernetes.io/name=ecr-anywhere' };
   const [policy] = await kubernetes
     .list(POLICIES, { query, metadataOnly: 'PartialObjectMetadataList' })
     .catch((error: unknown) => {
-      // Kubernetes before 1.30 has none.
+      // Kubernetes before 1.30 has no ValidatingAdmissionPolicies.
       if (error instanceof ApiError && error.status === 404) return [];
       throw error;
     });
@@ -126,15 +131,15 @@ async function remainingRelease(kubernetes: Kubernetes): Promise<Release | undef
   return release === undefined || namespace === undefined ? undefined : { release, namespace };
 }
 
-/** As helm notes it on whatever it makes. */
+/** Reads the release from the annotations that Helm sets on every object it creates. */
 function releaseOf({ annotations = {} }: z.infer<typeof Metadata>): Partial<Release> {
   const { 'meta.helm.sh/release-name': release, 'meta.helm.sh/release-namespace': namespace } = annotations;
   return { ...(release !== undefined && { release }), ...(namespace !== undefined && { namespace }) };
 }
 
 /**
- * What narrows the webhook's configuration and is not the chart's, as JSON Pointers, the last first: helm upgrade leaves
- * alone what somebody else has added to maps and to lists of named things.
+ * Parts of the webhook's configuration that limit which requests reach the webhook, and that the chart did not set. As
+ * JSON Pointers, the last first, so that each can be removed in turn. helm upgrade keeps fields that other managers added.
  */
 export function unexpectedNarrowing({ webhook, index }: Installation): string[] {
   const at = `/webhooks/${index}`;
@@ -151,14 +156,14 @@ export function unexpectedNarrowing({ webhook, index }: Installation): string[] 
   ];
 }
 
-/** Pointers to the conditions that have another name, the last first. */
+/** JSON Pointers to the conditions that have another name, the last first. */
 function unknownConditions(conditions: readonly { readonly name: string }[], known: string): string[] {
   return conditions
-    .flatMap(({ name }, place) => (name === known ? [] : [`/matchConditions/${place}`]))
+    .flatMap(({ name }, index) => (name === known ? [] : [`/matchConditions/${index}`]))
     .toReversed();
 }
 
-/** A part of a JSON Pointer (RFC 6901, section 3). */
+/** Escapes a part of a JSON Pointer (RFC 6901, section 3). */
 function escaped(key: string): string {
   return key.replaceAll('~', '~0').replaceAll('/', '~1');
 }
@@ -168,7 +173,7 @@ export function refresherUsername({ namespace, refresher }: Installation): strin
   return `system:serviceaccount:${namespace}:${refresher}`;
 }
 
-/** The policies of the fence around the refresher (docs/security.md). */
+/** The names of the policies of the write policy, and of their bindings (docs/security.md). */
 export function writePolicyNames({ refresher, tokenSecret }: Installation): string[] {
   return [`${refresher}-update`, `${refresher}-create-delete`, tokenSecret];
 }
@@ -187,37 +192,37 @@ const Binding = z.object({
   }),
 });
 
-/** What of the fence is not in force. */
+/** A part of the write policy that the API server does not enforce. */
 export interface Gap {
-  /** A phrase. */
-  readonly says: string;
-  /** What has been added to an object, where helm upgrade would leave that alone. */
+  /** A clause without a full stop. */
+  readonly problem: string;
+  /** Fields that another manager added to an object. helm upgrade would keep them. */
   readonly added?: { readonly kind: string; readonly name: string; readonly paths: readonly string[] };
 }
 
-/** What of the fence is not in force; empty where all is. @throws CliError */
+/** Finds the parts of the write policy that the API server does not enforce. Empty if it enforces all. @throws CliError */
 export async function writePolicyGaps(kubernetes: Kubernetes, installation: Installation): Promise<Gap[]> {
   const [policies, bindings] = await Promise.all([kubernetes.list(POLICIES), kubernetes.list(BINDINGS)]);
   const present = policies.map((policy) => Policy.parse(policy));
   const bound = bindings.map((binding) => Binding.parse(binding));
   return writePolicyNames(installation).flatMap((name) => {
     const policy = present.find(({ metadata }) => metadata.name === name);
-    if (!policy) return [{ says: `ValidatingAdmissionPolicy ${name} is not there` }];
+    if (!policy) return [{ problem: `ValidatingAdmissionPolicy ${name} does not exist` }];
     const { failurePolicy = 'Fail', matchConditions = [] } = policy.spec;
     const paths = unknownConditions(matchConditions, 'is-refresher').map((path) => `/spec${path}`);
     return [
       ...(failurePolicy === 'Fail'
         ? []
-        : [{ says: `ValidatingAdmissionPolicy ${name} has failurePolicy ${failurePolicy}` }]),
+        : [{ problem: `ValidatingAdmissionPolicy ${name} has failurePolicy ${failurePolicy}` }]),
       ...(paths.length === 0
         ? []
         : [
             {
-              says: `ValidatingAdmissionPolicy ${name} is narrowed (matchConditions)`,
+              problem: `ValidatingAdmissionPolicy ${name} has match conditions that the chart did not set`,
               added: { kind: 'validatingadmissionpolicy', name, paths },
             },
           ]),
-      ...gapOfBindings(
+      ...bindingGaps(
         name,
         bound.filter(({ spec }) => spec.policyName === name),
       ),
@@ -225,32 +230,35 @@ export async function writePolicyGaps(kubernetes: Kubernetes, installation: Inst
   });
 }
 
-/** One that denies, everywhere, is enough. */
-function gapOfBindings(policy: string, bindings: readonly z.infer<typeof Binding>[]): Gap[] {
+/** One binding that denies everywhere is enough. */
+function bindingGaps(policy: string, bindings: readonly z.infer<typeof Binding>[]): Gap[] {
   const [first] = bindings;
-  if (!first) return [{ says: `ValidatingAdmissionPolicyBinding ${policy} is not there` }];
+  if (!first) return [{ problem: `ValidatingAdmissionPolicyBinding ${policy} does not exist` }];
   const denying = bindings.filter(({ spec }) => spec.validationActions?.includes('Deny'));
   if (denying.some(({ spec }) => spec.matchResources === undefined)) return [];
   const [narrowed] = denying;
-  if (!narrowed) return [{ says: `ValidatingAdmissionPolicyBinding ${first.metadata.name} does not deny` }];
+  if (!narrowed)
+    return [
+      { problem: `ValidatingAdmissionPolicyBinding ${first.metadata.name} has no validation action Deny` },
+    ];
   const { name } = narrowed.metadata;
   return [
     {
-      says: `ValidatingAdmissionPolicyBinding ${name} is narrowed (matchResources)`,
+      problem: `ValidatingAdmissionPolicyBinding ${name} has match resources that the chart did not set`,
       added: { kind: 'validatingadmissionpolicybinding', name, paths: ['/spec/matchResources'] },
     },
   ];
 }
 
-/** The same, a phrase each. @throws CliError */
+/** The problems of `writePolicyGaps`. @throws CliError */
 export async function writePolicyProblems(
   kubernetes: Kubernetes,
   installation: Installation,
 ): Promise<string[]> {
-  return (await writePolicyGaps(kubernetes, installation)).map(({ says }) => says);
+  return (await writePolicyGaps(kubernetes, installation)).map(({ problem }) => problem);
 }
 
-/** What the cluster is known by, whatever its name: the UID of Namespace kube-system. @throws CliError */
+/** Identifies the cluster, under any name, by the UID of Namespace kube-system. @throws CliError */
 export async function clusterUidOf(kubernetes: Kubernetes): Promise<string> {
   const { body } = await kubernetes.get('/api/v1/namespaces/kube-system');
   return z.object({ metadata: z.object({ uid: z.string() }) }).parse(body).metadata.uid;

@@ -1,5 +1,5 @@
-// An API server, as the operator or as a credential that is to be registered: whatever kubeconfig kubectl would take,
-// exec plugins too, since this is the operator's own machine.
+// A client for an API server: as the operator, with any kubeconfig that kubectl accepts, or with a credential that is to
+// be registered. Exec plugins may run, since this is the operator's own machine.
 
 import { EventEmitter } from 'node:events';
 import { existsSync } from 'node:fs';
@@ -19,41 +19,41 @@ import { addSecret } from '../output/redact.ts';
 import { parseSanitized, sanitize } from '../output/sanitize.ts';
 import { ShellCommands } from '../output/shell-commands.ts';
 
-/** Where an API server is. Certificates are PEM. */
+/** The address of an API server, and how to verify it. Certificates are PEM. */
 export interface Server {
   readonly url: string;
   readonly ca?: string;
   readonly serverName?: string;
   readonly proxyUrl?: string;
-  /** Its certificate is not looked at. */
+  /** The client does not verify the server's certificate. */
   readonly isInsecure?: true;
 }
 
-/** By HTTP status; any other is `kubernetes-error`. */
+/** Error codes by HTTP status. Any other status is `kubernetes-error`. */
 const API_ERROR_CODES: Readonly<Partial<Record<number, ErrorCode>>> = {
   401: 'kubernetes-unauthorized',
   403: 'kubernetes-forbidden',
 };
 
-/** What the API server refused. */
+/** The API server answered with an error. */
 export class ApiError extends CliError {
   readonly status: number;
-  /** Its own words. */
-  readonly said: string;
-  /** Why the webhook denied the request, if it did. */
+  /** The message in the API server's response. */
+  readonly serverMessage: string;
+  /** The reasons for which the webhook denied the request. Empty if it did not. */
   readonly causes: readonly DenialCause[];
 
   constructor(
     what: string,
     status: number,
-    said: string,
+    serverMessage: string,
     commands: ShellCommands,
     causes: readonly DenialCause[] = [],
   ) {
     const code = API_ERROR_CODES[status] ?? 'kubernetes-error';
-    super(code, `${what}: HTTP ${status}: ${said}`, hintFor(code, commands));
+    super(code, `${what}: HTTP ${status}: ${serverMessage}`, hintFor(code, commands));
     this.status = status;
-    this.said = said;
+    this.serverMessage = serverMessage;
     this.causes = causes;
   }
 }
@@ -66,7 +66,7 @@ export interface Answer<Body> {
 export interface Request {
   readonly query?: Readonly<Record<string, string>>;
   readonly body?: object;
-  /** Only the metadata of what is asked for: of a Secret, never its data. */
+  /** Requests only the metadata of the objects: of a Secret, never its data. */
   readonly metadataOnly?: 'PartialObjectMetadata' | 'PartialObjectMetadataList';
 }
 
@@ -85,15 +85,15 @@ const Page = z.object({
   items: z.array(z.unknown()).nullish(),
 });
 
-/** Requests to one API server as one identity. They reject with a CliError. */
+/** Sends requests to one API server as one identity. Every method rejects with a CliError. */
 export class Kubernetes {
   readonly #config: KubeConfig;
   readonly #commands: ShellCommands;
   #transport: { readonly key: string; readonly transport: Transport } | undefined;
-  /** Ends every request. */
+  /** Aborts every request. */
   readonly signal: AbortSignal;
 
-  /** @param kubeconfig as the operator has named it, if at all */
+  /** @param kubeconfig the path that the operator gave, if any */
   private constructor(config: KubeConfig, signal: AbortSignal, kubeconfig?: string) {
     this.#config = config;
     this.signal = signal;
@@ -102,43 +102,53 @@ export class Kubernetes {
   }
 
   /**
-   * As kubectl finds it: --kubeconfig, KUBECONFIG, ~/.kube/config; --context, or the current one.
+   * Reads the kubeconfig that kubectl would use: --kubeconfig, KUBECONFIG or ~/.kube/config, and in it --context or the
+   * current context.
    *
-   * @throws CliError where there is none, or it has no such context
+   * @throws CliError if there is no kubeconfig, or it is invalid, or has no such context
    */
   static load({ kubeconfig, context }: KubeOptions, signal: AbortSignal): Kubernetes {
     const config = new KubeConfig();
     const fallback = join(homedir(), '.kube', 'config');
     const where = kubeconfig ?? (process.env.KUBECONFIG || fallback);
     if (kubeconfig === undefined && !process.env.KUBECONFIG && !existsSync(fallback))
-      throw new CliError('no-kubeconfig', 'there is no kubeconfig', 'give --kubeconfig, or set KUBECONFIG');
+      throw new CliError('no-kubeconfig', 'There is no kubeconfig.', 'Set KUBECONFIG, or use --kubeconfig.');
+    const unreadable = (why: string, cause?: unknown) =>
+      new CliError(
+        'kubeconfig-unreadable',
+        `The kubeconfig ${where} cannot be read: ${why}.`,
+        'Correct the file, or select another one with --kubeconfig.',
+        cause,
+      );
     try {
       if (kubeconfig === undefined) config.loadFromDefault();
       else config.loadFromFile(kubeconfig);
     } catch (error) {
-      // The parser's message quotes what it found, which may be a token.
-      const { code } = error as NodeJS.ErrnoException;
-      const why = code === undefined ? 'it is not a kubeconfig' : code;
-      throw new CliError(
-        'kubeconfig-unreadable',
-        `the kubeconfig ${where} cannot be read: ${why}`,
-        '--kubeconfig',
-        error,
-      );
+      // The parser's message quotes the file, and the quoted part may be a token.
+      throw unreadable((error as NodeJS.ErrnoException).code ?? 'it is not a kubeconfig', error);
     }
     if (context !== undefined) config.setCurrentContext(context);
     const name = config.getCurrentContext();
     if (!name)
-      throw new CliError('no-context', `the kubeconfig ${where} has no current context`, 'give --context');
-    if (!config.getContextObject(name) || !config.getCurrentCluster() || !config.getCurrentUser()) {
+      throw new CliError(
+        'no-context',
+        `The kubeconfig ${where} has no current context.`,
+        'Select a context with --context.',
+      );
+    const cluster = config.getCurrentCluster();
+    if (!config.getContextObject(name) || !cluster || !config.getCurrentUser()) {
       const names = config.getContexts().map((one) => one.name);
       throw new CliError(
         'no-context',
-        `there is no context ${line(name)}, or it names no cluster and user, in ${where}`,
-        `contexts: ${names.map(line).join(', ') || 'none'}`,
+        `The kubeconfig ${where} has no context ${line(name)} with a cluster and a user.`,
+        names.length === 0
+          ? 'It has no contexts. Select another kubeconfig with --kubeconfig.'
+          : `Select one of its contexts with --context: ${names.map(line).join(', ')}.`,
       );
     }
-    keepSecrets(config);
+    if (cluster.proxyUrl && !isProxyUrl(cluster.proxyUrl))
+      throw unreadable(`the field proxy-url of the cluster ${line(cluster.name)} is not the URL of a proxy`);
+    redactCredentials(config);
     return new Kubernetes(config, signal, kubeconfig);
   }
 
@@ -147,14 +157,14 @@ export class Kubernetes {
     return sanitize(this.#config.getCurrentContext());
   }
 
-  /** Where the API server is, as the kubeconfig says. @throws CliError where a file that it names cannot be read */
+  /** The API server of the context. @throws CliError if a file that the kubeconfig names cannot be read */
   async server(): Promise<Server> {
     const cluster = this.#config.getCurrentCluster();
     const options: RequestOptions = {};
     await this.#config.applyToHTTPSOptions(options).catch((error: unknown) => {
       throw toCliError(
         error,
-        `reading the credential of the kubeconfig’s user ${line(this.#config.getCurrentUser()?.name ?? '')}`,
+        `reading the credential of the kubeconfig's user ${line(this.#config.getCurrentUser()?.name ?? '')}`,
       );
     });
     return {
@@ -166,7 +176,7 @@ export class Kubernetes {
     };
   }
 
-  /** The EKS cluster whose tokens the context's exec plugin gives; undefined where it gives others, or there is none. */
+  /** The EKS cluster that the context's exec plugin prints tokens for. Undefined if it has no exec plugin for EKS. */
   eks(): { readonly cluster: string; readonly region?: string } | undefined {
     try {
       const identity = readExecPlugin(this.#config.getCurrentUser()?.exec);
@@ -176,11 +186,11 @@ export class Kubernetes {
     }
   }
 
-  /** A server and an identity of which nothing is in any file. @param kubeconfig YAML or JSON */
+  /** A client for a kubeconfig that is in no file. @param kubeconfig YAML or JSON */
   static of(kubeconfig: string, signal: AbortSignal): Kubernetes {
     const config = new KubeConfig();
     config.loadFromString(kubeconfig);
-    keepSecrets(config);
+    redactCredentials(config);
     return new Kubernetes(config, signal);
   }
 
@@ -196,7 +206,7 @@ export class Kubernetes {
     return this.#request('DELETE', path, request);
   }
 
-  /** An object; undefined where there is none. */
+  /** Gets an object. Undefined if it does not exist. */
   async find<Body>(path: string): Promise<Body | undefined> {
     try {
       return (await this.get<Body>(path)).body;
@@ -206,7 +216,7 @@ export class Kubernetes {
     }
   }
 
-  /** All items of a list, page by page. */
+  /** Gets all items of a list, page by page. */
   async list<Item>(path: string, request: Request = {}): Promise<Item[]> {
     const items: Item[] = [];
     let next: string | undefined;
@@ -220,18 +230,20 @@ export class Kubernetes {
     return items;
   }
 
-  /** @throws CliError that says what became of the plugin, and nothing of what it printed */
+  /** @throws CliError with the reason why the exec plugin failed, and without what it printed on standard output */
   async #authenticate(options: RequestOptions): Promise<void> {
     const user = this.#config.getCurrentUser();
     await this.#config.applyToHTTPSOptions(options).catch((error: NodeJS.ErrnoException) => {
       if (user?.exec === undefined) throw error;
       const { command } = user.exec as { command?: string };
-      const says =
-        error instanceof SyntaxError ? 'it prints no ExecCredential' : line(error.message) || 'it failed';
+      const reason =
+        error instanceof SyntaxError
+          ? 'it printed no ExecCredential'
+          : line(error.message).replace(/\.$/, '') || 'it gave no reason';
       throw new CliError(
         'exec-plugin-failed',
-        `${line(command ?? 'the exec plugin')}, which the kubeconfig names for the user ${line(user.name)}: ${says}`,
-        `${this.#commands.kubectl(['auth', 'whoami'])} runs the same: sign in as it says`,
+        `The exec plugin ${line(command ?? '(no command)')} of the kubeconfig's user ${line(user.name)} failed: ${reason}.`,
+        `Follow the instructions that this command prints: ${this.#commands.kubectl(['auth', 'whoami'])}`,
         error,
       );
     });
@@ -240,7 +252,7 @@ export class Kubernetes {
     );
   }
 
-  /** The transport of the last request, unless the credentials have changed since. */
+  /** The transport of the last request, or a new one if the client certificate has changed since. */
   #transportFor({ ca, cert, key, rejectUnauthorized, agent }: RequestOptions): Transport {
     const { server = '', tlsServerName, proxyUrl } = this.#config.getCurrentCluster() ?? {};
     const pem = (value: typeof ca) => (value === undefined ? undefined : String(value));
@@ -271,7 +283,7 @@ export class Kubernetes {
     const signal = AbortSignal.any([this.signal, AbortSignal.timeout(REQUEST_MS)]);
     try {
       const options: RequestOptions = {};
-      // client-node gives an exec plugin no signal.
+      // client-node passes no signal to an exec plugin.
       await abortable(this.#authenticate(options), signal);
       const { status, text } = await this.#transportFor(options).send({
         method,
@@ -286,15 +298,16 @@ export class Kubernetes {
         body: body && JSON.stringify(body),
         signal,
       });
-      if (status >= 300) throw new ApiError(what, status, wordsOf(text), this.#commands, causesOf(text));
-      return { body: parsed(what, text, this.#commands) as Body };
+      if (status >= 300)
+        throw new ApiError(what, status, statusMessage(text), this.#commands, causesOf(text));
+      return { body: parseResponse(what, text, this.#commands) as Body };
     } catch (error) {
       this.signal.throwIfAborted();
       if (signal.aborted)
         throw new CliError(
           'network',
-          `${what}: no answer within ${REQUEST_MS / 1000} s`,
-          'is the context’s API server reachable from here?',
+          `${what} failed: no response within ${REQUEST_MS / 1000} s.`,
+          `Check that this machine reaches the API server: ${this.#commands.kubectl(['version'])}`,
           error,
         );
       throw toCliError(error, what);
@@ -327,8 +340,13 @@ function socksTunnel(agent: RequestOptions['agent']): NonNullable<Endpoint['open
     });
 }
 
-/** Has what a kubeconfig holds never be shown, whoever repeats it. */
-function keepSecrets(config: KubeConfig): void {
+/** Whether client-node and undici accept a `proxy-url`. */
+function isProxyUrl(url: string): boolean {
+  return URL.canParse(url) && /^(https?|socks(4a?|5h?)?):$/.test(new URL(url).protocol);
+}
+
+/** Registers the credentials of a kubeconfig, so that no message shows them. */
+function redactCredentials(config: KubeConfig): void {
   const user = config.getCurrentUser();
   addSecret(user?.token);
   addSecret(user?.password);
@@ -340,43 +358,44 @@ function keepSecrets(config: KubeConfig): void {
 
 function hintFor(code: ErrorCode, commands: ShellCommands): string {
   if (code === 'kubernetes-unauthorized')
-    return `sign in to the cluster again: ${commands.kubectl(['auth', 'whoami'])} tells whether it takes you`;
+    return `Sign in to the cluster again. To check your identity: ${commands.kubectl(['auth', 'whoami'])}`;
   if (code === 'kubernetes-forbidden')
-    return 'you need to be allowed that, too, in the cluster: docs/command-line.md; or name another --context';
-  return `is it the API server of a cluster? ${commands.kubectl(['version'])} asks the same one`;
+    return 'docs/command-line.md lists the permissions that your identity needs in the cluster. Or select another context with --context.';
+  return `Check that the context's server is an API server: ${commands.kubectl(['version'])}`;
 }
 
 /**
- * Whoever may make objects in the cluster has named and annotated what is in an answer: here it is cleaned, once.
+ * Parses a response, and removes what is unprintable: anyone who may create objects chooses their names and annotations.
  *
- * @throws CliError where it is not JSON: something else answers, and its words may be anything
+ * @throws CliError if it is not JSON. The message does not quote the response, which may contain the request
  */
-function parsed(what: string, answered: string, commands: ShellCommands): unknown {
+function parseResponse(what: string, text: string, commands: ShellCommands): unknown {
   try {
-    return parseSanitized(answered);
+    return parseSanitized(text);
   } catch {
     throw new CliError(
       'unexpected-response',
-      `${what}: what answers is no API server`,
+      `${what} failed: the response is not one of an API server. Is a proxy or captive portal in the way?`,
       hintFor('kubernetes-error', commands),
     );
   }
 }
 
-function causesOf(answered: string): DenialCause[] {
+function causesOf(text: string): DenialCause[] {
   try {
-    return denialCauses(parseSanitized(answered));
+    return denialCauses(parseSanitized(text));
   } catch {
     return [];
   }
 }
 
-function wordsOf(answered: string): string {
+/** The message of a Status. The body of any other response is not shown. */
+function statusMessage(text: string): string {
   try {
-    const status = Status.safeParse(JSON.parse(answered));
+    const status = Status.safeParse(JSON.parse(text));
     if (status.success) return line(status.data.message);
   } catch {
-    // A proxy's page, perhaps with the request in it.
+    // The page of a proxy, which may quote the request and its credential.
   }
   return 'no reason given';
 }

@@ -1,4 +1,4 @@
-// Who a credential is to an API server, whether the fence holds it, and what it can read there.
+// An identity as the API server sees it, whether the write policy restricts it, and which Secrets it can read.
 import pMap from 'p-map';
 import { z } from 'zod';
 import { REFRESHER_GROUP } from '../../contract/names.ts';
@@ -14,16 +14,16 @@ const SelfSubjectReview = z.object({
     userInfo: z.object({ username: z.string(), groups: z.array(z.string()).optional() }),
   }),
 });
-/** Above all authorization: who is in it may take policies away (Kubernetes, "Using RBAC Authorization"). */
+/** The group that bypasses authorization: its members may delete policies (Kubernetes, "Using RBAC Authorization"). */
 const MASTERS = 'system:masters';
 const AccessReview = z.object({ status: z.object({ allowed: z.boolean() }) });
-const Named = z.object({ metadata: z.object({ name: z.string() }) });
+const NamedObject = z.object({ metadata: z.object({ name: z.string() }) });
 
-/** Namespaces are asked for one by one where not all are open: so many at the same time. */
-const ASKED_AT_ONCE = 8;
+/** SubjectAccessReviews that are sent at the same time. */
+const CONCURRENCY = 8;
 
-/** Who the API server takes it for (SelfSubjectReview, Kubernetes 1.28 and later). @throws CliError */
-export async function whoIs(kubernetes: Kubernetes): Promise<Identity> {
+/** Fetches the identity that the API server sees (SelfSubjectReview, Kubernetes 1.28 and later). @throws CliError */
+export async function fetchIdentity(kubernetes: Kubernetes): Promise<Identity> {
   const { body } = await kubernetes.post('/apis/authentication.k8s.io/v1/selfsubjectreviews', {
     body: { apiVersion: 'authentication.k8s.io/v1', kind: 'SelfSubjectReview' },
   });
@@ -32,63 +32,68 @@ export async function whoIs(kubernetes: Kubernetes): Promise<Identity> {
 }
 
 /**
- * Whether the fence's policies and the webhook hold this identity to its job: the release's refresher, or a member of the
- * group, and nobody who may take the fence away.
+ * Whether the write policy and the webhook apply to this identity: the release's refresher, or a member of the group, but
+ * not a member of `system:masters`, who may delete the policies.
  */
-export function isFenced({ username, groups }: Identity, refresher: string | undefined): boolean {
+export function isRestricted({ username, groups }: Identity, refresher: string | undefined): boolean {
   return (username === refresher || groups.includes(REFRESHER_GROUP)) && !groups.includes(MASTERS);
 }
 
-/** What a credential can read, for whoever is about to hand it out. */
-export interface Reach {
-  /** The namespaces whose Secrets it can read; `*` is every one. */
+/** Which Secrets an identity can read, for the operator who registers its credential. */
+export interface ReadAccess {
+  /** The namespaces whose Secrets it can read. `*` means every namespace. */
   readonly secrets: readonly string[];
-  /** How many namespaces there are. */
+  /** Number of namespaces in the cluster. */
   readonly namespaces: number;
 }
 
-/** RBAC's verbs whose answers have a whole Secret in them. */
-const READING = ['list', 'get', 'watch', 'patch', 'update'];
+/** RBAC verbs whose responses contain a whole Secret. */
+const READ_VERBS = ['list', 'get', 'watch', 'patch', 'update'];
 
-/** What an identity can read, by the API server's own word (SubjectAccessReview, as the operator). @throws CliError */
-export async function reachOf(kubernetes: Kubernetes, identity: Identity): Promise<Reach> {
-  const mayReadSecrets = async (namespace?: string) => {
-    for (const verb of READING)
-      if (await may(kubernetes, identity, { resource: 'secrets', verb, ...(namespace && { namespace }) }))
+/** Asks the API server which Secrets an identity can read (SubjectAccessReview, as the operator). @throws CliError */
+export async function readableSecrets(kubernetes: Kubernetes, identity: Identity): Promise<ReadAccess> {
+  const canReadSecrets = async (namespace?: string) => {
+    for (const verb of READ_VERBS)
+      if (
+        await isAllowed(kubernetes, identity, { resource: 'secrets', verb, ...(namespace && { namespace }) })
+      )
         return true;
     return false;
   };
   const [readsAll, items] = await Promise.all([
-    mayReadSecrets(),
+    canReadSecrets(),
     kubernetes.list('/api/v1/namespaces', { metadataOnly: 'PartialObjectMetadataList' }),
   ]);
-  const names = items.map((item) => Named.parse(item).metadata.name);
+  const names = items.map((item) => NamedObject.parse(item).metadata.name);
   if (readsAll) return { secrets: ['*'], namespaces: names.length };
-  const readable = await pMap(names, async (name) => ((await mayReadSecrets(name)) ? [name] : []), {
-    concurrency: ASKED_AT_ONCE,
+  const readable = await pMap(names, async (name) => ((await canReadSecrets(name)) ? [name] : []), {
+    concurrency: CONCURRENCY,
   });
   return { secrets: readable.flat(), namespaces: names.length };
 }
 
-/** What of the fence somebody could take away, by the kinds of its objects (plural) and their names. */
-export type Fence = Readonly<Record<string, readonly string[]>>;
+/** Names of the objects that enforce the write policy, by the plural of their kind. */
+export type PolicyObjects = Readonly<Record<string, readonly string[]>>;
 
 const ADMISSION = 'admissionregistration.k8s.io';
 const RBAC = 'rbac.authorization.k8s.io';
 
-interface Power {
+interface Right {
   readonly verb: string;
   readonly resource: string;
   readonly group?: string;
   readonly subresource?: string;
-  /** A role may be for this one alone. */
+  /** A role may grant the right for this object alone. */
   readonly name?: string;
 }
 
-/** Rights that lead to an identity which no fence holds (Kubernetes, "RBAC Good Practices", privilege escalation). */
-const ESCALATIONS: readonly Power[] = [
+/** Rights that lead to an unrestricted identity (Kubernetes, "RBAC Good Practices", privilege escalation). */
+const ESCALATIONS: readonly Right[] = [
   ...['bind', 'escalate'].map((verb) => ({
-    ...{ verb, group: RBAC, resource: 'clusterroles', name: 'cluster-admin' },
+    verb,
+    group: RBAC,
+    resource: 'clusterroles',
+    name: 'cluster-admin',
   })),
   ...['create', 'update', 'patch'].map((verb) => ({ verb, group: RBAC, resource: 'clusterrolebindings' })),
   ...['users', 'serviceaccounts'].map((resource) => ({ verb: 'impersonate', resource })),
@@ -98,37 +103,37 @@ const ESCALATIONS: readonly Power[] = [
 ];
 
 /**
- * By which rights an identity gets out of the fence or takes it away, by the API server's own word (SubjectAccessReview,
- * as the operator). Phrases, such as `impersonate users`; none where the fence holds it.
+ * Asks the API server for the rights by which an identity can bypass or delete the write policy (SubjectAccessReview, as
+ * the operator). Phrases, such as `impersonate users`. Empty if the write policy restricts the identity.
  *
  * @throws CliError
  */
-export async function powersOf(
+export async function escalationRights(
   kubernetes: Kubernetes,
   identity: Identity,
-  fence: Fence,
+  policyObjects: PolicyObjects,
 ): Promise<readonly string[]> {
-  if (await may(kubernetes, identity, { group: '*', resource: '*', verb: '*' })) return ['do anything'];
-  // By the name, too: a role may be for these very objects.
-  const ofFence = Object.entries(fence).flatMap(([resource, names]) => [
+  if (await isAllowed(kubernetes, identity, { group: '*', resource: '*', verb: '*' })) return ['do anything'];
+  // Each name is checked, since a role may grant the right for these objects alone.
+  const deletions = Object.entries(policyObjects).flatMap(([resource, names]) => [
     ...['delete', 'patch', 'update'].flatMap((verb) =>
       names.map((name) => ({ verb, group: ADMISSION, resource, name })),
     ),
     { verb: 'deletecollection', group: ADMISSION, resource },
   ]);
-  const powers = await pMap(
-    [...ofFence, ...ESCALATIONS],
-    async (power) => ((await may(kubernetes, identity, { ...power })) ? [inWords(power)] : []),
-    { concurrency: ASKED_AT_ONCE },
+  const rights = await pMap(
+    [...deletions, ...ESCALATIONS],
+    async (right) => ((await isAllowed(kubernetes, identity, { ...right })) ? [formatRight(right)] : []),
+    { concurrency: CONCURRENCY },
   );
-  return [...new Set(powers.flat())];
+  return [...new Set(rights.flat())];
 }
 
-function inWords({ verb, resource, subresource }: Power): string {
+function formatRight({ verb, resource, subresource }: Right): string {
   return `${verb} ${subresource === undefined ? resource : `${resource}/${subresource}`}`;
 }
 
-async function may(
+async function isAllowed(
   kubernetes: Kubernetes,
   { username, groups }: Identity,
   resourceAttributes: Readonly<Record<string, string>>,
@@ -143,10 +148,10 @@ async function may(
   return AccessReview.parse(body).status.allowed;
 }
 
-/** A reach in a sentence. */
-export function formatReach({ secrets, namespaces }: Reach): string {
+/** The read access as a sentence. */
+export function formatReadAccess({ secrets, namespaces }: ReadAccess): string {
   if (secrets.includes('*'))
     return `It can read every Secret of every namespace (${namespaces}). Narrow that with the chart's value refresher.namespaces.`;
-  if (secrets.length === 0) return 'It can read the Secrets of no namespace.';
-  return `It can read the Secrets of ${secrets.join(', ')}, and of no other namespace.`;
+  if (secrets.length === 0) return 'It cannot read Secrets.';
+  return `It can read Secrets only in these namespaces: ${secrets.join(', ')}.`;
 }

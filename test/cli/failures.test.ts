@@ -381,7 +381,7 @@ describe('unregister, after the token was revoked', () => {
       'alpha was revoked, but the cluster may still be registered',
       'no response',
     ],
-  ])('and the operator’s %s', async (_, deletion, code, ...data) => {
+  ])("and the operator's %s", async (_, deletion, code, ...data) => {
     for (const outcome of ['revoked', 'refused-already']) {
       answers({ outcome }, deletion);
       expectFailure(await fail(`unregister alpha ${OPTIONS}`), code, ...data, ` Then: ${REST}`);

@@ -18,13 +18,13 @@ export function investigateCertificate(
         ? commands.kubectl(['--namespace', 'cert-manager', 'logs', 'deployment/cert-manager-cainjector'])
         : commands.kubectlInRelease(['describe', 'certificates.cert-manager.io']),
       object === 'caBundle'
-        ? 'cert-manager’s cainjector writes the caBundle.'
+        ? "cert-manager's cainjector writes the caBundle."
         : `cert-manager issues the certificate for ${server}.`,
     );
   if (tlsMode !== 'provided')
     return investigate(
       commands.kubectlInRelease(['logs', `deployment/${name}`]),
-      `The webhook makes its certificate and writes the caBundle itself, within seconds after it starts. It needs the chart’s roles for that; ${commands.upgrade()} restores them (docs/certificates.md).`,
+      `The webhook makes its certificate and writes the caBundle itself, within seconds after it starts. It needs the chart's roles for that; ${commands.upgrade()} restores them (docs/certificates.md).`,
     );
   return object === 'caBundle'
     ? investigate(
@@ -33,6 +33,6 @@ export function investigateCertificate(
       )
     : investigate(
         `${commands.kubectlInRelease(['get', 'secret', `${name}-tls`, '--output=jsonpath={.data.tls\\.crt}'])} | ${SHOW}`,
-        `It must be valid for ${server}. With the chart’s value tls.secretName, the certificate is in that Secret. The webhook serves a new one within two minutes.`,
+        `It must be valid for ${server}. With the chart's value tls.secretName, the certificate is in that Secret. The webhook serves a new one within two minutes.`,
       );
 }

@@ -61,7 +61,7 @@ export function chartFinding({ installation, release, originals }: Found, comman
   if (!installation)
     return failed(
       'chart-not-installed',
-      'The chart’s MutatingWebhookConfiguration does not exist.',
+      "The chart's MutatingWebhookConfiguration does not exist.",
       investigate(
         commands.helm(['list', '--all-namespaces']),
         `To install the chart: ${commands.install('ecr-anywhere')}. ${README}.`,
@@ -83,7 +83,7 @@ export function writePolicy(gaps: readonly Gap[], commands: ShellCommands): Find
   if (gaps.length === 0) return passed('write-policy', 'enforced');
   return failed(
     'write-policy-not-enforced',
-    gaps.map(({ says }) => says).join('; '),
+    gaps.map(({ problem }) => problem).join('; '),
     repair(added ? commands.removeFields(added.kind, added.name, added.paths) : commands.upgrade()),
   );
 }

@@ -3,7 +3,7 @@ import { REFRESHER_GROUP } from '../../../contract/names.ts';
 import type { ClusterStatus, ClusterSummary, Inspection } from '../../../contract/refresher-api.ts';
 import { regionOfEndpoint } from '../../../lib/aws/eks-endpoint.ts';
 import { type Installation, refresherUsername } from '../../kubernetes/chart.ts';
-import { type Identity, isFenced } from '../../kubernetes/identity.ts';
+import { type Identity, isRestricted } from '../../kubernetes/identity.ts';
 import { formatDuration } from '../../output/duration.ts';
 import { formatProblems } from '../../output/format-outcome.ts';
 import type { ShellCommands } from '../../output/shell-commands.ts';
@@ -64,7 +64,7 @@ export function subjectOf(
     server,
     missingChart: chart && !installation ? remedyOf(chart) : undefined,
     isRestricted: (identity) =>
-      isFenced(identity, installation ? refresherUsername(installation) : refresherOf(identity)),
+      isRestricted(identity, installation ? refresherUsername(installation) : refresherOf(identity)),
   };
 }
 
@@ -197,11 +197,11 @@ const AGAIN: Readonly<
   token: {
     flags: [],
     isCertain: true,
-    hint: 'It registers a token of the chart’s ServiceAccount. For another identity, add --credential KUBECONFIG.',
+    hint: "It registers a token of the chart's ServiceAccount. For another identity, add --credential KUBECONFIG.",
   },
   certificate: {
     flags: ['--credential', 'KUBECONFIG'],
-    hint: `KUBECONFIG must hold a credential of a member of the group ${REFRESHER_GROUP}. Without --credential, a token of the chart’s ServiceAccount replaces the certificate.`,
+    hint: `KUBECONFIG must hold a credential of a member of the group ${REFRESHER_GROUP}. Without --credential, a token of the chart's ServiceAccount replaces the certificate.`,
   },
   eks: { flags: ['--eks'], isCertain: true, hint: 'It creates the access entry, or adds the group to it.' },
   keyless: { flags: ['--keyless'], hint: 'It prints what the API server needs.' },
@@ -290,12 +290,12 @@ function differentCluster(summary: ClusterSummary, subject: Subject): Finding[] 
 function identity(summary: ClusterSummary, subject: Subject): Finding[] {
   const { username, groups = [] } = summary.inspection ?? {};
   if (username === undefined)
-    return [skipped('permissions', 'the API server did not state the refresher’s identity')];
+    return [skipped('permissions', "the API server did not state the refresher's identity")];
   if (subject.isRestricted({ username, groups })) return [];
   return [
     failed(
       'identity-not-restricted',
-      `${username} is neither the chart’s ServiceAccount nor in the group ${REFRESHER_GROUP}.`,
+      `${username} is neither the chart's ServiceAccount nor in the group ${REFRESHER_GROUP}.`,
       registerAgain(summary, subject),
     ),
   ];
@@ -312,7 +312,7 @@ function permissions(
   if (forbidden.length === 0 && served)
     return inspection?.forbidden && inspection.username !== undefined
       ? passed('permissions', `${inspection.username} may list and patch managed Secrets`)
-      : skipped('permissions', 'the API server did not state the refresher’s permissions');
+      : skipped('permissions', "the API server did not state the refresher's permissions");
   const upgrade = commands.upgrade();
   return failed(
     'permission-missing',
@@ -324,7 +324,7 @@ function permissions(
             commands.helm([
               ...['get', 'values', commands.release.release, '--namespace', commands.release.namespace],
             ]),
-            `If the chart’s value refresher.namespaces is set, it must name every enabled namespace. If it does: ${upgrade}.`,
+            `If the chart's value refresher.namespaces is set, it must name every enabled namespace. If it does: ${upgrade}.`,
           )),
   );
 }
@@ -350,7 +350,7 @@ function credential(summary: ClusterSummary, subject: Subject): Finding {
 /** @param skewSeconds how far the API server's clock is ahead of that of AWS, if it is known */
 export function clock(skewSeconds: number | undefined): Finding {
   if (skewSeconds === undefined) return skipped('clock', 'the API server did not state its time');
-  const message = `The API server’s clock is ${Math.abs(skewSeconds)} s ${skewSeconds < 0 ? 'behind' : 'ahead of'} that of AWS.`;
+  const message = `The API server's clock is ${Math.abs(skewSeconds)} s ${skewSeconds < 0 ? 'behind' : 'ahead of'} that of AWS.`;
   return Math.abs(skewSeconds) > MAX_CLOCK_SKEW_SECONDS
     ? failed(
         'clock-skew',

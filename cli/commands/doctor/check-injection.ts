@@ -75,7 +75,7 @@ async function trySecret(
     });
     return { namespace, annotations: Metadata.parse(body).metadata.annotations ?? {} };
   } catch (error) {
-    if (error instanceof ApiError) return { namespace, message: error.said, causes: error.causes };
+    if (error instanceof ApiError) return { namespace, message: error.serverMessage, causes: error.causes };
     throw error;
   }
 }
@@ -217,7 +217,7 @@ function denialOf({ namespace, message: sentence, causes }: Refusal, cluster: Ju
     message,
     investigate(
       commands.helm(['get', 'values', release.release, '--namespace', release.namespace]),
-      `The chart’s value registries must have an entry for ${namespace} (docs/registries.md). Write the complete list into a file, then: ${commands.upgrade(['--values', 'registries.yaml'])}. The webhook reads it within two minutes.`,
+      `The chart's value registries must have an entry for ${namespace} (docs/registries.md). Write the complete list into a file, then: ${commands.upgrade(['--values', 'registries.yaml'])}. The webhook reads it within two minutes.`,
     ),
   );
 }
@@ -226,11 +226,11 @@ function denialOf({ namespace, message: sentence, causes }: Refusal, cluster: Ju
 const HINTS: Readonly<Record<TokenFailure, string>> = {
   'aws-no-identity': 'docs/aws-identity.md describes the ways to give the webhook an AWS identity.',
   'aws-role-denied':
-    'The role’s trust policy must admit the webhook’s identity (docs/aws-identity.md, docs/registries.md).',
-  'ecr-denied': 'docs/aws-identity.md has the policy that the webhook’s identity needs.',
+    "The role's trust policy must admit the webhook's identity (docs/aws-identity.md, docs/registries.md).",
+  'ecr-denied': "docs/aws-identity.md has the policy that the webhook's identity needs.",
   'ecr-throttled': 'The webhook retries. Other callers of the account may use up the quota of ECR.',
   'ecr-unavailable':
-    'The pods may not reach AWS: a firewall, PrivateLink, or the chart’s value proxy.httpsProxy. health.aws.amazon.com shows outages.',
+    "The pods may not reach AWS: a firewall, PrivateLink, or the chart's value proxy.httpsProxy. health.aws.amazon.com shows outages.",
   'ecr-error': 'docs/troubleshooting.md lists known causes.',
 };
 

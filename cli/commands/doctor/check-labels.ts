@@ -102,7 +102,7 @@ function namespaceFailure(
   const message = [
     ...(mislabelled.length > 0
       ? [
-          `The label’s value is not "${NAMESPACE_LABEL.value}": ${formatList(mislabelled.map((one) => `${one.name} has "${namespaceLabelOf(one)}"`))}.`,
+          `The label's value is not "${NAMESPACE_LABEL.value}": ${formatList(mislabelled.map((one) => `${one.name} has "${namespaceLabelOf(one)}"`))}.`,
         ]
       : []),
     ...(without.length > 0
@@ -148,7 +148,7 @@ function secretFailure(secrets: Secrets, commands: ShellCommands): Finding | und
   if (mislabelled[0])
     return failed(
       'secret-label-wrong',
-      `The label’s value is not "${SECRET_LABEL.value}": ${formatList(mislabelled.map(pathOf))}.`,
+      `The label's value is not "${SECRET_LABEL.value}": ${formatList(mislabelled.map(pathOf))}.`,
       repair(labelSecret(commands, mislabelled[0], MANAGED, '--overwrite')),
     );
   if (managed(secrets).length > 0) return undefined;

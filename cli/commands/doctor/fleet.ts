@@ -42,7 +42,7 @@ export async function checkFleet(
     const observed = [
       ...fromStatus(subject, now),
       ...(summary && !isPaused ? fromInspection(summary, subject) : []),
-      ...(isMissing ? [skipped('reachable', 'the refresher’s answer does not contain the cluster')] : []),
+      ...(isMissing ? [skipped('reachable', "the refresher's answer does not contain the cluster")] : []),
     ];
     return { cluster: status.name, problem: firstProblem(observed) };
   });

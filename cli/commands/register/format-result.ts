@@ -1,7 +1,7 @@
 // The result of register, as JSON and as text. Pure.
 import type { ClusterSummary } from '../../../contract/refresher-api.ts';
 import { localAddressProblem } from '../../../lib/kubernetes/local-addresses.ts';
-import { formatReach, type Identity, type Reach } from '../../kubernetes/identity.ts';
+import { formatReadAccess, type Identity, type ReadAccess } from '../../kubernetes/identity.ts';
 import { formatOutcome, formatProblems } from '../../output/format-outcome.ts';
 import type { ObtainedCredential } from './obtain-credential.ts';
 
@@ -12,7 +12,7 @@ export interface Result extends NonNullable<ObtainedCredential['details']> {
   readonly server: string;
   /** Of a dry run, the identity that is expected. */
   readonly identity: Identity;
-  readonly canRead: Reach;
+  readonly canRead: ReadAccess;
   /** RFC 3339. Absent if the credential names no expiry, or none is stored. */
   readonly expiresAt?: string;
   readonly isRenewed: boolean;
@@ -47,7 +47,7 @@ function format(result: Result, headline: string): string {
     ...(accessEntry === undefined
       ? []
       : [`  Access entry${isRegistered ? '' : ' (would be)'}: ${accessEntry}`]),
-    `  ${formatReach(canRead)}`,
+    `  ${formatReadAccess(canRead)}`,
     ...(expiresAt === undefined ? [] : [`  The credential expires at ${expiresAt}. ${renewal}`]),
     ...(run ? [`  ${formatOutcome(run)}`, ...formatProblems(run).map((problem) => `  ${problem}`)] : []),
   ].join('\n');

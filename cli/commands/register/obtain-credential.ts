@@ -3,7 +3,7 @@ import type { Aws, Stack } from '../../aws/aws.ts';
 import type { Rollback } from '../../aws/rollback.ts';
 import type { Installation } from '../../kubernetes/chart.ts';
 import { ApiError, Kubernetes, type Server } from '../../kubernetes/client.ts';
-import { type Identity, whoIs } from '../../kubernetes/identity.ts';
+import { fetchIdentity, type Identity } from '../../kubernetes/identity.ts';
 import { CliError } from '../../output/errors.ts';
 import type { ShellCommands } from '../../output/shell-commands.ts';
 import { type Credential, readCredentialFile } from './credential.ts';
@@ -54,7 +54,9 @@ export async function obtainCredential(request: ObtainRequest): Promise<Obtained
   const unauthorizedHint = `Check that the address belongs to this cluster: ${commands.kubectl(['cluster-info'])}`;
   // Asks the server of the context, which certainly belongs to this cluster. --server may not.
   const identify = async (user: RegisteredUser) =>
-    whoIs(Kubernetes.of(kubeconfigFor(request.name, await kubernetes.server(), user), kubernetes.signal));
+    fetchIdentity(
+      Kubernetes.of(kubeconfigFor(request.name, await kubernetes.server(), user), kubernetes.signal),
+    );
   if (options.credential !== undefined) {
     const credential = await readCredentialFile(options.credential);
     const identity = await identify(credential.user).catch((error: unknown) => {

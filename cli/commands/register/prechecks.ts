@@ -10,7 +10,13 @@ import {
   writePolicyProblems,
 } from '../../kubernetes/chart.ts';
 import type { Kubernetes } from '../../kubernetes/client.ts';
-import { type Identity, isFenced, powersOf, type Reach, reachOf } from '../../kubernetes/identity.ts';
+import {
+  escalationRights,
+  type Identity,
+  isRestricted,
+  type ReadAccess,
+  readableSecrets,
+} from '../../kubernetes/identity.ts';
 import { CliError } from '../../output/errors.ts';
 import { formatList } from '../../output/format-list.ts';
 import { ShellCommands } from '../../output/shell-commands.ts';
@@ -53,16 +59,16 @@ export async function checkIdentity(
   kubernetes: Kubernetes,
   installation: Installation,
   identity: Identity,
-): Promise<Reach> {
-  if (!isFenced(identity, refresherUsername(installation))) throw notLimited(identity);
+): Promise<ReadAccess> {
+  if (!isRestricted(identity, refresherUsername(installation))) throw notLimited(identity);
   const policies = writePolicyNames(installation);
-  const powers = await powersOf(kubernetes, identity, {
+  const powers = await escalationRights(kubernetes, identity, {
     validatingadmissionpolicies: policies,
     validatingadmissionpolicybindings: policies,
     mutatingwebhookconfigurations: [installation.name],
   });
   if (powers.length > 0) throw notLimited(identity, ` It may ${formatList(powers)}.`);
-  return reachOf(kubernetes, identity);
+  return readableSecrets(kubernetes, identity);
 }
 
 function notLimited({ username, groups }: Identity, powers = ''): CliError {

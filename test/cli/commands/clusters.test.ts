@@ -127,7 +127,7 @@ describe('refresh', () => {
     );
   });
 
-  test('prints the webhook’s reason for a refused Secret, and ends with exit code 1', async () => {
+  test("prints the webhook's reason for a refused Secret, and ends with exit code 1", async () => {
     bed.ecr.settings.mode = 'denied';
     const { code, stdout } = await cli.run(['refresh', 'alpha', '--force', '--namespace', 'team-b']);
     bed.ecr.settings.mode = 'ok';

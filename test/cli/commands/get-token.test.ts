@@ -85,7 +85,7 @@ test('an ExecCredential with a token for this cluster, of 15 minutes', async () 
   expect(Math.abs(Date.parse(status.expirationTimestamp) / 1000 - exp)).toBeLessThanOrEqual(1);
 });
 
-test('the region is the option’s, before the environment’s', async () => {
+test("the region is the option's, before the environment's", async () => {
   await getToken();
   await getToken({}, '--region', 'us-west-2');
   expect((await getToken({ AWS_REGION: undefined }, '--region', REGION)).code).toBe(0);

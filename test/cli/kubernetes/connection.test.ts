@@ -1,8 +1,11 @@
 // Tests how the command line connects to an API server: through proxies, with each kind of credential, and without
 // verification of the certificate where the kubeconfig says so.
 import { once } from 'node:events';
+import { mkdtempDisposable, writeFile } from 'node:fs/promises';
 import { createServer as createHttpServer } from 'node:http';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { Kubernetes } from '../../../cli/kubernetes/client.ts';
 import { EXIT } from '../../../cli/output/errors.ts';
@@ -124,6 +127,33 @@ describe('a proxy-url', () => {
     async (scheme) => {
       const kubernetes = clientOf(await start(), { 'proxy-url': `${scheme}://127.0.0.1:1` });
       await expect(kubernetes.get('/version')).rejects.toMatchObject({ exitCode: EXIT.network });
+    },
+  );
+});
+
+describe('a proxy-url that is not the URL of a proxy', () => {
+  test.each(['http://me:canary-password@[::1:3128', 'proxy:3128', 'gopher://proxy:70'])(
+    '%s makes the kubeconfig unreadable',
+    async (proxyUrl) => {
+      await using folder = await mkdtempDisposable(join(tmpdir(), 'kubeconfig-'));
+      const kubeconfig = join(folder.path, 'config');
+      await writeFile(
+        kubeconfig,
+        JSON.stringify({
+          'current-context': 'main',
+          contexts: [{ name: 'main', context: { cluster: 'of-main', user: 'main' } }],
+          clusters: [{ name: 'of-main', cluster: { server: 'https://127.0.0.1:1', 'proxy-url': proxyUrl } }],
+          users: [{ name: 'main', user: { token: TOKEN } }],
+        }),
+      );
+      const load = () => Kubernetes.load({ kubeconfig }, AbortSignal.timeout(20_000));
+      expect(load).toThrow(
+        expect.objectContaining({
+          code: 'kubeconfig-unreadable',
+          message: expect.stringMatching(/proxy-url of the cluster of-main/),
+        }),
+      );
+      expect(load).not.toThrow(proxyUrl);
     },
   );
 });

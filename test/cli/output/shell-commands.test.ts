@@ -93,9 +93,9 @@ test.each<[string, readonly string[], unknown, string]>([
 });
 
 test.each([
-  [401, '{}', 'auth whoami tells whether it takes you'],
-  [500, '{}', 'version asks the same one'],
-  [200, 'nginx', 'version asks the same one'],
+  [401, '{}', 'auth whoami'],
+  [500, '{}', 'version'],
+  [200, 'nginx', 'version'],
 ])("an API server's %i: with the kubeconfig and the context that were meant", async (status, body, rest) => {
   apiAnswers = { status, body };
   const kubeconfig = join(cli.home, 'of a cluster');

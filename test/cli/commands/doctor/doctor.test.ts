@@ -358,7 +358,7 @@ describe('the operator’s own context', () => {
   });
 
   test.each([
-    { name: 'there is no kubeconfig', file: '', message: 'no kubeconfig' },
+    { name: 'there is no kubeconfig', file: '', message: 'There is no kubeconfig' },
     { name: 'no server listens there', file: 'dead', message: 'ECONNREFUSED' },
     { name: 'the API server rejects the credential', file: 'unauthorized', message: 'HTTP 401' },
   ])('context-unusable: $name', async ({ file, message }) => {

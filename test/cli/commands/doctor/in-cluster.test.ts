@@ -97,9 +97,9 @@ describe('the chart', () => {
       ...{ name, breaks, code: 'write-policy-not-enforced' as const, message: [POLICY], repair: upgrade() },
     })),
     {
-      name: 'a binding is narrowed',
+      name: 'a binding has match resources',
       code: 'write-policy-not-enforced',
-      message: [POLICY, 'matchResources'],
+      message: [POLICY, 'match resources'],
       breaks: () =>
         patchPolicy(BINDING_KIND, {
           matchResources: { namespaceSelector: { matchLabels: { team: 'a' } } },
@@ -107,9 +107,9 @@ describe('the chart', () => {
       repair: `${KUBECTL} patch ${BINDING_KIND} ${POLICY} --type=json --patch '[{"op":"remove","path":"/spec/matchResources"}]'`,
     },
     {
-      name: 'a policy is narrowed',
+      name: 'a policy has match conditions that the chart did not set',
       code: 'write-policy-not-enforced',
-      message: [POLICY, 'matchConditions'],
+      message: [POLICY, 'match conditions'],
       breaks: () =>
         on.kubectl(
           ...['patch', POLICY_KIND, POLICY, '--type=json', '--patch'],

@@ -29,7 +29,7 @@ describe('formatResult', () => {
       [
         'alpha is registered',
         '  as system:serviceaccount:ecr-anywhere:ecr-anywhere-refresher',
-        '  It can read the Secrets of shop, team-a, and of no other namespace.',
+        '  It can read Secrets only in these namespaces: shop, team-a.',
         '  The credential expires at 2026-01-08T00:00:00Z. The refresher renews it after half of its lifetime.',
         '  1 managed Secret, none due.',
       ].join('\n'),
