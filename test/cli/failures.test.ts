@@ -502,7 +502,12 @@ test.each(['refresh', 'pause', 'resume', 'unregister'])('%s: an unknown cluster'
 test('rejects a second registration of a name or of a cluster', async () => {
   const { alpha } = operator.kubeconfigs;
   expectFailure(await fail(`register alpha --kubeconfig ${alpha}`), 'already-registered', 'alpha');
-  expectFailure(await fail(`register gamma --kubeconfig ${alpha}`), 'already-registered', 'alpha');
+  expectFailure(
+    await fail(`register gamma --kubeconfig ${alpha}`),
+    'duplicate-registration',
+    'alpha',
+    'gamma',
+  );
   expectFailure(await fail('register alpha --replace'), 'different-cluster', 'alpha');
   expectFailure(await fail('register beta --replace'), 'not-registered', 'beta');
 });
