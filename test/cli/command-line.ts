@@ -25,7 +25,7 @@ export interface RunOptions {
 export interface CommandLine extends AsyncDisposable {
   /** The executable. */
   readonly bundle: string;
-  /** HOME of whoever runs it. */
+  /** HOME of the operator. */
   readonly home: string;
   readonly env: Readonly<Record<string, string>>;
   /** Runs `ecr-anywhere ARGS`, to its end. */

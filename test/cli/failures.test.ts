@@ -34,8 +34,8 @@ afterAll(async () => {
 });
 
 let before: unknown;
-beforeEach(() => operator.calm());
-afterEach(() => operator.calm());
+beforeEach(() => operator.reset());
+afterEach(() => operator.reset());
 
 /** What an error object must hold, as text: parts of its message, or of its hint. */
 type Data = RegExp | string;
@@ -69,7 +69,7 @@ const fail = (args: string, options?: RunOptions) => run(`${args} --output json`
 
 /** Answers the requests of one name with this reply. */
 function answer(name: string, reply: Reply): void {
-  operator.aws.treat = (call) => (call.name === name ? { reply } : undefined);
+  operator.aws.handle = (call) => (call.name === name ? { reply } : undefined);
 }
 
 const STACK = 'cloudformation:DescribeStacks';
@@ -350,7 +350,7 @@ describe('unregister, after the token was revoked', () => {
     'kubectl --context CONTEXT --namespace pulls delete secret ecr-refresher-token --ignore-not-found';
 
   function answers(revoked: object, deletion: Treatment): void {
-    operator.aws.treat = ({ name }) => {
+    operator.aws.handle = ({ name }) => {
       if (name === REVOKE) return { reply: functionAnswer({ revoked: [{ cluster: 'alpha', ...revoked }] }) };
       return name === DELETE ? deletion : undefined;
     };
@@ -586,7 +586,7 @@ describe('the API server', () => {
       'HTTP 503',
     ],
   ])('%s', async (_, name, reply, code, data) => {
-    operator.clusters.beta.treat = (call) => (call.name === name ? { reply } : undefined);
+    operator.clusters.beta.handle = (call) => (call.name === name ? { reply } : undefined);
     expectFailure(await fail('register beta'), code, data);
     expect(operator.clusters.beta.calls.map((call) => call.name)).toContain(name);
   });
@@ -660,7 +660,7 @@ describe('the API server', () => {
   });
 
   test('a silent API server', async () => {
-    operator.clusters.beta.treat = () => ({ isSilent: true });
+    operator.clusters.beta.handle = () => ({ isSilent: true });
     expectFailure(await fail('register beta'), 'network', '30 s');
   });
 
@@ -715,7 +715,7 @@ describe('doctor without AWS', () => {
 });
 
 test('prints no progress into a pipe', async () => {
-  operator.aws.treat = (call) =>
+  operator.aws.handle = (call) =>
     call.name === INVOKE('status')
       ? { before: () => new Promise((resolve) => setTimeout(resolve, 3_000)) }
       : undefined;

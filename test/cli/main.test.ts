@@ -34,7 +34,7 @@ test('the build writes the file that package.json links as ecr-anywhere', () => 
   expect(linked.stdout).toContain('Usage: ecr-anywhere [options] [command]');
 });
 
-test('an older Node.js is told which one it takes', () => {
+test('an older Node.js prints the required version', () => {
   const older = "data:text/javascript,Object.defineProperty(process.versions,'node',{value:'22.23.0'})";
   const { status, stdout, stderr } = spawnSync(process.execPath, ['--import', older, bundle, 'status'], {
     encoding: 'utf8',
@@ -58,7 +58,7 @@ describe('help', () => {
     for (const command of COMMANDS) expect(stdout).toContain(`  ${command} `);
   });
 
-  test.each(['get-token', 'authentication-config'])('%s says what it takes', (command) => {
+  test.each(['get-token', 'authentication-config'])('%s lists its options', (command) => {
     const { status, stdout } = run(command, '--help');
     expect(status).toBe(0);
     expect(stdout).toMatch(new RegExp(`^Usage: ecr-anywhere ${command} \\[options\\][^]*--cluster <name>`));

@@ -1,5 +1,5 @@
-// What the documentation says an operator's AWS identity needs, taken from its page and tried on a local AWS that
-// enforces IAM: with it everything works, and without one of its actions fails what the page says, and nothing else.
+// Checks the IAM policy for operators in the documentation, on a local AWS that enforces IAM: with it every command works,
+// and without one of its actions only those commands fail that the page names.
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
@@ -112,14 +112,14 @@ async function allow(without?: string): Promise<void> {
 
 const run = (args: string, as = operator) => as.run(args.split(' '));
 
-test('the page has a policy, and says of each of its actions what fails without it', () => {
+test('the page has a policy, and names the commands that fail without each of its actions', () => {
   expect(ACTIONS.length).toBeGreaterThan(8);
   expect([...fails.keys()].sort()).toEqual([...ACTIONS].sort());
   expect(ACTIONS.filter((action) => /GetSecretValue|\*/.test(action))).toEqual([]);
   expect(statements.filter(({ Resource }) => Resource === '*')).toEqual([]);
 });
 
-test('without any policy, nothing', async () => {
+test('without a policy, status is denied', async () => {
   await iam.send(new DeleteUserPolicyCommand({ UserName, PolicyName: 'documented' })).catch(() => undefined);
   const { code, stderr } = await run('status');
   expect({ code, stderr }).toEqual({
@@ -128,7 +128,7 @@ test('without any policy, nothing', async () => {
   });
 });
 
-test('with it, everything works', async () => {
+test('with the policy, every command works', async () => {
   await allow();
   for (const args of [
     'register alpha',
@@ -150,7 +150,7 @@ test('with it, everything works', async () => {
   expect((await run('status', root)).stdout).toContain('No cluster is registered');
 });
 
-test('with it, no registered kubeconfig can be read', async () => {
+test('the policy does not permit reading a registered kubeconfig', async () => {
   await allow();
   expect(await run('register alpha')).toMatchObject({ code: 0 });
   const { emulator } = bed.deployment;
@@ -162,9 +162,9 @@ test('with it, no registered kubeconfig can be read', async () => {
   );
 });
 
-describe('without one action', () => {
+describe('without one action of the policy', () => {
   test.each(ACTIONS)(
-    '%s',
+    '%s, only the documented commands fail',
     async (action) => {
       await allow(action);
       const failed: string[] = [];
@@ -211,7 +211,7 @@ describe('without one action', () => {
     },
   );
 
-  test('secretsmanager:DeleteSecret: a token that has ended is said, and the command for the rest does it', async () => {
+  test('secretsmanager:DeleteSecret, unregister reports the revoked token, and its hint completes the command', async () => {
     expect((await run(`register beta --kubeconfig ${kubeconfigs.beta}`, root)).code).toBe(0);
     await allow('secretsmanager:DeleteSecret');
     const { code, stderr } = await run('unregister beta');

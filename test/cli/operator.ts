@@ -1,5 +1,5 @@
-// An operator on a whole bed with two clusters, whose every request to AWS and to the clusters passes by the test: what
-// the tests of failures, interruptions and leaks share.
+// A bed with two clusters and an operator whose requests to AWS and to the clusters pass through proxies. Shared by the
+// tests of failures, interruptions and credential leaks.
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
@@ -15,17 +15,17 @@ export interface Operator extends AsyncDisposable {
   readonly bed: Bed;
   readonly cli: CommandLine;
   readonly aws: Wire;
-  /** In front of each cluster's API server. */
+  /** A proxy for each cluster's API server. */
   readonly clusters: Readonly<Record<'alpha' | 'beta', ClusterWire>>;
-  /** Kubeconfigs, as its administrator, through that. */
+  /** A kubeconfig of each cluster's administrator that connects to the proxy. */
   readonly kubeconfigs: Readonly<Record<'alpha' | 'beta', string>>;
-  /** All that a command could have written, to be compared with what it is afterwards. */
+  /** All objects that a command could change, to compare before and after it. */
   state(): Promise<unknown>;
-  /** Nobody treats a request any more. */
-  calm(): void;
+  /** Makes the proxies forward every request again, and clears their recorded calls. */
+  reset(): void;
 }
 
-/** Brings it up; no cluster is registered. */
+/** Starts the bed. No cluster is registered. */
 export async function startOperator(): Promise<Operator> {
   const stack = new AsyncDisposableStack();
   const bed = stack.use(
@@ -79,9 +79,9 @@ export async function startOperator(): Promise<Operator> {
       );
       return { registered: registered.sort((a, b) => ((a.Name ?? '') < (b.Name ?? '') ? -1 : 1)), objects };
     },
-    calm() {
+    reset() {
       for (const wire of [aws, clusters.alpha, clusters.beta]) {
-        wire.treat = () => undefined;
+        wire.handle = () => undefined;
         wire.calls.length = 0;
       }
     },

@@ -1,5 +1,5 @@
-// Between the command line and what it talks to: a reverse proxy in front of the local AWS, or of an API server. A test
-// sees each request, holds it before or after it was done, answers in its place, or says nothing.
+// A reverse proxy between the command line and the local AWS or an API server. A test sees each request. It can delay the
+// request or its response, respond itself, or never respond.
 import { once } from 'node:events';
 import {
   createServer as createHttpServer,
@@ -28,25 +28,25 @@ export interface Reply {
   readonly body: string;
 }
 
-/** What becomes of a request. Absent parts: it is passed on, and answered, at once. */
+/** How the proxy handles a request. By default, it forwards the request and the response at once. */
 export interface Treatment {
-  /** In place of passing it on. */
+  /** Sent instead of forwarding the request. */
   readonly reply?: Reply;
-  /** It is neither passed on nor answered. */
+  /** The proxy neither forwards the request nor responds. */
   readonly isSilent?: true;
-  /** Before it is passed on; it is, even if nobody waits for the answer any more. */
+  /** Runs before the request is forwarded. The proxy forwards it even if the client has closed the connection. */
   readonly before?: () => Promise<unknown>;
-  /** When it is done, before it is answered. */
+  /** Runs before the response is sent. */
   readonly after?: () => Promise<unknown>;
 }
 
 export interface Wire extends AsyncDisposable {
   readonly url: string;
   readonly calls: Call[];
-  treat: (call: Call) => Treatment | undefined;
+  handle: (call: Call) => Treatment | undefined;
 }
 
-/** In front of the local AWS, without TLS; without one, of nothing: whatever is asked, the test answers. */
+/** Starts a proxy for the local AWS, without TLS. Without an emulator, the test must respond to every request. */
 export async function startAwsWire(emulator?: Emulator): Promise<Wire> {
   const tokens = new ClientRequestTokens();
   const server = createHttpServer();
@@ -54,9 +54,9 @@ export async function startAwsWire(emulator?: Emulator): Promise<Wire> {
     const call = { name: awsName(received, body), headers: received.headers, body };
     wire.calls.push(call);
     return {
-      treatment: wire.treat(call) ?? {},
+      treatment: wire.handle(call) ?? {},
       pass: () => {
-        if (!emulator) throw new Error(`nobody answers ${call.name}`);
+        if (!emulator) throw new Error(`the test does not handle ${call.name}`);
         const { httpsAgent } = emulator.clientConfig.requestHandler;
         return tokens.pass(call, (sent) =>
           forward(received, sent, emulator.endpoint, httpsAgent, { keepsHost: true }),
@@ -67,21 +67,21 @@ export async function startAwsWire(emulator?: Emulator): Promise<Wire> {
 }
 
 export interface ClusterWire extends Wire {
-  /** The kubeconfig with this as its server. */
+  /** Returns the kubeconfig with the proxy as its server. */
   through(kubeconfig: string): string;
 }
 
-/** In front of an API server, with TLS. Client certificates end here: tokens only. */
+/** Starts a proxy for an API server, with TLS. It forwards no client certificates, so clients must use tokens. */
 export async function startClusterWire(target: ControlPlane): Promise<ClusterWire> {
   const authority = await createAuthority('wire');
   const { certPem, keyPem } = await authority.serving(['127.0.0.1']);
   const agent = new Agent({ keepAlive: true, ca: target.caPem });
   const server = createHttpsServer({ cert: certPem, key: keyPem });
-  const wire = await serve(server, 'https', async (received, body, { calls, treat }) => {
+  const wire = await serve(server, 'https', async (received, body, { calls, handle }) => {
     const { pathname } = new URL(received.url ?? '', target.server);
     const call = { name: `${received.method} ${pathname}`, headers: received.headers, body };
     calls.push(call);
-    return { treatment: treat(call) ?? {}, pass: () => forward(received, body, target.server, agent) };
+    return { treatment: handle(call) ?? {}, pass: () => forward(received, body, target.server, agent) };
   });
   return Object.assign(wire, {
     through(kubeconfig: string) {
@@ -95,7 +95,7 @@ export async function startClusterWire(target: ControlPlane): Promise<ClusterWir
   });
 }
 
-type Handle = (
+type Receive = (
   received: IncomingMessage,
   body: string,
   wire: Wire,
@@ -104,11 +104,11 @@ type Handle = (
 async function serve(
   server: ReturnType<typeof createHttpServer> | ReturnType<typeof createHttpsServer>,
   scheme: string,
-  handle: Handle,
+  receive: Receive,
 ): Promise<Wire> {
   server.on('request', async (received: IncomingMessage, response: ServerResponse) => {
     try {
-      const { treatment, pass } = await handle(received, await text(received), wire);
+      const { treatment, pass } = await receive(received, await text(received), wire);
       const { reply, isSilent, before, after } = treatment;
       if (isSilent) return;
       await before?.();
@@ -125,7 +125,7 @@ async function serve(
   const wire: Wire = {
     url: `${scheme}://127.0.0.1:${port}`,
     calls: [],
-    treat: () => undefined,
+    handle: () => undefined,
     async [Symbol.asyncDispose]() {
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));
@@ -134,7 +134,7 @@ async function serve(
   return wire;
 }
 
-/** @param keepsHost AWS' signatures are over it */
+/** @param keepsHost whether to forward the Host header, which AWS' signatures cover */
 function forward(
   received: IncomingMessage,
   body: string,
@@ -180,11 +180,11 @@ function awsName({ method = '', url = '', headers }: IncomingMessage, body: stri
 }
 
 /**
- * What the local AWS leaves out: the token of a request becomes the id of the version that it makes, and the same
- * request again is answered as before (Secrets Manager API reference, CreateSecret, ClientRequestToken).
+ * Idempotency, which the local AWS lacks: a request's token becomes the id of the version that it creates, and a repeated
+ * request gets the same response (Secrets Manager API reference, CreateSecret, ClientRequestToken).
  */
 class ClientRequestTokens {
-  /** By the local AWS' ids. */
+  /** Tokens by the local AWS' version ids. */
   readonly #tokens = new Map<string, string>();
   readonly #answers = new Map<string, Reply>();
 
@@ -209,7 +209,7 @@ class ClientRequestTokens {
   }
 }
 
-/** An error as AWS' services word it on the wire: XML (query), REST JSON, JSON 1.1. @param code without "Exception" */
+/** An error in the format of the AWS service: XML (query), REST JSON or JSON 1.1. @param code without "Exception" */
 export function awsError(name: string, code: string, message: string, status = 403): Reply {
   const [service = ''] = name.split(':');
   if (service === 'cloudformation' || service === 'sts')
@@ -235,7 +235,7 @@ export function awsError(name: string, code: string, message: string, status = 4
   };
 }
 
-/** The answer of CloudFormation for the refresher's stack. */
+/** The response of CloudFormation for the refresher's stack. */
 export const DEPLOYED: Reply = {
   status: 200,
   headers: { 'content-type': 'text/xml' },
@@ -248,7 +248,7 @@ export const DEPLOYED: Reply = {
     .join('')}</Outputs></member></Stacks></DescribeStacksResult></DescribeStacksResponse>`,
 };
 
-/** The words of AWS for what a policy does not allow. @param name of a call */
+/** The error of AWS for a request that no policy allows. @param name of a call */
 export function notAuthorized(name: string): Reply {
   const [action = ''] = name.split(' ');
   return awsError(
@@ -258,7 +258,7 @@ export function notAuthorized(name: string): Reply {
   );
 }
 
-/** What a function answers with. @param payload '' for nothing @param error set where it failed */
+/** The response of a Lambda function. @param payload '' for an empty one @param error set if the function failed */
 export function functionAnswer(payload: unknown, error?: 'Unhandled'): Reply {
   return {
     status: 200,

@@ -1,5 +1,5 @@
-// list, status, refresh, pause and resume on the bed: one cluster that is well, one that cannot be reached, one whose
-// registration is junk, one that nobody has looked at yet.
+// status, refresh, pause and resume on the bed, with a healthy cluster, an unreachable one, one with an invalid
+// registration, and one that the refresher has not observed yet.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';

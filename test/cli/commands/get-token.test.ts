@@ -1,5 +1,4 @@
-// The exec plugin as kubectl runs it: the bundle, with an STS at the wire. What it prints, and what it says where there
-// is no token.
+// Tests get-token as kubectl runs it: the bundle, with a proxy in place of STS. Covers its output and its errors.
 import { execFile } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:http';
@@ -128,7 +127,7 @@ test('a session that would end before its token: with the way out', async () => 
   });
   const sessionOf = async (seconds: number) => {
     aws.settings.sessionSeconds = seconds;
-    const role = { RoleArn: 'arn:aws:iam::123456789012:role/refresher', RoleSessionName: 'somebody' };
+    const role = { RoleArn: 'arn:aws:iam::123456789012:role/refresher', RoleSessionName: 'operator' };
     const { Credentials } = await sts.send(new AssumeRoleCommand(role));
     return {
       AWS_ACCESS_KEY_ID: Credentials?.AccessKeyId,

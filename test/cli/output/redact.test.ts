@@ -1,4 +1,4 @@
-// What of a failure's words people see: no credential, and every name and path, since a command that is named is pasted.
+// Checks that redact removes credentials from messages, and keeps names and paths, which operators paste into commands.
 import { expect, test } from 'vitest';
 import { redact } from '../../../cli/output/redact.ts';
 
@@ -17,7 +17,7 @@ test.each([
   { title: 'a session token', secret: `IQoJb3JpZ2luX2VjE/+${'aB3/'.repeat(100)}==` },
   { title: 'a token of a service account', secret: 'eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl' },
   { title: 'a token of EKS', secret: `k8s-aws-v1.${'aHR0cHM6Ly9zdHM'.repeat(10)}` },
-  { title: 'a token of nobody knows what', secret: 'abcd-efgh123_ijklmnopqrstuvwxyz0123456789ABCDEFG' },
+  { title: 'a token of unknown origin', secret: 'abcd-efgh123_ijklmnopqrstuvwxyz0123456789ABCDEFG' },
 ])('is hidden: $title', ({ secret }) => {
-  expect(redact(`somebody said "${secret}" and ${secret}`)).toBe('somebody said "…" and …');
+  expect(redact(`the message "${secret}" and ${secret}`)).toBe('the message "…" and …');
 });

@@ -1,5 +1,5 @@
-// What others have named and worded is shown, and never obeyed: a hostile function answer and a hostile API server at the
-// wire, and every command that repeats what they say, as text and as JSON.
+// Checks that no command prints control characters from a hostile function response or a hostile API server, neither as text
+// nor as JSON.
 import { writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -10,22 +10,22 @@ import { NAMESPACE_LABEL, SECRET_LABEL, WEBHOOK_NAME } from '../../../contract/n
 import { type CommandLine, startCommandLine } from '../command-line.ts';
 import { awsError, DEPLOYED, functionAnswer, startAwsWire, type Wire } from '../wire.ts';
 
-/** Writes to the clipboard, begins a row, colours, turns the text around, and hides. */
+/** Control sequences that write to the clipboard, start a row, set a colour, reverse the text, or are invisible. */
 const EVIL =
   '\u001b]52;c;ZXZpbA==\u0007\nfake-row   well\r\u2028fake-row\u2029\u202eevil\u009b31m\u0000\u200b\u00ad\u007f\ud800';
 const evil = (name: string) => `${name}${EVIL}`;
 
-/** All but the ends of the command line's own lines. */
+/** Control characters, except the line feeds that the command line itself prints. */
 const UNPRINTABLE = /(?!\n)[\p{C}\p{Zl}\p{Zp}]/u;
 
-test('every kind goes, and what is left can be read', () => {
+test('replaces every kind of control character, and keeps printable text', () => {
   expect(sanitize(evil('a'))).toBe(
     'a\ufffd]52;c;ZXZpbA==\ufffd fake-row   well fake-row \ufffdevil\ufffd31m\ufffd\ufffd\ufffd\ufffd\ufffd',
   );
   expect(sanitize('Grüße, 東京, naïve ✔ → …')).toBe('Grüße, 東京, naïve ✔ → …');
 });
 
-test('in JSON: in values, in lists, in names', () => {
+test('sanitizes values, lists and names in JSON', () => {
   const hostile = { [evil('a')]: [{ b: evil('b') }, 1, null, true], c: {} };
   const [name, value] = ['a', 'b'].map((one) => sanitize(evil(one)));
   expect(parseSanitized(JSON.stringify(hostile))).toEqual({
@@ -61,7 +61,7 @@ beforeAll(async () => {
     `current-context: ${named}
 contexts: [{name: ${named}, context: {cluster: c, user: u}}]
 clusters: [{name: c, cluster: {server: "http://127.0.0.1:${port}", insecure-skip-tls-verify: true}}]
-users: [{name: u, user: {token: a-token-of-nobody}}]
+users: [{name: u, user: {token: a-rejected-token}}]
 `,
   );
   Object.assign(cli.env, { KUBECONFIG });
@@ -72,7 +72,7 @@ afterAll(async () => {
   await aws?.[Symbol.asyncDispose]();
 });
 
-/** Runs a command, as text and as JSON, and finds nothing in what it shows that a terminal would obey. */
+/** Runs a command, as text and as JSON, and expects no control characters in its output. */
 async function expectPrintable(args: string, code: number): Promise<string> {
   const all: string[] = [];
   for (const more of [[], ['--output', 'json']]) {
@@ -80,12 +80,12 @@ async function expectPrintable(args: string, code: number): Promise<string> {
     const text = `${ended.stdout}${ended.stderr}`;
     expect(ended.code, text).toBe(code);
     expect(text).not.toMatch(UNPRINTABLE);
-    // Nor as an escape of JSON, for whoever takes it from there.
+    // Not as an escape sequence of JSON either, which a consumer would decode.
     expect(text).not.toMatch(/\\u|\\n|\\r/);
     expect(text).not.toMatch(/^fake-row/m);
     all.push(text);
   }
-  // It was there to be shown.
+  // The command printed the hostile text.
   expect(all.join('\n')).toContain('ZXZpbA==');
   return all.join('\n');
 }
@@ -105,7 +105,7 @@ describe('a function', () => {
     { name: evil('beta'), source: 'eks', isPaused: false, failures: 1, reason: evil('down') },
   ];
   const answers = (answer: object, action?: string) => {
-    aws.treat = (call) => {
+    aws.handle = (call) => {
       if (call.name.startsWith('cloudformation:')) return { reply: DEPLOYED };
       if (call.name.startsWith('secretsmanager:'))
         return {
@@ -150,7 +150,7 @@ describe('a function', () => {
   });
 
   test('that throws', async () => {
-    aws.treat = (call) => ({
+    aws.handle = (call) => ({
       reply: call.name.startsWith('cloudformation:')
         ? DEPLOYED
         : functionAnswer({ errorMessage: evil('boom') }, 'Unhandled'),
@@ -160,7 +160,7 @@ describe('a function', () => {
 });
 
 test('AWS itself', async () => {
-  aws.treat = (call) => ({
+  aws.handle = (call) => ({
     reply: call.name.startsWith('lambda:') ? awsError('lambda:', 'AccessDenied', evil('no')) : DEPLOYED,
   });
   await expectPrintable('status', 4);
@@ -208,7 +208,7 @@ describe('an API server', () => {
   beforeAll(() => {
     const lookedAt = new Date().toISOString();
     const status = { name: 'alpha', source: 'registered', isPaused: false, clusterUid: 'the-uid', lookedAt };
-    aws.treat = (call) => ({
+    aws.handle = (call) => ({
       reply: call.name.startsWith('cloudformation:')
         ? DEPLOYED
         : call.name.startsWith('sts:')
@@ -224,13 +224,13 @@ describe('an API server', () => {
     body: '<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult><Arn>arn:aws:iam::111122223333:user/me</Arn><UserId>me</UserId><Account>111122223333</Account></GetCallerIdentityResult></GetCallerIdentityResponse>',
   };
 
-  test('doctor: whatever it lists', async () => {
+  test('doctor prints every name sanitized', async () => {
     const shown = await expectPrintable('doctor alpha', 1);
     for (const name of ['context', 'namespace', 'name', 'on', 'Fail', 'down'])
       expect(shown).toContain(`${name}\ufffd]52;c;`);
   });
 
-  test('refuses', async () => {
+  test('register prints the message of a refusal sanitized', async () => {
     refuses = true;
     expect(await expectPrintable('register alpha --replace', 4)).toContain('HTTP 403: forbidden\ufffd]52;c;');
     refuses = false;

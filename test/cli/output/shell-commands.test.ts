@@ -1,5 +1,5 @@
-// The commands that hints name meet the account, the stack and the cluster that were meant, and are safe to be pasted
-// whatever a cluster is called. AWS and the API server are answered for by the test.
+// Checks that the commands in hints select the same account, stack and cluster, and are safe to paste for any cluster name.
+// The test responds for AWS and for the API server.
 import { writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -34,9 +34,9 @@ afterAll(async () => {
   await aws?.[Symbol.asyncDispose]();
 });
 
-async function said(args: readonly string[], reply: Reply): Promise<string> {
+async function outputOf(args: readonly string[], reply: Reply): Promise<string> {
   const known = [{ name: NAME, source: 'registered', isPaused: false, failures: 1 }];
-  aws.treat = (call) => {
+  aws.handle = (call) => {
     if (call.name.startsWith('cloudformation:')) return { reply: DEPLOYED };
     if (call.name.startsWith('secretsmanager:'))
       return {
@@ -56,7 +56,7 @@ const unknown = { names: [NAME], registered: [] };
 test.each<[string, readonly string[], unknown, string]>([
   ['no cluster', ['status'], { clusters: [] }, `→ ecr-anywhere register NAME ${FLAGS}`],
   [
-    'one that needs somebody',
+    'a cluster that needs attention',
     ['status'],
     { clusters: [{ name: NAME, source: 'registered', isPaused: false, failures: 1 }] },
     `→ ecr-anywhere doctor ${QUOTED} ${FLAGS}`,
@@ -64,19 +64,19 @@ test.each<[string, readonly string[], unknown, string]>([
   ['pause', ['pause', NAME], {}, `→ ecr-anywhere resume ${QUOTED} ${FLAGS}`],
   ['resume', ['resume', NAME], {}, `→ ecr-anywhere refresh ${QUOTED} ${FLAGS}`],
   [
-    'a paused one',
+    'a paused cluster',
     ['refresh', NAME],
     { clusters: [{ ...paused, outcomes: {}, problems: [] }] },
     `→ ecr-anywhere resume ${QUOTED} ${FLAGS}`,
   ],
   [
-    'one that is not registered',
+    'a cluster that is not registered',
     ['refresh', NAME],
     { clusters: [], notRegistered: unknown },
     `→ ecr-anywhere register ${QUOTED} ${FLAGS}`,
   ],
   [
-    'a token that could not be ended',
+    'a token that could not be revoked',
     ['unregister', NAME],
     { revoked: [{ cluster: NAME, outcome: 'failed', secret: { namespace: 'n', name: 'a b' } }] },
     `kubectl --context CONTEXT --namespace n delete secret 'a b' --ignore-not-found; then ecr-anywhere unregister ${QUOTED} --keep-token ${FLAGS}`,
@@ -89,26 +89,29 @@ test.each<[string, readonly string[], unknown, string]>([
   ],
   ['another version', ['status'], {}, '-c stackName=Pulls --profile work'],
 ])('%s: %j', async (_, args, answer, hint) => {
-  expect(await said(args, functionAnswer(answer))).toContain(hint);
+  expect(await outputOf(args, functionAnswer(answer))).toContain(hint);
 });
 
 test.each([
   [401, '{}', 'auth whoami'],
   [500, '{}', 'version'],
   [200, 'nginx', 'version'],
-])("an API server's %i: with the kubeconfig and the context that were meant", async (status, body, rest) => {
-  apiAnswers = { status, body };
-  const kubeconfig = join(cli.home, 'of a cluster');
-  const { port } = api.address() as AddressInfo;
-  await writeFile(
-    kubeconfig,
-    `contexts: [{name: "a b", context: {cluster: c, user: u}}]
+])(
+  'for HTTP %i of an API server, the hint names the kubeconfig and the context',
+  async (status, body, rest) => {
+    apiAnswers = { status, body };
+    const kubeconfig = join(cli.home, 'of a cluster');
+    const { port } = api.address() as AddressInfo;
+    await writeFile(
+      kubeconfig,
+      `contexts: [{name: "a b", context: {cluster: c, user: u}}]
 clusters: [{name: c, cluster: {server: "http://127.0.0.1:${port}", insecure-skip-tls-verify: true}}]
-users: [{name: u, user: {token: a-token-of-nobody}}]
+users: [{name: u, user: {token: a-rejected-token}}]
 `,
-  );
-  const args = ['register', 'new', '--kubeconfig', kubeconfig, '--context', 'a b'];
-  expect(await said(args, functionAnswer({ clusters: [] }))).toContain(
-    `kubectl --kubeconfig '${kubeconfig}' --context 'a b' ${rest}`,
-  );
-});
+    );
+    const args = ['register', 'new', '--kubeconfig', kubeconfig, '--context', 'a b'];
+    expect(await outputOf(args, functionAnswer({ clusters: [] }))).toContain(
+      `kubectl --kubeconfig '${kubeconfig}' --context 'a b' ${rest}`,
+    );
+  },
+);

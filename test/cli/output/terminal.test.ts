@@ -1,5 +1,5 @@
-// Colours, progress and completion are for whoever sits at a terminal, a real one here; a file, a pipe, NO_COLOR and
-// --quiet get none. AWS is answered for by the test.
+// Tests colours, progress and completion at a pseudo-terminal, and that files, pipes, NO_COLOR and --quiet turn them off.
+// The test responds to requests to AWS.
 import { type ChildProcess, execFile } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -13,20 +13,20 @@ import { awsError, DEPLOYED, functionAnswer, type Reply, startAwsWire, type Wire
 
 let aws: Wire;
 let cli: CommandLine;
-let calm: Wire['treat'];
+let respond: Wire['handle'];
 beforeAll(async () => {
   aws = await startAwsWire();
   const clusters = [
     { name: 'alpha', source: 'registered', isPaused: false, failures: 3, reason: 'connect ETIMEDOUT' },
     { name: 'beta', source: 'registered', isPaused: true },
   ];
-  calm = ({ name }) => {
+  respond = ({ name }) => {
     if (name === 'cloudformation:DescribeStacks') return { reply: DEPLOYED };
-    // Long enough to be seen.
+    // Long enough for the progress to be shown.
     const before = () => new Promise((resolve) => setTimeout(resolve, 400));
     return { before, reply: functionAnswer({ clusters }) };
   };
-  aws.treat = calm;
+  aws.handle = respond;
   cli = await startCommandLine({
     AWS_ENDPOINT_URL: aws.url,
     AWS_REGION: 'eu-central-1',
@@ -36,7 +36,7 @@ beforeAll(async () => {
   });
 });
 afterEach(() => {
-  aws.treat = calm;
+  aws.handle = respond;
   aws.calls.length = 0;
 });
 afterAll(async () => {
@@ -45,8 +45,9 @@ afterAll(async () => {
 });
 
 /**
- * Runs a program at a pseudo-terminal of its own, on which both streams are. Prints what it showed, returns its exit code.
- * On standard input: what is typed; its end hangs up. In the background it hears nothing of that but by its writing.
+ * Runs a program in its own pseudo-terminal. Prints what the terminal showed, and ends with the program's exit code.
+ * Forwards standard input to the terminal, and closes the terminal at its end. A program in the background gets no SIGHUP,
+ * and notices the closed terminal only when it writes.
  */
 const PTY = `
 import fcntl, os, pty, select, signal, struct, subprocess, sys, termios
@@ -73,7 +74,7 @@ os.close(terminal)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 `;
 
-/** Types into an interactive bash that has sourced the completion script, and prints what that showed from then on. */
+/** Types into an interactive bash that has sourced the completion script, and prints what it then shows. */
 const BASH = `
 import os, pty, select, sys, time
 pid, terminal = pty.fork()
@@ -92,7 +93,7 @@ os.kill(pid, 9)
 
 interface Terminal {
   type(text: string): void;
-  /** Closes it, as whoever closes its window does. */
+  /** Closes the terminal, as closing its window does. */
   hangUp(): void;
 }
 
@@ -101,7 +102,7 @@ interface TerminalOptions {
   readonly rows?: number;
   readonly env?: Record<string, string>;
   readonly kind?: 'both' | 'stderr' | 'background';
-  /** Is given the terminal as soon as there is one. */
+  /** Called with the terminal when it has started. */
   readonly onStart?: (terminal: Terminal) => void;
 }
 
@@ -127,48 +128,48 @@ const ESCAPE = '\u001b';
 const COLOUR = /\u001b\[(?:[39]\d|1)(?:;\d+)*m/;
 
 describe('at a terminal', () => {
-  test('there are colours and progress', async () => {
+  test('shows colours and progress', async () => {
     const { code, shown } = await atTerminal(['status']);
     expect(code, shown).toBe(1);
     expect(shown).toMatch(COLOUR);
     expect(shown).toContain('✔');
     expect(shown).toMatch(/[⠋⠙⠹⠸]/);
     expect(shown).toContain('alpha');
-    // The cursor is there again.
+    // The cursor is visible again.
     expect(shown.lastIndexOf(`${ESCAPE}[?25h`)).toBeGreaterThan(shown.lastIndexOf(`${ESCAPE}[?25l`));
   });
 
-  test('NO_COLOR is heeded, on both streams; progress stays', async () => {
+  test('honours NO_COLOR on both streams, and still shows progress', async () => {
     const { shown } = await atTerminal(['status'], { env: { NO_COLOR: '1' } });
     expect(shown).not.toMatch(COLOUR);
     expect(shown).toContain('✔');
   });
 
-  test('--quiet shows the result and nothing else', async () => {
+  test('--quiet shows only the result', async () => {
     const { shown } = await atTerminal(['status', '--quiet'], { env: { NO_COLOR: '1' } });
     expect(shown).not.toContain(ESCAPE);
     expect(shown).toMatch(/^CLUSTER .*\r\nalpha .*\r\nbeta .*\r\n\r\n2 clusters, /);
   });
 
-  test('of JSON not even a terminal makes something else', async () => {
+  test('prints plain JSON on a terminal too', async () => {
     const { shown } = await atTerminal(['status', '--output', 'json', '--quiet']);
     expect(JSON.parse(shown)).toMatchObject({ clusters: [{ name: 'alpha' }, { name: 'beta' }] });
   });
 
-  test('progress is on standard error: the result may go elsewhere', async () => {
+  test('writes progress to standard error if standard output is redirected', async () => {
     const { shown } = await atTerminal(['status'], { kind: 'stderr' });
     expect(shown).toContain('✔');
     expect(shown).not.toContain('CLUSTER');
   });
 
-  test('one that has no size is none', async () => {
+  test('a terminal without a size counts as no terminal', async () => {
     const { code, shown } = await atTerminal(['status'], { columns: 0 });
     expect(code).toBe(1);
     expect(shown.length).toBeLessThan(1_000);
     expect(shown).toContain('alpha');
   });
 
-  test('a failure is marked where it happened, and told at the end', async () => {
+  test('marks the failed step, and prints the error at the end', async () => {
     const { code, shown } = await atTerminal(['status'], { env: { AWS_REGION: '' } });
     expect(code).toBe(2);
     expect(shown).toContain('✖');
@@ -178,16 +179,16 @@ describe('at a terminal', () => {
 
 describe('status --watch', () => {
   const STATUS = 'lambda:InvokeFunction status';
-  /** The frames of a terminal, one after the other. */
+  /** The frames that the terminal showed, in order. */
   const framesOf = (shown: string) => shown.split(`${ESCAPE}[H${ESCAPE}[2J`).slice(1);
 
-  /** Watches until so many looks are over, each answered by the test. */
-  async function watched(looks: readonly Reply[], options: Omit<TerminalOptions, 'onStart'> = {}) {
+  /** Watches until the command has received each response, then types Ctrl-C. */
+  async function watched(replies: readonly Reply[], options: Omit<TerminalOptions, 'onStart'> = {}) {
     let terminal: Terminal | undefined;
     let count = 0;
-    aws.treat = ({ name }) => {
-      if (name !== STATUS) return calm({ name, headers: {}, body: '' });
-      const reply = looks[count++];
+    aws.handle = ({ name }) => {
+      if (name !== STATUS) return respond({ name, headers: {}, body: '' });
+      const reply = replies[count++];
       if (reply) return { reply };
       terminal?.type('\u0003');
       return { isSilent: true };
@@ -209,7 +210,7 @@ describe('status --watch', () => {
       })),
     });
 
-  test('a look that fails ends nothing: the table stays, with the reason, until the next one', async () => {
+  test('keeps the last table, with the reason, when an update fails', async () => {
     const failing = awsError('lambda:', 'Service', 'Service Unavailable', 503);
     const { code, frames } = await watched([many(2), failing, many(3)]);
     expect(code).toBe(130);
@@ -221,11 +222,11 @@ describe('status --watch', () => {
     expect(frames[2]).not.toContain('failed:');
   });
 
-  test('a terminal shows as much as it has room for, and keeps what was there before', async () => {
+  test('fits the table into the terminal, and keeps the scrollback', async () => {
     const [columns, rows] = [100, 12];
     const { frames, shown } = await watched([many(50)], { columns, rows });
     const lines = (frames[0] ?? '').split('\r\n').slice(0, 12);
-    // The twelfth is the cursor's.
+    // The cursor is on the twelfth line.
     expect(lines.length).toBe(12);
     expect(lines[0]).toMatch(/^CLUSTER /);
     expect(lines[1]).toMatch(/^cluster-00 /);
@@ -234,17 +235,17 @@ describe('status --watch', () => {
     expect(shown).not.toContain(`${ESCAPE}[3J`);
   });
 
-  test('a first look that fails is the end: there is nothing to be kept', async () => {
-    aws.treat = (call) =>
-      call.name === STATUS ? { reply: awsError('lambda:', 'AccessDenied', 'no') } : calm(call);
+  test('ends when the first update fails', async () => {
+    aws.handle = (call) =>
+      call.name === STATUS ? { reply: awsError('lambda:', 'AccessDenied', 'no') } : respond(call);
     const { code, shown } = await atTerminal(['status', '--watch']);
     expect(code, shown).toBe(4);
   });
 
-  test('in a pipe, too, a look that fails ends nothing', async () => {
+  test('continues in a pipe when an update fails', async () => {
     let [child, count]: [ChildProcess | undefined, number] = [undefined, 0];
-    aws.treat = (call) => {
-      if (call.name !== STATUS) return calm(call);
+    aws.handle = (call) => {
+      if (call.name !== STATUS) return respond(call);
       if (++count === 2) return { reply: awsError('lambda:', 'Service', 'Service Unavailable', 503) };
       if (count < 4) return { reply: many(1) };
       child?.kill('SIGINT');
@@ -262,10 +263,10 @@ describe('status --watch', () => {
     );
   });
 
-  test('--live asks twice, and never at the same time', async () => {
+  test('--live never sends two requests at the same time', async () => {
     let [running, atOnce] = [0, 0];
-    aws.treat = (call) => {
-      if (!call.name.startsWith('lambda:')) return calm(call);
+    aws.handle = (call) => {
+      if (!call.name.startsWith('lambda:')) return respond(call);
       atOnce = Math.max(atOnce, ++running);
       return {
         reply: functionAnswer({ clusters: [] }),
@@ -281,18 +282,18 @@ describe('status --watch', () => {
   });
 });
 
-describe('a terminal that is closed', () => {
+describe('closing the terminal', () => {
   const REVOKE = 'lambda:InvokeFunction revoke';
 
-  /** Hangs up while a request of that name is held. */
+  /** Closes the terminal while a request of that name is pending. */
   async function hungUpAt(held: string, args: readonly string[], kind: 'both' | 'background') {
     let terminal: Terminal | undefined;
     let at = 0;
-    aws.treat = (call) => {
+    aws.handle = (call) => {
       if (call.name !== held)
         return call.name.startsWith('secretsmanager:')
           ? { reply: awsError(call.name, 'Nope', 'no') }
-          : calm(call);
+          : respond(call);
       return {
         reply: functionAnswer({ clusters: [], revoked: [{ cluster: 'alpha', outcome: 'revoked' }] }),
         async before() {
@@ -313,7 +314,7 @@ describe('a terminal that is closed', () => {
   }
 
   test.each(['both', 'background'] as const)(
-    'ends no change half-way: the cluster stays registered (%s)',
+    'does not interrupt a change: the cluster stays registered (%s)',
     async (kind) => {
       const { code, calls } = await hungUpAt(REVOKE, ['unregister', 'alpha'], kind);
       expect({ code, last: calls.at(-1) }).toEqual({ code: 130, last: REVOKE });
@@ -323,14 +324,14 @@ describe('a terminal that is closed', () => {
   test.each([
     ['both', 130],
     ['background', 0],
-  ] as const)('ends what only reads at once (%s)', async (kind, expected) => {
+  ] as const)('ends a command that only reads at once (%s)', async (kind, expected) => {
     const { code, ms } = await hungUpAt('lambda:InvokeFunction status', ['status'], kind);
     expect(code).toBe(expected);
     expect(ms).toBeLessThan(900);
   });
 });
 
-describe('in a file or a pipe', () => {
+describe('without a terminal', () => {
   test.each([
     'status',
     'status -o wide',
@@ -339,13 +340,13 @@ describe('in a file or a pipe', () => {
     'status --stage',
     'frobnicate',
     '--help',
-  ])('%s', async (args) => {
+  ])('%s prints no escape sequences and no progress', async (args) => {
     const { stdout, stderr } = await cli.run(args.split(' '));
     expect(`${stdout}${stderr}`).not.toContain(ESCAPE);
     expect(`${stdout}${stderr}`).not.toMatch(/[⠋⠙✔]/);
   });
 
-  test('a reader that has seen enough is no failure', async () => {
+  test('succeeds when the reader closes the pipe early', async () => {
     const { stderr } = await promisify(execFile)(
       'bash',
       ['-c', `${cli.bundle} status | true; ${cli.bundle} --help | head -1`],
@@ -356,7 +357,7 @@ describe('in a file or a pipe', () => {
 });
 
 describe('completion', () => {
-  /** What an interactive bash shows when this is typed, and TAB twice. */
+  /** What an interactive bash shows after this text and two TABs. */
   async function completed(typed: string): Promise<string> {
     const { stdout } = await promisify(execFile)(tools().python, ['-c', BASH, cli.bundle, typed], {
       env: { ...cli.env, INPUTRC: '/dev/null' },
@@ -376,11 +377,11 @@ describe('completion', () => {
     expect(shown.replaceAll(/\s+/g, ' ')).toContain(expected);
   });
 
-  test.each(['bash', 'zsh', 'fish', 'powershell'])('%s has a script', async (shell) => {
+  test.each(['bash', 'zsh', 'fish', 'powershell'])('prints a script for %s', async (shell) => {
     const { code, stdout, stderr } = await cli.run(['completion', shell]);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     expect(stdout).toContain('ecr-anywhere');
-    // Only bash is there wherever the tests run.
+    // Only bash is installed wherever the tests run.
     if (shell === 'bash') {
       await writeFile(join(cli.home, 'completion'), stdout);
       await promisify(execFile)('bash', ['-n', join(cli.home, 'completion')]);
@@ -396,7 +397,7 @@ describe('help', () => {
     visible(program)
       .filter((command) => command.name() !== 'help')
       .map((command) => [command.name(), command] as const),
-  )('%s: a summary, and each option and argument with what it is', async (name, command) => {
+  )('%s has a summary, and describes each option and argument', async (name, command) => {
     const { code, stdout, stderr } = await cli.run([name, '--help']);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     const help = command.createHelp();
@@ -408,7 +409,7 @@ describe('help', () => {
     }
     for (const argument of command.registeredArguments) {
       expect(argument.description, argument.name()).toMatch(/\S/);
-      // It is wrapped.
+      // The help wraps the text.
       expect(stdout.replaceAll(/\s+/g, ' ')).toContain(argument.description);
     }
     expect(stdout.split('\n').every((line) => line.length <= 200)).toBe(true);

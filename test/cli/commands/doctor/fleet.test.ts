@@ -18,7 +18,7 @@ let known: ClusterStatus[];
 let inspected: ClusterSummary[];
 beforeAll(async () => {
   aws = await startAwsWire();
-  aws.treat = ({ name }) => {
+  aws.handle = ({ name }) => {
     if (name === 'sts:GetCallerIdentity') return { reply: CALLER };
     if (name === 'cloudformation:DescribeStacks') return { reply: DEPLOYED };
     return { reply: functionAnswer({ clusters: name.endsWith('status') ? known : inspected }) };

@@ -24,7 +24,7 @@ const result: Result = {
 };
 
 describe('formatResult', () => {
-  test('names the identity, its reach, the expiry and the outcome of the run', () => {
+  test('names the identity, its read access, the expiry and the outcome of the run', () => {
     expect(formatResult(result)).toBe(
       [
         'alpha is registered',

@@ -14,7 +14,7 @@ beforeAll(async () => {
   operator = await startOperator();
 }, 300_000);
 afterAll(() => operator?.[Symbol.asyncDispose]());
-afterEach(() => operator.calm());
+afterEach(() => operator.reset());
 
 interface Interruption {
   readonly signal?: NodeJS.Signals;
@@ -37,7 +37,7 @@ async function interruptAt(
   let sentAt = 0;
   const released = Promise.withResolvers<void>();
   let isHeld = false;
-  wire.treat = (call): Treatment | undefined => {
+  wire.handle = (call): Treatment | undefined => {
     if (call.name !== name || isHeld) return undefined;
     isHeld = true;
     const release = async () => {
@@ -67,7 +67,7 @@ async function interruptAt(
   // By then a request that was passed on late has been answered.
   await released.promise;
   await sleep(200);
-  wire.treat = () => undefined;
+  wire.handle = () => undefined;
   return { ...ended, ms };
 }
 
@@ -139,7 +139,7 @@ describe('register', () => {
   test('exits at once after a second Ctrl-C, without rollback', async () => {
     let child: ChildProcess | undefined;
     let secondAt = 0;
-    operator.aws.treat = (call) => {
+    operator.aws.handle = (call) => {
       if (call.name !== CREATE) return undefined;
       setTimeout(() => child?.kill('SIGINT'), 100);
       setTimeout(() => {
@@ -242,7 +242,7 @@ describe('of a registered cluster,', () => {
 
   test('unregister completes a deletion that AWS has received', async () => {
     expect(await run('register beta')).toMatchObject({ code: 0 });
-    operator.aws.treat = (call) =>
+    operator.aws.handle = (call) =>
       call.name === REVOKE
         ? { reply: functionAnswer({ revoked: [{ cluster: 'beta', outcome: 'revoked' }] }) }
         : undefined;

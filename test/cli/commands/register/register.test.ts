@@ -382,7 +382,7 @@ describe('rolls back what it created in the cluster', () => {
   test("the Secret and its token, by the token's own right to delete it", async () => {
     await using wire = await startClusterWire(beta);
     let token = '';
-    wire.treat = ({ name, headers }) => {
+    wire.handle = ({ name, headers }) => {
       if (name.startsWith('DELETE ')) token = String(headers.authorization).replace('Bearer ', '');
       return undefined;
     };
@@ -403,7 +403,7 @@ describe('rolls back what it created in the cluster', () => {
   test('the Secret, if the first request for a token failed', async () => {
     await using wire = await startClusterWire(beta);
     let isRejected = false;
-    wire.treat = ({ name }) => {
+    wire.handle = ({ name }) => {
       if (!name.endsWith('/token') || isRejected) return undefined;
       isRejected = true;
       return { reply: { status: 500, body: 'x' } };
@@ -419,7 +419,7 @@ describe('rolls back what it created in the cluster', () => {
   test('the Secret, after Ctrl-C during the request for its token', async () => {
     await using wire = await startClusterWire(beta);
     let child: ChildProcess | undefined;
-    wire.treat = ({ name }) =>
+    wire.handle = ({ name }) =>
       name.endsWith('/token')
         ? {
             async before() {
@@ -464,7 +464,7 @@ describe('rolls back what it created in the cluster', () => {
     await using wire = await startAwsWire(bed.deployment.emulator);
     const CREATE = 'secretsmanager:CreateSecret';
     let requests = 0;
-    wire.treat = ({ name }) => {
+    wire.handle = ({ name }) => {
       if (name !== CREATE) return undefined;
       requests += 1;
       if (requests > 1) return { reply: awsError(CREATE, 'Throttling', 'Rate exceeded', 400) };

@@ -1,4 +1,4 @@
-// The table of status: a place where clusters are looked for is none of them, and a terminal is given what it has room for.
+// The table of status: it does not count discovery targets as clusters, and it fits the terminal.
 
 import { expect, test } from 'vitest';
 import { overview, rowsOf } from '../../../../cli/commands/status/overview.ts';
@@ -9,44 +9,48 @@ import type { ClusterStatus } from '../../../../contract/refresher-api.ts';
 
 const NOW = Date.parse('2026-11-25T12:00:00Z');
 const lookedAt = new Date(NOW - 60_000).toISOString();
-const well = (name: string): ClusterStatus => ({
+const healthy = (name: string): ClusterStatus => ({
   ...{ name, source: 'registered', isPaused: false, failures: 0, lookedAt, reachedAt: lookedAt },
 });
 const failing = (name: string): ClusterStatus => ({
-  ...well(name),
+  ...healthy(name),
   failures: 2,
   reason: 'connect ETIMEDOUT '.repeat(12),
 });
-const place = (one: ClusterStatus): ClusterStatus => ({ ...one, source: 'eks-discovery' });
+const discoveryTarget = (one: ClusterStatus): ClusterStatus => ({ ...one, source: 'eks-discovery' });
 
 const OPTIONS = { stackName: 'Pulls', region: 'eu-central-1', profile: 'work' };
 const FLAGS = '--profile work --region eu-central-1 --stack-name Pulls';
 const shown = (all: readonly ClusterStatus[], more?: Parameters<typeof overview>[3]) =>
   overview(rowsOf(all, NOW), NOW, new ShellCommands(OPTIONS, {}), more);
-/** Below the table. */
+/** The summary below the table. */
 const footOf = (text: string) => text.split('\n\n').at(-1);
 
 test.each<[string, readonly ClusterStatus[], string]>([
-  ['nothing', [], `No cluster is registered.\n  → ecr-anywhere register NAME ${FLAGS}`],
-  ['one', [well('a')], '1 cluster, none needs attention.'],
   [
-    'the worst is named',
-    [well('a'), failing('b c')],
+    'without clusters, suggests register',
+    [],
+    `No cluster is registered.\n  → ecr-anywhere register NAME ${FLAGS}`,
+  ],
+  ['counts one cluster', [healthy('a')], '1 cluster, none needs attention.'],
+  [
+    'names the cluster that needs attention',
+    [healthy('a'), failing('b c')],
     `2 clusters, 1 needs attention.\n  → ecr-anywhere doctor 'b c' ${FLAGS}`,
   ],
   [
-    'a place is no cluster',
-    [well('a'), place(well('EKS in eu-central-1'))],
+    'does not count a discovery target as a cluster',
+    [healthy('a'), discoveryTarget(healthy('EKS in eu-central-1'))],
     '1 cluster, none needs attention.',
   ],
   [
-    'nor is it one that doctor could be asked about',
-    [well('a'), place(failing('EKS in eu-central-1'))],
+    'does not suggest doctor for a discovery target',
+    [healthy('a'), discoveryTarget(failing('EKS in eu-central-1'))],
     `1 cluster, none needs attention.\nEKS discovery fails: EKS in eu-central-1.\n  → ecr-anywhere doctor ${FLAGS}`,
   ],
   [
-    'both',
-    [failing('z'), place(failing('EKS in eu-central-1'))],
+    'reports a failing cluster and a failing discovery target',
+    [failing('z'), discoveryTarget(failing('EKS in eu-central-1'))],
     `1 cluster, 1 needs attention.\nEKS discovery fails: EKS in eu-central-1.\n  → ecr-anywhere doctor ${FLAGS}`,
   ],
 ])('%s', (_, all, foot) => {
@@ -54,10 +58,10 @@ test.each<[string, readonly ClusterStatus[], string]>([
 });
 
 const fleet = Array.from({ length: 40 }, (_, index) =>
-  index % 2 === 0 ? failing(`cluster-${index}`) : well(`cluster-${index}`),
+  index % 2 === 0 ? failing(`cluster-${index}`) : healthy(`cluster-${index}`),
 );
 
-test('without a screen nothing is cut', () => {
+test('lists every cluster if there is no terminal', () => {
   expect(shown(fleet).match(/^cluster-\d+ /gm)?.length).toBe(40);
 });
 
@@ -67,7 +71,7 @@ test.each([
   { rows: 24, columns: 200 },
   { rows: 50, columns: 100 },
   { rows: 24, columns: 30 },
-])('a screen of $rows rows and $columns columns is filled, and not more', (screen) => {
+])('fits the list to a terminal of $rows rows and $columns columns', (screen) => {
   const text = shown(fleet, { screen });
   expect(heightOf(text, screen.columns)).toBeLessThan(screen.rows);
   const [, more = '0'] = /^and (\d+) more$/m.exec(text) ?? [];
@@ -81,12 +85,12 @@ test.each([
   if (screen.columns >= 80 && screen.rows > 8) expect(names.length).toBeGreaterThan(screen.rows / 4);
 });
 
-test('all that fits is there, and none is said to be missing', () => {
+test('prints no "and N more" if every cluster fits', () => {
   const text = shown(fleet.slice(0, 3), { screen: { rows: 24, columns: 100 } });
   expect(text).not.toMatch(/^and \d/m);
 });
 
-test('a look that failed is told below, with its way out, in as many lines as there are', () => {
+test('shows a failed update and its hint within the rows of the terminal', () => {
   const error = new CliError('aws-session-expired', `the session ${'has expired '.repeat(40)}`, 'sign in');
   const failed = { error, lastUpdate: NOW - 180_000 };
   const text = shown(fleet, { screen: { rows: 24, columns: 80 }, failed });

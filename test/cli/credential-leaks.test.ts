@@ -1,6 +1,5 @@
-// Recognisable credentials wherever the command line touches one: none of them is printed, whatever goes wrong and
-// whoever repeats it, nor in the arguments of a process, nor in an environment that is not the operator's own, nor left
-// in a file.
+// Checks that the command line leaks no canary, which is a recognisable fake credential: not in its output, even if AWS or a
+// server quotes it, nor in process arguments, in the environment of an exec plugin, or in files.
 import { randomBytes } from 'node:crypto';
 import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
@@ -16,7 +15,7 @@ import { awsError, DEPLOYED, functionAnswer } from './wire.ts';
 
 const canary = (name: string) => `canary-${name}-${randomBytes(16).toString('hex')}`;
 
-/** By name; more come as they are made. */
+/** Canaries by name. The tests add the credentials that they create. */
 const canaries = new Map<string, string>();
 const PLANTED = {
   secretKey: canary('aws-secret-key'),
@@ -33,10 +32,10 @@ for (const [name, value] of Object.entries(PLANTED)) canaries.set(name, value);
 let operator: Operator;
 let proxy: Server;
 let dir = '';
-/** What the exec plugin saw. */
+/** File that the exec plugin writes its environment to. */
 let dump = '';
 const outputs: { readonly args: string; readonly text: string }[] = [];
-/** Of the command line and all its children: command lines as /proc has them. */
+/** Command lines of the CLI and all its child processes, from /proc. */
 const commandLines = new Set<string>();
 
 beforeAll(async () => {
@@ -53,10 +52,12 @@ beforeAll(async () => {
   await operator.bed.cluster('beta').controlPlane.kubectl(['apply', '-f', '-'], {
     input: `apiVersion: v1\nkind: Namespace\n${namespace}\n---\napiVersion: v1\nkind: Secret\n${secret}\n`,
   });
-  // Repeats what it was sent, as some do.
+  // Quotes the credential in its response, as some proxies do.
   proxy = createServer().on('connect', (request, socket) => {
-    const said = `you sent ${request.headers['proxy-authorization']}`;
-    socket.end(`HTTP/1.1 407 ${said}\r\nx-said: ${said}\r\ncontent-length: ${said.length}\r\n\r\n${said}`);
+    const message = `you sent ${request.headers['proxy-authorization']}`;
+    socket.end(
+      `HTTP/1.1 407 ${message}\r\nx-message: ${message}\r\ncontent-length: ${message.length}\r\n\r\n${message}`,
+    );
   });
   proxy.listen(0, '127.0.0.1');
   await new Promise((resolve) => proxy.once('listening', resolve));
@@ -66,9 +67,9 @@ afterAll(async () => {
   proxy?.close();
   await operator?.[Symbol.asyncDispose]();
 });
-afterEach(() => operator.calm());
+afterEach(() => operator.reset());
 
-/** The operator's own: what plugins may see. */
+/** The operator's environment, which exec plugins may see. */
 const ownEnv = () => ({
   AWS_SECRET_ACCESS_KEY: PLANTED.secretKey,
   TMPDIR: join(operator.cli.home, 'tmp'),
@@ -84,12 +85,12 @@ function processesOf(pid: number): string[] {
       ...children.flatMap((child) => processesOf(Number(child))),
     ];
   } catch {
-    // It has ended.
+    // The process has ended.
     return [];
   }
 }
 
-/** Runs a command, as text and as JSON where it prints any, and keeps what it said and who ran. */
+/** Runs a command, and records its output, its processes and the credentials that it sent. */
 async function run(args: string, options: RunOptions = {}): Promise<Ended> {
   let timer: NodeJS.Timeout | undefined;
   const ended = await operator.cli.run(args.split(' '), {
@@ -117,13 +118,13 @@ async function run(args: string, options: RunOptions = {}): Promise<Ended> {
   return ended;
 }
 
-const both = async (args: string, options: RunOptions = {}) => {
+const runBoth = async (args: string, options: RunOptions = {}) => {
   const ended = await run(args, options);
   await run(`${args} --output json`, options);
   return ended;
 };
 
-/** A value in the forms in which it may turn up. */
+/** The encodings in which a value may appear. */
 function formsOf(value: string): string[] {
   const trimmed = value.trim();
   return [
@@ -135,7 +136,7 @@ function formsOf(value: string): string[] {
   ];
 }
 
-function found(text: string): string[] {
+function canariesIn(text: string): string[] {
   return [...canaries].flatMap(([name, value]) =>
     formsOf(value).some((form) => text.includes(form)) ? [name] : [],
   );
@@ -153,7 +154,7 @@ const STATUS = (code: number, message: string) => ({
   body: JSON.stringify({ kind: 'Status', message }),
 });
 
-/** Every file below a folder, and its content. */
+/** The files below a folder, with their content. */
 function filesBelow(folder: string): Map<string, string> {
   return new Map(
     readdirSync(folder, { recursive: true, encoding: 'utf8' })
@@ -163,13 +164,13 @@ function filesBelow(folder: string): Map<string, string> {
   );
 }
 
-test('a scan finds each of them, in each form', () => {
+test('the scan finds every canary in every form', () => {
   for (const [name, value] of canaries)
-    for (const form of formsOf(value)) expect(found(`some ${form} text`), name).toContain(name);
+    for (const form of formsOf(value)) expect(canariesIn(`some ${form} text`), name).toContain(name);
 });
 
-test('all that works', async () => {
-  const left = filesBelow(operator.cli.home);
+test('successful commands print no canary', async () => {
+  const before = filesBelow(operator.cli.home);
   expect(await run('register beta')).toMatchObject({ code: 0 });
   for (const args of [
     'status -o wide',
@@ -182,16 +183,16 @@ test('all that works', async () => {
     'register beta --replace',
     'register beta --replace --dry-run',
   ])
-    expect((await both(args)).code, args).toBe(0);
-  // A token that was minted, and ECR's, were there to be printed.
+    expect((await runBoth(args)).code, args).toBe(0);
+  // The commands received a ServiceAccount token, and the webhook received passwords of ECR.
   expect([...canaries.values()].filter((value) => /^eyJ.*\..*\./.test(value)).length).toBeGreaterThan(1);
   for (const { password = '' } of operator.bed.ecr.calls) canaries.set(`ECR ${canaries.size}`, password);
   expect(operator.bed.ecr.calls.length).toBeGreaterThan(0);
-  expect((await both('unregister beta')).code).toBe(0);
-  expect([...filesBelow(operator.cli.home).keys()]).toEqual([...left.keys()]);
+  expect((await runBoth('unregister beta')).code).toBe(0);
+  expect([...filesBelow(operator.cli.home).keys()]).toEqual([...before.keys()]);
 });
 
-describe('what AWS repeats', () => {
+describe('an error of AWS that quotes a credential', () => {
   const echoes = (token: string) => [
     `The request signature we calculated does not match. The Canonical String should have been 'POST\n/\n\nhost:x\nx-amz-security-token:${token}\n\nhost'`,
     `Authorization: Bearer ${token}`,
@@ -219,9 +220,9 @@ describe('what AWS repeats', () => {
         ...{ AWS_ACCESS_KEY_ID: undefined, AWS_SECRET_ACCESS_KEY: undefined, AWS_SHARED_CREDENTIALS_FILE },
       };
       for (const call of ['cloudformation:DescribeStacks', 'lambda:InvokeFunction status']) {
-        operator.aws.treat = ({ name, headers }) => {
-          const said = echoes(String(headers['x-amz-security-token'])).join('; ');
-          return { reply: name === call ? awsError(call, code, said) : DEPLOYED };
+        operator.aws.handle = ({ name, headers }) => {
+          const message = echoes(String(headers['x-amz-security-token'])).join('; ');
+          return { reply: name === call ? awsError(call, code, message) : DEPLOYED };
         };
         await run('status', { env });
         await run('status --profile canary', { env: fromProfile });
@@ -232,11 +233,11 @@ describe('what AWS repeats', () => {
     90_000,
   );
 
-  test('a function', async () => {
-    for (const said of echoes(PLANTED.secretKey)) {
-      operator.aws.treat = ({ name }) =>
+  test('from a function', async () => {
+    for (const message of echoes(PLANTED.secretKey)) {
+      operator.aws.handle = ({ name }) =>
         name.startsWith('lambda:')
-          ? { reply: functionAnswer({ errorMessage: said }, 'Unhandled') }
+          ? { reply: functionAnswer({ errorMessage: message }, 'Unhandled') }
           : undefined;
       await run('status');
       await run('doctor beta');
@@ -244,18 +245,19 @@ describe('what AWS repeats', () => {
   });
 });
 
-describe('what an API server or a proxy repeats', () => {
-  test.each([401, 403, 404, 500, 200])('HTTP %s', async (code) => {
+describe('a server or a proxy that quotes a credential', () => {
+  test.each([401, 403, 404, 500, 200])('an API server with HTTP %s', async (code) => {
     for (const asBody of [false, true]) {
-      operator.clusters.beta.treat = ({ headers }) => {
-        const said = `bad request: Authorization: ${headers.authorization}; ${headers.authorization}`;
-        return { reply: asBody ? { status: code, body: said } : STATUS(code, said) };
+      operator.clusters.beta.handle = ({ headers }) => {
+        const message = `bad request: Authorization: ${headers.authorization}; ${headers.authorization}`;
+        return { reply: asBody ? { status: code, body: message } : STATUS(code, message) };
       };
-      for (const args of ['register beta', 'doctor beta']) expect((await both(args)).code).toBeGreaterThan(0);
+      for (const args of ['register beta', 'doctor beta'])
+        expect((await runBoth(args)).code).toBeGreaterThan(0);
     }
   });
 
-  test('a proxy with a password', async () => {
+  test('a proxy whose URL has a password', async () => {
     const address = proxy.address();
     const port = typeof address === 'object' ? address?.port : 0;
     for (const [name, url] of [
@@ -270,27 +272,27 @@ describe('what an API server or a proxy repeats', () => {
         text.replace(/( +)server: /, `$1proxy-url: "${url}"\n$1server: `),
       );
       for (const command of ['register beta', 'doctor beta'])
-        expect((await both(`${command} --kubeconfig ${path}`)).code, name).toBeGreaterThan(0);
+        expect((await runBoth(`${command} --kubeconfig ${path}`)).code, name).toBeGreaterThan(0);
     }
   });
 
-  test('a proxy with a password, on the way to AWS', async () => {
+  test('a proxy for AWS whose URL has a password', async () => {
     const address = proxy.address();
     const port = typeof address === 'object' ? address?.port : 0;
     for (const at of [`127.0.0.1:${port}`, '127.0.0.1:1', 'proxy.invalid:3128', '[::1:3128']) {
       const HTTPS_PROXY = `http://me:${PLANTED.proxyPassword}@${at}`;
       const env = { HTTPS_PROXY, AWS_ENDPOINT_URL: 'https://aws.invalid' };
       for (const command of ['status', 'doctor beta'])
-        expect((await both(command, { env })).code, at).toBeGreaterThan(0);
+        expect((await runBoth(command, { env })).code, at).toBeGreaterThan(0);
     }
   });
 
-  test('a server with a password', async () => {
+  test('a server whose URL has a password', async () => {
     const path = kubeconfigWith('server', (text) =>
       text.replace('https://', `https://me:${PLANTED.serverPassword}@`),
     );
-    await both(`register beta --kubeconfig ${path}`);
-    await both(`register beta --kubeconfig ${path} --dry-run`);
+    await runBoth(`register beta --kubeconfig ${path}`);
+    await runBoth(`register beta --kubeconfig ${path} --dry-run`);
     await run('unregister beta --keep-token');
     const { code, stderr } = await run(`register beta --server https://me:${'x'.repeat(20)}@host`);
     expect({ code, stderr }).toMatchObject({
@@ -301,7 +303,7 @@ describe('what an API server or a proxy repeats', () => {
 });
 
 describe('files with credentials', () => {
-  test('--credential: a token that nobody takes, a key, and one that is no kubeconfig', async () => {
+  test('rejected and invalid files of --credential are not printed', async () => {
     const token = kubeconfigWith('credential', (text) =>
       text.replace(/token: .*/, `token: ${PLANTED.credentialToken}`),
     );
@@ -314,10 +316,10 @@ describe('files with credentials', () => {
     const { identity } = readKubeconfig(text);
     if ('key' in identity) canaries.set('client key', identity.key);
     for (const path of [token, broken, certificate])
-      expect((await both(`register beta --credential ${path}`)).code).toBeGreaterThan(0);
+      expect((await runBoth(`register beta --credential ${path}`)).code).toBeGreaterThan(0);
   });
 
-  test('a kubeconfig of the operator: a token that nobody takes, and one that is none', async () => {
+  test('rejected and invalid kubeconfigs of the operator are not printed', async () => {
     for (const [name, value] of [
       ['wrong', PLANTED.kubeconfigToken],
       ['unreadable', `{${PLANTED.kubeconfigToken}: [`],
@@ -325,7 +327,7 @@ describe('files with credentials', () => {
     ] as const) {
       const path = kubeconfigWith(name, (text) => text.replace(/token: .*/, `token: ${value}`));
       for (const command of ['register beta', 'doctor beta'])
-        expect((await both(`${command} --kubeconfig ${path}`)).code).toBeGreaterThan(0);
+        expect((await runBoth(`${command} --kubeconfig ${path}`)).code).toBeGreaterThan(0);
     }
   });
 });
@@ -340,7 +342,7 @@ describe('an exec plugin', () => {
       ),
     );
 
-  test("sees the operator's own environment and arguments, and no more", async () => {
+  test("gets only the operator's environment and its own arguments", async () => {
     const token = canaries.get('administrator of beta') ?? '';
     const credential = JSON.stringify({
       apiVersion: 'client.authentication.k8s.io/v1',
@@ -355,18 +357,18 @@ describe('an exec plugin', () => {
     expect(await run(`register beta --kubeconfig ${execKubeconfig(['one', 'two'])}`)).toMatchObject({
       code: 0,
     });
-    expect((await both(`doctor beta --kubeconfig ${execKubeconfig()}`)).code).toBe(0);
+    expect((await runBoth(`doctor beta --kubeconfig ${execKubeconfig()}`)).code).toBe(0);
     await run('unregister beta --keep-token');
-    const seen = readFileSync(dump, 'utf8').split('\0').filter(Boolean);
+    const received = readFileSync(dump, 'utf8').split('\0').filter(Boolean);
     const own = Object.entries({ ...operator.cli.env, ...ownEnv() }).map(
       ([name, value]) => `${name}=${value}`,
     );
-    expect(new Set(seen.filter((one) => !/^(PWD|OLDPWD|SHLVL|_)=/.test(one)))).toEqual(new Set(own));
-    expect(found(readFileSync(`${dump}.arguments`, 'utf8'))).toEqual([]);
+    expect(new Set(received.filter((one) => !/^(PWD|OLDPWD|SHLVL|_)=/.test(one)))).toEqual(new Set(own));
+    expect(canariesIn(readFileSync(`${dump}.arguments`, 'utf8'))).toEqual([]);
     expect([...commandLines].some((line) => line.includes(plugin()))).toBe(true);
   });
 
-  test('that fails, and prints its token on the way', async () => {
+  test('that prints its token and fails', async () => {
     const token = canaries.get('administrator of beta') ?? '';
     for (const script of [
       `echo 'token: ${token}' >&2; exit 1`,
@@ -375,30 +377,32 @@ describe('an exec plugin', () => {
       `echo '{"status": {"token": "${token}"'`,
     ]) {
       writeFileSync(plugin(), `#!/bin/sh\n${script}\n`);
-      expect((await both(`register beta --kubeconfig ${execKubeconfig()}`)).code).toBeGreaterThan(0);
+      expect((await runBoth(`register beta --kubeconfig ${execKubeconfig()}`)).code).toBeGreaterThan(0);
       await run(`doctor beta --kubeconfig ${execKubeconfig()}`);
     }
   });
 });
 
-test('nothing that was printed holds one', () => {
+test('no output contains a canary', () => {
   expect(outputs.length).toBeGreaterThan(100);
   expect(canaries.size).toBeGreaterThan(15);
-  const leaks = outputs.flatMap(({ args, text }) => found(text).map((name) => `${args}: ${name}: ${text}`));
+  const leaks = outputs.flatMap(({ args, text }) =>
+    canariesIn(text).map((name) => `${args}: ${name}: ${text}`),
+  );
   expect(leaks).toEqual([]);
 });
 
-test('no process had one among its arguments', () => {
+test('no process argument contains a canary', () => {
   expect([...commandLines].some((line) => line.includes('ecr-anywhere register beta'))).toBe(true);
-  expect([...commandLines].flatMap((line) => found(line))).toEqual([]);
+  expect([...commandLines].flatMap((line) => canariesIn(line))).toEqual([]);
 });
 
-test('no file that is left holds one', () => {
+test('no file contains a canary', () => {
   const files = [...filesBelow(operator.cli.home)];
-  expect(files.filter(([, text]) => found(text).length > 0).map(([path]) => path)).toEqual([]);
+  expect(files.filter(([, text]) => canariesIn(text).length > 0).map(([path]) => path)).toEqual([]);
 });
 
-test('no option and no argument takes a credential: only files and names', () => {
+test('no option takes a credential as its value', () => {
   const all = createProgram(new AbortController().signal).commands.flatMap((command) =>
     command.options.map((option) => ({ command: command.name(), option })),
   );
@@ -406,13 +410,13 @@ test('no option and no argument takes a credential: only files and names', () =>
   expect(withValue.length).toBeGreaterThan(20);
   for (const { command, option } of withValue)
     expect(option.flags, command).not.toMatch(/token|password|secret|\bkey\b|access-key/i);
-  // A kubeconfig is a file.
+  // The value of --credential is the name of a file.
   expect(
     withValue.filter(({ option }) => /credential/.test(option.flags)).map(({ option }) => option.flags),
   ).toEqual(['--credential <kubeconfig>']);
 });
 
-test('what looks like a credential is taken out of a sentence, and names are not', () => {
+test('redact removes what looks like a credential, and keeps names', () => {
   const jwt = `eyJhbGciOiJSUzI1NiJ9.${Buffer.from('{"sub":"x"}').toString('base64url')}.${'s'.repeat(60)}`;
   const random = randomBytes(90).toString('base64');
   for (const secret of [jwt, random, `k8s-aws-v1.${random}`, canary('x')])
