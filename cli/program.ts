@@ -123,7 +123,10 @@ Commands about registered clusters call the deployed Lambda function. Only that 
         'duration',
       ]),
     )
-    .option('--issuer <url>', "with --keyless: URL of the account's issuer (default: STS is asked for it)")
+    .option(
+      '--issuer <url>',
+      "with --keyless: URL of the account's issuer (default: read from a token of STS)",
+    )
     .option(
       '--wait <duration>',
       'with --keyless: how long to wait until the API server accepts the token (a plain number: seconds)',
@@ -269,7 +272,8 @@ In a kubeconfig:
   tab(program, { completionCommandName: 'completion' });
   program.commands
     .find((command) => command.name() === 'completion')
-    ?.hook('preAction', (command) => {
+    ?.summary('print a completion script for a shell')
+    .hook('preAction', (command) => {
       if (command.args[0] === 'bash') process.stdout.write(BASH_WORDS);
     });
 

@@ -131,7 +131,7 @@ export class Refresher {
       return new CliError(
         'function-timeout',
         `The function ${functionName} exceeded its time limit: ${errorMessage}`,
-        'Name fewer clusters. docs/sizing.md says how long runs take.',
+        `To run over one cluster only: ${this.#commands.cli(['refresh', 'NAME'])}. If that also exceeds the limit, lower the setting clusterDeadlineSeconds (docs/sizing.md, docs/settings.md).`,
       );
     return new CliError(
       'function-failed',

@@ -61,11 +61,13 @@ async function revoke(
     });
   if (revoked.outcome !== 'failed') return revoked;
   const { secret, reason = 'no reason given' } = revoked;
-  const byHand = secret ? `Revoke it yourself: ${deletion(secret)}` : 'Revoke it where it was issued';
+  const byHand = secret
+    ? `To revoke the token: ${deletion(secret)}.`
+    : 'Revoke the token where it was issued.';
   throw new CliError(
     'token-not-revoked',
     `The token of ${name} could not be revoked, so the cluster stays registered: ${reason}`,
-    `${byHand}; then ${commands.cli(['unregister', name, '--keep-token'])}`,
+    `${byHand} Then: ${commands.cli(['unregister', name, '--keep-token'])}`,
   );
 }
 

@@ -33,220 +33,97 @@ interface Reason {
   readonly meaning: string;
 }
 
+/** The codes of one exit code, each with its meaning. */
+function reasons<Code extends string>(
+  exitCode: ExitCode,
+  meanings: Readonly<Record<Code, string>>,
+): Readonly<Record<Code, Reason>> {
+  const entries = Object.entries<string>(meanings).map(([code, meaning]) => [code, { exitCode, meaning }]);
+  return Object.fromEntries(entries);
+}
+
 /** The codes of errors, which programs branch on (docs/command-line.md). A code keeps its name and its meaning. */
 export const ERRORS = {
-  'registration-not-verified': {
-    exitCode: EXIT.unhealthy,
-    meaning: 'The refresher cannot use the new registration, so `register` rolled it back.',
-  },
-  'token-not-revoked': {
-    exitCode: EXIT.unhealthy,
-    meaning: 'The registered token could not be revoked, so the cluster stays registered.',
-  },
-  usage: {
-    exitCode: EXIT.usage,
-    meaning: 'A command, an option or the value of an option is invalid.',
-  },
-  'no-region': {
-    exitCode: EXIT.usage,
-    meaning: 'No AWS region is configured.',
-  },
-  'ca-bundle-unreadable': {
-    exitCode: EXIT.usage,
-    meaning: 'The file that `AWS_CA_BUNDLE` names cannot be read, or holds no certificate.',
-  },
-  'kubeconfig-unreadable': {
-    exitCode: EXIT.usage,
-    meaning: 'The kubeconfig cannot be read, or is invalid.',
-  },
-  'credential-unreadable': {
-    exitCode: EXIT.usage,
-    meaning: 'The kubeconfig that `--credential` names cannot be read, or holds no credential.',
-  },
-  'issuer-unknown': {
-    exitCode: EXIT.usage,
-    meaning: "The account's token issuer could not be determined, and `--issuer` is missing.",
-  },
-  'issuer-mismatch': {
-    exitCode: EXIT.usage,
-    meaning: "`--issuer` is not the account's token issuer.",
-  },
-  'server-not-verifiable': {
-    exitCode: EXIT.usage,
-    meaning: 'The context gives no certificate authority by which the refresher could verify the API server.',
-  },
-  'eks-cluster-unknown': {
-    exitCode: EXIT.usage,
-    meaning: 'The context does not say which EKS cluster it belongs to, and the name is missing.',
-  },
-  'token-lifetime-invalid': {
-    exitCode: EXIT.usage,
-    meaning:
+  ...reasons(EXIT.unhealthy, {
+    'registration-not-verified':
+      'The refresher cannot use the new registration, so `register` rolled it back.',
+    'token-not-revoked': 'The registered token could not be revoked, so the cluster stays registered.',
+  }),
+  ...reasons(EXIT.usage, {
+    usage: 'A command, an option or the value of an option is invalid.',
+    'no-region': 'No AWS region is configured.',
+    'ca-bundle-unreadable': 'The file that `AWS_CA_BUNDLE` names cannot be read, or holds no certificate.',
+    'kubeconfig-unreadable': 'The kubeconfig cannot be read, or is invalid.',
+    'credential-unreadable':
+      'The kubeconfig that `--credential` names cannot be read, or holds no credential.',
+    'issuer-unknown': "The account's token issuer could not be determined, and `--issuer` is missing.",
+    'issuer-mismatch': "`--issuer` is not the account's token issuer.",
+    'server-not-verifiable':
+      'The context gives no certificate authority by which the refresher could verify the API server.',
+    'eks-cluster-unknown':
+      'The context does not say which EKS cluster it belongs to, and the name is missing.',
+    'token-lifetime-invalid':
       'The requested lifetime of the token is too short for Kubernetes, or longer than the chart allows.',
-  },
-  'no-aws-credentials': {
-    exitCode: EXIT.unauthenticated,
-    meaning: 'No AWS credentials found.',
-  },
-  'aws-session-expired': {
-    exitCode: EXIT.unauthenticated,
-    meaning: 'The AWS session has expired.',
-  },
-  'aws-credentials-rejected': {
-    exitCode: EXIT.unauthenticated,
-    meaning: 'AWS rejected the credentials.',
-  },
-  'kubernetes-unauthorized': {
-    exitCode: EXIT.unauthenticated,
-    meaning: "The API server rejected the context's credential (HTTP 401).",
-  },
-  'exec-plugin-failed': {
-    exitCode: EXIT.unauthenticated,
-    meaning: 'The exec plugin of the kubeconfig returned no credential.',
-  },
-  'aws-access-denied': {
-    exitCode: EXIT.denied,
-    meaning: 'AWS denied the request.',
-  },
-  'kubernetes-forbidden': {
-    exitCode: EXIT.denied,
-    meaning: 'The API server denied the request (HTTP 403).',
-  },
-  'credential-expired': {
-    exitCode: EXIT.denied,
-    meaning: 'The credential of `--credential` has expired.',
-  },
-  'credential-rejected': {
-    exitCode: EXIT.denied,
-    meaning: 'The API server rejected the credential of `--credential`.',
-  },
-  'identity-not-restricted': {
-    exitCode: EXIT.denied,
-    meaning: 'The write policy does not restrict the identity, so `register` does not store its credential.',
-  },
-  'eks-access-policies': {
-    exitCode: EXIT.denied,
-    meaning:
+  }),
+  ...reasons(EXIT.unauthenticated, {
+    'no-aws-credentials': 'No AWS credentials found.',
+    'aws-session-expired': 'The AWS session has expired.',
+    'aws-credentials-rejected': 'AWS rejected the credentials.',
+    'kubernetes-unauthorized': "The API server rejected the context's credential (HTTP 401).",
+    'exec-plugin-failed': 'The exec plugin of the kubeconfig returned no credential.',
+  }),
+  ...reasons(EXIT.denied, {
+    'aws-access-denied': 'AWS denied the request.',
+    'kubernetes-forbidden': 'The API server denied the request (HTTP 403).',
+    'credential-expired': 'The credential of `--credential` has expired.',
+    'credential-rejected': 'The API server rejected the credential of `--credential`.',
+    'identity-not-restricted':
+      'The write policy does not restrict the identity, so `register` does not store its credential.',
+    'eks-access-policies':
       'The access entry of the EKS cluster has access policies, which the write policy does not restrict.',
-  },
-  'stack-not-found': {
-    exitCode: EXIT.notFound,
-    meaning: 'There is no such stack, or it has no refresher.',
-  },
-  'function-not-found': {
-    exitCode: EXIT.notFound,
-    meaning: 'There is no such Lambda function.',
-  },
-  'not-registered': {
-    exitCode: EXIT.notFound,
-    meaning: 'There is no registered cluster of that name.',
-  },
-  'no-kubeconfig': {
-    exitCode: EXIT.notFound,
-    meaning: 'There is no kubeconfig.',
-  },
-  'no-context': {
-    exitCode: EXIT.notFound,
-    meaning: 'The kubeconfig has no such context, or no current context.',
-  },
-  'chart-not-installed': {
-    exitCode: EXIT.notFound,
-    meaning: 'The chart is not installed in the cluster.',
-  },
-  'chart-incomplete': {
-    exitCode: EXIT.notFound,
-    meaning: "An object of the chart's release is missing.",
-  },
-  'eks-cluster-not-found': {
-    exitCode: EXIT.notFound,
-    meaning: 'There is no such EKS cluster in the region.',
-  },
-  'already-registered': {
-    exitCode: EXIT.conflict,
-    meaning: 'The name is already registered.',
-  },
-  'duplicate-registration': {
-    exitCode: EXIT.conflict,
-    meaning: 'The cluster is already registered under another name.',
-  },
-  'name-unavailable': {
-    exitCode: EXIT.conflict,
-    meaning: 'A registration of that name was deleted, and Secrets Manager still reserves the name.',
-  },
-  'different-cluster': {
-    exitCode: EXIT.conflict,
-    meaning: 'The registration, or the address, belongs to a different cluster than the context.',
-  },
-  'not-a-cluster': {
-    exitCode: EXIT.conflict,
-    meaning: 'The name is that of a discovery target, not of a cluster.',
-  },
-  'found-by-tag': {
-    exitCode: EXIT.conflict,
-    meaning: 'The refresher finds the cluster by its EKS tag, so it is not registered by name.',
-  },
-  'write-policy-not-enforced': {
-    exitCode: EXIT.conflict,
-    meaning: 'The write policy for the refresher is incomplete, or does not deny.',
-  },
-  'eks-cluster-not-ready': {
-    exitCode: EXIT.conflict,
-    meaning: 'The EKS cluster has no endpoint yet.',
-  },
-  'eks-endpoint-private': {
-    exitCode: EXIT.conflict,
-    meaning: 'The EKS cluster has only a private endpoint, which the refresher cannot reach.',
-  },
-  'eks-access-entries-disabled': {
-    exitCode: EXIT.conflict,
-    meaning: 'The EKS cluster has access entries disabled.',
-  },
-  network: {
-    exitCode: EXIT.network,
-    meaning: 'The request got no response: network, DNS, TLS, proxy or time limit.',
-  },
-  'unexpected-response': {
-    exitCode: EXIT.network,
-    meaning:
+  }),
+  ...reasons(EXIT.notFound, {
+    'stack-not-found': 'There is no such stack, or it has no refresher.',
+    'function-not-found': 'There is no such Lambda function.',
+    'not-registered': 'There is no registered cluster of that name.',
+    'no-kubeconfig': 'There is no kubeconfig.',
+    'no-context': 'The kubeconfig has no such context, or no current context.',
+    'chart-not-installed': 'The chart is not installed in the cluster.',
+    'chart-incomplete': "An object of the chart's release is missing.",
+    'eks-cluster-not-found': 'There is no such EKS cluster in the region.',
+  }),
+  ...reasons(EXIT.conflict, {
+    'already-registered': 'The name is already registered.',
+    'duplicate-registration': 'The cluster is already registered under another name.',
+    'name-unavailable':
+      'A registration of that name was deleted, and Secrets Manager still reserves the name.',
+    'different-cluster': 'The registration, or the address, belongs to a different cluster than the context.',
+    'not-a-cluster': 'The name is that of a discovery target, not of a cluster.',
+    'found-by-tag': 'The refresher finds the cluster by its EKS tag, so it is not registered by name.',
+    'write-policy-not-enforced': 'The write policy for the refresher is incomplete, or does not deny.',
+    'eks-cluster-not-ready': 'The EKS cluster has no endpoint yet.',
+    'eks-endpoint-private': 'The EKS cluster has only a private endpoint, which the refresher cannot reach.',
+    'eks-access-entries-disabled': 'The EKS cluster has access entries disabled.',
+  }),
+  ...reasons(EXIT.network, {
+    network: 'The request got no response: network, DNS, TLS, proxy or time limit.',
+    'unexpected-response':
       'The response is not one of AWS or of an API server. A proxy or captive portal may have sent it.',
-  },
-  'function-failed': {
-    exitCode: EXIT.failed,
-    meaning: 'The Lambda function failed.',
-  },
-  'function-timeout': {
-    exitCode: EXIT.failed,
-    meaning: 'The Lambda function exceeded its time limit.',
-  },
-  'function-too-old': {
-    exitCode: EXIT.failed,
-    meaning: 'The deployed function and this version of the CLI do not understand each other.',
-  },
-  'aws-throttled': {
-    exitCode: EXIT.failed,
-    meaning: 'AWS is throttling requests.',
-  },
-  'aws-error': {
-    exitCode: EXIT.failed,
-    meaning: 'AWS answered with another error.',
-  },
-  'kubernetes-error': {
-    exitCode: EXIT.failed,
-    meaning: 'The API server answered with another error.',
-  },
-  'kubeconfig-unsupported': {
-    exitCode: EXIT.failed,
-    meaning: 'The refresher would not accept the kubeconfig that `register` would store.',
-  },
-  bug: {
-    exitCode: EXIT.failed,
-    meaning: 'The command failed unexpectedly. Please report it.',
-  },
-  interrupted: {
-    exitCode: EXIT.interrupted,
-    meaning: 'A signal ended the command.',
-  },
-} as const satisfies Readonly<Record<string, Reason>>;
+  }),
+  ...reasons(EXIT.failed, {
+    'function-failed': 'The Lambda function failed.',
+    'function-timeout': 'The Lambda function exceeded its time limit.',
+    'function-too-old': 'The deployed function and this version of the CLI do not understand each other.',
+    'aws-throttled': 'AWS is throttling requests.',
+    'aws-error': 'AWS answered with another error.',
+    'kubernetes-error': 'The API server answered with another error.',
+    'kubeconfig-unsupported': 'The refresher would not accept the kubeconfig that `register` would store.',
+    bug: 'The command failed unexpectedly. Please report it.',
+  }),
+  ...reasons(EXIT.interrupted, {
+    interrupted: 'A signal ended the command.',
+  }),
+};
 
 export type ErrorCode = keyof typeof ERRORS;
 

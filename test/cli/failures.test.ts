@@ -414,7 +414,7 @@ describe('unregister, after the token was revoked', () => {
       await fail(`unregister alpha ${OPTIONS}`),
       'token-not-revoked',
       'no route',
-      `Revoke it yourself: ${DELETION}; then ecr-anywhere unregister alpha --keep-token --region eu-central-1 --stack-name EcrAnywhere`,
+      `To revoke the token: ${DELETION}. Then: ecr-anywhere unregister alpha --keep-token --region eu-central-1 --stack-name EcrAnywhere`,
     );
     expect(operator.aws.calls.map(({ name }) => name)).not.toContain(DELETE);
   });

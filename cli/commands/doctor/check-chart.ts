@@ -25,15 +25,12 @@ export async function kubernetesVersion(
   if (!isOld) return undefined;
   return failed(
     'kubernetes-too-old',
-    `The cluster runs Kubernetes ${gitVersion}.`,
-    investigate(
-      commands.kubectl(['version']),
-      `Upgrade the control plane to 1.${MIN_MINOR} or later, as its provider documents.`,
-    ),
+    `The cluster runs Kubernetes ${gitVersion}. The chart needs 1.${MIN_MINOR} or later.`,
+    investigate(commands.kubectl(['version']), 'Upgrade the control plane as its provider documents.'),
   );
 }
 
-const README = 'README.md lists the values that the chart needs';
+const VALUES = 'docs/chart-values.md lists the values that the chart needs';
 
 export function chartFinding({ installation, release, originals }: Found, commands: ShellCommands): Finding {
   const names = formatList(originals);
@@ -55,7 +52,7 @@ export function chartFinding({ installation, release, originals }: Found, comman
       investigate(
         showOriginals,
         // Both charts would call their objects ecr-anywhere.
-        `Install this chart first, then uninstall that release: ${commands.install(originals.includes('ecr-anywhere') ? 'ecr-anywhere-keeper' : 'ecr-anywhere')}. ${README}.`,
+        `Install this chart first: ${commands.install(originals.includes('ecr-anywhere') ? 'ecr-anywhere-keeper' : 'ecr-anywhere')}. ${VALUES}. Then uninstall the release of CentML/ecr-anywhere.`,
       ),
     );
   if (!installation)
@@ -64,7 +61,7 @@ export function chartFinding({ installation, release, originals }: Found, comman
       "The chart's MutatingWebhookConfiguration does not exist.",
       investigate(
         commands.helm(['list', '--all-namespaces']),
-        `To install the chart: ${commands.install('ecr-anywhere')}. ${README}.`,
+        `To install the chart: ${commands.install('ecr-anywhere')}. ${VALUES}.`,
       ),
     );
   if (originals.length > 0)

@@ -2,6 +2,7 @@
 import { REFRESHER_GROUP } from '../../../contract/names.ts';
 import type { ClusterStatus, ClusterSummary, Inspection } from '../../../contract/refresher-api.ts';
 import { regionOfEndpoint } from '../../../lib/aws/eks-endpoint.ts';
+import { parseEksArn } from '../../aws/arn.ts';
 import { type Installation, refresherUsername } from '../../kubernetes/chart.ts';
 import { type Identity, isRestricted } from '../../kubernetes/identity.ts';
 import { formatDuration } from '../../output/duration.ts';
@@ -149,7 +150,7 @@ function failureOf(summary: ClusterSummary, subject: Subject): Finding {
           ...['iam', 'simulate-principal-policy', '--policy-source-arn', commands.roleArn],
           ...['--action-names', 'eks:ListClusters', 'eks:DescribeCluster'],
         ]),
-        'docs/registering.md describes "EKS clusters", and the roles that discovery uses.',
+        'See "Discovery by tag" in docs/registering.md.',
       ),
     );
   if (failedAt === undefined)
@@ -165,7 +166,7 @@ function failureOf(summary: ClusterSummary, subject: Subject): Finding {
       reason,
       investigate(
         commands.diff(inspection?.identity === 'keyless' ? { keyless: 'true' } : {}),
-        'Deploy with the setting that the message names. It shows what a deployment would change: a deployment resets the settings that it is not given.',
+        'The command shows what a deployment would change. A deployment resets every setting that you omit. Add the setting that the message names, then deploy.',
       ),
     );
   // An access entry repairs neither the endpoint of an EKS cluster nor its description.
@@ -243,12 +244,12 @@ function registerAgain(
 }
 
 function accessEntry({ name: arn }: ClusterStatus, commands: ShellCommands): Remedy {
-  const { region, name } = partsOf(arn);
+  const { region, name } = parseEksArn(arn);
   const entry = ['--cluster-name', name, '--principal-arn', commands.roleArn];
   const create = ['eks', 'create-access-entry', ...entry, '--kubernetes-groups', REFRESHER_GROUP];
   return investigate(
     commands.aws(['eks', 'describe-access-entry', ...entry], region),
-    `The entry must have the group ${REFRESHER_GROUP}. If there is no entry: ${commands.aws(create, region)}. docs/registering.md describes "EKS clusters".`,
+    `The entry must have the group ${REFRESHER_GROUP}. If there is no entry: ${commands.aws(create, region)}. See "EKS clusters" in docs/registering.md.`,
   );
 }
 
@@ -256,21 +257,15 @@ function accessEntry({ name: arn }: ClusterStatus, commands: ShellCommands): Rem
 function endpointOfEks({ inspection }: ClusterSummary, { status, commands }: Subject): Remedy {
   const { region, name } =
     status.source === 'eks'
-      ? partsOf(status.name)
+      ? parseEksArn(status.name)
       : { region: inspection && regionOfEndpoint(inspection.server), name: 'NAME' };
   return investigate(
     commands.aws(
       ['eks', 'describe-cluster', '--name', name, '--query', 'cluster.resourcesVpcConfig'],
       region,
     ),
-    'It shows whether the endpoint is public, and for which addresses. docs/registering.md describes "EKS clusters".',
+    'It shows whether the endpoint is public, and for which addresses. See "EKS clusters" in docs/registering.md.',
   );
-}
-
-/** @param arn arn:aws:eks:REGION:ACCOUNT:cluster/NAME */
-function partsOf(arn: string): { region: string; name: string } {
-  const [, , , region = '', , path = ''] = arn.split(':');
-  return { region, name: path.replace(/^cluster\//, '') };
 }
 
 /** The registration's address may belong to a different cluster. */

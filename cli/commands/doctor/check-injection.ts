@@ -222,6 +222,9 @@ function denialOf({ namespace, message: sentence, causes }: Refusal, cluster: Ju
   );
 }
 
+/** The hosts of ECR Public, which has its own IAM action (webhook/aws/registries.ts). */
+const PUBLIC_HOSTS: ReadonlySet<string | undefined> = new Set(['public.ecr.aws', 'ecr-public.aws.com']);
+
 /** What to know about a missing token. */
 const HINTS: Readonly<Record<TokenFailure, string>> = {
   'aws-no-identity': 'docs/aws-identity.md describes the ways to give the webhook an AWS identity.',
@@ -237,7 +240,7 @@ const HINTS: Readonly<Record<TokenFailure, string>> = {
 function tokenRemedy(reason: TokenFailure, cause: DenialCause, cluster: Judged): Remedy {
   // The message is the role's ARN, if it is known.
   const [arn, name = ''] = /^arn:[\w-]+:iam::\d+:role\/(?:\S*\/)?(\S+)$/.exec(cause.message) ?? [];
-  const service = registryOf(cause) === 'public.ecr.aws' ? 'ecr-public' : 'ecr';
+  const service = PUBLIC_HOSTS.has(registryOf(cause)) ? 'ecr-public' : 'ecr';
   const ofRole = {
     'aws-role-denied': ['get-role', '--role-name', name, '--query', 'Role.AssumeRolePolicyDocument'],
     'ecr-denied': [

@@ -102,11 +102,11 @@ function namespaceFailure(
   const message = [
     ...(mislabelled.length > 0
       ? [
-          `The label's value is not "${NAMESPACE_LABEL.value}": ${formatList(mislabelled.map((one) => `${one.name} has "${namespaceLabelOf(one)}"`))}.`,
+          `The namespace label ${NAMESPACE_LABEL.key} must be "${NAMESPACE_LABEL.value}": ${formatList(mislabelled.map((one) => `${one.name} has "${namespaceLabelOf(one)}"`))}.`,
         ]
       : []),
     ...(without.length > 0
-      ? [`Managed Secrets are in namespaces without the label: ${formatList(without)}.`]
+      ? [`Managed Secrets are in namespaces without the label ${ENABLED}: ${formatList(without)}.`]
       : []),
   ].join(' ');
   if (mislabelled[0]) return failed('namespace-label-wrong', message, repair(label(mislabelled[0].name)));
@@ -122,7 +122,7 @@ function namespaceFailure(
   if (enabled.length > 0) return undefined;
   return failed(
     'no-enabled-namespace',
-    'No namespace is enabled.',
+    `No namespace has the label ${ENABLED}.`,
     investigate(
       commands.kubectl(['get', 'namespaces', '--label-columns', NAMESPACE_LABEL.key]),
       `To enable one: ${label('NAME')}.`,
@@ -148,18 +148,18 @@ function secretFailure(secrets: Secrets, commands: ShellCommands): Finding | und
   if (mislabelled[0])
     return failed(
       'secret-label-wrong',
-      `The label's value is not "${SECRET_LABEL.value}": ${formatList(mislabelled.map(pathOf))}.`,
+      `The Secret label ${SECRET_LABEL.key} must be "${SECRET_LABEL.value}": ${formatList(mislabelled.map(pathOf))}.`,
       repair(labelSecret(commands, mislabelled[0], MANAGED, '--overwrite')),
     );
   if (managed(secrets).length > 0) return undefined;
   return failed(
     'no-managed-secret',
-    'No Secret is managed.',
+    `No Secret has the label ${MANAGED}.`,
     investigate(
       commands.kubectl([
         ...['get', 'secrets', '--all-namespaces', '--show-labels', '--field-selector', `type=${SECRET_TYPE}`],
       ]),
-      `To have one managed: ${labelSecret(commands, { namespace: 'NAMESPACE', name: 'NAME' }, MANAGED)}. README.md shows a complete Secret.`,
+      `To make a Secret managed: ${labelSecret(commands, { namespace: 'NAMESPACE', name: 'NAME' }, MANAGED)}. README.md shows a complete Secret.`,
     ),
   );
 }

@@ -124,7 +124,7 @@ function notACluster({ name, reason }: ClusterStatus, commands: ShellCommands): 
   return new CliError(
     'not-a-cluster',
     `${name} is a discovery target, not a cluster.${last}`,
-    `${commands.cli(['doctor'])} checks all discovery targets and clusters. docs/registering.md describes "EKS clusters".`,
+    `${commands.cli(['doctor'])} checks all discovery targets and clusters. See "Discovery by tag" in docs/registering.md.`,
   );
 }
 

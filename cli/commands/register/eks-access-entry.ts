@@ -145,13 +145,13 @@ export function checkAccessConfig(
     throw new CliError(
       'eks-endpoint-private',
       `The EKS cluster ${name} has only a private endpoint, which the refresher cannot reach.`,
-      `Use a context with a proxy-url that AWS reaches, or make the endpoint public: ${updateCommand('--resources-vpc-config', 'endpointPublicAccess=true')}`,
+      `Use a context with a proxy-url that AWS reaches, or make the endpoint public, which opens the API server to the Internet: ${updateCommand('--resources-vpc-config', 'endpointPublicAccess=true')}`,
     );
   if (accessConfig?.authenticationMode === 'CONFIG_MAP')
     throw new CliError(
       'eks-access-entries-disabled',
       `The EKS cluster ${name} has access entries disabled.`,
-      updateCommand('--access-config', 'authenticationMode=API_AND_CONFIG_MAP'),
+      `Enable access entries. EKS cannot disable them again: ${updateCommand('--access-config', 'authenticationMode=API_AND_CONFIG_MAP')}`,
     );
 }
 

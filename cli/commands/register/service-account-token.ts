@@ -81,7 +81,7 @@ export async function planToken(
   if (requested < MIN_SECONDS)
     throw new CliError(
       'token-lifetime-invalid',
-      'Kubernetes creates no token with a lifetime of less than ten minutes.',
+      'The lifetime of a token must be at least ten minutes.',
       'Use a longer --duration, such as --duration 1h.',
     );
   return { installation, seconds: requested, labels };
@@ -193,7 +193,7 @@ async function requestToken(
 async function revokeToken(server: Server, token: string, signal: AbortSignal): Promise<void> {
   const bound = readToken(token);
   if (bound === undefined || 'reason' in bound)
-    throw new Error(bound?.reason ?? 'the token names no Secret that it is bound to');
+    throw new Error(bound?.reason ?? 'the token is not bound to a Secret');
   const { namespace, secret } = bound;
   const kubernetes = Kubernetes.of(kubeconfigFor('registered', server, { token }), signal);
   const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}/secrets/${encodeURIComponent(secret.name)}`;

@@ -48,7 +48,7 @@ export async function verify(
         throw new CliError(
           'registration-not-verified',
           `The API server does not tell the refresher its identity (SelfSubjectReview) or the cluster's UID, so ${consequence}.`,
-          commands.kubectl(['get', 'clusterrolebinding', 'system:basic-user']),
+          `Check that this ClusterRoleBinding exists and has the group system:authenticated: ${commands.kubectl(['get', 'clusterrolebinding', 'system:basic-user', '--output=yaml'])}`,
         );
       if (clusterUid !== uid)
         throw new CliError(
@@ -86,7 +86,7 @@ function hintFor(
   }
   if (failedAt === 'credential') return unauthorizedHint;
   if (failedAt === 'permissions')
-    return 'docs/registering.md lists the permissions that the refresher needs.';
+    return `The chart grants the permissions. To restore them: ${commands.upgrade()}. If refresher.namespaces is set, it must name every enabled namespace.`;
   if (failedAt === 'kubeconfig' && isKeyless)
     return 'docs/keyless.md lists what the account and the stack need.';
   if (server.proxyUrl !== undefined)

@@ -79,7 +79,7 @@ test.each<[string, readonly string[], unknown, string]>([
     'a token that could not be revoked',
     ['unregister', NAME],
     { revoked: [{ cluster: NAME, outcome: 'failed', secret: { namespace: 'n', name: 'a b' } }] },
-    `kubectl --context CONTEXT --namespace n delete secret 'a b' --ignore-not-found; then ecr-anywhere unregister ${QUOTED} --keep-token ${FLAGS}`,
+    `kubectl --context CONTEXT --namespace n delete secret 'a b' --ignore-not-found. Then: ecr-anywhere unregister ${QUOTED} --keep-token ${FLAGS}`,
   ],
   [
     'a namespace that is not enabled',

@@ -162,12 +162,12 @@ describe('a denial by the webhook', () => {
       code: 'ecr-denied',
       command: simulate(roleArn),
     },
-    {
-      name: 'a role that ECR Public denies',
-      causes: [noToken, { reason: 'ecr-denied', field: registryField('public.ecr.aws'), message: roleArn }],
-      code: 'ecr-denied',
+    ...['public.ecr.aws', 'ecr-public.aws.com'].map((host) => ({
+      name: `a role that ECR Public denies (${host})`,
+      causes: [noToken, { reason: 'ecr-denied' as const, field: registryField(host), message: roleArn }],
+      code: 'ecr-denied' as const,
       command: simulate(roleArn, 'ecr-public'),
-    },
+    })),
     ...(['ecr-throttled', 'ecr-unavailable', 'ecr-error'] as const).map((code) => ({
       ...{ name: code, code, causes: [noToken, { reason: code, field, message: 'x' }], command: LOGS },
     })),

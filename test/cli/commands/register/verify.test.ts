@@ -143,7 +143,7 @@ describe('notServed', () => {
       hint: hintOf('credential'),
       expected: 'Check the credential.',
     },
-    { title: 'names the page on permissions', hint: hintOf('permissions'), expected: 'docs/registering.md' },
+    { title: 'restores the permissions', hint: hintOf('permissions'), expected: 'helm upgrade ecr-anywhere' },
     {
       title: 'names the page on keyless clusters, if STS refuses',
       hint: hintOf('kubeconfig', { details: keyless }),
