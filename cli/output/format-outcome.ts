@@ -15,7 +15,7 @@ export function formatProblems({ reason, problems }: ClusterSummary): string[] {
 }
 
 /** One Secret's line. */
-export function formatSecretResult({ secret, outcome, reason, expiresAt }: SecretResult): string {
+function formatSecretResult({ secret, outcome, reason, expiresAt }: SecretResult): string {
   const until = expiresAt === undefined ? '' : ` until ${expiresAt}`;
   return `${secret}: ${outcome}${until}${reason === undefined ? '' : `: ${reason}`}`;
 }

@@ -135,7 +135,7 @@ export async function grantEksAccess(
 }
 
 /** Checks that the refresher can reach the cluster and that EKS reads access entries. @throws CliError */
-export function checkAccessConfig(
+function checkAccessConfig(
   { resourcesVpcConfig, accessConfig }: Cluster,
   name: string,
   hasProxy: boolean,
