@@ -28,7 +28,7 @@ const SOURCES = [
 ];
 
 /** Code and expressions, which have several words but are not sentences. */
-const NOT_SENTENCES = ['require(', 'if_not_exists', 'charset='];
+const NOT_SENTENCES = ['createRequire(', 'require(', 'if_not_exists', 'charset='];
 
 /** Fewer words are a code, a name or a part of a command. */
 const MIN_WORDS = 3;

@@ -188,7 +188,7 @@ test('TLS_SECRET needs a server name, a webhook configuration, and an API server
   expect(readConfig(MINIMAL).ownTls).toBeUndefined();
 });
 
-test('says what to set a missing region to', () => {
+test('names an example value for a missing region', () => {
   expect(() => readConfig({})).toThrow(
     'AWS_REGION is missing: set it to the region of the registry, such as eu-central-1',
   );

@@ -54,7 +54,7 @@ describe('a policy document that changes', () => {
   });
   afterAll(() => webhook?.[Symbol.asyncDispose]());
 
-  test('gives an added registry without a restart', async () => {
+  test('adds the entry of a new registry without a restart', async () => {
     expect(await hosts()).toEqual([HOST]);
     const calls = webhook.ecr.calls.length;
     await webhook.setPolicy(policyOf([HOST, OTHER]));

@@ -405,7 +405,7 @@ function tooLarge(bytes: number, registries: number): Denial {
   return deny(422, 'too-large', message, 'data');
 }
 
-/** What a denial for want of tokens says before and after the failures. */
+/** The message of a denial without tokens, before and after the failures. */
 const NO_TOKEN = {
   created: ['The webhook has no ECR credentials for this Secret:', 'Correct the cause and create it again.'],
   updated: ['The webhook has no ECR credentials for this Secret:', 'Correct the cause and try again.'],

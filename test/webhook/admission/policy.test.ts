@@ -29,8 +29,8 @@ function problemsOf(registries: unknown, identity: Partial<Identity> = {}): stri
 
 const hostsOf = (policy: Policy, namespace: string) => policy.entitlements(namespace).map(({ host }) => host);
 
-describe('what it says', () => {
-  test('in YAML, with everything that there is', () => {
+describe('a valid document', () => {
+  test('is read from YAML with all its fields', () => {
     const policy = readPolicy(
       `
 logLevel: warn
