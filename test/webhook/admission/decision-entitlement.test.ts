@@ -2,8 +2,9 @@
 // compared with set arithmetic; then known ways to try to get more.
 
 import { describe, expect, test } from 'vitest';
-import { ANNOTATION } from '../../../contract/names.ts';
+import { ANNOTATION, SECRET_KEY } from '../../../contract/names.ts';
 import type { Entitlement } from '../../../webhook/admission/decision.ts';
+import { MAX_SECRET_BYTES } from '../../../webhook/admission/owned-entries.ts';
 import { readPolicy } from '../../../webhook/admission/policy.ts';
 import type { TokenOutcome } from '../../../webhook/aws/ecr-tokens.ts';
 import type { Registry } from '../../../webhook/aws/registries.ts';
@@ -409,4 +410,28 @@ test('denies a CREATE whose credentials exceed the limit of a Secret', () => {
       .join(),
   });
   expect(admit({ object: some }, { policy: { registries }, outcomes }).verdict.action).toBe('inject');
+});
+
+test('allows a Secret of exactly the limit, and denies one byte more', () => {
+  const policy = entitlementOf('team');
+  const padded = (bytes: number) => {
+    const object = manifest('{}');
+    return admit(
+      { object: { ...object, data: { ...object.data, padding: encode('x'.repeat(bytes)) } } },
+      { policy },
+    );
+  };
+  const { secret } = padded(0);
+  const room = MAX_SECRET_BYTES - Buffer.byteLength(secret?.data?.[SECRET_KEY] ?? '', 'base64');
+  expect(padded(room).verdict).toMatchObject({ action: 'inject' });
+  expect(padded(room + 1).verdict).toMatchObject({ action: 'deny', reason: 'too-large' });
+});
+
+test.each([5, 6, 7])('names five of %i hosts without entitlement, and counts the others', (count) => {
+  const hosts = Array.from({ length: count }, (_, index) => `${index}.example.com`);
+  const object = annotated(manifest(), { [ANNOTATION.only]: [SHARED, ...hosts].join() });
+  const { verdict } = admit({ object }, { policy: entitlementOf('team') });
+  const named = hosts.slice(0, 5).map((host) => warning(host, 'not given'));
+  const counted = count > 5 ? [expect.stringContaining(`: ${count - 5} more hosts`)] : [];
+  expect(verdict).toMatchObject({ action: 'inject', warnings: [...named, ...counted] });
 });
