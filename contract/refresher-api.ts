@@ -53,8 +53,6 @@ export const ERROR_TYPE = {
   stateNotSaved: 'StateNotSavedError',
 } as const;
 
-export type ErrorType = (typeof ERROR_TYPE)[keyof typeof ERROR_TYPE];
-
 // ---- Codes
 
 /**

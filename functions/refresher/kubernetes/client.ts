@@ -13,6 +13,7 @@ import {
   NAMESPACE_LABEL,
   SECRET_LABEL,
   SECRET_TYPE,
+  WEBHOOK_NAME,
 } from '../../../contract/names.ts';
 import type { FailedAt, FailureCode } from '../../../contract/refresher-api.ts';
 import { ClusterError } from '../../../lib/cluster-error.ts';
@@ -451,12 +452,14 @@ function failedAtOf(status: number, isStatus: boolean): FailedAt {
 }
 
 /**
- * The code of an HTTP error. The API server has no code for a webhook that it could not call, only a fixed phrase
- * (k8s.io/apiserver, admission/plugin/webhook).
+ * The code of an HTTP error. The API server has no code for a webhook that denied a request or that it could not call, only
+ * fixed phrases (k8s.io/apiserver, admission/plugin/webhook).
  *
  * @param message of the API server's Status; undefined if the response is none
  */
 function codeOf(status: number, message: string | undefined): FailureCode {
+  // A webhook of an earlier version denies without causes.
+  if (message?.includes(`admission webhook "${WEBHOOK_NAME}" denied`)) return 'webhook-denied';
   if (status === 401) return 'unauthorized';
   if (status === 429) return 'throttled';
   if (status >= 500)

@@ -1,8 +1,9 @@
 // Tests the refresher's Kubernetes requests, over HTTP/1.1 and HTTP/2, against a server that may answer anything.
+
 import { createServer } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
-import { ANNOTATION } from '../../../../contract/names.ts';
+import { ANNOTATION, WEBHOOK_NAME } from '../../../../contract/names.ts';
 import type { FailureCode } from '../../../../contract/refresher-api.ts';
 import { KubernetesApi, KubernetesError } from '../../../../functions/refresher/kubernetes/client.ts';
 import type { ClusterAccess } from '../../../../lib/kubernetes/kubeconfig.ts';
@@ -289,6 +290,16 @@ describe.each<{ protocol: Protocol }>([{ protocol: 'http/1.1' }, { protocol: 'h2
         code: 'forbidden',
         answer: (_, response) => refuse(response, 403, 'secrets "pull" is forbidden'),
         says: 'HTTP 403: secrets "pull" is forbidden',
+        affects: 'object',
+        status: 403,
+        requests: 1,
+      },
+      {
+        title: 'a denial of a webhook that sends no causes',
+        code: 'webhook-denied',
+        answer: (_, response) =>
+          refuse(response, 403, `admission webhook "${WEBHOOK_NAME}" denied the request: no registry`),
+        says: `HTTP 403: admission webhook "${WEBHOOK_NAME}" denied the request: no registry`,
         affects: 'object',
         status: 403,
         requests: 1,
