@@ -25,7 +25,7 @@ type Common = AwsOptions & IoOptions;
 
 const withOutput = (command: Command, formats: readonly Format[] = ['text', 'json']) =>
   command
-    .addOption(new Option('-o, --output <format>', 'output format').choices(formats).default('text'))
+    .addOption(new Option('-o, --output <format>', 'output format').choices(formats).default(formats[0]))
     .option('-q, --quiet', 'do not print progress and notes');
 
 const withStackName = (command: Command) =>
@@ -130,7 +130,7 @@ Commands about registered clusters call the deployed Lambda function. Only that 
     .option(
       '--wait <duration>',
       'with --keyless: how long to wait until the API server accepts the token (a plain number: seconds)',
-      (text) => positiveDuration('--wait', text, SECOND_MS) / SECOND_MS,
+      (text) => (text === '0' ? 0 : positiveDuration('--wait', text, SECOND_MS) / SECOND_MS),
       0,
     )
     .option('--replace', 'give a registered cluster another credential')
@@ -192,6 +192,12 @@ Commands about registered clusters call the deployed Lambda function. Only that 
       'with --watch: time between two updates (a plain number: seconds; default: 10s)',
       interval,
     )
+    .action((options: StatusOptions) =>
+      run(options, async (io) => (await import('./commands/status/status.ts')).status(options, io)),
+    );
+
+  withOutput(withAws(program.command('list', { hidden: true })), ['wide', 'json'])
+    .summary('former name of "status --output wide"')
     .action((options: StatusOptions) =>
       run(options, async (io) => (await import('./commands/status/status.ts')).status(options, io)),
     );

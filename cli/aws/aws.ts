@@ -9,6 +9,7 @@ import { CloudFormationClient, DescribeStacksCommand } from '@aws-sdk/client-clo
 import { GetFunctionConfigurationCommand, LambdaClient } from '@aws-sdk/client-lambda';
 import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import { GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts';
+import { fromNodeProviderChain } from '@aws-sdk/credential-providers';
 import { NodeHttpHandler } from '@smithy/node-http-handler';
 import { DEFAULT_STACK_NAME } from '../../contract/keyless.ts';
 import { CliError, InterruptedError, REGION_HINT, toCliError } from '../output/errors.ts';
@@ -30,16 +31,21 @@ const GRACE_MS = 10_000;
 
 /** The settings of every AWS SDK client. @param requestMs time limit of a response, in milliseconds */
 export function clientConfig({ profile, region }: AwsOptions, requestMs = REQUEST_MS) {
+  const ca = caBundle();
+  const requestHandler = new DiscreetHandler({
+    connectionTimeout: CONNECT_MS,
+    requestTimeout: requestMs,
+    throwOnRequestTimeout: true,
+    // The SDK ignores HTTPS_PROXY otherwise.
+    httpsAgent: new Agent({ keepAlive: true, proxyEnv: process.env, ...(ca && { ca }) }),
+  });
+  const named = profile === undefined ? {} : { profile };
   return {
-    ...(profile !== undefined && { profile }),
+    ...named,
     ...(region !== undefined && { region }),
-    requestHandler: new DiscreetHandler({
-      connectionTimeout: CONNECT_MS,
-      requestTimeout: requestMs,
-      throwOnRequestTimeout: true,
-      // The SDK ignores HTTPS_PROXY otherwise.
-      httpsAgent: new Agent({ keepAlive: true, proxyEnv: process.env, ...caBundle() }),
-    }),
+    requestHandler,
+    // The SDK's own SSO client would not trust the bundle. It takes its region from the profile.
+    ...(ca && { credentials: fromNodeProviderChain({ ...named, clientConfig: { requestHandler } }) }),
   };
 }
 
@@ -49,14 +55,14 @@ export function clientConfig({ profile, region }: AwsOptions, requestMs = REQUES
  *
  * @throws CliError if the file cannot be read, or holds no certificate
  */
-function caBundle(): { readonly ca?: string[] } {
+function caBundle(): string[] | undefined {
   const path = process.env.AWS_CA_BUNDLE;
-  if (!path) return {};
+  if (!path) return undefined;
   try {
     const pem = readFileSync(path, 'utf8');
     // TLS ignores a file without certificates.
     new X509Certificate(pem);
-    return { ca: [...getCACertificates('default'), pem] };
+    return [...getCACertificates('default'), pem];
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     const isMissing = code !== undefined && !code.startsWith('ERR_');

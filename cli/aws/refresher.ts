@@ -152,8 +152,30 @@ export class Refresher {
 /** Answers contain text from clusters, which is sanitized here. */
 function parsed(text: string): unknown {
   try {
-    return parseSanitized(text);
+    return fromEarlierVersion(parseSanitized(text));
   } catch {
     return undefined;
   }
+}
+
+/** Translates what functions deployed before failure codes answer: their source and reason had other names. */
+function fromEarlierVersion(answer: unknown): unknown {
+  const { clusters } = (answer ?? {}) as { clusters?: unknown };
+  if (!Array.isArray(clusters)) return answer;
+  return { ...(answer as object), clusters: clusters.map(translated) };
+}
+
+function translated(cluster: Record<string, unknown>): Record<string, unknown> {
+  const { source, reason, codes, inspection } = cluster;
+  const { token } = (inspection ?? {}) as { token?: { whyNot?: string } };
+  const isLate =
+    codes === undefined && /^(.*; )?the registered token expires at \S+ and is not renewed/.test(`${reason}`);
+  return {
+    ...cluster,
+    ...(source === 'eks-scope' && { source: 'eks-discovery' }),
+    ...(isLate && { codes: ['token-late'] }),
+    ...(token?.whyNot !== undefined && {
+      inspection: { ...(inspection as object), token: { ...token, reason: token.whyNot } },
+    }),
+  };
 }

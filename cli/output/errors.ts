@@ -257,7 +257,11 @@ export function toCliError(error: unknown, action?: string): CliError {
   )
     // The page of a captive portal or proxy, which may hold anything.
     return fail('unexpected-response', 'the response is not the expected one', PORTAL_HINT);
-  if (code !== undefined || names.some((type) => /^(Timeout|Abort|Transport)Error$/.test(type))) {
+  if (
+    code !== undefined ||
+    names.some((type) => /^(Timeout|Abort)Error$/.test(type)) ||
+    hasNoResponse(error)
+  ) {
     // Of the SDK: "@smithy/node-http-handler - [ERROR] a request has exceeded the configured 10000 ms requestTimeout."
     const [, ms] = /exceeded the configured (\d+) ms|within (\d+) ms/.exec(message) ?? [];
     if (ms !== undefined) return fail('network', `no response within ${Number(ms) / 1000} s`, NETWORK_HINT);
@@ -304,4 +308,11 @@ function networkCode(error: unknown): string | undefined {
 export function line(text: string): string {
   const one = sanitize(redact(text)).replaceAll(/\s+/g, ' ').trim();
   return one.length > MAX_MESSAGE_LENGTH ? `${one.slice(0, MAX_MESSAGE_LENGTH)}…` : one;
+}
+
+/** Whether an API server could not be reached; its transport's code `failed` means that the request was invalid. */
+function hasNoResponse(error: unknown): boolean {
+  return chain(error).some(
+    (one) => one.name === 'TransportError' && (one as { code?: string }).code !== 'failed',
+  );
 }

@@ -94,24 +94,24 @@ async function fetchLive(refresher: Refresher): Promise<ClusterStatus[]> {
   const lookedAt = new Date().toISOString();
   return saved.map((cluster) => {
     const summary = summaries.get(cluster.name);
-    return summary ? { ...cluster, ...observationOf(summary, cluster, lookedAt) } : cluster;
+    return summary ? withObservation(cluster, summary, lookedAt) : cluster;
   });
 }
 
-function observationOf(
-  summary: ClusterSummary,
-  saved: ClusterStatus,
-  lookedAt: string,
-): Partial<ClusterStatus> {
-  const { served, failed, isPaused, managed, due, soonestExpiry, reason, problems } = summary;
-  if (isPaused) return {};
-  const why = reason ?? problems.find((problem) => problem.reason !== undefined)?.reason;
+function withObservation(saved: ClusterStatus, summary: ClusterSummary, lookedAt: string): ClusterStatus {
+  const { served, failed, isPaused, managed, due, soonestExpiry, codes, problems } = summary;
+  if (isPaused) return saved;
+  // The saved reason and codes are those of an earlier failure.
+  const { reason: _, codes: __, ...rest } = saved;
+  const reason = summary.reason ?? problems.find((problem) => problem.reason !== undefined)?.reason;
   return {
+    ...rest,
     lookedAt,
     ...(served && { reachedAt: lookedAt, managed, due }),
     ...(soonestExpiry !== undefined && { soonestExpiry }),
     // The refresher does not count dry runs.
     failures: failed ? Math.max(saved.failures ?? 0, 1) : 0,
-    ...(failed && why !== undefined && { reason: why }),
+    ...(failed && reason !== undefined && { reason }),
+    ...(failed && codes && { codes }),
   };
 }

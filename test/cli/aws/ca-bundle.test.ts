@@ -1,6 +1,7 @@
 // AWS_CA_BUNDLE: the command line trusts the certificate authorities of this file for endpoints of AWS.
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -9,6 +10,17 @@ import { createAuthority } from '../../bed/certificates.ts';
 import { type CommandLine, startCommandLine } from '../command-line.ts';
 import { DEPLOYED, functionAnswer } from '../wire.ts';
 
+/** The response of the SSO portal's GetRoleCredentials. */
+const SSO_CREDENTIALS = JSON.stringify({
+  roleCredentials: {
+    accessKeyId: 'ASIAEXAMPLE',
+    secretAccessKey: 'secret',
+    sessionToken: 'session',
+    expiration: Date.now() + 3_600_000,
+  },
+});
+const START_URL = 'https://example.awsapps.com/start';
+
 let aws: Server;
 let cli: CommandLine;
 let bundle = '';
@@ -16,8 +28,12 @@ beforeAll(async () => {
   const authority = await createAuthority('inspecting proxy');
   const { certPem, keyPem } = await authority.serving(['127.0.0.1']);
   aws = createServer({ cert: certPem, key: keyPem }, (request, response) => {
-    const isLambda = /invocations/.test(request.url ?? '');
-    const { status, headers, body } = isLambda ? functionAnswer({ clusters: [] }) : DEPLOYED;
+    const { url = '' } = request;
+    if (url.startsWith('/federation/credentials'))
+      return response.writeHead(200, { 'content-type': 'application/json' }).end(SSO_CREDENTIALS);
+    const { status, headers, body } = url.includes('invocations')
+      ? functionAnswer({ clusters: [] })
+      : DEPLOYED;
     response.writeHead(status, headers).end(body);
   }).listen(0, '127.0.0.1');
   await once(aws, 'listening');
@@ -34,7 +50,25 @@ beforeAll(async () => {
   await writeFile(bundle, `# CN=another\n${other.caPem}\n# CN=inspecting proxy\n${authority.caPem}`);
   await writeFile(join(cli.home, 'third.pem'), (await createAuthority('a third')).caPem);
   await writeFile(join(cli.home, 'empty.pem'), 'no certificate');
+  await signInToSso(cli.home);
 });
+
+/** Writes a profile "sso" and the token that `aws sso login` caches. */
+async function signInToSso(home: string): Promise<void> {
+  const cache = join(home, '.aws', 'sso', 'cache');
+  await mkdir(cache, { recursive: true });
+  const profile = [
+    '[profile sso]',
+    `sso_start_url = ${START_URL}`,
+    'sso_region = eu-central-1',
+    'sso_account_id = 123456789012',
+    'sso_role_name = admin',
+  ];
+  await writeFile(join(home, '.aws', 'config'), profile.join('\n'));
+  const token = { accessToken: 'token', expiresAt: new Date(Date.now() + 3_600_000).toISOString() };
+  const name = createHash('sha1').update(START_URL).digest('hex');
+  await writeFile(join(cache, `${name}.json`), JSON.stringify(token));
+}
 afterAll(async () => {
   aws?.closeAllConnections();
   aws?.close();
@@ -52,6 +86,12 @@ test.each([
   const { code, stdout, stderr } = await run(env);
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
   expect(JSON.parse(stdout)).toEqual({ clusters: [] });
+});
+
+test('trusts the authority for the credentials of an SSO profile too', async () => {
+  const env = { AWS_CA_BUNDLE: 'bundle.pem', AWS_ACCESS_KEY_ID: undefined, AWS_SECRET_ACCESS_KEY: undefined };
+  const { code, stderr } = await cli.run(['status', '--profile', 'sso', '-o', 'json'], { env });
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
 });
 
 test.each([
