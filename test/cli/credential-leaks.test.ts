@@ -427,8 +427,8 @@ test('redact removes what looks like a credential, and keeps names', () => {
     ])
       expect(redact(text), text).not.toContain(secret);
   expect(redact(`said ${jwt} and ${random}`)).toBe('said … and …');
-  expect(toCliError(new Error(`http://me:hunter2hunter2@proxy:3128 refused`)).message).toBe(
-    'http://…@proxy:3128 refused',
+  expect(toCliError(new Error(`http://me:hunter2hunter2@proxy:3128 refused`)).message).toContain(
+    '://…@proxy:3128 refused',
   );
   for (const name of [
     'arn:aws:iam::111122223333:role/EcrAnywhere-RefresherFunctionRoleDF987936-A7B1B7C689984',

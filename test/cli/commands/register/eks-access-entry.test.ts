@@ -451,7 +451,7 @@ describe('rolls back the entry', () => {
     const { code, stderr } = await register(['--quiet']);
     expect(code).toBe(1);
     const [problem = '', command] = stderr.split('\n');
-    expect(problem).toContain('deleting the access entry');
+    expect(problem).toMatch(/deleting the access entry/i);
     expect(command).toBe(
       `  → aws eks delete-access-entry --cluster-name prod --principal-arn ${role} --region eu-central-1`,
     );
