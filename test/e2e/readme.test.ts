@@ -22,6 +22,7 @@ const [SECRET = '', , POD = ''] = [...README.matchAll(/```yaml\n([\s\S]*?)```/g)
 /** What the bed cannot do, by the beginning of the command. */
 const NOT_TYPED = {
   'npm run demo': 'it has a bed of its own',
+  'npm test': 'it would run this test',
   'npm ci': 'it would remove the packages that this test runs with; the build after it is typed',
   'npx cdk bootstrap': 'the bed has done it',
   'docker build': 'there is no container engine',
