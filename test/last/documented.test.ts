@@ -5,7 +5,8 @@ import { expect, test } from 'vitest';
 import { EVIDENCE_DIR, type Kind } from '../bed/evidence.ts';
 
 const dir = process.env[EVIDENCE_DIR] ?? '';
-const page = readFile(new URL('../../docs/metrics-and-logs.md', import.meta.url), 'utf8');
+const docs = (name: string) => readFile(new URL(`../../docs/${name}`, import.meta.url), 'utf8');
+const page = docs('metrics-and-logs.md');
 
 async function textsOf(kind: Kind): Promise<string[]> {
   const files = (await readdir(dir)).filter((file) => file.startsWith(`${kind}.`));
@@ -49,10 +50,10 @@ test('the page names every metric of the webhook, and no other', async () => {
   expect([...documented].sort()).toEqual([...exported].sort());
 });
 
-test('the page names every outcome of a refresh, and every reason why it was due', async () => {
+test('the pages name every outcome of the function API, and every reason why a Secret was due', async () => {
   const reports = (await textsOf('report')).join('\n');
   const words = new Set([...reports.matchAll(/"(?:due|outcome)":"([a-z-]+)"/g)].map(([, word = '']) => word));
   expect(words.size).toBeGreaterThan(8);
-  const text = await page;
+  const text = `${await page}${await docs('function-api.md')}`;
   expect([...words].filter((word) => !text.includes(`\`${word}\``))).toEqual([]);
 });
