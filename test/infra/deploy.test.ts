@@ -119,6 +119,7 @@ describe('the stack', () => {
         { name: 'new', source: 'registered', isPaused: false },
         {
           ...{ name: 'nowhere', source: 'registered', isPaused: false, failures: 1, reason: was?.reason },
+          codes: expect.any(Array),
           ...{ lookedAt: was?.lookedAt, failingSince: was?.failingSince },
         },
       ],
@@ -143,7 +144,14 @@ describe('the stack', () => {
   test('answers nothing-to-revoke for a cluster without a revocable token', async () => {
     const { payload } = await stack.invoke({ action: 'revoke', clusters: ['nowhere'] });
     expect(payload).toEqual({
-      revoked: [{ cluster: 'nowhere', outcome: 'nothing-to-revoke', reason: expect.any(String) }],
+      revoked: [
+        {
+          cluster: 'nowhere',
+          outcome: 'nothing-to-revoke',
+          code: expect.any(String),
+          reason: expect.any(String),
+        },
+      ],
     });
   });
 
@@ -151,7 +159,8 @@ describe('the stack', () => {
     const { functionError, payload } = await stack.invoke();
     expect(functionError).toBe('Unhandled');
     expect(payload).toMatchObject({
-      errorMessage: expect.stringContaining('None of 1 clusters could be served. nowhere:'),
+      errorType: 'NoClusterServedError',
+      errorMessage: expect.stringContaining('nowhere:'),
     });
 
     const before = (await stack.logs()).length;
