@@ -77,7 +77,7 @@ function caBundle(): string[] | undefined {
   }
 }
 
-/** Keeps the session token out of messages, whichever source the SDK has it from: errors of AWS may quote the request. */
+/** Keeps the session token out of messages: errors of AWS may quote the request. */
 class DiscreetHandler extends NodeHttpHandler {
   override handle(...[request, options]: Parameters<NodeHttpHandler['handle']>) {
     addSecret(request.headers['x-amz-security-token']);
