@@ -269,11 +269,14 @@ export interface ClusterSummary {
   readonly secretsNotListed?: number;
 }
 
+/** Where the refresher knows a cluster from: a registered secret, an EKS tag; `eks-discovery` is a discovery target. */
+export const SOURCES = ['registered', 'eks', 'eks-discovery'] as const;
+
 /** The stored state of a cluster, or of a discovery target, and its registration as it is now. */
 export interface ClusterStatus {
   /** The registered name; the ARN of a tagged EKS cluster; the name of a discovery target. */
   readonly name: string;
-  readonly source: 'registered' | 'eks' | 'eks-discovery';
+  readonly source: (typeof SOURCES)[number];
   /** Of a registered cluster by its tag now, of others as of the last run. */
   readonly isPaused: boolean;
   /** By the registered secret's tags. */

@@ -7,6 +7,7 @@ import {
   ERROR_TYPE,
   type RefreshAnswer,
   type RevokeResult,
+  SOURCES,
 } from '../../contract/refresher-api.ts';
 import { CliError, line } from '../output/errors.ts';
 import { formatList } from '../output/format-list.ts';
@@ -42,7 +43,9 @@ type NotRegisteredNames = z.infer<typeof NotRegistered>['notRegistered'];
 const Clusters = z.looseObject({
   clusters: z.array(z.looseObject({ cluster: z.string(), served: z.boolean() })),
 });
-const Statuses = z.object({ clusters: z.array(z.looseObject({ name: z.string(), isPaused: z.boolean() })) });
+const Statuses = z.object({
+  clusters: z.array(z.looseObject({ name: z.string(), source: z.enum(SOURCES), isPaused: z.boolean() })),
+});
 const Revoked = z.object({ revoked: z.array(z.looseObject({ cluster: z.string(), outcome: z.string() })) });
 
 /** The refresher's function. Every method rejects with a CliError. */
@@ -122,8 +125,7 @@ export class Refresher {
     const { functionName } = this.#stack;
     const { errorType } = failure;
     const errorMessage = line(failure.errorMessage ?? errorType ?? '');
-    // Functions of versions without this error type are recognised by their message.
-    if (errorType === ERROR_TYPE.invalidEvent || errorMessage.includes('is not one that the refresher knows'))
+    if (errorType === ERROR_TYPE.invalidEvent)
       return this.#versionMismatch(
         `The function ${functionName} does not understand this version of the command line: ${errorMessage}`,
       );
@@ -152,30 +154,8 @@ export class Refresher {
 /** Answers contain text from clusters, which is sanitized here. */
 function parsed(text: string): unknown {
   try {
-    return fromEarlierVersion(parseSanitized(text));
+    return parseSanitized(text);
   } catch {
     return undefined;
   }
-}
-
-/** Translates what functions deployed before failure codes answer: their source and reason had other names. */
-function fromEarlierVersion(answer: unknown): unknown {
-  const { clusters } = (answer ?? {}) as { clusters?: unknown };
-  if (!Array.isArray(clusters)) return answer;
-  return { ...(answer as object), clusters: clusters.map(translated) };
-}
-
-function translated(cluster: Record<string, unknown>): Record<string, unknown> {
-  const { source, reason, codes, inspection } = cluster;
-  const { token } = (inspection ?? {}) as { token?: { whyNot?: string } };
-  const isLate =
-    codes === undefined && /^(.*; )?the registered token expires at \S+ and is not renewed/.test(`${reason}`);
-  return {
-    ...cluster,
-    ...(source === 'eks-scope' && { source: 'eks-discovery' }),
-    ...(isLate && { codes: ['token-late'] }),
-    ...(token?.whyNot !== undefined && {
-      inspection: { ...(inspection as object), token: { ...token, reason: token.whyNot } },
-    }),
-  };
 }

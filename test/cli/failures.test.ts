@@ -284,20 +284,6 @@ describe('AWS or the function answers unexpectedly', () => {
       'npx cdk deploy',
     ],
     [
-      'an older version says no',
-      'status',
-      INVOKE('status'),
-      functionAnswer(
-        {
-          errorType: 'Error',
-          errorMessage: 'The event is not one that the refresher knows: ✖ Unrecognized key: "action"',
-        },
-        'Unhandled',
-      ),
-      'function-too-old',
-      'Unrecognized key: "action"',
-    ],
-    [
       'the answer omits the cluster',
       'unregister alpha',
       INVOKE('revoke'),

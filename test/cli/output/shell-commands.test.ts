@@ -87,7 +87,12 @@ test.each<[string, readonly string[], unknown, string]>([
     { clusters: [{ ...paused, outcomes: {}, problems: [] }], namespacesNotEnabled: ['a b'] },
     "→ kubectl --context CONTEXT label namespace 'a b' ecr-anywhere.centml.ai/namespace=enabled",
   ],
-  ['another version', ['status'], {}, '-c stackName=Pulls --profile work'],
+  [
+    'a function of another version',
+    ['status'],
+    { clusters: [{ name: NAME, source: 'eks-scope', isPaused: false }] },
+    '-c stackName=Pulls --profile work',
+  ],
 ])('%s: %j', async (_, args, answer, hint) => {
   expect(await outputOf(args, functionAnswer(answer))).toContain(hint);
 });
