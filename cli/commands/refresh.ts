@@ -30,7 +30,7 @@ export async function refresh(name: string, options: RefreshOptions, io: Io): Pr
       .catch((error: unknown) => {
         if (!io.signal.aborted || dryRun) throw error;
         throw new InterruptedError(
-          `interrupted: the refresh of ${name} continues in AWS.`,
+          `The command was interrupted: the refresh of ${name} continues in AWS.`,
           `${commands.cli(['status'])} shows its result.`,
         );
       }),

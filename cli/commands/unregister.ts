@@ -93,7 +93,7 @@ function halfDone(
 
 function stillRegistered(name: string, commands: ShellCommands): InterruptedError {
   return new InterruptedError(
-    `interrupted: ${name} is still registered, and its token was or will be revoked.`,
+    `The command was interrupted: ${name} is still registered, and its token was or will be revoked.`,
     nextSteps(name, commands),
   );
 }

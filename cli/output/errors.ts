@@ -148,7 +148,7 @@ export class CliError extends Error {
 
 /** The reason of the signal that SIGINT, SIGTERM and SIGHUP abort. @param message what stays, or continues in AWS */
 export class InterruptedError extends CliError {
-  constructor(message = 'interrupted', hint?: string) {
+  constructor(message = 'The command was interrupted.', hint?: string) {
     super('interrupted', message, hint);
   }
 }
@@ -165,56 +165,28 @@ export function errorText({ message, hint }: CliError): string {
 
 const SIGN_IN = 'Sign in again (for example: aws sso login), or name another profile with --profile.';
 
-/** What the errors of AWS mean. */
-interface Meaning {
-  readonly code: ErrorCode;
-  readonly meaning: string;
-  readonly hint: string;
-  /** AWS quotes the request in such an error, so its message is left out. */
-  readonly isQuoting?: true;
-}
-
-const EXPIRED: Meaning = {
-  code: 'aws-session-expired',
-  meaning: 'the AWS session has expired',
-  hint: SIGN_IN,
-};
-const REJECTED: Meaning = {
-  code: 'aws-credentials-rejected',
-  meaning: 'AWS rejected the credentials',
-  hint: SIGN_IN,
-};
+type AwsErrorCode = Exclude<Extract<ErrorCode, `aws-${string}`>, 'aws-error'> | 'no-aws-credentials';
 
 /** By the names of AWS' errors. */
-const AWS_ERRORS: readonly (readonly [RegExp, Meaning])[] = [
+const AWS_ERRORS: readonly (readonly [RegExp, AwsErrorCode])[] = [
+  [/^(CredentialsProviderError|TokenProviderError|ProviderError)$/, 'no-aws-credentials'],
+  [/^(ExpiredToken|TokenRefreshRequired|RequestExpired)/, 'aws-session-expired'],
   [
-    /^(CredentialsProviderError|TokenProviderError|ProviderError)$/,
-    {
-      code: 'no-aws-credentials',
-      meaning: 'no AWS credentials found',
-      hint: 'Sign in (for example: aws sso login), or name a profile with --profile.',
-    },
+    /^(InvalidSignature|SignatureDoesNotMatch|IncompleteSignature|InvalidClientTokenId|UnrecognizedClient|InvalidAccessKeyId|AuthFailure|InvalidToken|MissingAuthenticationToken)/,
+    'aws-credentials-rejected',
   ],
-  [/^(ExpiredToken|TokenRefreshRequired|RequestExpired)/, EXPIRED],
-  // "The Canonical String for this request should have been …", with the session's token in it.
-  [/^(InvalidSignature|SignatureDoesNotMatch|IncompleteSignature)/, { ...REJECTED, isQuoting: true }],
-  [
-    /^(InvalidClientTokenId|UnrecognizedClient|InvalidAccessKeyId|AuthFailure|InvalidToken|MissingAuthenticationToken)/,
-    REJECTED,
-  ],
-  [
-    /^(AccessDenied|UnauthorizedOperation|NotAuthorized)/,
-    {
-      code: 'aws-access-denied',
-      meaning: 'AWS denied the request',
-      hint: 'docs/command-line.md lists the permissions that each command needs.',
-    },
-  ],
-  [
-    /^(Throttling|TooManyRequests|RequestLimitExceeded)/,
-    { code: 'aws-throttled', meaning: 'AWS is throttling requests', hint: 'Try again in a minute.' },
-  ],
+  [/^(AccessDenied|UnauthorizedOperation|NotAuthorized)/, 'aws-access-denied'],
+  [/^(Throttling|TooManyRequests|RequestLimitExceeded)/, 'aws-throttled'],
 ];
+const AWS_HINTS: Readonly<Record<AwsErrorCode, string>> = {
+  'no-aws-credentials': 'Sign in (for example: aws sso login), or name a profile with --profile.',
+  'aws-session-expired': SIGN_IN,
+  'aws-credentials-rejected': SIGN_IN,
+  'aws-access-denied': 'docs/command-line.md lists the permissions that each command needs.',
+  'aws-throttled': 'Try again in a minute.',
+};
+/** "The Canonical String for this request should have been …", with the session's token in it. */
+const QUOTES_REQUEST = /Signature/;
 
 const NETWORK_HINT = 'Check the network, the VPN and the proxy (HTTPS_PROXY).';
 const NETWORK_CODES =
@@ -242,26 +214,24 @@ export function toCliError(error: unknown, action?: string): CliError {
   // The AWS SDK throws a plain Error where no option, environment variable or profile names a region.
   if (/region is missing/i.test(message))
     return new CliError('no-region', 'No AWS region is configured.', REGION_HINT, error);
-  for (const [pattern, known] of AWS_ERRORS) {
-    if (!chain(error).some((one) => pattern.test(one.name))) continue;
-    const isExpired = ERRORS[known.code].exitCode === EXIT.unauthenticated && /\bexpired\b/i.test(message);
-    const { code, meaning, hint, isQuoting } = isExpired ? EXPIRED : known;
-    return fail(code, isQuoting ? meaning : `${meaning}: ${detail}`, hint);
+  const names = chain(error).map((one) => one.name);
+  const [, known] = AWS_ERRORS.find(([pattern]) => names.some((one) => pattern.test(one))) ?? [];
+  if (known !== undefined) {
+    const isExpired = ERRORS[known].exitCode === EXIT.unauthenticated && /\bexpired\b/i.test(message);
+    const code = isExpired ? 'aws-session-expired' : known;
+    const meaning = ERRORS[code].meaning.replace(/\.$/, '');
+    const isQuoting = names.some((one) => QUOTES_REQUEST.test(one));
+    return fail(code, isQuoting ? meaning : `${meaning}: ${detail}`, AWS_HINTS[code]);
   }
   const code = networkCode(error);
-  const names = chain(error).map((one) => one.name);
+  const isName = (pattern: RegExp) => names.some((one) => pattern.test(one));
   if (
     code === undefined &&
-    (/Deserialization error/.test(message) ||
-      names.some((type) => /^(SyntaxError|ZodError|\$ZodError)$/.test(type)))
+    (/Deserialization error/.test(message) || isName(/^(SyntaxError|ZodError|\$ZodError)$/))
   )
     // The page of a captive portal or proxy, which may hold anything.
     return fail('unexpected-response', 'the response is not the expected one', PORTAL_HINT);
-  if (
-    code !== undefined ||
-    names.some((type) => /^(Timeout|Abort)Error$/.test(type)) ||
-    hasNoResponse(error)
-  ) {
+  if (code !== undefined || isName(/^(Timeout|Abort)Error$/) || hasNoResponse(error)) {
     // Of the SDK: "@smithy/node-http-handler - [ERROR] a request has exceeded the configured 10000 ms requestTimeout."
     const [, ms] = /exceeded the configured (\d+) ms|within (\d+) ms/.exec(message) ?? [];
     if (ms !== undefined) return fail('network', `no response within ${Number(ms) / 1000} s`, NETWORK_HINT);

@@ -259,7 +259,7 @@ describe('status --watch', () => {
     expect(code).toBe(130);
     expect(stdout.match(/^cluster-00 /gm)?.length).toBe(2);
     expect(stderr).toMatch(
-      /^ecr-anywhere: The last update failed: .*Service Unavailable\.\necr-anywhere: interrupted\n$/,
+      /^ecr-anywhere: The last update failed: .*Service Unavailable\.\necr-anywhere: The command was interrupted\.\n$/,
     );
   });
 

@@ -74,7 +74,7 @@ async function interruptAt(
 /** Expects exit code 130 and one message. @param message the whole standard error; default: with or without a token */
 function expectInterrupted(
   { code, stdout, stderr }: Ended,
-  message = /^ecr-anywhere: interrupted\n( {2}→ the created token is valid until [^\n]+\n)?$/,
+  message = /^ecr-anywhere: The command was interrupted\.\n( {2}→ the created token is valid until [^\n]+\n)?$/,
 ): void {
   expect({ code, stdout }, stderr).toEqual({ code: EXIT.interrupted, stdout: '' });
   expect(stderr).toMatch(message);
@@ -198,7 +198,7 @@ describe('of a registered cluster,', () => {
     expectInterrupted(
       ended,
       name === REFRESH
-        ? /^ecr-anywhere: interrupted[^\n]+\n {2}→ [^\n]*ecr-anywhere status[^\n]*\n$/
+        ? /^ecr-anywhere: The command was interrupted[^\n]+\n {2}→ [^\n]*ecr-anywhere status[^\n]*\n$/
         : undefined,
     );
   });
@@ -216,7 +216,7 @@ describe('of a registered cluster,', () => {
     });
     expect({ code: ended.code, stderr: ended.stderr }).toEqual({
       code: EXIT.interrupted,
-      stderr: 'ecr-anywhere: interrupted\n',
+      stderr: 'ecr-anywhere: The command was interrupted.\n',
     });
     expect(ended.stdout.match(/CLUSTER/g)?.length).toBeGreaterThan(1);
     expect(ended.stdout).not.toContain('\u001b');
@@ -232,7 +232,7 @@ describe('of a registered cluster,', () => {
     const ended = await interruptAt(REVOKE, 'unregister beta', { hold: 'after' });
     expectInterrupted(
       ended,
-      /^ecr-anywhere: interrupted[^\n]+\n {2}→ [^\n]*ecr-anywhere unregister beta[^\n]*\n$/,
+      /^ecr-anywhere: The command was interrupted[^\n]+\n {2}→ [^\n]*ecr-anywhere unregister beta[^\n]*\n$/,
     );
     expect(await registeredNames()).toEqual(['beta']);
     expect((await run('refresh beta')).stdout).toContain('HTTP 401');
