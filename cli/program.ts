@@ -29,10 +29,7 @@ const withOutput = (command: Command, formats: readonly Format[] = ['text', 'jso
     .option('-q, --quiet', 'do not print progress and notes');
 
 const withStackName = (command: Command) =>
-  command
-    .option('--stack-name <name>', `name of the CDK stack (default: ${DEFAULT_STACK_NAME})`)
-    // The name of this option in kubeconfigs that `register --keyless` has generated.
-    .addOption(new Option('--stage <name>', 'the same as --stack-name').hideHelp());
+  command.option('--stack-name <name>', `name of the CDK stack (default: ${DEFAULT_STACK_NAME})`);
 
 const withAws = (command: Command) =>
   withStackName(
@@ -70,8 +67,7 @@ export function createProgram(
     .configureHelp({ showGlobalOptions: true })
     .exitOverride()
     .configureOutput(writesUsageErrors ? {} : { writeErr: () => {} })
-    .helpCommand(false)
-    .hook('preAction', (_, command) => replaceStage(command))
+    .helpCommand('help [command]', 'print the help of a command')
     .addHelpText(
       'after',
       `
@@ -158,8 +154,7 @@ Commands about registered clusters call the deployed Lambda function. Only that 
   ] as const) {
     withOutput(withAws(program.command(name)))
       .argument('<name>', 'name of a cluster')
-      .summary(summary)
-      .description(`${summary[0]?.toUpperCase()}${summary.slice(1)}.`)
+      .description(summary)
       .action((cluster, options: Common) =>
         change(options, async (io) =>
           (await import('./commands/pause.ts')).setPaused(cluster, name === 'pause', options, io),
@@ -192,12 +187,6 @@ Commands about registered clusters call the deployed Lambda function. Only that 
       'with --watch: time between two updates (a plain number: seconds; default: 10s)',
       interval,
     )
-    .action((options: StatusOptions) =>
-      run(options, async (io) => (await import('./commands/status/status.ts')).status(options, io)),
-    );
-
-  withOutput(withAws(program.command('list', { hidden: true })), ['wide', 'json'])
-    .summary('former name of "status --output wide"')
     .action((options: StatusOptions) =>
       run(options, async (io) => (await import('./commands/status/status.ts')).status(options, io)),
     );
@@ -259,22 +248,6 @@ In a kubeconfig:
       ),
     );
 
-  program
-    .command('help')
-    .argument('[command]')
-    .summary('print the help of a command')
-    .description('Prints the help of a command.')
-    .action((name?: string) => {
-      const found = name === undefined ? program : program.commands.find((one) => one.name() === name);
-      if (!found)
-        throw new CliError(
-          'usage',
-          `There is no command "${name}".`,
-          'ecr-anywhere help lists the commands.',
-        );
-      found.help();
-    });
-
   tab(program, { completionCommandName: 'completion' });
   program.commands
     .find((command) => command.name() === 'completion')
@@ -294,19 +267,6 @@ const BASH_WORDS = `if ! declare -F _get_comp_words_by_ref >/dev/null; then
   }
 fi
 `;
-
-/** Moves the value of the alias --stage to --stack-name. */
-function replaceStage(command: Command): void {
-  const { stage, stackName = stage } = command.opts<{ stage?: string; stackName?: string }>();
-  if (stage === undefined) return;
-  if (stage !== stackName)
-    throw new CliError(
-      'usage',
-      `--stack-name ${stackName} and --stage ${stage} differ.`,
-      '--stage is another name of --stack-name: use only --stack-name.',
-    );
-  command.setOptionValue('stackName', stackName).setOptionValue('stage', undefined);
-}
 
 /** @returns seconds */
 function interval(text: string): number {

@@ -82,7 +82,7 @@ const COMMANDS: Readonly<Record<string, SupportedCommand>> = {
     identity: (values, region) => eksIdentity({ cluster: 'cluster-id', role: 'role' }, values, region),
   },
   'ecr-anywhere': {
-    // `--stage` is the former name of `--stack-name`.
+    // `--stage` is the former name of `--stack-name`, which earlier registrations have.
     options: { cluster: text(), 'stack-name': text(), stage: text(), region: text() },
     positionals: ['get-token'],
     identity: ({ cluster, stage: former, 'stack-name': stage = former }) => {

@@ -44,8 +44,7 @@ export async function keylessRegistration(
   ];
   return {
     user: {
-      // Not `--stack-name`: a deployed refresher of an earlier version understands only this name of the option.
-      exec: { command: 'ecr-anywhere', args: ['get-token', '--cluster', cluster, '--stage', stackName] },
+      exec: { command: 'ecr-anywhere', args: ['get-token', '--cluster', cluster, '--stack-name', stackName] },
     },
     authenticationConfig: authenticationConfigOf({
       cluster,

@@ -191,7 +191,7 @@ test('--wait registers the cluster once the API server has what was printed', {
             apiVersion: 'client.authentication.k8s.io/v1',
             interactiveMode: 'Never',
             command: 'ecr-anywhere',
-            args: ['get-token', '--cluster', 'own', '--stage', 'EcrAnywhere'],
+            args: ['get-token', '--cluster', 'own', '--stack-name', 'EcrAnywhere'],
           },
         },
       },

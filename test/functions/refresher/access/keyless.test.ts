@@ -105,7 +105,7 @@ const cli = (...args: string[]) => promisify(execFile)(join(dir, 'bin', 'ecr-any
 /** The configuration that the command line prints, with the certificate authority of the test's issuer. */
 async function authenticationOf(cluster: string, apiVersion: string): Promise<string> {
   const { stdout } = await cli(
-    ...['authentication-config', '--cluster', cluster, '--stage', STAGE, '--api-version', apiVersion],
+    ...['authentication-config', '--cluster', cluster, '--stack-name', STAGE, '--api-version', apiVersion],
     ...['--issuer', issuer.url, '--role-arn', ROLE],
   );
   const config = parse(stdout);
@@ -119,7 +119,7 @@ function kubeconfigOf({ server, caPem }: ControlPlane, cluster: string, stage = 
     apiVersion: 'client.authentication.k8s.io/v1',
     interactiveMode: 'Never',
     command: 'ecr-anywhere',
-    args: ['get-token', '--cluster', cluster, '--stage', stage],
+    args: ['get-token', '--cluster', cluster, '--stack-name', stage],
   };
   return stringify({
     apiVersion: 'v1',
