@@ -42,11 +42,9 @@ export async function setPaused(
 
 async function tagEks(aws: Aws, resourceArn: string, isPaused: boolean): Promise<void> {
   const eks = new EKSClient(clientConfig({ ...aws.options, region: parseEksArn(resourceArn).region }));
-  await aws.change(`tagging ${resourceArn}`, async (abortSignal) => {
-    if (isPaused)
-      await eks.send(new TagResourceCommand({ resourceArn, tags: { [TAG.paused]: 'true' } }), {
-        abortSignal,
-      });
-    else await eks.send(new UntagResourceCommand({ resourceArn, tagKeys: [TAG.paused] }), { abortSignal });
-  });
+  await aws.change<unknown>(`tagging ${resourceArn}`, (abortSignal) =>
+    isPaused
+      ? eks.send(new TagResourceCommand({ resourceArn, tags: { [TAG.paused]: 'true' } }), { abortSignal })
+      : eks.send(new UntagResourceCommand({ resourceArn, tagKeys: [TAG.paused] }), { abortSignal }),
+  );
 }

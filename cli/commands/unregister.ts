@@ -27,15 +27,20 @@ export async function unregister(name: string, options: UnregisterOptions, io: I
       `${name} is not registered: the refresher finds it by its EKS tag.`,
       'Remove the tag ecr-anywhere.centml.ai/managed from the EKS cluster.',
     );
-  const revoked = options.keepToken ? undefined : await revoke(name, refresher, commands, io);
-  // After Ctrl-C the registration stays: doctor reports the revoked token.
-  if (io.signal.aborted) throw stillRegistered(name, commands);
+  // After Ctrl-C the registration stays: doctor reports the revoked token. The function continues to revoke it.
+  const failWith = (error: unknown) => {
+    throw io.signal.aborted && !options.keepToken ? stillRegistered(name, commands) : error;
+  };
+  const revoked = options.keepToken
+    ? undefined
+    : await io.step('revoking its token', () => refresher.revoke(name)).catch(failWith);
+  if (revoked?.outcome === 'failed') throw notRevoked(name, revoked, commands);
+  const isRevoked = revoked?.outcome === 'revoked' || revoked?.outcome === 'refused-already';
   await io
     .step('deleting the registration', () => deleteRegistration(aws, name))
-    .catch((error: unknown) => {
-      if (io.signal.aborted) throw stillRegistered(name, commands);
-      throw isRevoked(revoked) && error instanceof CliError ? halfDone(name, error, commands) : error;
-    });
+    .catch((error: unknown) =>
+      failWith(isRevoked && error instanceof CliError ? halfDone(name, error, commands) : error),
+    );
   const { outcome = 'kept', reason, secret } = revoked ?? {};
   const result = { cluster: name, isRegistered: false, token: outcome };
   io.print({ ...result, ...(reason !== undefined && { reason }), ...(secret && { secret }) }, () =>
@@ -47,33 +52,19 @@ export async function unregister(name: string, options: UnregisterOptions, io: I
   );
 }
 
-async function revoke(
+function notRevoked(
   name: string,
-  refresher: Refresher,
+  { secret, reason = 'no reason given' }: RevokeResult,
   commands: ShellCommands,
-  io: Io,
-): Promise<RevokeResult> {
-  const revoked = await io
-    .step('revoking its token', () => refresher.revoke(name))
-    .catch((error: unknown) => {
-      // The function continues after Ctrl-C.
-      throw io.signal.aborted ? stillRegistered(name, commands) : error;
-    });
-  if (revoked.outcome !== 'failed') return revoked;
-  const { secret, reason = 'no reason given' } = revoked;
+): CliError {
   const byHand = secret
     ? `To revoke the token: ${deletion(secret)}.`
     : 'Revoke the token where it was issued.';
-  throw new CliError(
+  return new CliError(
     'token-not-revoked',
     `The token of ${name} could not be revoked, so the cluster stays registered: ${reason}`,
     `${byHand} Then: ${commands.cli(['unregister', name, '--keep-token'])}`,
   );
-}
-
-/** Whether the API server now rejects the registered token. */
-function isRevoked(revoked: RevokeResult | undefined): boolean {
-  return revoked?.outcome === 'revoked' || revoked?.outcome === 'refused-already';
 }
 
 /** The error if the token was revoked, and the registration could not be deleted. */
@@ -102,10 +93,7 @@ function nextSteps(name: string, commands: ShellCommands): string {
   return `${commands.cli(['unregister', name])} completes this; ${commands.cli(['register', name, '--replace'])} registers another token.`;
 }
 
-/**
- * The command that revokes all tokens that are bound to a Secret. It has a placeholder for the context, which is unknown
- * here.
- */
+/** The command that revokes all tokens that are bound to a Secret. The cluster's context is unknown here. */
 function deletion({ namespace, name }: NonNullable<RevokeResult['secret']>): string {
   return new ShellCommands({}, { context: 'CONTEXT' }).kubectl([
     ...['--namespace', namespace, 'delete', 'secret', name, '--ignore-not-found'],

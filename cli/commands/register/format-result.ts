@@ -3,7 +3,7 @@ import type { ClusterSummary } from '../../../contract/refresher-api.ts';
 import { localAddressProblem } from '../../../lib/kubernetes/local-addresses.ts';
 import { formatReadAccess, type Identity, type ReadAccess } from '../../kubernetes/identity.ts';
 import { formatOutcome, formatProblems } from '../../output/format-outcome.ts';
-import type { ObtainedCredential } from './obtain-credential.ts';
+import type { ObtainedCredential } from './context.ts';
 
 /** What `--output json` prints. */
 export interface Result extends NonNullable<ObtainedCredential['details']> {

@@ -3,83 +3,54 @@ import { STSClient } from '@aws-sdk/client-sts';
 import { z } from 'zod';
 import { REFRESHER_GROUP } from '../../../contract/names.ts';
 import { webIdentityToken } from '../../../lib/aws/web-identity.ts';
-import { type Aws, clientConfig, type Stack } from '../../aws/aws.ts';
-import type { Identity } from '../../kubernetes/identity.ts';
+import { clientConfig } from '../../aws/aws.ts';
+import type { Server } from '../../kubernetes/client.ts';
 import { CliError } from '../../output/errors.ts';
 import { ShellCommands } from '../../output/shell-commands.ts';
 import { authenticationConfigOf } from '../authentication-config.ts';
-import type { RegisteredUser } from './kubeconfig.ts';
+import type { ObtainedCredential, RegisterContext } from './context.ts';
 
-export interface KeylessRegistration {
-  readonly user: RegisteredUser;
-  /** The AuthenticationConfiguration (YAML) that the cluster's API server needs. */
-  readonly authenticationConfig: string;
-  /** The command that prints `authenticationConfig`. */
-  readonly command: string;
-  /** The refresher's identity, once the API server has that configuration. */
-  readonly identity: Identity;
-}
-
-/** @param issuer of --issuer, for operators who may not ask STS @throws CliError */
-export async function keylessRegistration(
-  aws: Aws,
-  { stackName, roleArn }: Stack,
-  cluster: string,
-  issuer: string | undefined,
-  kubernetesMinor: number,
-  commands: ShellCommands,
-): Promise<KeylessRegistration> {
-  const issuerUrl = await determineIssuer(aws, stackName, cluster, issuer, commands);
+/** @throws CliError */
+export async function obtainKeylessAccess(
+  context: RegisterContext,
+  server: Server,
+): Promise<ObtainedCredential> {
+  const { name: cluster, kubernetes } = context;
+  const { stackName, roleArn } = context.stack;
+  const { body } = await kubernetes.get<{ minor?: string }>('/version');
+  const issuer = await determineIssuer(context);
   // AuthenticationConfiguration v1 exists since Kubernetes 1.34.
-  const apiVersion = kubernetesMinor >= 34 ? 'v1' : 'v1beta1';
-  const options = [
-    '--cluster',
-    cluster,
-    '--stack-name',
-    stackName,
-    '--issuer',
-    issuerUrl,
-    '--role-arn',
-    roleArn,
-  ];
+  const apiVersion = Number.parseInt(body.minor ?? '', 10) >= 34 ? 'v1' : 'v1beta1';
+  const authenticationConfig = authenticationConfigOf({ cluster, issuer, roleArn, stackName, apiVersion });
+  // The command calls neither AWS nor the cluster, so it takes no options for them.
+  const command = new ShellCommands({}, {}).cli([
+    ...['authentication-config', '--cluster', cluster, '--stack-name', stackName, '--issuer', issuer],
+    ...['--role-arn', roleArn, '--api-version', apiVersion],
+  ]);
   return {
     user: {
       exec: { command: 'ecr-anywhere', args: ['get-token', '--cluster', cluster, '--stack-name', stackName] },
     },
-    authenticationConfig: authenticationConfigOf({
-      cluster,
-      issuer: issuerUrl,
-      roleArn,
-      stackName,
-      apiVersion,
-    }),
-    // The command calls neither AWS nor the cluster, so it takes no options for them.
-    command: new ShellCommands({}, {}).cli([
-      'authentication-config',
-      ...options,
-      '--api-version',
-      apiVersion,
-    ]),
-    identity: {
+    isRenewed: false,
+    server,
+    expectedIdentity: {
       username: `ecr-anywhere:${roleArn}`,
       groups: [REFRESHER_GROUP, 'system:authenticated'],
     },
+    note: `The cluster's kube-apiserver needs this file as --authentication-config:\n\n${authenticationConfig}\n`,
+    details: { authenticationConfig },
+    unauthorizedHint: `Configure the kube-apiserver and register again with --wait 120. To print the configuration: ${command}`,
   };
 }
 
-/** The account's token issuer, read from a token that STS signs for the operator. */
-async function determineIssuer(
-  aws: Aws,
-  stackName: string,
-  cluster: string,
-  given: string | undefined,
-  commands: ShellCommands,
-): Promise<string> {
+/** The account's token issuer, read from a token that STS signs. --issuer is for operators who may not request one. */
+async function determineIssuer({ aws, stack, name, options, commands }: RegisterContext): Promise<string> {
+  const given = options.issuer;
   const sts = new STSClient(clientConfig(aws.options));
   let issuer: string;
   try {
     const { token } = await aws.ask('asking STS for the token issuer', (signal) =>
-      webIdentityToken(sts, { stage: stackName, cluster }, signal),
+      webIdentityToken(sts, { stage: stack.stackName, cluster: name }, signal),
     );
     const payload = JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString());
     issuer = z.object({ iss: z.url() }).parse(payload).iss;

@@ -11,14 +11,14 @@ import type { Identity } from '../../kubernetes/identity.ts';
 import { EXIT, type ExitCode } from '../../output/errors.ts';
 import type { Io } from '../../output/io.ts';
 import { ShellCommands } from '../../output/shell-commands.ts';
+import type { RegisterContext } from './context.ts';
 import { checkNotRegistered, determineUids } from './duplicate-registration.ts';
-import { selectedEksCluster } from './eks-access-entry.ts';
 import { formatDryRun, formatResult, type Result } from './format-result.ts';
 import { registeredKubeconfig } from './kubeconfig.ts';
 import { obtainCredential } from './obtain-credential.ts';
 import { checkOptions, type RegisterOptions } from './options.ts';
 import { checkIdentity, checkInstallation } from './prechecks.ts';
-import { notServed, type Verification, verify } from './verify.ts';
+import { notServed, verify } from './verify.ts';
 
 export type { RegisterOptions };
 
@@ -48,7 +48,6 @@ async function registerCluster(
   rollback: Rollback,
 ): Promise<ExitCode | undefined> {
   const { signal } = io;
-  const isDryRun = options.dryRun === true;
   const isReplacing = options.replace === true;
   const aws = new Aws(options, signal);
   const kubernetes = Kubernetes.load(options, signal);
@@ -66,36 +65,24 @@ async function registerCluster(
   if (uidNote !== undefined) io.note(uidNote);
   const installation = await io.step('checking the chart', () => checkInstallation(kubernetes, options));
   const commands = new ShellCommands(options, { context, release: installation, roleArn: stack.roleArn });
-
-  const eksCluster = await selectedEksCluster(options, kubernetes, aws);
-  const obtained = await io.step('obtaining a credential', () =>
-    obtainCredential({
-      name,
-      options,
-      aws,
-      kubernetes,
-      installation,
-      eksCluster,
-      isDryRun,
-      rollback,
-      stack,
-      commands,
-    }),
-  );
-  const { credential, server, identity, expectedIdentity, note } = obtained;
+  const registering: RegisterContext = {
+    ...{ name, options, aws, stack, refresher, kubernetes, uid, installation, rollback, commands },
+  };
+  const obtained = await io.step('obtaining a credential', () => obtainCredential(registering));
+  const { user, expiresAt, isRenewed, server, identity, expectedIdentity, note } = obtained;
   if (note !== undefined) io.note(note);
-  const kubeconfig = registeredKubeconfig(name, server, credential.user);
+  const kubeconfig = registeredKubeconfig(name, server, user);
   const determineReach = (who: Identity) =>
     io.step('checking what the credential can read', () => checkIdentity(kubernetes, installation, who));
   const reach = identity && (await determineReach(identity));
   const result = {
     cluster: name,
     server: server.url,
-    ...(credential.expiresAt !== undefined && { expiresAt: credential.expiresAt }),
-    isRenewed: credential.isRenewed,
+    ...(expiresAt !== undefined && { expiresAt }),
+    isRenewed,
     ...obtained.details,
   };
-  if (isDryRun) {
+  if (options.dryRun) {
     const who = identity ?? expectedIdentity;
     const canRead = reach ?? (await determineReach(who));
     const dryRun: Result = { ...result, isRegistered: false, identity: who, canRead };
@@ -107,19 +94,9 @@ async function registerCluster(
     const store = isReplacing ? replaceRegistration : createRegistration;
     return store(aws, { name, kubeconfig, clusterUid: uid }, rollback);
   });
-  const verification: Verification = {
-    name,
-    refresher,
-    uid,
-    eksCluster,
-    obtained,
-    commands,
-    signal,
-    consequence: isReplacing ? `${name} keeps its earlier credential` : `${name} is not registered`,
-  };
-  const timeoutMs = options.keyless ? options.wait * 1000 : eksCluster ? ACCESS_ENTRY_TIMEOUT_MS : 0;
+  const timeoutMs = options.eks ? ACCESS_ENTRY_TIMEOUT_MS : options.wait * 1000;
   const verified = await io.step('verifying the registration from AWS', (report) =>
-    verify(verification, timeoutMs, report),
+    verify(registering, obtained, timeoutMs, report),
   );
   const canRead = reach && isDeepStrictEqual(verified, identity) ? reach : await determineReach(verified);
   const run = await io.step('running the refresher for this cluster only', async () => {
@@ -127,7 +104,7 @@ async function registerCluster(
     return answer.clusters[0];
   });
   // An inspection contacts a paused cluster, a run does not.
-  if (!run?.served && !run?.isPaused) throw notServed(verification, run);
+  if (!run?.served && !run?.isPaused) throw notServed(registering, obtained, run);
   const registered: Result = { ...result, isRegistered: true, identity: verified, canRead, run };
   io.print(registered, () => formatResult(registered));
   return run.failed ? EXIT.unhealthy : undefined;

@@ -1,13 +1,11 @@
 // Creates a token of the chart's ServiceAccount and the Secret it is bound to, and revokes it if the registration fails.
 import { z } from 'zod';
-import { readToken } from '../../../lib/kubernetes/service-account-token.ts';
-import type { Aws } from '../../aws/aws.ts';
-import type { Rollback } from '../../aws/rollback.ts';
 import { type Installation, refresherUsername, TOKEN_MAX_SECONDS } from '../../kubernetes/chart.ts';
-import { ApiError, Kubernetes, type Server } from '../../kubernetes/client.ts';
+import { ApiError, Kubernetes } from '../../kubernetes/client.ts';
 import type { Identity } from '../../kubernetes/identity.ts';
 import { CliError } from '../../output/errors.ts';
 import type { ShellCommands } from '../../output/shell-commands.ts';
+import type { RegisterContext } from './context.ts';
 import { kubeconfigFor } from './kubeconfig.ts';
 
 /** A week, unless the chart allows less. */
@@ -87,14 +85,6 @@ export async function planToken(
   return { installation, seconds: requested, labels };
 }
 
-export interface TokenContext {
-  readonly aws: Aws;
-  /** The cluster of the operator's context, with requests that a signal aborts. */
-  readonly clusterOf: (signal: AbortSignal) => Kubernetes;
-  readonly rollback: Rollback;
-  readonly commands: ShellCommands;
-}
-
 /**
  * Creates a token of the chart's ServiceAccount, bound to the release's Secret. The Secret is recreated if an earlier
  * `unregister` deleted it. A rollback deletes a Secret that was created here, and the API server then rejects the token.
@@ -103,14 +93,14 @@ export interface TokenContext {
  */
 export async function createToken(
   plan: TokenPlan,
-  { aws, clusterOf, rollback, commands }: TokenContext,
+  { aws, options, rollback, commands }: Pick<RegisterContext, 'aws' | 'options' | 'rollback' | 'commands'>,
 ): Promise<Token> {
   const { namespace, tokenSecret } = plan.installation;
   const path = `/api/v1/namespaces/${namespace}/secrets`;
   const deleteSecret = commands.kubectlInRelease(['delete', 'secret', tokenSecret]);
   // Ctrl-C waits for the responses: the rollback must know what was created.
   return aws.change(`a token of ${namespace}/${plan.installation.refresher}`, async (signal) => {
-    const kubernetes = clusterOf(signal);
+    const kubernetes = Kubernetes.load(options, signal);
     const found = await kubernetes.find(`${path}/${tokenSecret}`);
     if (found) {
       const created = await requestToken(kubernetes, plan, uidOf(found));
@@ -125,10 +115,12 @@ export async function createToken(
       async revert(operator) {
         if (secretUid === undefined)
           throw new Error(`the response was lost, so the Secret ${namespace}/${tokenSecret} may exist`);
-        const context = clusterOf(operator.signal);
+        const cluster = Kubernetes.load(options, operator.signal);
         const { token } =
-          created ?? (await requestToken(context, { ...plan, seconds: MIN_SECONDS }, secretUid));
-        await revokeToken(await context.server(), token, operator.signal);
+          created ?? (await requestToken(cluster, { ...plan, seconds: MIN_SECONDS }, secretUid));
+        // As the token's own identity: the operator needs no right to delete Secrets.
+        const asToken = kubeconfigFor('token', await cluster.server(), { token });
+        await deleteSecretOfUid(Kubernetes.of(asToken, operator.signal), `${path}/${tokenSecret}`, secretUid);
       },
       manualCommand: () => deleteSecret,
     });
@@ -189,15 +181,9 @@ async function requestToken(
   return { token, expiresAt: expirationTimestamp };
 }
 
-/** Deletes the Secret that a token is bound to, authenticated by the token itself. @throws CliError */
-async function revokeToken(server: Server, token: string, signal: AbortSignal): Promise<void> {
-  const bound = readToken(token);
-  if (bound === undefined || 'reason' in bound)
-    throw new Error(bound?.reason ?? 'the token is not bound to a Secret');
-  const { namespace, secret } = bound;
-  const kubernetes = Kubernetes.of(kubeconfigFor('registered', server, { token }), signal);
-  const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}/secrets/${encodeURIComponent(secret.name)}`;
-  const body = { kind: 'DeleteOptions', apiVersion: 'v1', preconditions: { uid: secret.uid } };
+/** Deletes a Secret, unless it was replaced. @throws CliError */
+async function deleteSecretOfUid(kubernetes: Kubernetes, path: string, uid: string): Promise<void> {
+  const body = { kind: 'DeleteOptions', apiVersion: 'v1', preconditions: { uid } };
   await kubernetes.delete(path, { body, metadataOnly: 'PartialObjectMetadata' }).catch((error: unknown) => {
     // The Secret was deleted (401, 404) or recreated (409): the token is revoked already.
     if (!(error instanceof ApiError && [401, 404, 409].includes(error.status))) throw error;

@@ -2,27 +2,11 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ClusterSummary } from '../../../contract/refresher-api.ts';
-import type { Refresher } from '../../aws/refresher.ts';
 import type { Identity } from '../../kubernetes/identity.ts';
 import { CliError } from '../../output/errors.ts';
-import type { ShellCommands } from '../../output/shell-commands.ts';
-import type { EksCluster } from './eks-access-entry.ts';
-import type { ObtainedCredential } from './obtain-credential.ts';
+import type { ObtainedCredential, RegisterContext } from './context.ts';
 
 const RETRY_MS = 3_000;
-
-export interface Verification {
-  readonly name: string;
-  readonly refresher: Pick<Refresher, 'inspect'>;
-  /** UID of the cluster of the operator's context. */
-  readonly uid: string;
-  /** What a failure means for the registration, such as `alpha is not registered`. */
-  readonly consequence: string;
-  readonly eksCluster: EksCluster | undefined;
-  readonly obtained: Pick<ObtainedCredential, 'server' | 'details' | 'unauthorizedHint'>;
-  readonly commands: ShellCommands;
-  readonly signal: AbortSignal;
-}
 
 /**
  * Has the refresher inspect the cluster.
@@ -33,11 +17,12 @@ export interface Verification {
  * @throws CliError
  */
 export async function verify(
-  verification: Verification,
+  context: RegisterContext,
+  obtained: ObtainedCredential,
   timeoutMs: number,
   report: (text: string) => void,
 ): Promise<Identity> {
-  const { name, refresher, uid, consequence, commands, signal } = verification;
+  const { name, refresher, uid, commands, aws } = context;
   const deadline = Date.now() + timeoutMs;
   for (;;) {
     const { clusters } = await refresher.inspect([name]);
@@ -47,41 +32,50 @@ export async function verify(
       if (username === undefined || clusterUid === undefined)
         throw new CliError(
           'registration-not-verified',
-          `The API server does not tell the refresher its identity (SelfSubjectReview) or the cluster's UID, so ${consequence}.`,
+          `The API server does not tell the refresher its identity (SelfSubjectReview) or the cluster's UID, so ${consequence(context)}.`,
           `Check that this ClusterRoleBinding exists and has the group system:authenticated: ${commands.kubectl(['get', 'clusterrolebinding', 'system:basic-user', '--output=yaml'])}`,
         );
       if (clusterUid !== uid)
         throw new CliError(
           'different-cluster',
-          `The refresher reaches a different cluster than that of the context, so ${consequence}.`,
+          `The refresher reaches a different cluster than that of the context, so ${consequence(context)}.`,
           'Check --context, and the address (--server or --eks-name).',
         );
       return { username, groups };
     }
-    if (summary?.failedAt !== 'credential' || Date.now() >= deadline) throw notServed(verification, summary);
+    if (summary?.failedAt !== 'credential' || Date.now() >= deadline)
+      throw notServed(context, obtained, summary);
     report('the API server does not accept the credential yet');
-    await sleep(RETRY_MS, undefined, { signal });
+    await sleep(RETRY_MS, undefined, { signal: aws.signal });
   }
 }
 
+/** What a failure means for the registration. */
+function consequence({ name, options }: RegisterContext): string {
+  return options.replace ? `${name} keeps its earlier credential` : `${name} is not registered`;
+}
+
 /** The error if the refresher cannot use the registration. @param summary undefined if the refresher reported none */
-export function notServed(verification: Verification, summary: ClusterSummary | undefined): CliError {
+export function notServed(
+  context: RegisterContext,
+  obtained: ObtainedCredential,
+  summary: ClusterSummary | undefined,
+): CliError {
   const { reason = 'the refresher gave no reason', failedAt } = summary ?? {};
   return new CliError(
     'registration-not-verified',
-    `The refresher cannot use the registration, so ${verification.consequence}: ${reason}`,
-    hintFor(failedAt, verification),
+    `The refresher cannot use the registration, so ${consequence(context)}: ${reason}`,
+    hintFor(failedAt, context, obtained),
   );
 }
 
 function hintFor(
   failedAt: ClusterSummary['failedAt'],
-  { eksCluster, obtained, commands }: Verification,
+  { commands, options: { keyless: isKeyless } }: RegisterContext,
+  { unauthorizedHint, server, eks }: ObtainedCredential,
 ): string {
-  const { unauthorizedHint, server, details: { authenticationConfig } = {} } = obtained;
-  const isKeyless = authenticationConfig !== undefined;
   if (failedAt === 'setting') {
-    const settings = isKeyless ? { keyless: 'true' } : { eksRegions: eksCluster?.region ?? 'REGIONS' };
+    const settings = isKeyless ? { keyless: 'true' } : { eksRegions: eks?.region ?? 'REGIONS' };
     return `Deploy the stack with that setting: ${commands.deploy(settings)}`;
   }
   if (failedAt === 'credential') return unauthorizedHint;
@@ -91,10 +85,10 @@ function hintFor(
     return 'docs/keyless.md lists what the account and the stack need.';
   if (server.proxyUrl !== undefined)
     return "Check that AWS can reach the context's proxy-url. If it cannot, use a context without a proxy-url, or give the cluster's public address with --server.";
-  if (eksCluster !== undefined)
+  if (eks !== undefined)
     return `Check which networks may reach the endpoint: ${commands.aws(
-      ['eks', 'describe-cluster', '--name', eksCluster.name, '--query', 'cluster.resourcesVpcConfig'],
-      eksCluster.region,
+      ['eks', 'describe-cluster', '--name', eks.name, '--query', 'cluster.resourcesVpcConfig'],
+      eks.region,
     )}`;
   return `Give the address by which AWS reaches the cluster with --server. Its certificate must be signed by the context's certificate authority: ${commands.kubectl(['config', 'view', '--minify', '--raw'])}`;
 }

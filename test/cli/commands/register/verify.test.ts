@@ -1,48 +1,49 @@
 // How register judges what the refresher reports, and which hint each failure gets.
 import { describe, expect, test, vi } from 'vitest';
-import type { EksCluster } from '../../../../cli/commands/register/eks-access-entry.ts';
-import { notServed, type Verification, verify } from '../../../../cli/commands/register/verify.ts';
+import type { ObtainedCredential, RegisterContext } from '../../../../cli/commands/register/context.ts';
+import type { RegisterOptions } from '../../../../cli/commands/register/options.ts';
+import { notServed, verify } from '../../../../cli/commands/register/verify.ts';
 import { ShellCommands } from '../../../../cli/output/shell-commands.ts';
 import type { ClusterSummary, RefreshAnswer } from '../../../../contract/refresher-api.ts';
 
-const EKS: EksCluster = { name: 'prod', region: 'us-east-1' };
+const EKS = { name: 'prod', region: 'us-east-1' };
 const SERVED = {
   served: true,
   inspection: { username: 'refresher', groups: ['a'], clusterUid: 'uid-alpha' },
 } as unknown as Partial<ClusterSummary>;
 const UNAUTHORIZED: Partial<ClusterSummary> = { served: false, failedAt: 'credential', reason: 'HTTP 401' };
 
-/** A verification by a refresher that reports these in turn, the last one again and again. */
-function verificationOf(
+/** The context of a refresher that reports these in turn, the last one again and again. */
+function contextOf(
   summaries: readonly Partial<ClusterSummary>[],
-  more: Partial<Verification> = {},
-): Verification & { readonly inspect: ReturnType<typeof vi.fn> } {
+  options: Partial<RegisterOptions> = {},
+  signal = new AbortController().signal,
+) {
   const left = [...summaries];
   const inspect = vi.fn(async () => {
     const summary = left.length > 1 ? left.shift() : left[0];
     return { clusters: summary ? [summary] : [] } as unknown as RefreshAnswer;
   });
-  return {
-    name: 'alpha',
-    refresher: { inspect },
-    uid: 'uid-alpha',
-    consequence: 'alpha is not registered',
-    eksCluster: undefined,
-    obtained: { server: { url: 'https://k8s.example' }, unauthorizedHint: 'Check the credential.' },
-    commands: new ShellCommands({}, { context: 'ctx' }),
-    signal: new AbortController().signal,
-    ...more,
-    inspect,
-  };
+  const commands = new ShellCommands({}, { context: 'ctx' });
+  const context = {
+    ...{ name: 'alpha', options, refresher: { inspect }, uid: 'uid-alpha', commands, aws: { signal } },
+  } as unknown as RegisterContext;
+  return { context, inspect };
 }
 
-const run = (verification: Verification, timeoutMs = 0) => verify(verification, timeoutMs, () => {});
+const OBTAINED = {
+  server: { url: 'https://k8s.example' },
+  unauthorizedHint: 'Check the credential.',
+} as ObtainedCredential;
+
+const run = (context: RegisterContext, timeoutMs = 0, report: (text: string) => void = () => {}) =>
+  verify(context, OBTAINED, timeoutMs, report);
 
 describe('verify', () => {
   test('returns the identity that the API server reports', async () => {
-    const verification = verificationOf([SERVED]);
-    expect(await run(verification)).toEqual({ username: 'refresher', groups: ['a'] });
-    expect(verification.inspect.mock.calls).toEqual([[['alpha']]]);
+    const { context, inspect } = contextOf([SERVED]);
+    expect(await run(context)).toEqual({ username: 'refresher', groups: ['a'] });
+    expect(inspect.mock.calls).toEqual([[['alpha']]]);
   });
 
   test.each<{ title: string; summary: Partial<ClusterSummary>[]; code: string; exitCode: number }>([
@@ -72,7 +73,7 @@ describe('verify', () => {
       exitCode: 1,
     },
   ])('fails if $title', async ({ summary, code, exitCode }) => {
-    await expect(run(verificationOf(summary))).rejects.toMatchObject({
+    await expect(run(contextOf(summary).context)).rejects.toMatchObject({
       code,
       exitCode,
       message: expect.stringContaining('alpha is not registered'),
@@ -80,88 +81,88 @@ describe('verify', () => {
   });
 
   test('waits until the API server accepts the credential', async () => {
-    const verification = verificationOf([UNAUTHORIZED, SERVED]);
+    const { context, inspect } = contextOf([UNAUTHORIZED, SERVED]);
     const reports: string[] = [];
-    expect(await verify(verification, 60_000, (text) => reports.push(text))).toMatchObject({
-      username: 'refresher',
-    });
-    expect(verification.inspect).toHaveBeenCalledTimes(2);
+    expect(await run(context, 60_000, (text) => reports.push(text))).toMatchObject({ username: 'refresher' });
+    expect(inspect).toHaveBeenCalledTimes(2);
     expect(reports).toHaveLength(1);
   });
 
   test('does not wait if the failure is not about the credential', async () => {
-    const verification = verificationOf([
-      { served: false, failedAt: 'reach', reason: 'ECONNREFUSED' },
-      SERVED,
-    ]);
-    await expect(run(verification, 60_000)).rejects.toMatchObject({
+    const unreachable: Partial<ClusterSummary> = { served: false, failedAt: 'reach', reason: 'ECONNREFUSED' };
+    const { context, inspect } = contextOf([unreachable, SERVED]);
+    await expect(run(context, 60_000)).rejects.toMatchObject({
       code: 'registration-not-verified',
       message: expect.stringContaining('ECONNREFUSED'),
     });
-    expect(verification.inspect).toHaveBeenCalledTimes(1);
+    expect(inspect).toHaveBeenCalledTimes(1);
   });
 
   test('an interruption ends the wait', async () => {
     const controller = new AbortController();
-    const verification = verificationOf([UNAUTHORIZED], { signal: controller.signal });
+    const { context } = contextOf([UNAUTHORIZED], {}, controller.signal);
     setTimeout(() => controller.abort(new Error('interrupted')), 50);
-    await expect(run(verification, 60_000)).rejects.toThrow();
+    await expect(run(context, 60_000)).rejects.toThrow();
   });
 });
 
 describe('notServed', () => {
-  const keyless = { authenticationConfig: 'apiVersion: …' };
-  const hintOf = (
-    failedAt: ClusterSummary['failedAt'] | undefined,
-    { details, proxyUrl, eksCluster }: { details?: object; proxyUrl?: string; eksCluster?: EksCluster } = {},
-  ) =>
-    notServed(
-      verificationOf([], {
-        ...(eksCluster && { eksCluster }),
-        obtained: {
-          server: { url: 'https://k8s.example', ...(proxyUrl !== undefined && { proxyUrl }) },
-          unauthorizedHint: 'Check the credential.',
-          ...(details && { details }),
-        },
-      }),
-      { served: false, reason: 'why', ...(failedAt && { failedAt }) } as ClusterSummary,
-    ).hint;
-
-  test.each<{ title: string; hint: string | undefined; expected: string }>([
+  const KEYLESS = { keyless: true } as const;
+  const PROXY = { server: { url: 'https://k8s.example', proxyUrl: 'http://proxy:1' } };
+  test.each<{
+    title: string;
+    failedAt: ClusterSummary['failedAt'] | undefined;
+    options?: Partial<RegisterOptions>;
+    obtained?: Partial<ObtainedCredential>;
+    hint: string;
+  }>([
     {
       title: 'deploys with the setting keyless, of a keyless cluster',
-      hint: hintOf('setting', { details: keyless }),
-      expected: 'npx cdk deploy -c keyless=true',
+      failedAt: 'setting',
+      options: KEYLESS,
+      hint: 'npx cdk deploy -c keyless=true',
     },
     {
       title: 'deploys with the region, of an EKS cluster',
-      hint: hintOf('setting', { eksCluster: EKS }),
-      expected: 'npx cdk deploy -c eksRegions=us-east-1',
+      failedAt: 'setting',
+      obtained: { eks: EKS },
+      hint: 'npx cdk deploy -c eksRegions=us-east-1',
     },
     {
       title: 'is that of the credential, if the API server rejects it',
-      hint: hintOf('credential'),
-      expected: 'Check the credential.',
+      failedAt: 'credential',
+      hint: 'Check the credential.',
     },
-    { title: 'restores the permissions', hint: hintOf('permissions'), expected: 'helm upgrade ecr-anywhere' },
+    { title: 'restores the permissions', failedAt: 'permissions', hint: 'helm upgrade ecr-anywhere' },
     {
       title: 'names the page on keyless clusters, if STS refuses',
-      hint: hintOf('kubeconfig', { details: keyless }),
-      expected: 'docs/keyless.md',
+      failedAt: 'kubeconfig',
+      options: KEYLESS,
+      hint: 'docs/keyless.md',
     },
     {
       title: "is about the context's proxy, if there is one",
-      hint: hintOf('reach', { proxyUrl: 'http://proxy:1' }),
-      expected: 'proxy-url',
+      failedAt: 'reach',
+      obtained: PROXY,
+      hint: 'proxy-url',
     },
     {
       title: 'shows the networks of an EKS endpoint',
-      hint: hintOf('reach', { eksCluster: EKS }),
-      expected: 'aws eks describe-cluster --name prod',
+      failedAt: 'reach',
+      obtained: { eks: EKS },
+      hint: 'aws eks describe-cluster --name prod',
     },
-    { title: 'is --server otherwise', hint: hintOf('reach'), expected: '--server' },
-    { title: 'is --server if the place is unknown', hint: hintOf(undefined), expected: '--server' },
-  ])('the hint $title', ({ hint, expected }) => {
-    expect(hint).toContain(expected);
+    { title: 'is --server otherwise', failedAt: 'reach', hint: '--server' },
+    { title: 'is --server if the place is unknown', failedAt: undefined, hint: '--server' },
+  ])('the hint $title', ({ failedAt, options, obtained, hint }) => {
+    const summary = { served: false, reason: 'why', failedAt } as ClusterSummary;
+    const failure = notServed(contextOf([], options).context, { ...OBTAINED, ...obtained }, summary);
+    expect(failure.hint).toContain(hint);
+  });
+
+  test('a replacement that fails keeps the earlier credential', () => {
+    expect(notServed(contextOf([], { replace: true }).context, OBTAINED, undefined).message).toContain(
+      'alpha keeps its earlier credential',
+    );
   });
 });
