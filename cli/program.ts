@@ -29,7 +29,10 @@ const withOutput = (command: Command, formats: readonly Format[] = ['text', 'jso
     .option('-q, --quiet', 'do not print progress and notes');
 
 const withStackName = (command: Command) =>
-  command.option('--stack-name <name>', `name of the CDK stack (default: ${DEFAULT_STACK_NAME})`);
+  command
+    .option('--stack-name <name>', `name of the CDK stack (default: ${DEFAULT_STACK_NAME})`)
+    // The former name, which kubeconfigs that `register --keyless` generated contain.
+    .addOption(new Option('--stage <name>').hideHelp());
 
 const withAws = (command: Command) =>
   withStackName(
@@ -67,7 +70,11 @@ export function createProgram(
     .configureHelp({ showGlobalOptions: true })
     .exitOverride()
     .configureOutput(writesUsageErrors ? {} : { writeErr: () => {} })
-    .helpCommand('help [command]', 'print the help of a command')
+    .helpCommand(false)
+    .hook('preAction', (_, command) => {
+      const { stage, stackName = stage } = command.opts<{ stage?: string; stackName?: string }>();
+      if (stage !== undefined) command.setOptionValue('stackName', stackName);
+    })
     .addHelpText(
       'after',
       `
@@ -247,6 +254,21 @@ In a kubeconfig:
         (await import('./commands/authentication-config.ts')).authenticationConfig(options, io),
       ),
     );
+
+  program
+    .command('help')
+    .argument('[command]')
+    .description('print the help of a command')
+    .action((name?: string) => {
+      const found = name === undefined ? program : program.commands.find((one) => one.name() === name);
+      if (!found)
+        throw new CliError(
+          'usage',
+          `There is no command "${name}".`,
+          'ecr-anywhere help lists the commands.',
+        );
+      found.help();
+    });
 
   tab(program, { completionCommandName: 'completion' });
   program.commands

@@ -116,7 +116,7 @@ test.each([
   { args: ['register', 'a', '--eks', '--keyless'], says: 'cannot be used with option' },
   { args: ['register', 'a', '--eks-name', 'b', '--keyless'], says: 'cannot be used with option' },
   { args: ['status', '--interval', '10s'], says: '--interval has no effect without --watch' },
-  { args: ['help', 'nope'], says: 'Usage: ecr-anywhere [options] [command]' },
+  { args: ['help', 'nope'], says: 'There is no command "nope"' },
 ])('not understood: $args', ({ args, says }) => {
   const { status, stdout, stderr } = run(...args);
   expect({ status, stdout }).toEqual({ status: 2, stdout: '' });

@@ -9,9 +9,10 @@ beforeEach(() => {
   called = undefined;
   program = createProgram(new AbortController().signal, { writesUsageErrors: false });
   for (const command of program.commands)
-    command.action(() => {
-      called = { args: command.args, options: command.opts() };
-    });
+    if (command.name() !== 'help')
+      command.action(() => {
+        called = { args: command.args, options: command.opts() };
+      });
 });
 
 async function parse(line: string) {
@@ -33,7 +34,8 @@ test.each([
   ['status --watch --interval 5', [], { interval: 5 }],
   ['status -o wide', [], { output: 'wide' }],
   ['status --stack-name Live', [], { stackName: 'Live' }],
-  ['get-token --cluster a --stack-name Live -o json', [], { stackName: 'Live', output: 'json' }],
+  ['status --stage Live', [], { stackName: 'Live' }],
+  ['get-token --cluster a --stage Live -o json', [], { stackName: 'Live', output: 'json' }],
 ])('parses: %s', async (line, args, options) => {
   expect(await parse(line)).toMatchObject({ args, options });
 });
@@ -44,6 +46,7 @@ test.each([
   'register prod --wait soon',
   'status --watch --interval 500ms',
   'status --watch --interval 25h',
+  'help nope',
 ])('rejects: %s', async (line) => {
   await expect(parse(line)).rejects.toMatchObject({ name: 'CliError', code: 'usage' });
   expect(called).toBeUndefined();
@@ -60,8 +63,8 @@ test.each(['register prod --eks own', 'register --eks-name own prod --keyless', 
 describe('every command', () => {
   const names = createProgram(new AbortController().signal)
     .commands.map((command) => command.name())
-    // These print a script for a shell.
-    .filter((name) => !['complete', 'completion'].includes(name));
+    // These print a script for a shell, or help.
+    .filter((name) => !['complete', 'completion', 'help'].includes(name));
   const optionOf = (name: string, long: string) =>
     program.commands.find((one) => one.name() === name)?.options.find((option) => option.long === long);
 
@@ -70,7 +73,8 @@ describe('every command', () => {
     expect(optionOf(name, '--quiet')).toBeDefined();
   });
 
-  test.each(names)('%s has --stack-name', (name) => {
-    expect(optionOf(name, '--stack-name')).toBeDefined();
+  test.each(names)('%s has --stage as a hidden alias of --stack-name', (name) => {
+    expect(optionOf(name, '--stack-name')).toMatchObject({ hidden: false });
+    expect(optionOf(name, '--stage')).toMatchObject({ hidden: true });
   });
 });
