@@ -1,5 +1,5 @@
 // A bed with two clusters and an operator whose requests to AWS and to the clusters pass through proxies. Shared by the
-// tests of failures, interruptions and credential leaks.
+// tests of interruptions and credential leaks.
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
