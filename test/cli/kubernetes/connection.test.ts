@@ -10,7 +10,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { Kubernetes } from '../../../cli/kubernetes/client.ts';
 import { EXIT } from '../../../cli/output/errors.ts';
 import { createAuthority } from '../../bed/certificates.ts';
-import { type ApiServer, json, startApiServer } from '../../functions/api-server.ts';
+import { type Answer, type ApiServer, json, startApiServer } from '../../functions/api-server.ts';
 
 const TOKEN = 'canary-token-3f9b';
 
@@ -20,26 +20,29 @@ afterEach(async () => {
   stack = new AsyncDisposableStack();
 });
 
-const start = async (clientCa?: string): Promise<ApiServer> =>
-  stack.use(
-    await startApiServer((_, response) => json(response, { gitVersion: 'v1.36.3' }), {
-      ...(clientCa !== undefined && { clientCa }),
-    }),
-  );
+const VERSION: Answer = (_, response) => json(response, { gitVersion: 'v1.36.3' });
 
-function clientOf(server: ApiServer, cluster: object = {}, user: object = { token: TOKEN }): Kubernetes {
-  const kubeconfig = {
-    'current-context': 'main',
-    contexts: [{ name: 'main', context: { cluster: 'main', user: 'main' } }],
-    clusters: [
-      {
-        name: 'main',
-        cluster: { server: server.url, 'certificate-authority-data': base64(server.caPem), ...cluster },
-      },
-    ],
-    users: [{ name: 'main', user }],
-  };
-  return Kubernetes.of(JSON.stringify(kubeconfig), AbortSignal.timeout(20_000));
+const start = async (clientCa?: string, answer = VERSION): Promise<ApiServer> =>
+  stack.use(await startApiServer(answer, { ...(clientCa !== undefined && { clientCa }) }));
+
+function kubeconfigOf({ url, caPem }: ApiServer, cluster: object = {}, user: object = { token: TOKEN }) {
+  const changed = { server: url, 'certificate-authority-data': base64(caPem), ...cluster };
+  return JSON.stringify({
+    'current-context': 'the main',
+    contexts: [{ name: 'the main', context: { cluster: 'of-main', user: 'me' } }],
+    clusters: [{ name: 'of-main', cluster: changed }],
+    users: [{ name: 'me', user }],
+  });
+}
+
+const clientOf = (...args: Parameters<typeof kubeconfigOf>) =>
+  Kubernetes.of(kubeconfigOf(...args), AbortSignal.timeout(20_000));
+
+/** Writes a file. @returns its path */
+async function fileOf(text: string): Promise<string> {
+  const { path } = stack.use(await mkdtempDisposable(join(tmpdir(), 'kubeconfig-')));
+  await writeFile(join(path, 'config'), text);
+  return join(path, 'config');
 }
 
 const base64 = (text: string) => Buffer.from(text).toString('base64');
@@ -135,17 +138,7 @@ describe('a proxy-url that is not the URL of a proxy', () => {
   test.each(['http://me:canary-password@[::1:3128', 'proxy:3128', 'gopher://proxy:70'])(
     '%s makes the kubeconfig unreadable',
     async (proxyUrl) => {
-      await using folder = await mkdtempDisposable(join(tmpdir(), 'kubeconfig-'));
-      const kubeconfig = join(folder.path, 'config');
-      await writeFile(
-        kubeconfig,
-        JSON.stringify({
-          'current-context': 'main',
-          contexts: [{ name: 'main', context: { cluster: 'of-main', user: 'main' } }],
-          clusters: [{ name: 'of-main', cluster: { server: 'https://127.0.0.1:1', 'proxy-url': proxyUrl } }],
-          users: [{ name: 'main', user: { token: TOKEN } }],
-        }),
-      );
+      const kubeconfig = await fileOf(kubeconfigOf(await start(), { 'proxy-url': proxyUrl }));
       const load = () => Kubernetes.load({ kubeconfig }, AbortSignal.timeout(20_000));
       expect(load).toThrow(
         expect.objectContaining({
@@ -186,13 +179,36 @@ describe('the certificate of the server', () => {
 });
 
 describe('the user of the kubeconfig', () => {
-  test('is authenticated by a client certificate', async () => {
+  test.each([
+    { title: '', clusterOf: async () => ({}) },
+    {
+      title: ' through a SOCKS proxy',
+      clusterOf: async () => ({ 'proxy-url': `socks5://${await startSocksProxy([])}` }),
+    },
+  ])('is authenticated by a client certificate$title', async ({ clusterOf }) => {
     const authority = await createAuthority('clients');
     const { certPem, keyPem } = await authority.client('operator', []);
     const server = await start(authority.caPem);
     const user = { 'client-certificate-data': base64(certPem), 'client-key-data': base64(keyPem) };
-    await clientOf(server, {}, user).get('/version');
+    await clientOf(server, await clusterOf(), user).get('/version');
     expect(server.requests[0]).toMatchObject({ clientName: 'operator' });
+  });
+
+  test('is authenticated by each new client certificate of the exec plugin', async () => {
+    const authority = await createAuthority('clients');
+    const server = await start(authority.caPem);
+    const printed = await fileOf('');
+    const apiVersion = 'client.authentication.k8s.io/v1';
+    const exec = { apiVersion, interactiveMode: 'Never', command: 'cat', args: [printed] };
+    const kubernetes = clientOf(server, {}, { exec });
+    for (const name of ['first', 'second']) {
+      const { certPem, keyPem } = await authority.client(name, []);
+      const expirationTimestamp = new Date().toISOString();
+      const status = { clientCertificateData: certPem, clientKeyData: keyPem, expirationTimestamp };
+      await writeFile(printed, JSON.stringify({ apiVersion, kind: 'ExecCredential', status }));
+      await kubernetes.get('/version');
+    }
+    expect(server.requests.map(({ clientName }) => clientName)).toEqual(['first', 'second']);
   });
 
   test('is authenticated by a name and a password', async () => {
@@ -208,3 +224,20 @@ describe('the user of the kubeconfig', () => {
     expect(server.requests[0]?.headers.authorization).toBe(`Basic ${base64('me:canary password')}`);
   });
 });
+
+test.each([
+  { status: 401, body: '{}', code: 'kubernetes-unauthorized', command: 'auth whoami' },
+  { status: 500, body: '{}', code: 'kubernetes-error', command: 'version' },
+  { status: 200, body: 'nginx', code: 'unexpected-response', command: 'version' },
+])(
+  'HTTP $status gives $code, and a command for the same cluster',
+  async ({ status, body, code, command }) => {
+    const server = await start(undefined, (_, response) => response.writeHead(status).end(body));
+    const kubeconfig = await fileOf(kubeconfigOf(server));
+    const kubernetes = Kubernetes.load({ kubeconfig }, AbortSignal.timeout(20_000));
+    const hint = expect.stringContaining(
+      `kubectl --kubeconfig ${kubeconfig} --context 'the main' ${command}`,
+    );
+    await expect(kubernetes.get('/version')).rejects.toMatchObject({ code, hint });
+  },
+);

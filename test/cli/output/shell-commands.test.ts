@@ -1,10 +1,10 @@
 // Checks that the commands in hints select the same account, stack and cluster, and are safe to paste for any cluster name.
-// The test responds for AWS and for the API server.
+// The test responds for AWS.
+import { execFileSync } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
-import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { ShellCommands } from '../../../cli/output/shell-commands.ts';
 import { type CommandLine, startCommandLine } from '../command-line.ts';
 import { DEPLOYED, functionAnswer, type Reply, startAwsWire, type Wire } from '../wire.ts';
 
@@ -13,13 +13,9 @@ const QUOTED = `'it'\\''s $HOME'`;
 const FLAGS = '--profile work --region eu-central-1 --stack-name Pulls';
 
 let aws: Wire;
-let api: Server;
 let cli: CommandLine;
-let apiAnswers: { readonly status: number; readonly body: string } = { status: 401, body: '{}' };
 beforeAll(async () => {
   aws = await startAwsWire();
-  api = createServer((_, response) => response.writeHead(apiAnswers.status).end(apiAnswers.body));
-  await new Promise<void>((resolve) => void api.listen(0, '127.0.0.1', resolve));
   cli = await startCommandLine({ AWS_ENDPOINT_URL: aws.url });
   const AWS_CONFIG_FILE = join(cli.home, 'aws-config');
   await writeFile(
@@ -29,7 +25,6 @@ beforeAll(async () => {
   Object.assign(cli.env, { AWS_CONFIG_FILE });
 });
 afterAll(async () => {
-  api?.close();
   await cli?.[Symbol.asyncDispose]();
   await aws?.[Symbol.asyncDispose]();
 });
@@ -54,13 +49,6 @@ const paused = { cluster: NAME, served: false, failed: false, isPaused: true, ma
 const unknown = { names: [NAME], registered: [] };
 
 test.each<[string, readonly string[], unknown, string]>([
-  ['no cluster', ['status'], { clusters: [] }, `→ ecr-anywhere register NAME ${FLAGS}`],
-  [
-    'a cluster that needs attention',
-    ['status'],
-    { clusters: [{ name: NAME, source: 'registered', isPaused: false, failures: 1 }] },
-    `→ ecr-anywhere doctor ${QUOTED} ${FLAGS}`,
-  ],
   ['pause', ['pause', NAME], {}, `→ ecr-anywhere resume ${QUOTED} ${FLAGS}`],
   ['resume', ['resume', NAME], {}, `→ ecr-anywhere refresh ${QUOTED} ${FLAGS}`],
   [
@@ -97,26 +85,43 @@ test.each<[string, readonly string[], unknown, string]>([
   expect(await outputOf(args, functionAnswer(answer))).toContain(hint);
 });
 
-test.each([
-  [401, '{}', 'auth whoami'],
-  [500, '{}', 'version'],
-  [200, 'nginx', 'version'],
-])(
-  'for HTTP %i of an API server, the hint names the kubeconfig and the context',
-  async (status, body, rest) => {
-    apiAnswers = { status, body };
-    const kubeconfig = join(cli.home, 'of a cluster');
-    const { port } = api.address() as AddressInfo;
-    await writeFile(
-      kubeconfig,
-      `contexts: [{name: "a b", context: {cluster: c, user: u}}]
-clusters: [{name: c, cluster: {server: "http://127.0.0.1:${port}", insecure-skip-tls-verify: true}}]
-users: [{name: u, user: {token: a-rejected-token}}]
-`,
-    );
-    const args = ['register', 'new', '--kubeconfig', kubeconfig, '--context', 'a b'];
-    expect(await outputOf(args, functionAnswer({ clusters: [] }))).toContain(
-      `kubectl --kubeconfig '${kubeconfig}' --context 'a b' ${rest}`,
-    );
-  },
-);
+describe('printed commands', () => {
+  const options = { profile: 'ops', region: 'eu-west-1', stackName: 'Blue', kubeconfig: '/home/me/a b' };
+  const context = "it's $HOME; `id`";
+  const commands = new ShellCommands(options, { context, release: { release: 'ecr', namespace: 'pulls' } });
+
+  /** The arguments that a shell parses from the command. */
+  const argsOf = (command: string) =>
+    execFileSync('/bin/sh', ['-c', `set -- ${command}\nprintf '%s\\n' "$@"`], { encoding: 'utf8' })
+      .trimEnd()
+      .split('\n');
+
+  test('repeat the options for account, stack and cluster, quoted for a shell', () => {
+    expect(argsOf(commands.cli(['register', 'alpha'], true))).toEqual([
+      ...['ecr-anywhere', 'register', 'alpha', '--profile', 'ops', '--region', 'eu-west-1'],
+      ...['--stack-name', 'Blue', '--kubeconfig', '/home/me/a b', '--context', context],
+    ]);
+    expect(argsOf(commands.kubectl(['get', 'pods']))).toEqual([
+      ...['kubectl', '--kubeconfig', '/home/me/a b', '--context', context, 'get', 'pods'],
+    ]);
+    expect(argsOf(commands.upgrade())).toEqual([
+      ...['helm', 'upgrade', 'ecr', 'webhook/chart', '--namespace', 'pulls', '--reset-then-reuse-values'],
+      ...['--kubeconfig', '/home/me/a b', '--kube-context', context],
+    ]);
+    expect(argsOf(commands.deploy())).toEqual([
+      ...['AWS_REGION=eu-west-1', 'npx', 'cdk', 'deploy', '-c', 'stackName=Blue', '--profile', 'ops'],
+    ]);
+  });
+
+  test('a deployment carries a comment about the settings that it would reset', () => {
+    for (const command of [commands.deploy(), commands.deploy({ keyless: 'true' })])
+      expect(command).toMatch(/ # with the settings that the stack has: -c … or cdk\.json$/);
+  });
+
+  test('a diff shows the same deployment', () => {
+    expect(argsOf(commands.diff({ keyless: 'true' }))).toEqual([
+      ...['AWS_REGION=eu-west-1', 'npx', 'cdk', 'diff', '-c', 'stackName=Blue', '-c', 'keyless=true'],
+      ...['--profile', 'ops'],
+    ]);
+  });
+});
