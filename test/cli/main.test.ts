@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { parse } from 'yaml';
 import { buildCli } from '../../cli/build.ts';
 
@@ -46,81 +46,55 @@ test('an older Node.js prints the required version', () => {
   });
 });
 
-const COMMANDS = [
-  ...['register', 'unregister', 'pause', 'resume', 'refresh', 'status', 'doctor'],
-  ...['get-token', 'authentication-config', 'completion'],
-];
-
-describe('help', () => {
-  test.each(['--help', '-h', 'help'])('%s lists the commands', (arg) => {
-    const { status, stdout, stderr } = run(arg);
-    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
-    for (const command of COMMANDS) expect(stdout).toContain(`  ${command} `);
-  });
-
-  test.each(['get-token', 'authentication-config'])('%s lists its options', (command) => {
-    const { status, stdout } = run(command, '--help');
-    expect(status).toBe(0);
-    expect(stdout).toMatch(new RegExp(`^Usage: ecr-anywhere ${command} \\[options\\][^]*--cluster <name>`));
-  });
+test.each(['--help', '-h', 'help'])('%s lists the commands', (arg) => {
+  const { status, stdout, stderr } = run(arg);
+  expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+  for (const command of ['register', 'status', 'get-token', 'completion'])
+    expect(stdout).toContain(`  ${command} `);
 });
 
 test.each([
-  { args: ['frobnicate'], code: 'usage' },
-  { args: ['status', '--frobnicate'], code: 'usage' },
-  { args: ['status'], code: 'no-region' },
-])('with --output json the error is an object: $args', ({ args, code }) => {
-  for (const option of [['--output', 'json'], ['--output=json'], ['-o', 'json'], ['-ojson']]) {
-    const { status, stdout, stderr } = run(...args, ...option);
-    expect({ status, stdout }).toEqual({ status: 2, stdout: '' });
-    const { error } = JSON.parse(stderr) as { error: object };
-    expect(error).toEqual({
-      code,
-      message: expect.any(String),
-      hint: expect.any(String),
-      exitCode: status,
-    });
-  }
+  { args: [], says: 'Usage: ecr-anywhere [options] [command]' },
+  { args: ['help', 'nope'], says: 'There is no command "nope"' },
+  { args: ['regster'], says: '(Did you mean register?)' },
+  { args: ['get-token'], says: "required option '--cluster <name>' not specified" },
+  { args: ['status', '--watch', '--interval', '25h'], says: '--interval must be between 1s and 24h' },
+])('prints the usage error of $args on standard error', ({ args, says }) => {
+  const { status, stdout, stderr } = run(...args);
+  expect({ status, stdout }).toEqual({ status: 2, stdout: '' });
+  expect(stderr).toContain(says);
 });
+
+/** Runs a command that fails, and returns what it prints as JSON. */
+function failureOf(...args: string[]): unknown {
+  const { status, stdout, stderr } = run(...args);
+  expect({ status, stdout }).toEqual({ status: 2, stdout: '' });
+  return JSON.parse(stderr);
+}
+
+test.each(['--output json', '--output=json', '-o json', '-ojson'])(
+  'with %s the error is an object',
+  (option) => {
+    expect(failureOf('frobnicate', ...option.split(' '))).toEqual({
+      error: { code: 'usage', message: expect.any(String), hint: expect.any(String), exitCode: 2 },
+    });
+  },
+);
 
 const CONFIG = ['authentication-config', '--cluster', 'a', '--issuer', 'https://x.example', '--role-arn'];
 const ROLE = 'arn:aws:iam::123456789012:role/refresher';
 
 test.each([
-  { args: [], says: 'Usage: ecr-anywhere [options] [command]' },
-  { args: ['frobnicate'], says: "unknown command 'frobnicate'" },
-  { args: ['regster'], says: '(Did you mean register?)' },
-  { args: ['get-token'], says: "required option '--cluster <name>' not specified" },
-  { args: ['get-token', '--cluster', 'a', '--verbose'], says: "unknown option '--verbose'" },
-  { args: ['get-token', '--cluster', 'a', 'b'], says: 'too many arguments' },
-  { args: ['get-token', '--cluster', '*'], says: '"*" is not a valid name of a registered cluster' },
-  { args: ['authentication-config', '--cluster', 'a'], says: "required option '--issuer <url>'" },
-  { args: [...CONFIG, 'refresher'], says: '--role-arn must be the ARN of a role' },
-  { args: [...CONFIG, ROLE, '--issuer', 'http://x.example'], says: '--issuer must be an https URL' },
-  { args: [...CONFIG, ROLE, '--api-version', 'v2'], says: 'Allowed choices are v1beta1, v1' },
-  { args: [...CONFIG, ROLE, '--cluster', 'a:b'], says: '"a:b" is not a valid name of a registered cluster' },
-  { args: [...CONFIG, ROLE, '--stack-name', 'a:b'], says: '"a:b" is not a valid stack name' },
-  { args: ['status', '--output', 'xml'], says: 'Allowed choices are text, wide, json' },
-  { args: ['status', '--watch', '--interval', '0.5'], says: '--interval must be between 1s and 24h' },
-  { args: ['status', '--watch', '--interval', '25h'], says: '--interval must be between 1s and 24h' },
-  { args: ['status', '--watch', '--interval', '1e9'], says: 'is not a duration for --interval' },
-  { args: ['register'], says: "missing required argument 'name'" },
-  { args: ['register', 'a b'], says: '"a b"' },
-  { args: ['register', 'a', '--server', 'http://x'], says: '--server must be an https URL' },
-  {
-    args: ['register', 'a', '--server', 'https://me:pw@x'],
-    says: '--server must not contain a user name or a password',
-  },
-  { args: ['register', 'a', '--duration', 'long'], says: '"long" is not a duration for --duration' },
-  { args: ['register', 'a', '--duration', '7d'], says: '"7d" is not a duration for --duration' },
-  { args: ['register', 'a', '--eks', '--keyless'], says: 'cannot be used with option' },
-  { args: ['register', 'a', '--eks-name', 'b', '--keyless'], says: 'cannot be used with option' },
-  { args: ['status', '--interval', '10s'], says: '--interval has no effect without --watch' },
-  { args: ['help', 'nope'], says: 'There is no command "nope"' },
-])('not understood: $args', ({ args, says }) => {
-  const { status, stdout, stderr } = run(...args);
-  expect({ status, stdout }).toEqual({ status: 2, stdout: '' });
-  expect(stderr).toContain(says);
+  { args: ['status'], code: 'no-region' },
+  { args: ['status', '--interval', '10s'], code: 'usage' },
+  { args: ['get-token', '--cluster', '*'], code: 'usage' },
+  { args: ['register', 'a b'], code: 'usage' },
+  { args: [...CONFIG, 'refresher'], code: 'usage' },
+  { args: [...CONFIG, ROLE, '--issuer', 'http://x.example'], code: 'usage' },
+  { args: [...CONFIG, ROLE, '--cluster', 'a:b'], code: 'usage' },
+  { args: [...CONFIG, ROLE, '--stack-name', 'a:b'], code: 'usage' },
+])('$args fails with the code $code', ({ args, code }) => {
+  expect(failureOf(...args, '-o', 'json')).toMatchObject({ error: { code } });
 });
 
 test('the configuration is for one role and one audience', () => {

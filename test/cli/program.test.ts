@@ -46,35 +46,59 @@ test.each([
   'register prod --wait soon',
   'status --watch --interval 500ms',
   'status --watch --interval 25h',
+  'status --watch --interval 1e9',
   'help nope',
 ])('rejects: %s', async (line) => {
   await expect(parse(line)).rejects.toMatchObject({ name: 'CliError', code: 'usage' });
   expect(called).toBeUndefined();
 });
 
-test.each(['register prod --eks own', 'register --eks-name own prod --keyless', 'refresh prod -o wide'])(
-  'rejects, by commander: %s',
-  async (line) => {
-    await expect(parse(line)).rejects.toBeInstanceOf(CommanderError);
-    expect(called).toBeUndefined();
-  },
-);
+test.each([
+  'frobnicate',
+  'status --frobnicate',
+  'register',
+  'register prod --eks own',
+  'register prod --eks --keyless',
+  'register --eks-name own prod --keyless',
+  'refresh prod -o wide',
+  'get-token --cluster a b',
+  'get-token',
+  'authentication-config --cluster a',
+  'authentication-config --cluster a --issuer https://x --role-arn r --api-version v2',
+])('rejects, by commander: %s', async (line) => {
+  await expect(parse(line)).rejects.toBeInstanceOf(CommanderError);
+  expect(called).toBeUndefined();
+});
 
 describe('every command', () => {
-  const names = createProgram(new AbortController().signal)
-    .commands.map((command) => command.name())
-    // These print a script for a shell, or help.
-    .filter((name) => !['complete', 'completion', 'help'].includes(name));
-  const optionOf = (name: string, long: string) =>
-    program.commands.find((one) => one.name() === name)?.options.find((option) => option.long === long);
+  const commands = createProgram(new AbortController().signal)
+    // Called by the completion script; prints help.
+    .commands.filter((command) => !['complete', 'help'].includes(command.name()))
+    .map((command) => ({ name: command.name(), command, help: command.createHelp() }));
+  // The completion script is printed for a shell.
+  const withOutput = commands.filter(({ name }) => name !== 'completion');
 
-  test.each(names)('%s has --output json and --quiet', (name) => {
-    expect(optionOf(name, '--output')?.argChoices).toContain('json');
-    expect(optionOf(name, '--quiet')).toBeDefined();
+  test.each(withOutput)('$name has --output json, --quiet, --stack-name and its alias', ({ command }) => {
+    const options = Object.fromEntries(command.options.map((option) => [option.long, option]));
+    expect(options).toMatchObject({
+      '--output': { argChoices: expect.arrayContaining(['json']) },
+      '--quiet': {},
+      '--stack-name': { hidden: false },
+      '--stage': { hidden: true },
+    });
   });
 
-  test.each(names)('%s has --stage as a hidden alias of --stack-name', (name) => {
-    expect(optionOf(name, '--stack-name')).toMatchObject({ hidden: false });
-    expect(optionOf(name, '--stage')).toMatchObject({ hidden: true });
+  test.each(commands)('$name has a summary, and describes each option and argument', ({ command, help }) => {
+    expect(help.subcommandDescription(command)).toMatch(/^\S.{8,90}$/);
+    for (const { description } of [...help.visibleOptions(command), ...help.visibleArguments(command)])
+      expect(description).toMatch(/\S/);
+    expect(help.visibleArguments(command)).toEqual(command.registeredArguments);
+  });
+
+  test.each(commands)('$name takes no credential as the value of an option', ({ command }) => {
+    const flags = command.options.flatMap((option) => (option.required ? [option.flags] : []));
+    // The value of --credential is the name of a file.
+    const others = flags.filter((one) => one !== '--credential <kubeconfig>');
+    expect(others.join('\n')).not.toMatch(/token|password|secret|\bkey\b|access-key|credential/i);
   });
 });
