@@ -70,7 +70,7 @@ os.close(terminal)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 `;
 
-/** Types into an interactive bash that has sourced the completion script, and prints what it then shows. */
+/** Types into an interactive bash that has sourced the completion script, and prints what it shows up to a text. */
 const BASH = `
 import os, pty, select, sys, time
 pid, terminal = pty.fork()
@@ -83,7 +83,7 @@ def shown(until, seconds):
 os.write(terminal, b'bind "set enable-bracketed-paste off"; source <(' + sys.argv[1].encode() + b' completion bash); echo RE""ADY\\n')
 shown(b'READY', 15)
 os.write(terminal, sys.argv[2].encode() + b'\\t\\t')
-os.write(1, shown(b'nothing that is ever shown', 4))
+os.write(1, shown(sys.argv[3].encode(), 20))
 os.kill(pid, 9)
 `;
 
@@ -337,22 +337,16 @@ test('succeeds when the reader closes its pipe early', async () => {
 });
 
 describe('completion', () => {
-  /** What an interactive bash shows after this text and two TABs. */
-  async function completed(typed: string): Promise<string> {
-    const { stdout } = await promisify(execFile)(tools().python, ['-c', BASH, cli.bundle, typed], {
-      env: { ...cli.env, INPUTRC: '/dev/null' },
-      timeout: 30_000,
-    });
-    return stdout;
-  }
-
   test.each([
     ['ecr-anywhere unreg', 'ecr-anywhere unregister '],
     ['ecr-anywhere re', 'refresh register resume'],
     ['ecr-anywhere register --du', 'ecr-anywhere register --duration '],
     ['ecr-anywhere status --output j', 'ecr-anywhere status --output json '],
   ])('bash: %s⇥', async (typed, expected) => {
-    const shown = await completed(typed);
+    const [until = ''] = /\S+ ?$/.exec(expected) ?? [];
+    const args = ['-c', BASH, cli.bundle, typed, until];
+    const env = { ...cli.env, INPUTRC: '/dev/null' };
+    const { stdout: shown } = await promisify(execFile)(tools().python, args, { env, timeout: 60_000 });
     expect(shown).not.toMatch(/not found|readonly|syntax/);
     expect(shown.replaceAll(/\s+/g, ' ')).toContain(expected);
   });
