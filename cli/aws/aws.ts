@@ -2,8 +2,10 @@
 // reads a registered secret.
 
 import { X509Certificate } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { Agent } from 'node:https';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
 import { getCACertificates } from 'node:tls';
 import { CloudFormationClient, DescribeStacksCommand } from '@aws-sdk/client-cloudformation';
 import { GetFunctionConfigurationCommand, LambdaClient } from '@aws-sdk/client-lambda';
@@ -31,7 +33,7 @@ const GRACE_MS = 10_000;
 
 /** The settings of every AWS SDK client. @param requestMs time limit of a response, in milliseconds */
 export function clientConfig({ profile, region }: AwsOptions, requestMs = REQUEST_MS) {
-  const ca = caBundle();
+  const ca = caBundle(profile);
   const requestHandler = new DiscreetHandler({
     connectionTimeout: CONNECT_MS,
     requestTimeout: requestMs,
@@ -49,14 +51,23 @@ export function clientConfig({ profile, region }: AwsOptions, requestMs = REQUES
   };
 }
 
+/** The file of AWS_CA_BUNDLE, or else the one that ca_bundle of the profile names, as in the AWS CLI. */
+function caBundlePath(profile = process.env.AWS_PROFILE || 'default'): string | undefined {
+  const { AWS_CA_BUNDLE, AWS_CONFIG_FILE = join(homedir(), '.aws', 'config') } = process.env;
+  if (AWS_CA_BUNDLE || !existsSync(AWS_CONFIG_FILE)) return AWS_CA_BUNDLE;
+  const sections = readFileSync(AWS_CONFIG_FILE, 'utf8').split(/^\[(?:profile\s+)?/m);
+  const section = sections.find((one) => one.split(']')[0]?.trim() === profile);
+  return /^ca_bundle\s*=\s*(.*\S)/m.exec(section ?? '')?.[1];
+}
+
 /**
- * The certificate authorities of AWS_CA_BUNDLE, for endpoints of AWS only. The AWS CLI trusts these instead of its own;
- * here they are added to Node's, which include those of NODE_EXTRA_CA_CERTS.
+ * The certificate authorities of a bundle, for endpoints of AWS only. The AWS CLI trusts these instead of its own; here
+ * they are added to Node's, which include those of NODE_EXTRA_CA_CERTS.
  *
  * @throws CliError if the file cannot be read, or holds no certificate
  */
-function caBundle(): string[] | undefined {
-  const path = process.env.AWS_CA_BUNDLE;
+function caBundle(profile: string | undefined): string[] | undefined {
+  const path = caBundlePath(profile);
   if (!path) return undefined;
   try {
     const pem = readFileSync(path, 'utf8');
@@ -64,14 +75,12 @@ function caBundle(): string[] | undefined {
     new X509Certificate(pem);
     return [...getCACertificates('default'), pem];
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    const isMissing = code !== undefined && !code.startsWith('ERR_');
+    const { code = '' } = error as NodeJS.ErrnoException;
+    const reason = code.startsWith('ERR_') ? 'it holds no PEM certificate' : code;
     throw new CliError(
       'ca-bundle-unreadable',
-      isMissing
-        ? `The file of AWS_CA_BUNDLE, ${path}, cannot be read: ${code}.`
-        : `The file of AWS_CA_BUNDLE, ${path}, holds no PEM certificate.`,
-      'Correct the variable AWS_CA_BUNDLE, or unset it.',
+      `The bundle of certificate authorities ${path} cannot be used: ${reason}.`,
+      'Correct the variable AWS_CA_BUNDLE, or ca_bundle in the AWS profile.',
       error,
     );
   }

@@ -35,6 +35,8 @@ const API_ERROR_CODES: Readonly<Partial<Record<number, ErrorCode>>> = {
   403: 'kubernetes-forbidden',
 };
 
+const Status = z.object({ kind: z.literal('Status'), message: z.string() });
+
 /** The API server answered with an error. */
 export class ApiError extends CliError {
   readonly status: number;
@@ -43,18 +45,15 @@ export class ApiError extends CliError {
   /** The reasons for which the webhook denied the request. Empty if it did not. */
   readonly causes: readonly DenialCause[];
 
-  constructor(
-    what: string,
-    status: number,
-    serverMessage: string,
-    commands: ShellCommands,
-    causes: readonly DenialCause[] = [],
-  ) {
+  /** @param body the response; the message shows only that of a Status */
+  constructor(what: string, status: number, body: unknown, commands: ShellCommands) {
     const code = API_ERROR_CODES[status] ?? 'kubernetes-error';
+    const { data } = Status.safeParse(body);
+    const serverMessage = data ? line(data.message) : 'no reason given';
     super(code, `${what}: HTTP ${status}: ${serverMessage}`, hintFor(code, commands));
     this.status = status;
     this.serverMessage = serverMessage;
-    this.causes = causes;
+    this.causes = denialCauses(body);
   }
 }
 
@@ -79,7 +78,6 @@ const LIMITS = {
   maxBytes: 256 * 1024 * 1024,
 };
 const PAGE_SIZE = '500';
-const Status = z.object({ kind: z.literal('Status'), message: z.string() });
 const Page = z.object({
   metadata: z.object({ continue: z.string().optional() }).optional(),
   items: z.array(z.unknown()).nullish(),
@@ -298,9 +296,15 @@ export class Kubernetes {
         body: body && JSON.stringify(body),
         signal,
       });
-      if (status >= 300)
-        throw new ApiError(what, status, statusMessage(text), this.#commands, causesOf(text));
-      return { body: parseResponse(what, text, this.#commands) as Body };
+      const answer = parsedJson(text);
+      if (status >= 300) throw new ApiError(what, status, answer, this.#commands);
+      if (answer === undefined)
+        throw new CliError(
+          'unexpected-response',
+          `${what} failed: the response is not one of an API server. Is a proxy or captive portal in the way?`,
+          hintFor('kubernetes-error', this.#commands),
+        );
+      return { body: answer as Body };
     } catch (error) {
       this.signal.throwIfAborted();
       if (signal.aborted)
@@ -364,38 +368,12 @@ function hintFor(code: ErrorCode, commands: ShellCommands): string {
   return `Check that the context's server is an API server: ${commands.kubectl(['version'])}`;
 }
 
-/**
- * Parses a response, and removes what is unprintable: anyone who may create objects chooses their names and annotations.
- *
- * @throws CliError if it is not JSON. The message does not quote the response, which may contain the request
- */
-function parseResponse(what: string, text: string, commands: ShellCommands): unknown {
+/** Parses a response, and removes what is unprintable: anyone who may create objects chooses their names. */
+function parsedJson(text: string): unknown {
   try {
     return parseSanitized(text);
   } catch {
-    throw new CliError(
-      'unexpected-response',
-      `${what} failed: the response is not one of an API server. Is a proxy or captive portal in the way?`,
-      hintFor('kubernetes-error', commands),
-    );
-  }
-}
-
-function causesOf(text: string): DenialCause[] {
-  try {
-    return denialCauses(parseSanitized(text));
-  } catch {
-    return [];
-  }
-}
-
-/** The message of a Status. The body of any other response is not shown. */
-function statusMessage(text: string): string {
-  try {
-    const status = Status.safeParse(JSON.parse(text));
-    if (status.success) return line(status.data.message);
-  } catch {
     // The page of a proxy, which may quote the request and its credential.
+    return undefined;
   }
-  return 'no reason given';
 }

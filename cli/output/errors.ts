@@ -52,7 +52,8 @@ export const ERRORS = {
   ...reasons(EXIT.usage, {
     usage: 'A command, an option or the value of an option is invalid.',
     'no-region': 'No AWS region is configured.',
-    'ca-bundle-unreadable': 'The file that `AWS_CA_BUNDLE` names cannot be read, or holds no certificate.',
+    'ca-bundle-unreadable':
+      'The file that `AWS_CA_BUNDLE` or `ca_bundle` names cannot be read, or holds no certificate.',
     'kubeconfig-unreadable': 'The kubeconfig cannot be read, or is invalid.',
     'credential-unreadable':
       'The kubeconfig that `--credential` names cannot be read, or holds no credential.',
@@ -214,31 +215,33 @@ export function toCliError(error: unknown, action?: string): CliError {
   // The AWS SDK throws a plain Error where no option, environment variable or profile names a region.
   if (/region is missing/i.test(message))
     return new CliError('no-region', 'No AWS region is configured.', REGION_HINT, error);
-  const names = chain(error).map((one) => one.name);
-  const [, known] = AWS_ERRORS.find(([pattern]) => names.some((one) => pattern.test(one))) ?? [];
+  const causes = chain(error);
+  const isNamed = (pattern: RegExp) => causes.some((one) => pattern.test(one.name));
+  const [, known] = AWS_ERRORS.find(([pattern]) => isNamed(pattern)) ?? [];
   if (known !== undefined) {
     const isExpired = ERRORS[known].exitCode === EXIT.unauthenticated && /\bexpired\b/i.test(message);
     const code = isExpired ? 'aws-session-expired' : known;
     const meaning = ERRORS[code].meaning.replace(/\.$/, '');
-    const isQuoting = names.some((one) => QUOTES_REQUEST.test(one));
-    return fail(code, isQuoting ? meaning : `${meaning}: ${detail}`, AWS_HINTS[code]);
+    return fail(code, isNamed(QUOTES_REQUEST) ? meaning : `${meaning}: ${detail}`, AWS_HINTS[code]);
   }
-  const code = networkCode(error);
-  const isName = (pattern: RegExp) => names.some((one) => pattern.test(one));
+  const { code } = causes.find((one) => NETWORK_CODES.test(one.code ?? '')) ?? {};
   if (
     code === undefined &&
-    (/Deserialization error/.test(message) || isName(/^(SyntaxError|ZodError|\$ZodError)$/))
+    (/Deserialization error/.test(message) || isNamed(/^(SyntaxError|ZodError|\$ZodError)$/))
   )
     // The page of a captive portal or proxy, which may hold anything.
     return fail('unexpected-response', 'the response is not the expected one', PORTAL_HINT);
-  if (code !== undefined || isName(/^(Timeout|Abort)Error$/) || hasNoResponse(error)) {
+  // The code `failed` of the transport means that the request was invalid.
+  const hasNoResponse = causes.some((one) => one.name === 'TransportError' && one.code !== 'failed');
+  if (code !== undefined || hasNoResponse || isNamed(/^(Timeout|Abort)Error$/)) {
     // Of the SDK: "@smithy/node-http-handler - [ERROR] a request has exceeded the configured 10000 ms requestTimeout."
     const [, ms] = /exceeded the configured (\d+) ms|within (\d+) ms/.exec(message) ?? [];
     if (ms !== undefined) return fail('network', `no response within ${Number(ms) / 1000} s`, NETWORK_HINT);
     const named = code === undefined || detail.includes(code) ? '' : ` (${code})`;
     return fail('network', `no response: ${detail}${named}`, NETWORK_HINT);
   }
-  return chain(error).some(hasAnswered)
+  // The SDK also sets `$metadata` on requests that never arrived.
+  return causes.some(({ $metadata }) => $metadata?.httpStatusCode !== undefined)
     ? fail(
         'aws-error',
         detail,
@@ -252,9 +255,15 @@ function sentence(text: string): string {
   return `${text.slice(0, 1).toUpperCase()}${text.slice(1)}${/[.!?…]$/.test(text) ? '' : '.'}`;
 }
 
+/** An error of Node.js, undici, the transport or the AWS SDK. */
+interface Cause extends Error {
+  readonly code?: string;
+  readonly $metadata?: { readonly httpStatusCode?: number };
+}
+
 /** A failure and its causes. If each of several addresses failed, the first failure stands for all. */
-function chain(error: unknown): Error[] {
-  const all: Error[] = [];
+function chain(error: unknown): Cause[] {
+  const all: Cause[] = [];
   for (let at = error; at instanceof Error && all.length < 5; at = at.cause) {
     const one: unknown = at instanceof AggregateError ? at.errors[0] : at;
     if (one instanceof Error) all.push(one);
@@ -262,27 +271,8 @@ function chain(error: unknown): Error[] {
   return all;
 }
 
-/** Whether AWS sent a response. The SDK also sets `$metadata` on requests that never arrived. */
-function hasAnswered(error: Error): boolean {
-  const { $metadata } = error as { $metadata?: { httpStatusCode?: number } };
-  return $metadata?.httpStatusCode !== undefined;
-}
-
-/** The code of a network failure, which the failure or one of its causes has. */
-function networkCode(error: unknown): string | undefined {
-  const codes = chain(error).map((one) => (one as NodeJS.ErrnoException).code);
-  return codes.find((code) => typeof code === 'string' && NETWORK_CODES.test(code));
-}
-
 /** Redacts and sanitizes another program's text, joins its words with single spaces, and shortens it. */
 export function line(text: string): string {
   const one = sanitize(redact(text)).replaceAll(/\s+/g, ' ').trim();
   return one.length > MAX_MESSAGE_LENGTH ? `${one.slice(0, MAX_MESSAGE_LENGTH)}…` : one;
-}
-
-/** Whether an API server could not be reached; its transport's code `failed` means that the request was invalid. */
-function hasNoResponse(error: unknown): boolean {
-  return chain(error).some(
-    (one) => one.name === 'TransportError' && (one as { code?: string }).code !== 'failed',
-  );
 }

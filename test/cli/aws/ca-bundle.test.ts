@@ -1,4 +1,4 @@
-// AWS_CA_BUNDLE: the command line trusts the certificate authorities of this file for endpoints of AWS.
+// AWS_CA_BUNDLE and ca_bundle: the command line trusts the certificate authorities of this file for endpoints of AWS.
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdir, writeFile } from 'node:fs/promises';
@@ -63,6 +63,7 @@ async function signInToSso(home: string): Promise<void> {
     'sso_region = eu-central-1',
     'sso_account_id = 123456789012',
     'sso_role_name = admin',
+    'ca_bundle = bundle.pem',
   ];
   await writeFile(join(home, '.aws', 'config'), profile.join('\n'));
   const token = { accessToken: 'token', expiresAt: new Date(Date.now() + 3_600_000).toISOString() };
@@ -76,7 +77,8 @@ afterAll(async () => {
 });
 
 /** Files are relative to the home folder, in which the command runs. */
-const run = (env: Record<string, string>) => cli.run(['status', '-o', 'json'], { env });
+const run = (env: Record<string, string | undefined>, ...args: string[]) =>
+  cli.run(['status', '-o', 'json', ...args], { env });
 
 test.each([
   { AWS_CA_BUNDLE: 'bundle.pem' },
@@ -88,10 +90,11 @@ test.each([
   expect(JSON.parse(stdout)).toEqual({ clusters: [] });
 });
 
-test('trusts the authority for the credentials of an SSO profile too', async () => {
-  const env = { AWS_CA_BUNDLE: 'bundle.pem', AWS_ACCESS_KEY_ID: undefined, AWS_SECRET_ACCESS_KEY: undefined };
-  const { code, stderr } = await cli.run(['status', '--profile', 'sso', '-o', 'json'], { env });
-  expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+test('trusts the ca_bundle of a profile, for its SSO credentials too, unless AWS_CA_BUNDLE is set', async () => {
+  const env = { AWS_ACCESS_KEY_ID: undefined, AWS_SECRET_ACCESS_KEY: undefined };
+  expect(await run(env, '--profile', 'sso')).toMatchObject({ code: 0, stderr: '' });
+  const other = await run({ ...env, AWS_CA_BUNDLE: 'nope.pem' }, '--profile', 'sso');
+  expect(other).toMatchObject({ code: 2, stderr: expect.stringContaining('nope.pem') });
 });
 
 test.each([
