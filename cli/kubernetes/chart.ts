@@ -210,23 +210,16 @@ export async function writePolicyGaps(kubernetes: Kubernetes, installation: Inst
     if (!policy) return [{ problem: `ValidatingAdmissionPolicy ${name} does not exist` }];
     const { failurePolicy = 'Fail', matchConditions = [] } = policy.spec;
     const paths = unknownConditions(matchConditions, 'is-refresher').map((path) => `/spec${path}`);
-    return [
-      ...(failurePolicy === 'Fail'
-        ? []
-        : [{ problem: `ValidatingAdmissionPolicy ${name} has failurePolicy ${failurePolicy}` }]),
-      ...(paths.length === 0
-        ? []
-        : [
-            {
-              problem: `ValidatingAdmissionPolicy ${name} has match conditions that the chart did not set`,
-              added: { kind: 'validatingadmissionpolicy', name, paths },
-            },
-          ]),
-      ...bindingGaps(
-        name,
-        bound.filter(({ spec }) => spec.policyName === name),
-      ),
-    ];
+    const gaps: Gap[] = [];
+    if (failurePolicy !== 'Fail')
+      gaps.push({ problem: `ValidatingAdmissionPolicy ${name} has failurePolicy ${failurePolicy}` });
+    if (paths.length > 0)
+      gaps.push({
+        problem: `ValidatingAdmissionPolicy ${name} has match conditions that the chart did not set`,
+        added: { kind: 'validatingadmissionpolicy', name, paths },
+      });
+    const ofPolicy = bound.filter(({ spec }) => spec.policyName === name);
+    return [...gaps, ...bindingGaps(name, ofPolicy)];
   });
 }
 
@@ -248,14 +241,6 @@ function bindingGaps(policy: string, bindings: readonly z.infer<typeof Binding>[
       added: { kind: 'validatingadmissionpolicybinding', name, paths: ['/spec/matchResources'] },
     },
   ];
-}
-
-/** The problems of `writePolicyGaps`. @throws CliError */
-export async function writePolicyProblems(
-  kubernetes: Kubernetes,
-  installation: Installation,
-): Promise<string[]> {
-  return (await writePolicyGaps(kubernetes, installation)).map(({ problem }) => problem);
 }
 
 /** Identifies the cluster, under any name, by the UID of Namespace kube-system. @throws CliError */

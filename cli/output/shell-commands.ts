@@ -61,11 +61,6 @@ export class ShellCommands {
     return this.kubectl(['patch', kind, name, '--type=json', '--patch', patch]);
   }
 
-  /** @param deployment name of a Deployment in the release's namespace */
-  restart(deployment: string): string {
-    return this.kubectlInRelease(['rollout', 'restart', 'deployment', deployment]);
-  }
-
   /** Restores the objects of the release. @param more arguments, such as further values */
   upgrade(more: readonly string[] = []): string {
     const { release, namespace } = this.release;

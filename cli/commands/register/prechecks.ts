@@ -6,8 +6,8 @@ import {
   findInstallation,
   type Installation,
   refresherUsername,
+  writePolicyGaps,
   writePolicyNames,
-  writePolicyProblems,
 } from '../../kubernetes/chart.ts';
 import type { Kubernetes } from '../../kubernetes/client.ts';
 import {
@@ -44,11 +44,11 @@ export async function checkInstallation(
       // Helm would treat a release of the same name as an upgrade of CentML's chart.
       commands.install(originals.includes('ecr-anywhere') ? 'ecr-anywhere-keeper' : 'ecr-anywhere'),
     );
-  const problems = await writePolicyProblems(kubernetes, installation);
-  if (problems.length > 0)
+  const gaps = await writePolicyGaps(kubernetes, installation);
+  if (gaps.length > 0)
     throw new CliError(
       'write-policy-not-enforced',
-      `The write policy for the refresher is not enforced: ${problems.join('; ')}.`,
+      `The write policy for the refresher is not enforced: ${gaps.map(({ problem }) => problem).join('; ')}.`,
       `To see how to repair each: ${commands.cli(['doctor'], true)}`,
     );
   return installation;
