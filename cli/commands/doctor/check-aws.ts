@@ -1,12 +1,12 @@
 // The checks on the way to the refresher's function: the AWS session, and the function itself.
-import type { ClusterStatus } from '../../../contract/refresher-api.ts';
+import type { ClusterStatus, ClusterSummary } from '../../../contract/refresher-api.ts';
 import { Aws, type Stack } from '../../aws/aws.ts';
 import { Refresher } from '../../aws/refresher.ts';
 import { CliError, EXIT } from '../../output/errors.ts';
 import type { Io } from '../../output/io.ts';
 import type { AwsOptions } from '../../output/options.ts';
 import { ShellCommands } from '../../output/shell-commands.ts';
-import { type Finding, failed, investigate, passed } from './checks.ts';
+import { type FailureCode, type Finding, failed, passed } from './checks.ts';
 
 /** The function API, and the clusters that it knows. */
 export interface FunctionApi {
@@ -23,83 +23,78 @@ export async function checkAws(
 ): Promise<FunctionApi | undefined> {
   const aws = new Aws(options, io.signal);
   const commands = new ShellCommands(options, {});
-  const caller = await attempt(
-    findings,
-    (error) => sessionFailure(error, commands),
-    () => io.step('checking your AWS session', () => aws.caller()),
-  );
-  if (!caller) return undefined;
-  findings.push(passed('session', caller.arn));
-  const stack = await attempt(
-    findings,
-    (error) => functionFailure(error, commands),
-    () => io.step('looking for the refresher', () => aws.stack()),
-  );
-  if (!stack) return undefined;
-  const refresher = new Refresher(aws, stack);
-  const clusters = await attempt(
-    findings,
-    (error) => functionFailure(error, commands, stack),
-    () => io.step('calling the refresher', () => refresher.status()),
-  );
-  if (!clusters) return undefined;
-  const count = clusters.length === 1 ? '1 cluster' : `${clusters.length} clusters`;
-  findings.push(passed('function', `${stack.functionName}, ${count}`));
-  return { refresher, stack, clusters };
+  let stack: Stack | undefined;
+  const toFailure = (error: CliError) => failureOf(error, commands, findings.length > 0, stack);
+  return attempt(findings, toFailure, async () => {
+    const caller = await io.step('checking your AWS session', () => aws.caller());
+    findings.push(passed('session', caller.arn));
+    stack = await io.step('looking for the refresher', () => aws.stack());
+    const refresher = new Refresher(aws, stack);
+    const clusters = await io.step('calling the refresher', () => refresher.status());
+    findings.push(passed('function', `${stack.functionName}, clusters: ${clusters.length}`));
+    return { refresher, stack, clusters };
+  });
 }
 
-/** Returns the result of a request. If it fails, adds the finding for that, and returns undefined. */
-export async function attempt<T>(
+/** Inspects clusters, or all if none is named. @returns undefined if the function failed: then findings has the failure */
+export async function inspect(
+  { refresher, stack }: FunctionApi,
+  names: readonly string[],
+  options: AwsOptions,
+  io: Io,
   findings: Finding[],
-  toFinding: (error: CliError) => Finding,
-  request: () => Promise<T>,
+): Promise<readonly ClusterSummary[] | undefined> {
+  const toFailure = (error: CliError) => failureOf(error, new ShellCommands(options, {}), true, stack);
+  return attempt(findings, toFailure, async () => {
+    const step = `checking ${names[0] ?? 'all clusters'} from AWS`;
+    return (await io.step(step, () => refresher.inspect(names))).clusters;
+  });
+}
+
+/** Returns the result of `work`. If it fails, adds the finding for that, and returns undefined. */
+async function attempt<T>(
+  findings: Finding[],
+  toFailure: (error: CliError) => Finding,
+  work: () => Promise<T>,
 ): Promise<T | undefined> {
   try {
-    return await request();
+    return await work();
   } catch (error) {
     if (!(error instanceof CliError) || error.code === 'interrupted') throw error;
-    findings.push(toFinding(error));
+    findings.push(toFailure(error));
     return undefined;
   }
 }
 
-function sessionFailure({ code, exitCode, message, hint }: CliError, commands: ShellCommands): Finding {
-  if (exitCode === EXIT.unauthenticated)
-    return failed('no-session', message, investigate(commands.aws(['configure', 'list']), hint));
-  if (code === 'no-region')
-    return failed('no-region', message, investigate(commands.aws(['configure', 'list']), hint));
-  return failed('aws-unavailable', message, investigate(commands.aws(['sts', 'get-caller-identity']), hint));
+/** @param stack the stack whose function failed, if it was found */
+function failureOf(error: CliError, commands: ShellCommands, hasSession: boolean, stack?: Stack): Finding {
+  const [code, investigate] = causeOf(error, commands, hasSession, stack);
+  return failed(code, error.message, { investigate, hint: error.hint });
 }
 
-/** @param stack the stack whose function failed, if it was found */
-export function functionFailure(error: CliError, commands: ShellCommands, stack?: Stack): Finding {
-  const { exitCode, message, hint } = error;
-  if (stack === undefined && exitCode === EXIT.notFound)
-    return failed(
-      'stack-not-found',
-      message,
-      investigate(
-        commands.aws([
-          ...['cloudformation', 'describe-stacks', '--query', 'Stacks[].StackName', '--output', 'text'],
-        ]),
-        hint,
-      ),
-    );
-  if (error.code === 'function-too-old')
-    return failed('function-too-old', message, investigate(commands.diff(), hint));
-  if (stack === undefined || exitCode !== EXIT.failed)
-    return failed(
-      'function-unavailable',
-      message,
-      investigate(commands.aws(['sts', 'get-caller-identity']), hint),
-    );
+/** The code of the failure, and the command that shows more. */
+function causeOf(
+  { code, exitCode }: CliError,
+  commands: ShellCommands,
+  hasSession: boolean,
+  stack: Stack | undefined,
+): readonly [FailureCode, string] {
+  const callerIdentity = commands.aws(['sts', 'get-caller-identity']);
+  if (!hasSession) {
+    const configuration = commands.aws(['configure', 'list']);
+    if (code === 'no-region') return [code, configuration];
+    if (exitCode === EXIT.unauthenticated) return ['no-session', configuration];
+    return ['aws-unavailable', callerIdentity];
+  }
+  if (code === 'function-too-old') return [code, commands.diff()];
+  if (stack === undefined && exitCode === EXIT.notFound) {
+    const names = ['--query', 'Stacks[].StackName', '--output', 'text'];
+    return ['stack-not-found', commands.aws(['cloudformation', 'describe-stacks', ...names])];
+  }
+  if (stack === undefined || exitCode !== EXIT.failed) return ['function-unavailable', callerIdentity];
   const group = commands.aws([
     ...['lambda', 'get-function-configuration', '--function-name', stack.functionName],
     ...['--query', 'LoggingConfig.LogGroup', '--output', 'text'],
   ]);
-  return failed(
-    'function-failed',
-    message,
-    investigate(`${commands.aws(['logs', 'tail', '--since', '1h'])} "$(${group})"`, hint),
-  );
+  return ['function-failed', `${commands.aws(['logs', 'tail', '--since', '1h'])} "$(${group})"`];
 }

@@ -1,32 +1,22 @@
 // The checks that the refresher does from AWS, read from the answers of the function API. Pure.
 import { REFRESHER_GROUP } from '../../../contract/names.ts';
 import type { ClusterStatus, ClusterSummary, Inspection } from '../../../contract/refresher-api.ts';
-import { regionOfEndpoint } from '../../../lib/aws/eks-endpoint.ts';
 import { parseEksArn } from '../../aws/arn.ts';
 import { type Installation, refresherUsername } from '../../kubernetes/chart.ts';
-import { type Identity, isRestricted } from '../../kubernetes/identity.ts';
+import { isRestricted } from '../../kubernetes/identity.ts';
 import { formatDuration } from '../../output/duration.ts';
+import { formatList } from '../../output/format-list.ts';
 import { formatProblems } from '../../output/format-outcome.ts';
 import type { ShellCommands } from '../../output/shell-commands.ts';
 import { isSilent } from '../status/urgency.ts';
-import {
-  type FailureCode,
-  type Finding,
-  failed,
-  investigate,
-  passed,
-  type Remedy,
-  remedyOf,
-  repair,
-  skipped,
-} from './checks.ts';
+import { type FailureCode, type Finding, failed, passed, type Remedy, skipped } from './checks.ts';
 
 /** API servers and AWS reject tokens and certificates if clocks differ by minutes. */
 const MAX_CLOCK_SKEW_SECONDS = 300;
 /** How many problems of Secrets a message lists. */
 const MAX_PROBLEMS = 3;
 
-/** The cluster, and what the operator's context shows of it. */
+/** The cluster, and what the operator's context shows of it, if that was checked. */
 export interface Subject {
   readonly status: ClusterStatus;
   readonly commands: ShellCommands;
@@ -34,40 +24,13 @@ export interface Subject {
   readonly isVerified?: boolean;
   /** Origin of the API server that the operator's context names. */
   readonly server?: string | undefined;
+  readonly installation?: Installation | undefined;
   /** The remedy for the chart, if the operator sees that it is not installed. */
   readonly missingChart?: Remedy | undefined;
-  /** Whether the write policy restricts this identity. */
-  readonly isRestricted: (identity: Identity) => boolean;
 }
 
 /** The refresher's ServiceAccount of a release whose name is not known. */
 const ANY_REFRESHER = /^system:serviceaccount:[^:]+:[^:]+-refresher$/;
-
-/** @param context what the checks by the operator's context found, if there were any */
-export function subjectOf(
-  status: ClusterStatus,
-  context: {
-    readonly commands: ShellCommands;
-    readonly findings?: readonly Finding[];
-    readonly found?: { readonly installation?: Installation | undefined };
-    readonly isVerified?: boolean;
-    readonly server?: string | undefined;
-  },
-): Subject {
-  const { commands, findings = [], found, isVerified = false, server } = context;
-  const installation = found?.installation;
-  const chart = findings.find(({ check, verdict }) => check === 'chart' && verdict === 'failed');
-  const refresherOf = ({ username }: Identity) => (ANY_REFRESHER.test(username) ? username : undefined);
-  return {
-    status,
-    commands,
-    isVerified,
-    server,
-    missingChart: chart && !installation ? remedyOf(chart) : undefined,
-    isRestricted: (identity) =>
-      isRestricted(identity, installation ? refresherUsername(installation) : refresherOf(identity)),
-  };
-}
 
 const SOURCES = {
   registered: 'in Secrets Manager',
@@ -78,18 +41,12 @@ const SOURCES = {
 /** The checks `registration` and `schedule`, from the stored state. @param now milliseconds since the epoch */
 export function fromStatus({ status, commands }: Subject, now: number): Finding[] {
   const { name, isPaused, pausedSince, lookedAt, source } = status;
+  const since = pausedSince === undefined ? '' : ` since ${pausedSince}`;
   return [
     passed('registration', SOURCES[source]),
-    ...(isPaused
-      ? [
-          failed(
-            'paused',
-            `The cluster is paused${pausedSince === undefined ? '' : ` since ${pausedSince}`}.`,
-            repair(commands.cli(['resume', name])),
-          ),
-        ]
-      : []),
-    schedule(lookedAt, now, commands),
+    isPaused
+      ? failed('paused', `The cluster is paused${since}.`, { repair: commands.cli(['resume', name]) })
+      : schedule(lookedAt, now, commands),
   ];
 }
 
@@ -97,14 +54,12 @@ function schedule(lookedAt: string | undefined, now: number, commands: ShellComm
   if (lookedAt === undefined) return skipped('schedule', 'no run has reached the cluster yet');
   const age = formatDuration(now - Date.parse(lookedAt));
   if (!isSilent(lookedAt, now)) return passed('schedule', `last run ${age} ago`);
-  return failed(
-    'no-recent-run',
-    `The last run was ${age} ago.`,
-    investigate(
-      commands.aws(['scheduler', 'list-schedules', '--query', 'Schedules[].[Name,State,Target.Arn]']),
-      `If the schedule is disabled: ${commands.deploy({ scheduleEnabled: 'true' })}. If it is enabled, the alarm NotRunning names the cause.`,
-    ),
-  );
+  return failed('no-recent-run', `The last run was ${age} ago.`, {
+    investigate: commands.aws([
+      ...['scheduler', 'list-schedules', '--query', 'Schedules[].[Name,State,Target.Arn]'],
+    ]),
+    hint: `If the schedule is disabled: ${commands.deploy({ scheduleEnabled: 'true' })}. If it is enabled, the alarm NotRunning names the cause.`,
+  });
 }
 
 /** The code, by where the cluster failed. */
@@ -122,11 +77,7 @@ export function fromInspection(summary: ClusterSummary, subject: Subject): Findi
   const skew = inspection?.clockSkewSeconds;
   const reachable = passed('reachable', inspection?.server ?? 'the API server responds');
   if (!served && failedAt !== 'permissions')
-    return [
-      failureOf(summary, subject),
-      ...(failedAt === 'credential' ? [reachable] : []),
-      skew === undefined ? skipped('clock', 'the refresher could not sign in to the cluster') : clock(skew),
-    ];
+    return [failureOf(summary, subject), ...(failedAt === 'credential' ? [reachable] : []), clock(skew)];
   return [
     ...differentCluster(summary, subject),
     reachable,
@@ -139,154 +90,109 @@ export function fromInspection(summary: ClusterSummary, subject: Subject): Findi
 }
 
 function failureOf(summary: ClusterSummary, subject: Subject): Finding {
-  const { reason = '', failedAt, inspection } = summary;
+  const { reason = '', failedAt = 'reach', inspection } = summary;
   const { status, commands } = subject;
   if (status.source === 'eks-discovery')
-    return failed(
-      'discovery-failed',
-      reason,
-      investigate(
-        commands.aws([
-          ...['iam', 'simulate-principal-policy', '--policy-source-arn', commands.roleArn],
-          ...['--action-names', 'eks:ListClusters', 'eks:DescribeCluster'],
-        ]),
-        'See "Discovery by tag" in docs/registering.md.',
-      ),
-    );
-  if (failedAt === undefined)
-    return failed(
-      'function-too-old',
-      `${reason}; the answer does not state where the cluster failed`,
-      investigate(commands.diff(), 'Deploy the refresher and use the command line from the same checkout.'),
-    );
+    return failed('discovery-failed', reason, {
+      investigate: commands.aws([
+        ...['iam', 'simulate-principal-policy', '--policy-source-arn', commands.roleArn],
+        ...['--action-names', 'eks:ListClusters', 'eks:DescribeCluster'],
+      ]),
+      hint: 'See "Discovery by tag" in docs/registering.md.',
+    });
   const code = CODES[failedAt];
   if (failedAt === 'setting')
-    return failed(
-      code,
-      reason,
-      investigate(
-        commands.diff(inspection?.identity === 'keyless' ? { keyless: 'true' } : {}),
-        'The command shows what a deployment would change. A deployment resets every setting that you omit. Add the setting that the message names, then deploy.',
-      ),
-    );
+    return failed(code, reason, {
+      investigate: commands.diff(inspection?.identity === 'keyless' ? { keyless: 'true' } : {}),
+      hint: 'The command shows what a deployment would change. A deployment resets every setting that you omit. Add the setting that the message names, then deploy.',
+    });
   // An access entry repairs neither the endpoint of an EKS cluster nor its description.
   if (status.source === 'eks' && failedAt !== 'credential')
-    return failed(code, reason, endpointOfEks(summary, subject));
+    return failed(code, reason, endpointOfEks(status, commands));
   if (failedAt !== 'reach') return failed(code, reason, registerAgain(summary, subject));
-  if (inspection?.identity === 'eks') return failed(code, reason, endpointOfEks(summary, subject));
-  const register = commands.cli(
-    ['register', status.name, '--replace', ...again(summary).flags, '--server', 'https://ADDRESS'],
-    true,
-  );
-  return failed(
-    code,
-    reason,
-    investigate(
-      commands.kubectl(['cluster-info']),
-      `The registered address is ${inspection?.server ?? 'in the message'}. If AWS reaches the API server at another address: ${register}. Otherwise a firewall may block it.`,
-    ),
-  );
+  const { server = 'in the message', identity: kind = 'token' } = inspection ?? {};
+  const register = ['register', status.name, '--replace', ...FLAGS[kind], '--server', 'https://ADDRESS'];
+  return failed(code, reason, {
+    investigate: commands.kubectl(['cluster-info']),
+    hint:
+      kind === 'eks'
+        ? `The endpoint ${server} may be private, or closed to AWS Lambda. See "EKS clusters" in docs/registering.md.`
+        : `The registered address is ${server}. If AWS reaches the API server at another address: ${commands.cli(register, true)}. Otherwise a firewall may block it.`,
+  });
 }
 
-/** How each kind of identity is registered again. */
-const AGAIN: Readonly<
-  Record<
-    Inspection['identity'] | 'unknown',
-    { readonly flags: readonly string[]; readonly hint: string; readonly isCertain?: true }
-  >
-> = {
-  token: {
-    flags: [],
-    isCertain: true,
-    hint: "It registers a token of the chart's ServiceAccount. For another identity, add --credential KUBECONFIG.",
-  },
-  certificate: {
-    flags: ['--credential', 'KUBECONFIG'],
-    hint: `KUBECONFIG must hold a credential of a member of the group ${REFRESHER_GROUP}. Without --credential, a token of the chart's ServiceAccount replaces the certificate.`,
-  },
-  eks: { flags: ['--eks'], isCertain: true, hint: 'It creates the access entry, or adds the group to it.' },
-  keyless: { flags: ['--keyless'], hint: 'It prints what the API server needs.' },
-  unknown: {
-    flags: [],
-    hint: 'Add --eks, --keyless or --credential KUBECONFIG if the cluster was registered with it. Without, a token is registered.',
-  },
+/** The options that register the same kind of identity again. */
+const FLAGS: Readonly<Record<Inspection['identity'], readonly string[]>> = {
+  token: [],
+  certificate: ['--credential', 'KUBECONFIG'],
+  eks: ['--eks'],
+  keyless: ['--keyless'],
 };
-
-function again({ inspection }: ClusterSummary) {
-  return AGAIN[inspection?.identity ?? 'unknown'];
-}
 
 /** How the operator registers the cluster again as what it is. Certain only if the context belongs to the cluster. */
 function registerAgain(
-  summary: ClusterSummary,
-  { status, commands, server: ownServer, isVerified, missingChart }: Subject,
-  keepsAddress = true,
+  { inspection }: ClusterSummary,
+  { status, commands, server, isVerified, missingChart }: Subject,
 ): Remedy {
-  const { inspection } = summary;
   if (status.source === 'eks') return accessEntry(status, commands);
+  const kind = inspection?.identity;
   // Only a token depends on the ServiceAccount of the chart.
-  if (missingChart && (inspection?.identity ?? 'token') === 'token') return missingChart;
-  const { flags, hint, isCertain } = again(summary);
+  if (missingChart && (kind === undefined || kind === 'token')) return missingChart;
   // AWS may not reach the API server at the address of the context. EKS itself names its endpoint.
-  const address =
-    keepsAddress &&
-    inspection !== undefined &&
-    inspection.server !== ownServer &&
-    inspection.identity !== 'eks'
-      ? ['--server', inspection.server]
-      : [];
-  const args = ['register', status.name, '--replace', ...flags, ...address];
-  if (isCertain && isVerified) return repair(commands.cli(args, true), hint);
-  return investigate(
-    commands.cli([...args, '--dry-run'], true),
-    `${hint} Without --dry-run, the command registers the cluster again.`,
-  );
+  const keepsAddress = inspection && inspection.server !== server && kind !== 'eks';
+  const address = keepsAddress ? ['--server', inspection.server] : [];
+  const args = ['register', status.name, '--replace', ...FLAGS[kind ?? 'token'], ...address];
+  const hint =
+    "Without --eks, --keyless or --credential KUBECONFIG, the command registers a token of the chart's ServiceAccount (docs/registering.md).";
+  if (isVerified && (kind === 'token' || kind === 'eks')) return { repair: commands.cli(args, true), hint };
+  return {
+    investigate: commands.cli([...args, '--dry-run'], true),
+    hint: `${hint} Without --dry-run, it registers the cluster again.`,
+  };
 }
 
 function accessEntry({ name: arn }: ClusterStatus, commands: ShellCommands): Remedy {
   const { region, name } = parseEksArn(arn);
   const entry = ['--cluster-name', name, '--principal-arn', commands.roleArn];
   const create = ['eks', 'create-access-entry', ...entry, '--kubernetes-groups', REFRESHER_GROUP];
-  return investigate(
-    commands.aws(['eks', 'describe-access-entry', ...entry], region),
-    `The entry must have the group ${REFRESHER_GROUP}. If there is no entry: ${commands.aws(create, region)}. See "EKS clusters" in docs/registering.md.`,
-  );
+  return {
+    investigate: commands.aws(['eks', 'describe-access-entry', ...entry], region),
+    hint: `The entry must have the group ${REFRESHER_GROUP}. If there is no entry: ${commands.aws(create, region)}. See "EKS clusters" in docs/registering.md.`,
+  };
 }
 
 /** Shows who may reach the API server of an EKS cluster. */
-function endpointOfEks({ inspection }: ClusterSummary, { status, commands }: Subject): Remedy {
-  const { region, name } =
-    status.source === 'eks'
-      ? parseEksArn(status.name)
-      : { region: inspection && regionOfEndpoint(inspection.server), name: 'NAME' };
-  return investigate(
-    commands.aws(
-      ['eks', 'describe-cluster', '--name', name, '--query', 'cluster.resourcesVpcConfig'],
-      region,
-    ),
-    'It shows whether the endpoint is public, and for which addresses. See "EKS clusters" in docs/registering.md.',
-  );
+function endpointOfEks({ name: arn }: ClusterStatus, commands: ShellCommands): Remedy {
+  const { region, name } = parseEksArn(arn);
+  const describe = ['eks', 'describe-cluster', '--name', name, '--query', 'cluster.resourcesVpcConfig'];
+  return {
+    investigate: commands.aws(describe, region),
+    hint: 'It shows whether the endpoint is public, and for which addresses. See "EKS clusters" in docs/registering.md.',
+  };
 }
 
-/** The registration's address may belong to a different cluster. */
 function differentCluster(summary: ClusterSummary, subject: Subject): Finding[] {
   const { clusterUid, name } = subject.status;
-  const actual = summary.inspection?.clusterUid;
+  const { clusterUid: actual, server } = summary.inspection ?? {};
   if (clusterUid === undefined || actual === undefined || actual === clusterUid) return [];
+  // The registered address may belong to the different cluster, so it is not kept.
+  const remedy = registerAgain(summary, { ...subject, missingChart: undefined, server });
   return [
     failed(
       'different-cluster',
       `The registration leads to a different cluster (${actual}) than the one that was registered as ${name} (${clusterUid}).`,
-      registerAgain(summary, { ...subject, missingChart: undefined }, false),
+      remedy,
     ),
   ];
 }
 
 function identity(summary: ClusterSummary, subject: Subject): Finding[] {
   const { username, groups = [] } = summary.inspection ?? {};
-  if (username === undefined)
-    return [skipped('permissions', "the API server did not state the refresher's identity")];
-  if (subject.isRestricted({ username, groups })) return [];
+  if (username === undefined) return [];
+  const { installation } = subject;
+  const anyRefresher = ANY_REFRESHER.test(username) ? username : undefined;
+  const refresher = installation ? refresherUsername(installation) : anyRefresher;
+  if (isRestricted({ username, groups }, refresher)) return [];
   return [
     failed(
       'identity-not-restricted',
@@ -307,21 +213,16 @@ function permissions(
   if (forbidden.length === 0 && served)
     return inspection?.forbidden && inspection.username !== undefined
       ? passed('permissions', `${inspection.username} may list and patch managed Secrets`)
-      : skipped('permissions', "the API server did not state the refresher's permissions");
-  const upgrade = commands.upgrade();
-  return failed(
-    'permission-missing',
-    forbidden.length > 0 ? `The refresher may not: ${forbidden.join(', ')}.` : reason,
-    missingChart ??
-      (isVerified && forbidden.includes(CLUSTER_WIDE)
-        ? repair(upgrade)
-        : investigate(
-            commands.helm([
-              ...['get', 'values', commands.release.release, '--namespace', commands.release.namespace],
-            ]),
-            `If the chart's value refresher.namespaces is set, it must name every enabled namespace. If it does: ${upgrade}.`,
-          )),
-  );
+      : skipped('permissions', "the API server did not state the refresher's identity and permissions");
+  const { release, namespace } = commands.release;
+  const message = forbidden.length > 0 ? `The refresher may not: ${forbidden.join(', ')}.` : reason;
+  if (missingChart) return failed('permission-missing', message, missingChart);
+  if (isVerified && forbidden.includes(CLUSTER_WIDE))
+    return failed('permission-missing', message, { repair: commands.upgrade() });
+  return failed('permission-missing', message, {
+    investigate: commands.helm(['get', 'values', release, '--namespace', namespace]),
+    hint: `If the chart's value refresher.namespaces is set, it must name every enabled namespace. If it does: ${commands.upgrade()}.`,
+  });
 }
 
 function credential(summary: ClusterSummary, subject: Subject): Finding {
@@ -346,27 +247,19 @@ function credential(summary: ClusterSummary, subject: Subject): Finding {
 export function clock(skewSeconds: number | undefined): Finding {
   if (skewSeconds === undefined) return skipped('clock', 'the API server did not state its time');
   const message = `The API server's clock is ${Math.abs(skewSeconds)} s ${skewSeconds < 0 ? 'behind' : 'ahead of'} that of AWS.`;
-  return Math.abs(skewSeconds) > MAX_CLOCK_SKEW_SECONDS
-    ? failed(
-        'clock-skew',
-        message,
-        investigate(
-          'timedatectl status',
-          'Run it on the nodes of the control plane. The provider is responsible for the clock of a managed control plane.',
-        ),
-      )
-    : passed('clock', message);
+  if (Math.abs(skewSeconds) <= MAX_CLOCK_SKEW_SECONDS) return passed('clock', message);
+  return failed('clock-skew', message, {
+    investigate: 'timedatectl status',
+    hint: 'Run it on the nodes of the control plane. The provider is responsible for the clock of a managed control plane.',
+  });
 }
 
 function refresh(summary: ClusterSummary, { commands }: Subject): Finding {
   const { cluster, managed, due, failed: hasFailed } = summary;
   const secrets = `${managed} managed, ${due} due`;
   if (!hasFailed) return passed('refresh', due > 0 ? `${secrets}, and would be refreshed` : secrets);
-  const all = formatProblems(summary);
-  const more = all.length - MAX_PROBLEMS;
-  return failed(
-    'not-refreshed',
-    [...all.slice(0, MAX_PROBLEMS), ...(more > 0 ? [`and ${more} more`] : [])].join('; '),
-    investigate(commands.cli(['refresh', cluster, '--dry-run']), 'It shows the reason for each Secret.'),
-  );
+  return failed('not-refreshed', formatList(formatProblems(summary), MAX_PROBLEMS), {
+    investigate: commands.cli(['refresh', cluster, '--dry-run']),
+    hint: 'It shows the reason for each Secret.',
+  });
 }

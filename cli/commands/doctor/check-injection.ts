@@ -2,20 +2,13 @@
 // response whether the API server called the webhook, and what the webhook did.
 import pMap from 'p-map';
 import { z } from 'zod';
-import {
-  type DenialCause,
-  registryOf,
-  TOKEN_FAILURES,
-  type TokenFailure,
-} from '../../../contract/denials.ts';
+import { type DenialCause, TOKEN_FAILURES } from '../../../contract/denials.ts';
 import { ANNOTATION, SECRET_KEY, SECRET_LABEL, SECRET_TYPE, WEBHOOK_NAME } from '../../../contract/names.ts';
 import { CONTRACT_VERSION, credentialsWriter } from '../../../contract/version.ts';
 import { unexpectedNarrowing } from '../../kubernetes/chart.ts';
 import { ApiError, type Kubernetes } from '../../kubernetes/client.ts';
 import { formatList } from '../../output/format-list.ts';
-import type { ShellCommands } from '../../output/shell-commands.ts';
-import { investigateCertificate } from './certificates.ts';
-import { type Finding, failed, investigate, passed, type Remedy, repair, skipped } from './checks.ts';
+import { type FailureCode, type Finding, failed, passed, type Remedy, skipped } from './checks.ts';
 import { type Cluster, Metadata } from './observe.ts';
 
 /** How many of the enabled namespaces doctor tries a Secret in. */
@@ -69,7 +62,7 @@ async function trySecret(
           labels: { [SECRET_LABEL.key]: SECRET_LABEL.value },
           annotations: { [ANNOTATION.requestedAt]: requestedAt, [ANNOTATION.force]: requestedAt },
         },
-        // The webhook of CentML/ecr-anywhere replaces data, and fails where there is none.
+        // The API server requires it. The webhook would add it, but may not be called.
         data: { [SECRET_KEY]: Buffer.from('{"auths":{}}').toString('base64') },
       },
     });
@@ -121,18 +114,27 @@ export function judgeResponses(
     return skipAll(`a Secret could not be tried in ${other.namespace}: ${other.message}`);
 
   const failures = byWebhook.map((refusal) => failureOf(refusal, cluster, deployment));
-  const writers = writersOf(accepted, cluster);
-  const hasAnswered = failures.some(({ check }) => check !== 'webhook') || writers.hasWritten;
+  const contracts = accepted.flatMap(({ annotations }) => contractOf(annotations) ?? []);
+  const hasWritten = contracts.length > 0;
+  const hasAnswered = hasWritten || failures.some(({ check }) => check !== 'webhook');
+  const isCalled = hasWritten || failures.some(({ check }) => check === 'ecr');
   return [
     ...failures,
-    ...writers.failures,
+    ...notCalled(accepted, cluster),
+    ...otherContract(contracts, cluster),
     ...(hasAnswered ? [passed('webhook', 'the API server trusts it, and gets answers')] : []),
-    ...(writers.hasWritten || failures.some(({ check }) => check === 'ecr')
+    ...(isCalled
       ? [passed('injection', `the API server calls the webhook (contract ${CONTRACT_VERSION})`)]
       : []),
-    ...(writers.hasWritten ? [passed('ecr', 'the webhook would write new credentials (dry run)')] : []),
+    ...(hasWritten ? [passed('ecr', 'the webhook would write new credentials (dry run)')] : []),
     ...skipAll('the API server did not call the webhook'),
   ];
+}
+
+/** The contract of the webhook that wrote the credentials; undefined if none did, or that of CentML/ecr-anywhere. */
+function contractOf(annotations: Accepted['annotations']): number | undefined {
+  const by = credentialsWriter(annotations);
+  return by.writer === 'ours' ? by.contract : undefined;
 }
 
 /**
@@ -141,14 +143,14 @@ export function judgeResponses(
  *
  * @returns undefined if it did call the webhook, or the message is about another webhook
  */
-export function callFailure(
-  message: string,
-): 'untrusted' | 'certificate' | 'timeout' | 'unreachable' | undefined {
+export function callFailure(message: string): FailureCode | undefined {
   if (!message.includes(`failed calling webhook "${WEBHOOK_NAME}"`)) return undefined;
-  if (/signed by unknown authority|unable to load root certificates/.test(message)) return 'untrusted';
-  if (/x509|tls:/.test(message)) return 'certificate';
-  if (/deadline exceeded|timeout|no route/i.test(message)) return 'timeout';
-  return 'unreachable';
+  // Of an empty caBundle, of one that is not PEM, and of that of another authority.
+  if (/signed by unknown authority|unable to load root certificates/.test(message))
+    return 'ca-bundle-mismatch';
+  if (/x509|tls:/.test(message)) return 'certificate-invalid';
+  if (/deadline exceeded|timeout|no route/i.test(message)) return 'webhook-timeout';
+  return 'webhook-unreachable';
 }
 
 /** The API server names the webhook in both of its messages: `failed calling webhook`, `denied the request`. */
@@ -159,174 +161,114 @@ function isAboutWebhook({ message, causes }: Refusal): boolean {
 function failureOf(refusal: Refusal, cluster: Judged, deployment: Deployment): Finding {
   const message = `${refusal.namespace}: ${refusal.message}`;
   const { installation, commands } = cluster;
-  const call = callFailure(refusal.message);
-  if (call === undefined) return denialOf(refusal, cluster);
-  const certificate = (object: 'caBundle' | 'certificate') =>
-    installation ? investigateCertificate(object, installation, commands) : logs(cluster);
-  if (call === 'untrusted') return failed('ca-bundle-mismatch', message, certificate('caBundle'));
-  if (call === 'certificate') return failed('certificate-invalid', message, certificate('certificate'));
+  const code = callFailure(refusal.message);
+  if (code === undefined) return denialOf(message, refusal.causes, cluster);
+  if (code === 'ca-bundle-mismatch' || code === 'certificate-invalid')
+    return failed(code, message, certificateRemedy(cluster));
   if (deployment === 'unknown') return failed('webhook-unreachable', message, logs(cluster));
   const name = nameOf(installation);
   if (deployment === 'missing')
     return failed(
       'webhook-not-deployed',
       `${message}; the Deployment ${commands.release.namespace}/${name} does not exist`,
-      repair(commands.upgrade()),
+      { repair: commands.upgrade() },
     );
   if (deployment.replicas === 0)
-    return failed(
-      'webhook-scaled-down',
-      `${message}; its Deployment has 0 replicas`,
-      repair(commands.kubectlInRelease(['scale', `deployment/${name}`, '--replicas=2'])),
-    );
+    return failed('webhook-scaled-down', `${message}; its Deployment has 0 replicas`, {
+      repair: commands.kubectlInRelease(['scale', `deployment/${name}`, '--replicas=2']),
+    });
   const withReady = `${message}; ${deployment.ready} of its pods are ready`;
-  if (call !== 'timeout' || deployment.ready === 0)
+  if (code !== 'webhook-timeout' || deployment.ready === 0)
     return failed('webhook-unreachable', withReady, logs(cluster));
-  return failed(
-    'webhook-timeout',
-    withReady,
-    investigate(
-      commands.kubectlInRelease(['get', 'endpointslices,networkpolicies', '--output=wide']),
-      'The control plane does not reach the pods. A firewall or a NetworkPolicy may block the port. docs/chart-values.md describes webhook.port and hostNetwork.',
-    ),
+  return failed(code, withReady, {
+    investigate: commands.kubectlInRelease(['get', 'endpointslices,networkpolicies', '--output=wide']),
+    hint: 'The control plane does not reach the pods. A firewall or a NetworkPolicy may block the port. docs/chart-values.md describes webhook.port and hostNetwork.',
+  });
+}
+
+/** How to investigate why the API server does not trust the webhook, in each tls.mode of the chart. */
+function certificateRemedy(cluster: Judged): Remedy {
+  const { installation, commands } = cluster;
+  if (installation?.tlsMode === 'cert-manager')
+    return {
+      investigate: commands.kubectlInRelease(['describe', 'certificates.cert-manager.io']),
+      hint: "cert-manager issues the certificate, and its cainjector writes the caBundle: see the cainjector's log, too (docs/certificates.md).",
+    };
+  if (installation?.tlsMode === 'provided') {
+    const { name, namespace } = installation;
+    const get = ['get', 'secret', `${name}-tls`, '--output=jsonpath={.data.tls\\.crt}'];
+    return {
+      investigate: `${commands.kubectlInRelease(get)} | base64 --decode | openssl x509 -noout -issuer -subject -ext subjectAltName -dates`,
+      hint: `The certificate must be valid for ${name}.${namespace}.svc. With the chart's value tls.secretName, it is in that Secret. The caBundle must be the authority that signed it: ${commands.upgrade(['--set-file', 'tls.caBundle=ca.base64'])} replaces it by the file ca.base64: PEM, base64-encoded (docs/certificates.md).`,
+    };
+  }
+  return logs(
+    cluster,
+    `The webhook makes its certificate and writes the caBundle itself, within seconds after it starts. It needs the chart's roles for that; ${commands.upgrade()} restores them (docs/certificates.md).`,
   );
 }
 
 /** A denial by the webhook, by the first cause that is about a token, else by the first. */
-function denialOf({ namespace, message: sentence, causes }: Refusal, cluster: Judged): Finding {
+function denialOf(message: string, causes: readonly DenialCause[], cluster: Judged): Finding {
   const { commands } = cluster;
-  const { release } = commands;
-  const message = `${namespace}: ${sentence}`;
-  for (const cause of causes) {
-    const reason = TOKEN_FAILURES.find((one) => one === cause.reason);
-    if (reason) return failed(reason, message, tokenRemedy(reason, cause, cluster));
+  const { release, namespace } = commands.release;
+  for (const { reason, message: principal } of causes) {
+    const code = TOKEN_FAILURES.find((one) => one === reason);
+    if (code) return failed(code, message, tokenRemedy(code, principal, cluster));
   }
-  if (causes[0]?.reason !== 'not-entitled')
-    return failed(
-      'denied',
-      message,
-      logs(
-        cluster,
-        causes.length > 0
-          ? undefined
-          : `The webhook gives no reason code: it is older than this command line. To upgrade it: ${commands.upgrade()}.`,
-      ),
-    );
-  return failed(
-    'not-entitled',
-    message,
-    investigate(
-      commands.helm(['get', 'values', release.release, '--namespace', release.namespace]),
-      `The chart's value registries must have an entry for ${namespace} (docs/registries.md). Write the complete list into a file, then: ${commands.upgrade(['--values', 'registries.yaml'])}. The webhook reads it within two minutes.`,
-    ),
-  );
+  if (causes[0]?.reason !== 'not-entitled') return failed('denied', message, logs(cluster));
+  return failed('not-entitled', message, {
+    investigate: commands.helm(['get', 'values', release, '--namespace', namespace]),
+    hint: `The chart's value registries must have an entry for the namespace (docs/registries.md). Write the complete list into a file, then: ${commands.upgrade(['--values', 'registries.yaml'])}. The webhook reads it within two minutes.`,
+  });
 }
 
-/** The hosts of ECR Public, which has its own IAM action (webhook/aws/registries.ts). */
-const PUBLIC_HOSTS: ReadonlySet<string | undefined> = new Set(['public.ecr.aws', 'ecr-public.aws.com']);
-
-/** What to know about a missing token. */
-const HINTS: Readonly<Record<TokenFailure, string>> = {
-  'aws-no-identity': 'docs/aws-identity.md describes the ways to give the webhook an AWS identity.',
-  'aws-role-denied':
-    "The role's trust policy must admit the webhook's identity (docs/aws-identity.md, docs/registries.md).",
-  'ecr-denied': "docs/aws-identity.md has the policy that the webhook's identity needs.",
-  'ecr-throttled': 'The webhook retries. Other callers of the account may use up the quota of ECR.',
-  'ecr-unavailable':
-    "The pods may not reach AWS: a firewall, PrivateLink, or the chart's value proxy.httpsProxy. health.aws.amazon.com shows outages.",
-  'ecr-error': 'docs/troubleshooting.md lists known causes.',
-};
-
-function tokenRemedy(reason: TokenFailure, cause: DenialCause, cluster: Judged): Remedy {
-  // The message is the role's ARN, if it is known.
-  const [arn, name = ''] = /^arn:[\w-]+:iam::\d+:role\/(?:\S*\/)?(\S+)$/.exec(cause.message) ?? [];
-  const service = PUBLIC_HOSTS.has(registryOf(cause)) ? 'ecr-public' : 'ecr';
-  const ofRole = {
-    'aws-role-denied': ['get-role', '--role-name', name, '--query', 'Role.AssumeRolePolicyDocument'],
-    'ecr-denied': [
-      ...['simulate-principal-policy', '--policy-source-arn', arn ?? ''],
-      ...['--action-names', `${service}:GetAuthorizationToken`],
-    ],
-  };
-  if (arn !== undefined && (reason === 'aws-role-denied' || reason === 'ecr-denied'))
-    return investigate(cluster.commands.aws(['iam', ...ofRole[reason]]), HINTS[reason]);
-  return logs(cluster, HINTS[reason]);
+/** @param principal the message of the cause: the role's ARN, if it is known */
+function tokenRemedy(code: FailureCode, principal: string, cluster: Judged): Remedy {
+  const hint = 'See "AWS refuses the webhook" in docs/troubleshooting.md.';
+  const { commands } = cluster;
+  const [arn, role] = /^arn:[\w-]+:iam::\d+:role\/(?:\S*\/)?(\S+)$/.exec(principal) ?? [];
+  if (arn === undefined || role === undefined) return logs(cluster, hint);
+  const getRole = ['get-role', '--role-name', role, '--query', 'Role.AssumeRolePolicyDocument'];
+  const actions = ['ecr:GetAuthorizationToken', 'ecr-public:GetAuthorizationToken'];
+  const simulate = ['simulate-principal-policy', '--policy-source-arn', arn, '--action-names', ...actions];
+  return { investigate: commands.aws(['iam', ...(code === 'aws-role-denied' ? getRole : simulate)]), hint };
 }
 
 function nameOf(installation: Cluster['installation']): string {
   return installation?.name ?? 'ecr-anywhere';
 }
 
-function logs({ installation, commands }: Judged, hint?: string) {
-  return investigate(
-    commands.kubectlInRelease(['logs', `deployment/${nameOf(installation)}`, '--tail=50']),
-    hint,
-  );
+function logs({ installation, commands }: Judged, hint?: string): Remedy {
+  const args = ['logs', `deployment/${nameOf(installation)}`, '--tail=50'];
+  return { investigate: commands.kubectlInRelease(args), hint };
 }
 
-/** Which webhook wrote the credentials, and which contract it speaks, by the annotations of accepted Secrets. */
-function writersOf(
-  accepted: readonly Accepted[],
-  { installation, commands }: Judged,
-): { readonly failures: Finding[]; readonly hasWritten: boolean } {
-  const writers = accepted.map(({ namespace, annotations }) => ({
-    namespace,
-    by: credentialsWriter(annotations),
-  }));
-  const unwritten = writers.filter(({ by }) => by.writer === 'none').map(({ namespace }) => namespace);
-  const original = writers.find(({ by }) => by.writer === 'original');
-  const contracts = writers.flatMap(({ by }) => (by.writer === 'ours' ? [by.contract] : []));
-  const failures = [
-    ...(unwritten.length > 0 ? [notCalled(unwritten, installation, commands)] : []),
-    ...(original
-      ? [
-          failed(
-            'original-answers',
-            `The webhook of CentML/ecr-anywhere answers in ${original.namespace}.`,
-            investigate(
-              commands.kubectl(['get', 'mutatingwebhookconfigurations']),
-              'Find its release among these, and uninstall it.',
-            ),
-          ),
-        ]
-      : []),
-    ...contractFailures(contracts, commands, nameOf(installation)),
-  ];
-  return { failures, hasWritten: contracts.length > 0 };
-}
-
-function notCalled(
-  namespaces: readonly string[],
-  installation: Cluster['installation'],
-  commands: ShellCommands,
-): Finding {
+function notCalled(accepted: readonly Accepted[], { installation, commands }: Judged): Finding[] {
+  const unwritten = accepted.filter(({ annotations }) => contractOf(annotations) === undefined);
+  if (unwritten.length === 0) return [];
   const added = installation ? unexpectedNarrowing(installation) : [];
-  const message = `The API server does not call the webhook for Secrets in ${formatList(namespaces)}`;
-  return installation && added.length > 0
-    ? failed(
-        'webhook-not-called',
-        `${message}: the chart did not set ${added.toReversed().join(', ')} of the webhook configuration.`,
-        repair(commands.removeFields('mutatingwebhookconfiguration', installation.name, added)),
-      )
-    : failed('webhook-not-called', `${message}.`, repair(commands.upgrade()));
-}
-
-function contractFailures(contracts: readonly number[], commands: ShellCommands, name: string): Finding[] {
-  const other = contracts.toSorted((a, b) => a - b).find((contract) => contract !== CONTRACT_VERSION);
-  if (other === undefined) return [];
-  const isOlder = other < CONTRACT_VERSION;
+  const message = `The API server does not call the webhook for Secrets in ${formatList(unwritten.map(({ namespace }) => namespace))}`;
+  if (!installation || added.length === 0)
+    return [failed('webhook-not-called', `${message}.`, { repair: commands.upgrade() })];
   return [
     failed(
-      isOlder ? 'webhook-too-old' : 'webhook-too-new',
-      `The webhook speaks contract ${other}, this command line ${CONTRACT_VERSION}.`,
-      investigate(
-        commands.kubectlInRelease([
-          ...['get', `deployment/${name}`, '--output=jsonpath={.spec.template.spec.containers[*].image}'],
-        ]),
-        isOlder
-          ? `Upgrade it from a checkout of this version, with its image (the value image.tag, if it is set): ${commands.upgrade()}.`
-          : 'Use the command line of that version, and deploy the refresher from the same checkout.',
-      ),
+      'webhook-not-called',
+      `${message}: the chart did not set ${added.toReversed().join(', ')} of the webhook configuration.`,
+      { repair: commands.removeFields('mutatingwebhookconfiguration', installation.name, added) },
     ),
+  ];
+}
+
+function otherContract(contracts: readonly number[], { installation, commands }: Judged): Finding[] {
+  const other = contracts.find((contract) => contract !== CONTRACT_VERSION);
+  if (other === undefined) return [];
+  const code = other < CONTRACT_VERSION ? 'webhook-too-old' : 'webhook-too-new';
+  const image = '--output=jsonpath={.spec.template.spec.containers[*].image}';
+  return [
+    failed(code, `The webhook speaks contract ${other}, this command line ${CONTRACT_VERSION}.`, {
+      investigate: commands.kubectlInRelease(['get', `deployment/${nameOf(installation)}`, image]),
+      hint: `Use the webhook's image, the refresher and the command line of one version. To upgrade the webhook from a checkout of this version: ${commands.upgrade()}.`,
+    }),
   ];
 }

@@ -1,4 +1,5 @@
 // What doctor checks, in order from the operator's AWS session to the credentials in a Secret, and what a failure means.
+import { TOKEN_FAILURES } from '../../../contract/denials.ts';
 
 interface Check {
   readonly title: string;
@@ -76,13 +77,7 @@ export const CHECKS = {
   chart: {
     title: 'chart',
     needs: ['context'],
-    codes: [
-      'kubernetes-too-old',
-      'chart-not-installed',
-      'configuration-missing',
-      'original-in-place',
-      'original-beside',
-    ],
+    codes: ['chart-not-installed', 'configuration-missing', 'original-beside'],
     means: 'The webhook is not the one that writes credentials into Secrets, or not the only one.',
   },
   'write-policy': {
@@ -104,7 +99,6 @@ export const CHECKS = {
       'namespace-excluded',
       'namespace-label-wrong',
       'namespace-label-missing',
-      'no-enabled-namespace',
       'secret-type-wrong',
       'secret-label-wrong',
       'no-managed-secret',
@@ -116,7 +110,6 @@ export const CHECKS = {
     title: 'webhook',
     needs: ['chart'],
     codes: [
-      'ca-bundle-invalid',
       'ca-bundle-mismatch',
       'certificate-invalid',
       'webhook-not-deployed',
@@ -129,21 +122,13 @@ export const CHECKS = {
   injection: {
     title: 'credential injection',
     needs: ['configuration', 'webhook'],
-    codes: ['webhook-not-called', 'original-answers', 'webhook-too-old', 'webhook-too-new', 'denied'],
+    codes: ['webhook-not-called', 'webhook-too-old', 'webhook-too-new', 'denied'],
     means: 'Secrets are not stored with the credentials that the refresher relies on.',
   },
   ecr: {
     title: 'ECR credentials',
     needs: ['injection'],
-    codes: [
-      'not-entitled',
-      'aws-no-identity',
-      'aws-role-denied',
-      'ecr-denied',
-      'ecr-throttled',
-      'ecr-unavailable',
-      'ecr-error',
-    ],
+    codes: ['not-entitled', ...TOKEN_FAILURES],
     means: 'The webhook gets no credentials for the namespace, and denies its Secrets.',
   },
   refresh: {
@@ -162,7 +147,7 @@ export const CHECK_NAMES = Object.keys(CHECKS) as readonly CheckName[];
 /** What to do about a failure. `repair`: a command that is certainly right. `investigate`: one that only shows more. */
 export type Remedy = ({ readonly repair: string } | { readonly investigate: string }) & {
   /** Sentences: what to know before the command is run, and what to do after it. */
-  readonly hint?: string;
+  readonly hint?: string | undefined;
 };
 
 export interface Finding {
@@ -175,31 +160,22 @@ export interface Finding {
   readonly code?: FailureCode;
   readonly repair?: string;
   readonly investigate?: string;
-  readonly hint?: string;
+  readonly hint?: string | undefined;
   /** A failure that was observed and may only follow from an earlier one. */
   readonly observed?: string;
 }
 
-export const repair = (command: string, hint?: string): Remedy => ({
-  repair: command,
-  ...(hint !== undefined && { hint }),
-});
-export const investigate = (command: string, hint?: string): Remedy => ({
-  investigate: command,
-  ...(hint !== undefined && { hint }),
-});
-
 /** The remedy of a failure. */
-export function remedyOf({ repair: command, investigate: query = '', hint }: Finding): Remedy {
-  return command === undefined ? investigate(query, hint) : repair(command, hint);
+export function remedyOf({ repair, investigate = '', hint }: Finding): Remedy {
+  return repair === undefined ? { investigate, hint } : { repair, hint };
 }
 
-export const passed = (check: CheckName, message: string): Finding => ({ check, verdict: 'passed', message });
-export const skipped = (check: CheckName, message: string): Finding => ({
-  check,
-  verdict: 'skipped',
-  message,
-});
+const finding =
+  (verdict: Finding['verdict']) =>
+  (check: CheckName, message: string): Finding => ({ check, verdict, message });
+export const passed = finding('passed');
+export const skipped = finding('skipped');
+
 export function failed(code: FailureCode, message: string, remedy: Remedy): Finding {
   const has = (name: CheckName) => (CHECKS[name].codes as readonly string[]).includes(code);
   const check = CHECK_NAMES.find(has) as CheckName;
@@ -214,33 +190,28 @@ const RANK = { failed: 0, passed: 1, skipped: 2 } as const;
  */
 export function judge(findings: readonly Finding[]): Finding[] {
   const judged = new Map<CheckName, Finding>();
-  const failedNeed = (check: CheckName): CheckName | undefined => {
-    for (const need of CHECKS[check].needs) {
-      const found = judged.get(need)?.verdict === 'failed' ? need : failedNeed(need);
-      if (found !== undefined) return found;
-    }
-    return undefined;
-  };
+  /** The failed check that each check depends on, directly or not. */
+  const causes = new Map<CheckName, CheckName | undefined>();
   for (const check of CHECK_NAMES) {
     const [seen] = findings
       .filter((finding) => finding.check === check)
       .toSorted((a, b) => RANK[a.verdict] - RANK[b.verdict]);
-    const need = seen?.verdict === 'passed' ? undefined : failedNeed(check);
-    if (need !== undefined)
+    const needs = CHECKS[check].needs.map((name: CheckName) => judged.get(name) as Finding);
+    const [cause] = needs.flatMap((need) =>
+      need.verdict === 'failed' ? need.check : (causes.get(need.check) ?? []),
+    );
+    causes.set(check, cause);
+    if (cause !== undefined && seen?.verdict !== 'passed')
       judged.set(check, {
-        ...skipped(check, `“${CHECKS[need].title}” failed`),
+        ...skipped(check, `“${CHECKS[cause].title}” failed`),
         ...(seen?.verdict === 'failed' && { observed: seen.message }),
       });
-    else judged.set(check, seen ?? skipped(check, reasonOfNeeds(check, judged)));
+    else {
+      const unknown = needs.find(({ verdict }) => verdict === 'skipped');
+      judged.set(check, seen ?? skipped(check, unknown?.message ?? 'not checked'));
+    }
   }
   return [...judged.values()];
-}
-
-/** Why a check was skipped that has no finding: for the same reason as one that it depends on. */
-function reasonOfNeeds(check: CheckName, judged: ReadonlyMap<CheckName, Finding>): string {
-  const needs: readonly CheckName[] = CHECKS[check].needs;
-  const need = needs.map((name) => judged.get(name)).find((finding) => finding?.verdict === 'skipped');
-  return need?.message ?? 'not checked';
 }
 
 /** The first check that failed; else the first of those given that were skipped; undefined if all passed. */

@@ -1,15 +1,15 @@
 // ecr-anywhere doctor: checks everything from the operator's AWS session to the credentials in a Secret.
-import type { ClusterStatus, ClusterSummary } from '../../../contract/refresher-api.ts';
+import type { ClusterStatus } from '../../../contract/refresher-api.ts';
 import { CliError, EXIT, type ExitCode } from '../../output/errors.ts';
 import { formatList } from '../../output/format-list.ts';
 import type { Io, IoOptions } from '../../output/io.ts';
 import type { AwsOptions, KubeOptions } from '../../output/options.ts';
 import { ShellCommands } from '../../output/shell-commands.ts';
-import { attempt, checkAws, type FunctionApi, functionFailure } from './check-aws.ts';
-import { fromInspection, fromStatus, subjectOf } from './check-cluster.ts';
+import { checkAws, type FunctionApi, inspect } from './check-aws.ts';
+import { fromInspection, fromStatus } from './check-cluster.ts';
 import { type ContextResult, checkContext } from './check-context.ts';
-import { type Finding, failed, firstProblem, investigate, judge, repair, toJson } from './checks.ts';
-import { checkFleet } from './fleet.ts';
+import { type Finding, failed, judge, toJson } from './checks.ts';
+import { printFleet } from './fleet.ts';
 import { renderReport } from './render.ts';
 
 type DoctorOptions = AwsOptions & KubeOptions & IoOptions;
@@ -32,24 +32,25 @@ export async function doctor(
   const findings: Finding[] = [];
   const api = await checkAws(options, io, findings);
   if (api && name === undefined) {
-    const fleet = await checkFleet(api, options, findings, io);
-    return fleet ? fleet.exitCode : print(name, findings, io);
-  }
-  if (api && name !== undefined) {
+    const summaries = await inspect(api, [], options, io, findings);
+    if (summaries) return printFleet(api, summaries, options, findings, io);
+  } else if (api && name !== undefined) {
     findings.push(...(await checkCluster(name, api, options, findings, io)));
-    return print(name, findings, io);
+  } else {
+    const [sessionFailure] = findings.filter(
+      ({ check, verdict }) => check === 'session' && verdict === 'failed',
+    );
+    const { findings: inside, error } = await checkContext({ name }, options, io);
+    if (sessionFailure && error) throw nothingToCheck(sessionFailure, error);
+    findings.push(...inside);
   }
-  const target = { name, uid: undefined, isRegistered: false, isAwsChecked: false, roleArn: undefined };
-  const { findings: inside, error } = await checkContext(target, options, io);
-  const [session] = findings.filter(({ check, verdict }) => check === 'session' && verdict === 'failed');
-  if (session && error) throw nothingToCheck(session, error);
-  return print(name, [...findings, ...inside], io);
+  return print(name, findings, io);
 }
 
 function nothingToCheck({ code, message }: Finding, error: CliError): CliError {
   return new CliError(
     code === 'no-session' ? 'no-aws-credentials' : code === 'no-region' ? 'no-region' : 'network',
-    `doctor can check neither AWS nor a cluster: ${message}; ${error.message}`,
+    `doctor can check neither AWS nor a cluster. ${message} ${error.message}`,
     'Sign in to AWS (aws sso login, or name a profile with --profile), or name a context of the cluster with --context.',
     error,
   );
@@ -58,33 +59,20 @@ function nothingToCheck({ code, message }: Finding, error: CliError): CliError {
 /** @param findings those of checkAws; a failure of the function is added */
 async function checkCluster(
   name: string,
-  { refresher, stack, clusters }: FunctionApi,
+  api: FunctionApi,
   options: DoctorOptions,
   findings: Finding[],
   io: Io,
 ): Promise<Finding[]> {
-  const commands = new ShellCommands(options, {});
+  const { stack, clusters } = api;
   const status = clusters.find((cluster) => cluster.name === name);
-  if (status?.source === 'eks-discovery') throw notACluster(status, commands);
-  let summary: ClusterSummary | undefined;
-  if (status) {
-    const answer = await attempt(
-      findings,
-      (error) => functionFailure(error, commands, stack),
-      () => io.step(`checking ${name} from AWS`, () => refresher.inspect([name])),
-    );
-    summary = answer?.clusters[0];
-  }
-  const target = {
-    name,
-    uid: status?.clusterUid ?? summary?.inspection?.clusterUid,
-    isRegistered: status !== undefined,
-    isAwsChecked: true,
-    roleArn: stack.roleArn,
-  };
+  if (status?.source === 'eks-discovery') throw notACluster(status, new ShellCommands(options, {}));
+  const [summary] = (status && (await inspect(api, [name], options, io, findings))) ?? [];
+  const uid = status?.clusterUid ?? summary?.inspection?.clusterUid;
+  const target = { name, uid, isRegistered: status !== undefined, roleArn: stack.roleArn };
   const inside = await checkContext(target, options, io);
   if (!status) return [...inside.findings, notRegistered(name, clusters, inside)];
-  const subject = subjectOf(status, inside);
+  const subject = { ...inside, status };
   return [
     ...inside.findings,
     ...fromStatus(subject, Date.now()),
@@ -99,23 +87,18 @@ function notRegistered(name: string, clusters: readonly ClusterStatus[], inside:
     return failed(
       'registered-under-other-name',
       `There is no cluster ${name}. The cluster of this context is registered as ${other.name}.`,
-      investigate(commands.cli(['doctor', other.name], true)),
+      { investigate: commands.cli(['doctor', other.name], true) },
     );
   const names = clusters.flatMap((one) => (one.source === 'eks-discovery' ? [] : [one.name]));
   const message = `There is no cluster ${name}. Registered are: ${formatList(names, MAX_NAMES) || 'none'}.`;
   const register = ['register', name];
   // Only if the operator named the context, the cluster is certainly the right one.
-  const isNamed = findings.some(({ check, verdict }) => check === 'context' && verdict === 'passed');
-  return failed(
-    'not-registered',
-    message,
-    isNamed
-      ? repair(commands.cli(register, true))
-      : investigate(
-          commands.cli([...register, '--dry-run'], true),
-          'Without --dry-run, the command registers the cluster of the context.',
-        ),
-  );
+  if (findings.some(({ check, verdict }) => check === 'context' && verdict === 'passed'))
+    return failed('not-registered', message, { repair: commands.cli(register, true) });
+  return failed('not-registered', message, {
+    investigate: commands.cli([...register, '--dry-run'], true),
+    hint: 'Without --dry-run, the command registers the cluster of the context.',
+  });
 }
 
 /** The error for a discovery target, which `status` lists beside the clusters. */
@@ -131,11 +114,11 @@ function notACluster({ name, reason }: ClusterStatus, commands: ShellCommands): 
 function print(name: string | undefined, findings: readonly Finding[], io: Io): ExitCode | undefined {
   const judged = judge(findings);
   const ok = judged.every(({ verdict }) => verdict === 'passed');
-  const first = firstProblem(findings);
+  const firstFailed = judged.find(({ verdict }) => verdict === 'failed');
   const result = {
     cluster: name,
     ok,
-    ...(first?.verdict === 'failed' && { firstFailed: toJson(first) }),
+    ...(firstFailed && { firstFailed: toJson(firstFailed) }),
     findings: judged.map(toJson),
   };
   io.print(result, () => renderReport(judged));

@@ -1,10 +1,11 @@
 // doctor without a name: every cluster with its first failed check, as far as the refresher sees it.
+import type { ClusterSummary } from '../../../contract/refresher-api.ts';
 import { EXIT, type ExitCode } from '../../output/errors.ts';
 import { colorize, type Io } from '../../output/io.ts';
 import { ShellCommands } from '../../output/shell-commands.ts';
 import { table, terminalColumns, wrap } from '../../output/table.ts';
-import { attempt, type FunctionApi, functionFailure } from './check-aws.ts';
-import { fromInspection, fromStatus, subjectOf } from './check-cluster.ts';
+import type { FunctionApi } from './check-aws.ts';
+import { fromInspection, fromStatus } from './check-cluster.ts';
 import { CHECKS, type Finding, firstProblem, skipped, toJson } from './checks.ts';
 import { renderChecks } from './render.ts';
 
@@ -17,31 +18,25 @@ export interface ClusterResult {
   readonly problem?: Finding | undefined;
 }
 
-/** Checks all clusters and prints the result. @returns undefined if the function failed: then findings has the failure */
-export async function checkFleet(
-  { refresher, stack, clusters }: FunctionApi,
+/** Judges all clusters and prints the result. @param inspected the answer of the function */
+export function printFleet(
+  { stack, clusters }: FunctionApi,
+  inspected: readonly ClusterSummary[],
   options: ConstructorParameters<typeof ShellCommands>[0],
-  findings: Finding[],
+  findings: readonly Finding[],
   io: Io,
-): Promise<{ exitCode: ExitCode | undefined } | undefined> {
+): ExitCode | undefined {
   const commands = new ShellCommands(options, { roleArn: stack.roleArn });
-  const answer = await attempt(
-    findings,
-    (error) => functionFailure(error, commands, stack),
-    () => io.step('checking all clusters from AWS', () => refresher.inspect([])),
-  );
-  if (!answer) return undefined;
   const now = Date.now();
-  const summaries = new Map(answer.clusters.map((summary) => [summary.cluster, summary]));
+  const summaries = new Map(inspected.map((summary) => [summary.cluster, summary]));
   const results = clusters.map((status): ClusterResult => {
-    const subject = subjectOf(status, { commands });
+    const subject = { status, commands };
     const summary = summaries.get(status.name);
-    const isPaused = summary?.isPaused === true;
     // The answer names a discovery target only if the search failed.
     const isMissing = !summary && status.source !== 'eks-discovery';
     const observed = [
       ...fromStatus(subject, now),
-      ...(summary && !isPaused ? fromInspection(summary, subject) : []),
+      ...(summary && !summary.isPaused ? fromInspection(summary, subject) : []),
       ...(isMissing ? [skipped('reachable', "the refresher's answer does not contain the cluster")] : []),
     ];
     return { cluster: status.name, problem: firstProblem(observed) };
@@ -59,7 +54,7 @@ export async function checkFleet(
   io.print(json, () =>
     [renderChecks(findings), '', renderFleet(results, commands.cli(['doctor', 'NAME']))].join('\n'),
   );
-  return { exitCode: ok ? undefined : EXIT.unhealthy };
+  return ok ? undefined : EXIT.unhealthy;
 }
 
 const HEAD = ['CLUSTER', 'FIRST FAILED CHECK', 'MESSAGE'];
@@ -93,13 +88,9 @@ export function renderFleet(
     failed.length + unknown.length === 0
       ? colorize('green', 'All checks from AWS passed.')
       : wrap(
-          `${count(results.length)}: ${failed.length} failed, ${unknown.length} could not be checked (both exit code 1), ${passed.length} passed.`,
+          `Clusters: ${results.length}, of which ${failed.length} failed, ${unknown.length} could not be checked (both exit code 1), ${passed.length} passed.`,
           columns,
         ),
     `  → ${command} also checks inside the cluster, and prints what to do`,
   ].join('\n');
-}
-
-function count(clusters: number): string {
-  return clusters === 1 ? '1 cluster' : `${clusters} clusters`;
 }

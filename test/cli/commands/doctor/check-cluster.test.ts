@@ -7,12 +7,7 @@ import {
   fromStatus,
   type Subject,
 } from '../../../../cli/commands/doctor/check-cluster.ts';
-import {
-  type FailureCode,
-  firstProblem,
-  investigate,
-  type Remedy,
-} from '../../../../cli/commands/doctor/checks.ts';
+import { type FailureCode, firstProblem, type Remedy } from '../../../../cli/commands/doctor/checks.ts';
 import { ShellCommands } from '../../../../cli/output/shell-commands.ts';
 import type {
   ClusterStatus,
@@ -30,7 +25,6 @@ const subject: Subject = {
   status,
   isVerified: true,
   commands: new ShellCommands({}, { context: 'prod', roleArn: 'arn:aws:iam::111122223333:role/refresher' }),
-  isRestricted: ({ groups }) => groups.includes('ecr-anywhere:refreshers'),
 };
 const first = (changes: Partial<ClusterSummary>, of: Partial<Subject> = {}) =>
   firstProblem(fromInspection({ ...summary, ...changes }, { ...subject, ...of }));
@@ -84,14 +78,15 @@ describe('a rejected credential', () => {
   });
 
   test('waits for the chart if it is a token, and the chart is not installed', () => {
-    const missingChart: Remedy = investigate('helm list');
+    const missingChart: Remedy = { investigate: 'helm list' };
     expect(first(inspectionOf('token'), { missingChart })?.investigate).toBe('helm list');
     expect(first(inspectionOf('eks'), { missingChart })?.repair).toContain('--eks');
     const forbidden = first(
-      { failedAt: 'permissions', ...inspectionOf('eks', { username: 'me' }) },
       {
-        ...{ missingChart, isRestricted: () => true },
+        failedAt: 'permissions',
+        ...inspectionOf('eks', { username: 'me', groups: ['ecr-anywhere:refreshers'] }),
       },
+      { missingChart },
     );
     expect(forbidden).toMatchObject({ code: 'permission-missing', investigate: 'helm list' });
   });
@@ -124,16 +119,20 @@ describe('EKS', () => {
     expect(found?.hint).toContain('create-access-entry');
   });
 
-  test.each<{ failedAt: FailedAt; of: ClusterStatus; code: FailureCode; name: string }>([
-    { failedAt: 'reach', of: tagged, code: 'unreachable', name: 'gpu' },
-    { failedAt: 'kubeconfig', of: tagged, code: 'registration-unusable', name: 'gpu' },
-    { failedAt: 'reach', of: status, code: 'unreachable', name: 'NAME' },
-  ])('the endpoint decides if a cluster fails at $failedAt', ({ failedAt, of, code, name }) => {
-    const eks = inspectionOf('eks', { server: 'https://ABC.gr7.us-east-1.eks.amazonaws.com' });
-    expect(first({ failedAt, ...eks }, { status: of })).toMatchObject({
+  test.each<{ failedAt: FailedAt; code: FailureCode }>([
+    { failedAt: 'reach', code: 'unreachable' },
+    { failedAt: 'kubeconfig', code: 'registration-unusable' },
+  ])('the endpoint decides if a tagged cluster fails at $failedAt', ({ failedAt, code }) => {
+    expect(first({ failedAt, ...inspectionOf('eks') }, { status: tagged })).toMatchObject({
       code,
-      investigate: `aws eks describe-cluster --name ${name} --query cluster.resourcesVpcConfig --region us-east-1`,
+      investigate:
+        'aws eks describe-cluster --name gpu --query cluster.resourcesVpcConfig --region us-east-1',
     });
+  });
+
+  test('a registered cluster cannot get another address', () => {
+    const found = first({ failedAt: 'reach', ...inspectionOf('eks') });
+    expect(found).toMatchObject({ code: 'unreachable', hint: expect.not.stringContaining('--server') });
   });
 
   test('a discovery target that cannot be searched is a failure of discovery', () => {
@@ -158,12 +157,6 @@ describe('the code', () => {
       expect(first({ failedAt, reason })).toMatchObject({ code, message: expect.stringContaining(reason) });
   });
 
-  test('is function-too-old if the answer does not state where the cluster failed', () => {
-    const { failedAt: _, ...older } = summary;
-    const found = firstProblem(fromInspection({ ...older, reason: 'x' }, subject));
-    expect(found).toMatchObject({ code: 'function-too-old', investigate: 'npx cdk diff' });
-  });
-
   test('is not-refreshed for a namespace that cannot be listed, though nothing was due', () => {
     const reason = 'GET /api/v1/namespaces/shop/secrets: HTTP 500: etcdserver: request timed out';
     const failure = { ...served(), failed: true, managed: 3, reason };
@@ -176,7 +169,7 @@ describe('the code', () => {
     }));
     const { reason: _, ...rest } = summary;
     const found = firstProblem(fromInspection({ ...rest, ...served(), failed: true, problems }, subject));
-    expect(found?.message).toBe('a: refused: no; b: refused: no; c: refused: no; and 2 more');
+    expect(found?.message).toBe('a: refused: no, b: refused: no, c: refused: no, 2 more');
   });
 });
 

@@ -7,15 +7,13 @@ import {
   type Finding,
   failed,
   firstProblem,
-  investigate,
   judge,
   passed,
-  repair,
   skipped,
   toJson,
 } from '../../../../cli/commands/doctor/checks.ts';
 
-const fix = repair('x');
+const fix = { repair: 'x' };
 const unreachable = failed('webhook-unreachable', 'no response', fix);
 const of = (check: CheckName, ...findings: Finding[]) => judge(findings).find((one) => one.check === check);
 
@@ -49,7 +47,7 @@ describe('judge', () => {
   test('keeps failures that do not depend on each other', () => {
     const judged = judge([
       failed('no-managed-secret', 'a', fix),
-      failed('clock-skew', 'b', investigate('date')),
+      failed('clock-skew', 'b', { investigate: 'date' }),
     ]);
     expect(judged.flatMap(({ verdict, check }) => (verdict === 'failed' ? [check] : []))).toEqual([
       ...['clock', 'labels'],
@@ -97,11 +95,11 @@ describe('firstProblem', () => {
 });
 
 test('JSON has the title, the meaning, and either a repair or an investigation', () => {
-  expect(toJson(failed('paused', 'since today', repair('resume', 'Soon.')))).toEqual({
+  expect(toJson(failed('paused', 'since today', { repair: 'resume', hint: 'Soon.' }))).toEqual({
     ...{ check: 'schedule', title: 'refresh schedule', verdict: 'failed', code: 'paused' },
     ...{ message: 'since today', means: CHECKS.schedule.means, repair: 'resume', hint: 'Soon.' },
   });
-  const json = toJson(failed('clock-skew', '600 s', investigate('date')));
+  const json = toJson(failed('clock-skew', '600 s', { investigate: 'date' }));
   expect(json).toMatchObject({ investigate: 'date' });
   expect(json).not.toHaveProperty('repair');
 });

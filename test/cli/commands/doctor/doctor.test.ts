@@ -1,12 +1,10 @@
 // doctor with the refresher's function and a cluster: each case breaks one thing that doctor sees from AWS, and doctor must
 // name it. A repair that doctor prints is executed, and every check must pass again.
-import { createSign } from 'node:crypto';
 import { once } from 'node:events';
 import { readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
-import { DynamoDBClient, UpdateItemCommand } from '@aws-sdk/client-dynamodb';
 import {
   GetFunctionConfigurationCommand,
   LambdaClient,
@@ -14,10 +12,7 @@ import {
 } from '@aws-sdk/client-lambda';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parse, stringify } from 'yaml';
-import { CHECK_NAMES } from '../../../../cli/commands/doctor/checks.ts';
-import type { ControlPlane } from '../../../bed/control-plane.ts';
-import { refresherKubeconfig, refresherToken } from '../../../bed/webhook.ts';
-import { startChangingProxy } from '../register/changing-proxy.ts';
+import { refresherKubeconfig } from '../../../bed/webhook.ts';
 import { type Case, DoctorBed } from './doctor-bed.ts';
 
 let on: DoctorBed;
@@ -29,16 +24,6 @@ afterAll(() => on?.[Symbol.asyncDispose]());
 const REPLACE = 'ecr-anywhere register alpha --replace --context bed';
 const DRY_RUN = 'ecr-anywhere register alpha --replace --dry-run --context bed';
 const DEAD_SERVER = 'server: https://127.0.0.1:1';
-
-test('every check of a healthy cluster passes', async () => {
-  await on.expectPassed();
-  const { code, stdout } = await on.run(['doctor', 'alpha']);
-  expect({ code, last: stdout.trimEnd().split('\n').at(-1) }).toEqual({
-    code: 0,
-    last: 'All checks passed.',
-  });
-  expect(stdout.split('\n').filter((line) => line.startsWith('✔'))).toHaveLength(CHECK_NAMES.length);
-});
 
 describe('the way to the function', () => {
   test('no-session: the AWS session has expired', async () => {
@@ -114,22 +99,6 @@ describe('the registration', () => {
       code: 'paused',
       breaks: () => on.run(['pause', 'alpha']),
       repair: 'ecr-anywhere resume alpha',
-    },
-    {
-      name: 'the last run was three hours ago',
-      code: 'no-recent-run',
-      message: ['3h 0m'],
-      breaks: () =>
-        new DynamoDBClient(on.bed.deployment.emulator.clientConfig).send(
-          new UpdateItemCommand({
-            TableName: on.bed.deployment.resource('RefresherFunctionMemory'),
-            Key: { cluster: { S: 'alpha' } },
-            UpdateExpression: 'SET lookedAt = :at',
-            ExpressionAttributeValues: { ':at': { S: new Date(Date.now() - 3 * 3_600_000).toISOString() } },
-          }),
-        ),
-      investigate: "aws scheduler list-schedules --query 'Schedules[].[Name,State,Target.Arn]'",
-      mends: () => on.bed.deployment.invoke(),
     },
     {
       name: 'the registered secret is not a kubeconfig',
@@ -222,66 +191,6 @@ describe('the registration', () => {
     expect(failure.investigate).toBe('ecr-anywhere doctor alpha --context bed');
     await on.repair(failure.investigate ?? '');
   });
-
-  test('identity-not-restricted: a client certificate is registered as one again', async () => {
-    const file = join(on.cli.home, 'member');
-    const member = await on.controlPlane.kubeconfigFor('member', ['ecr-anywhere:refreshers']);
-    await writeFile(file, member, { mode: 0o600 });
-    await on.bed.deployment.registerCluster('alpha', await on.controlPlane.kubeconfigFor('stranger'));
-    const { investigate = '' } = await on.expectFailed('identity-not-restricted', { message: ['stranger'] });
-    expect(investigate).toBe(
-      'ecr-anywhere register alpha --replace --credential KUBECONFIG --dry-run --context bed',
-    );
-    await on.repair(investigate.replace('KUBECONFIG', file));
-    await on.repair(investigate.replace('KUBECONFIG', file).replace(' --dry-run', ''));
-    await on.expectPassed();
-    await on.repair(REPLACE);
-  });
-
-  test('token-not-renewed: the token expires soon, and the chart allows no other of that lifetime', async () => {
-    await on.webhook.upgrade({ refresher: { token: { maxSeconds: 600 } } });
-    const kubeconfig = on.controlPlane.kubeconfigForToken(await nearlyOver(on.controlPlane));
-    const file = join(on.cli.home, 'nearly-over');
-    await writeFile(file, kubeconfig, { mode: 0o600 });
-    const askForNext = [
-      ...['create', 'token', 'ecr-anywhere-refresher', '--namespace', 'ecr-anywhere', '--duration=1h'],
-      ...['--bound-object-kind', 'Secret', '--bound-object-name', 'ecr-anywhere-refresher-token'],
-      ...['--kubeconfig', file],
-    ];
-    // A policy is in force a moment after it is stored.
-    await expect
-      .poll(() => on.controlPlane.kubectl(askForNext, { mayFail: true }), { timeout: 10_000 })
-      .toMatchObject({ stderr: expect.stringContaining('600 seconds at most') });
-    await on.bed.deployment.registerCluster('alpha', kubeconfig);
-    await on.bed.deployment.invoke();
-    const { repair = '' } = await on.expectFailed('token-not-renewed', {
-      message: ['HTTP 403', '600 seconds at most'],
-    });
-    expect(repair).toBe(REPLACE);
-    await on.repair(repair);
-    await on.expectPassed();
-    await on.webhook.upgrade({});
-    await on.repair(REPLACE);
-  });
-
-  test('clock-skew: the clock of the API server is ahead, or behind', async () => {
-    await using proxy = await startChangingProxy(on.controlPlane);
-    await on.bed.deployment.registerCluster(
-      'alpha',
-      proxy.through(await refresherKubeconfig(on.controlPlane)),
-    );
-    for (const [seconds, message] of [
-      [3600, '3600 s ahead of'],
-      [-600, '600 s behind'],
-    ] as const) {
-      proxy.aheadSeconds = seconds;
-      const failure = await on.expectFailed('clock-skew', { message: [message] });
-      expect(failure.investigate).toBe('timedatectl status');
-    }
-    proxy.aheadSeconds = 0;
-    await on.expectPassed();
-    await on.repair(REPLACE);
-  });
 });
 
 describe('the operator’s own context', () => {
@@ -357,16 +266,13 @@ describe('the operator’s own context', () => {
     await on.bed.deployment.unregisterCluster('by-hand');
   });
 
-  test.each([
-    { name: 'there is no kubeconfig', file: '', message: 'There is no kubeconfig' },
-    { name: 'no server listens there', file: 'dead', message: 'ECONNREFUSED' },
-    { name: 'the API server rejects the credential', file: 'unauthorized', message: 'HTTP 401' },
-  ])('context-unusable: $name', async ({ file, message }) => {
+  test('context-unusable: no server listens there', async () => {
     const config = on.controlPlane.kubeconfigForToken('not-a-token');
-    await writeFile(join(on.cli.home, 'unauthorized'), config);
-    await writeFile(join(on.cli.home, 'dead'), config.replace(/server: .*/, DEAD_SERVER));
-    const KUBECONFIG = file ? join(on.cli.home, file) : undefined;
-    await on.expectFailed('context-unusable', { message: [message], options: { env: { KUBECONFIG } } });
+    const KUBECONFIG = join(on.cli.home, 'dead');
+    await writeFile(KUBECONFIG, config.replace(/server: .*/, DEAD_SERVER));
+    const options = { env: { KUBECONFIG } };
+    const failure = await on.expectFailed('context-unusable', { message: ['ECONNREFUSED'], options });
+    expect(failure.investigate).toBe('kubectl config get-contexts');
   });
 });
 
@@ -406,31 +312,8 @@ describe('all clusters', () => {
 
     const { stdout: text } = await on.run(['doctor']);
     expect(text).toMatch(/^silent +API server reachable from AWS +.*ECONNREFUSED/m);
-    expect(text).toContain('6 clusters: 4 failed, 0 could not be checked (both exit code 1), 2 passed.');
-    const rows = text.split('\n').slice(text.split('\n').findIndex((line) => line.startsWith('CLUSTER')) + 1);
-    expect(rows.slice(0, 6).map((row) => row.split(' ')[0])).toEqual([
-      ...['junk', 'resting', 'revoked', 'silent', 'alpha', 'beta'],
-    ]);
-  });
-
-  test('doctor ends with 0 if every cluster passes', async () => {
-    for (const name of ['junk', 'resting', 'revoked', 'silent'])
-      await on.bed.deployment.unregisterCluster(name);
-    const { code, stdout } = await on.run(['doctor']);
-    expect(stdout).toContain('All checks from AWS passed.');
-    expect(code).toBe(0);
+    expect(text).toContain('4 failed, 0 could not be checked (both exit code 1), 2 passed.');
   });
 });
-
-/** A token of the refresher that was issued fifty minutes ago for an hour. */
-async function nearlyOver({ dir }: ControlPlane): Promise<string> {
-  const [header = '', payload = ''] = (await refresherToken(on.controlPlane, '1h')).split('.');
-  const now = Math.floor(Date.now() / 1000);
-  const claims = JSON.parse(Buffer.from(payload, 'base64url').toString());
-  const aged = { ...claims, iat: now - 3000, nbf: now - 3000, exp: now + 600 };
-  const text = `${header}.${Buffer.from(JSON.stringify(aged)).toString('base64url')}`;
-  const key = await readFile(join(dir, 'service-accounts.key'), 'utf8');
-  return `${text}.${createSign('RSA-SHA256').update(text).sign(key).toString('base64url')}`;
-}
 
 test('no output contains a credential', () => on.expectNoCredential());

@@ -4,10 +4,8 @@ import {
   CHECK_NAMES,
   CHECKS,
   failed,
-  investigate,
   judge,
   passed,
-  repair,
   skipped,
 } from '../../../../cli/commands/doctor/checks.ts';
 import { type ClusterResult, renderFleet } from '../../../../cli/commands/doctor/fleet.ts';
@@ -18,8 +16,8 @@ const LONG = `failed calling webhook ${'connection refused '.repeat(9)}by ${ARN}
 const COMMAND = `kubectl ${'x '.repeat(90)}y`;
 const findings = judge([
   passed('session', ARN),
-  failed('webhook-unreachable', LONG, investigate(COMMAND, LONG)),
-  failed('paused', 'since today', repair('ecr-anywhere resume alpha')),
+  failed('webhook-unreachable', LONG, { investigate: COMMAND, hint: LONG }),
+  failed('paused', 'since today', { repair: 'ecr-anywhere resume alpha' }),
 ]);
 const skippedCount = findings.filter(({ verdict }) => verdict === 'skipped').length;
 const withoutSpace = (text: string) => text.replaceAll(/\s/g, '');
@@ -81,7 +79,10 @@ test('a report without failures ends with a line that says so', () => {
 
 describe('all clusters', () => {
   const many = Array.from({ length: 3000 }, (_, index): ClusterResult => ({ cluster: `fine-${index}` }));
-  const wrong: ClusterResult = { cluster: 'wrong', problem: failed('unreachable', LONG, investigate('x')) };
+  const wrong: ClusterResult = {
+    cluster: 'wrong',
+    problem: failed('unreachable', LONG, { investigate: 'x' }),
+  };
   const dim: ClusterResult = { cluster: 'dim', problem: skipped('clock', 'no Date') };
   const shown = (results: readonly ClusterResult[], columns?: number) =>
     renderFleet(results, 'ecr-anywhere doctor NAME', columns).split('\n');
@@ -90,7 +91,7 @@ describe('all clusters', () => {
     const lines = shown([...many, dim, wrong]);
     expect(lines.slice(1, 4).map((line) => line.split(' ')[0])).toEqual(['wrong', 'dim', 'fine-0']);
     expect(lines[51]).toBe('… and 2952 more without a problem');
-    expect(lines[53]).toContain('3002 clusters: 1 failed, 1 could not be checked');
+    expect(lines[53]).toContain('3002, of which 1 failed, 1 could not be checked');
   });
 
   test('each failed cluster has a row, however many there are', () => {
