@@ -1,8 +1,26 @@
 // Tables as kubectl prints them: columns without borders.
 import { stripVTControlCharacters } from 'node:util';
+import Table from 'cli-table3';
 import wrapAnsi from 'wrap-ansi';
 
 const GAP = '   ';
+const NO_LINES = {
+  top: '',
+  'top-mid': '',
+  'top-left': '',
+  'top-right': '',
+  bottom: '',
+  'bottom-mid': '',
+  'bottom-left': '',
+  'bottom-right': '',
+  left: '',
+  'left-mid': '',
+  mid: '',
+  'mid-mid': '',
+  right: '',
+  'right-mid': '',
+  middle: GAP,
+};
 /** Text is not wrapped more narrowly than this. */
 const MIN_WIDTH = 24;
 const ELLIPSIS = ' … ';
@@ -12,8 +30,6 @@ export interface TableOptions {
   readonly columns?: number | undefined;
   /** Maximum lines of the last column in a terminal. */
   readonly lines?: number;
-  /** Whether a terminal that is too narrow for the last column shows the others only. */
-  readonly isLastOptional?: boolean;
 }
 
 /**
@@ -25,27 +41,30 @@ export interface TableOptions {
 export function table(
   head: readonly string[],
   rows: readonly (readonly string[])[],
-  { columns = terminalColumns(), lines = Number.POSITIVE_INFINITY, isLastOptional }: TableOptions = {},
+  { columns = terminalColumns(), lines = Number.POSITIVE_INFINITY }: TableOptions = {},
 ): string {
-  const all = head.length > 0 ? [head, ...rows] : rows;
-  const last = Math.max(...all.map((row) => row.length)) - 1;
-  const widths = Array.from({ length: last }, (_, index) =>
+  const all = [head, ...rows];
+  const count = Math.max(...all.map((row) => row.length));
+  const others = Array.from({ length: count - 1 }, (_, index) =>
     Math.max(...all.map((row) => widthOf(row[index] ?? ''))),
   );
-  const indent = widths.reduce((sum, width) => sum + width + GAP.length, 0);
-  const wrapLast = (text: string) => {
-    if (columns === undefined) return text;
-    const room = columns - indent;
-    if (isLastOptional && room < MIN_WIDTH) return '';
-    const width = Math.max(room, MIN_WIDTH);
-    const wrapped = wrap(truncate(text, width * lines - width / 4), width);
-    return wrapped.replaceAll('\n', `\n${' '.repeat(indent)}`);
-  };
-  return all
-    .map((row) => {
-      const cells = widths.map((width, index) => `${pad(row[index] ?? '', width)}${GAP}`);
-      return `${cells.join('')}${wrapLast(row[last] ?? '')}`.trimEnd();
-    })
+  const last = Math.max(
+    (columns ?? 0) - others.reduce((sum, width) => sum + width + GAP.length, 0),
+    MIN_WIDTH,
+  );
+  const made = new Table({
+    head: [...head],
+    chars: NO_LINES,
+    style: { head: [], border: [], 'padding-left': 0, 'padding-right': 0 },
+    ...(columns !== undefined && { colWidths: [...others, last], wordWrap: true }),
+  });
+  const cell = (text: string, index: number) =>
+    columns !== undefined && index === count - 1 ? wrap(truncate(text, last * lines - last / 4), last) : text;
+  made.push(...rows.map((row) => row.map(cell)));
+  return made
+    .toString()
+    .split('\n')
+    .map((line) => line.trimEnd())
     .join('\n');
 }
 
@@ -75,8 +94,4 @@ export function heightOf(text: string, columns: number): number {
 /** The width of a text without colours. */
 function widthOf(text: string): number {
   return stripVTControlCharacters(text).length;
-}
-
-function pad(text: string, width: number): string {
-  return `${text}${' '.repeat(width - widthOf(text))}`;
 }

@@ -101,15 +101,27 @@ export function overview(
   const columns = COLUMNS.filter((column) => isWide || !column.isWide);
   const head = columns.map((column) => column.head);
   const cells = rows.map((row) => columns.map(({ cell }) => cell(row, now)));
-  // Without the reasons, each row fits into a line of a narrow terminal. doctor prints the reasons, too.
-  const size = screen && { columns: screen.columns, lines: 2, isLastOptional: true };
-  const cut = (count: number) =>
-    [
-      table(head, cells.slice(0, count), size),
-      ...(count < rows.length ? [`and ${rows.length - count} more`] : []),
+  const size = screen && { columns: screen.columns };
+  // In a narrow terminal the reasons would wrap every row. They are left out there; doctor prints them, too.
+  const isNarrow =
+    screen &&
+    table(head, cells.slice(0, screen.rows), { ...size, lines: 2 })
+      .split('\n')
+      .some((line) => heightOf(line, screen.columns) > 1);
+  const width = isNarrow ? head.length - 1 : head.length;
+  const cut = (count: number) => {
+    const more = rows.length - count;
+    return [
+      table(
+        head.slice(0, width),
+        cells.slice(0, count).map((row) => row.slice(0, width)),
+        { ...size, lines: 2 },
+      ),
+      ...(more > 0 ? [`and ${more} more`] : []),
       '',
       ...foot,
     ].join('\n');
+  };
   if (!screen) return cut(rows.length);
   let count = Math.min(rows.length, screen.rows);
   // The cursor takes the last line of the terminal.
