@@ -89,7 +89,7 @@ type: kubernetes.io/dockerconfigjson
 `,
   );
   await bed.cluster('alpha').controlPlane.kubectl(['apply', '-f', manifest]);
-}, 300_000);
+});
 afterAll(async () => {
   await operator?.[Symbol.asyncDispose]();
   await root?.[Symbol.asyncDispose]();

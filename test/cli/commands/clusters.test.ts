@@ -1,8 +1,5 @@
 // status, refresh, pause and resume on the bed, with a healthy cluster, an unreachable one, one with an invalid
 // registration, and one that the refresher has not observed yet.
-
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { NAMESPACE_LABEL, SECRET_LABEL, SECRET_TYPE } from '../../../contract/names.ts';
 import type { ClusterStatus, RefreshAnswer } from '../../../contract/refresher-api.ts';
@@ -194,23 +191,6 @@ describe('several clusters', () => {
     expect(stdout).toMatch(/^CLUSTER +STATE +SOURCE .* TOKEN EXPIRES +CONTEXT +REASON$/m);
     expect(stdout).toMatch(/^alpha +healthy +registered .* \d{4}-\d\d-\d\dT[\d:]+Z +-$/m);
     expect(stdout).toMatch(/^dead +failing +registered .* GET /m);
-  });
-
-  test('--watch repeats until Ctrl-C', { timeout: 30_000 }, async () => {
-    const child = spawn(cli.bundle, ['status', '--watch', '--interval', '1', '--output', 'json'], {
-      env: cli.env,
-    });
-    let shown = '';
-    const looks = new Promise<void>((resolve) => {
-      child.stdout.setEncoding('utf8').on('data', (text: string) => {
-        shown += text;
-        if ((shown.match(/"clusters"/g) ?? []).length >= 3) resolve();
-      });
-    });
-    await looks;
-    child.kill('SIGINT');
-    const [code] = await once(child, 'exit');
-    expect(code).toBe(130);
   });
 });
 

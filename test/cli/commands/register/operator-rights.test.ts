@@ -55,7 +55,7 @@ metadata: {name: ecr, namespace: team-a, labels: {ecr-anywhere.centml.ai/managed
 type: kubernetes.io/dockerconfigjson
 `,
   });
-}, 300_000);
+});
 afterAll(async () => {
   await cli?.[Symbol.asyncDispose]();
   await bed?.[Symbol.asyncDispose]();

@@ -101,17 +101,28 @@ describe('checkInstallation', () => {
     },
   );
 
-  describe('with the chart installed', () => {
-    beforeAll(async () => {
-      await helm(
-        [
-          ...['install', 'ecr-anywhere', CHART, '--namespace', NAMESPACE, '--create-namespace'],
-          ...['--set', 'image.repository=registry.example.com/ecr-anywhere'],
-          ...['--set', 'aws.region=eu-central-1'],
-        ],
-        { cluster },
-      );
+  const install = (release: string, namespace: string) =>
+    helm(
+      [
+        ...['install', release, CHART, '--namespace', namespace, '--create-namespace'],
+        ...['--set', 'image.repository=registry.example.com/ecr-anywhere'],
+        ...['--set', 'aws.region=eu-central-1'],
+      ],
+      { cluster },
+    );
+
+  test('accepts a release of another name in another namespace', async () => {
+    await install('pull', 'elsewhere');
+    expect(await failureOfChecks()).toBeUndefined();
+    expect(await checkInstallation(kubernetes, options)).toMatchObject({
+      namespace: 'elsewhere',
+      refresher: 'pull-ecr-anywhere-refresher',
     });
+    await helm(['uninstall', 'pull', '--namespace', 'elsewhere', '--wait'], { cluster });
+  });
+
+  describe('with the chart installed', () => {
+    beforeAll(() => install('ecr-anywhere', NAMESPACE));
 
     test('accepts the release', async () => {
       expect(await failureOfChecks()).toBeUndefined();
@@ -193,63 +204,27 @@ describe('checkInstallation', () => {
 
       const ADMISSION = 'admissionregistration.k8s.io';
       const RBAC = 'rbac.authorization.k8s.io';
-      interface Power {
-        readonly verb: string;
-        readonly resource: string;
-        readonly name?: string;
-        /** As the message names it. */
-        readonly phrase: string;
-      }
-      const powers: Power[] = [
-        { verb: '*', resource: '*.*', phrase: 'do anything' },
-        {
-          verb: 'delete',
-          resource: `validatingadmissionpolicies.${ADMISSION}`,
-          phrase: 'delete validatingadmissionpolicies',
-        },
-        {
-          verb: 'deletecollection',
-          resource: `validatingadmissionpolicybindings.${ADMISSION}`,
-          phrase: 'deletecollection validatingadmissionpolicybindings',
-        },
-        {
-          verb: 'update',
-          resource: `validatingadmissionpolicybindings.${ADMISSION}`,
-          name: `${REFRESHER}-token`,
-          phrase: 'update validatingadmissionpolicybindings',
-        },
-        {
-          verb: 'patch',
-          resource: `mutatingwebhookconfigurations.${ADMISSION}`,
-          name: 'ecr-anywhere',
-          phrase: 'patch mutatingwebhookconfigurations',
-        },
-        {
-          verb: 'create',
-          resource: `clusterrolebindings.${RBAC}`,
-          phrase: 'create clusterrolebindings',
-        },
-        {
-          verb: 'bind',
-          resource: `clusterroles.${RBAC}`,
-          name: 'cluster-admin',
-          phrase: 'bind clusterroles',
-        },
-        { verb: 'escalate', resource: `clusterroles.${RBAC}`, phrase: 'escalate clusterroles' },
-        { verb: 'impersonate', resource: 'users', phrase: 'impersonate users' },
-        { verb: 'impersonate', resource: 'groups', name: MASTERS, phrase: 'impersonate groups' },
-        {
-          verb: 'create',
-          resource: 'serviceaccounts/token',
-          phrase: 'create serviceaccounts/token',
-        },
-        { verb: 'create', resource: 'pods', phrase: 'create pods' },
+      /** Verb, resource and name of an object. */
+      const powers: (readonly [string, string, string?])[] = [
+        ['*', '*.*'],
+        ['delete', `validatingadmissionpolicies.${ADMISSION}`],
+        ['deletecollection', `validatingadmissionpolicybindings.${ADMISSION}`],
+        ['update', `validatingadmissionpolicybindings.${ADMISSION}`, `${REFRESHER}-token`],
+        ['patch', `mutatingwebhookconfigurations.${ADMISSION}`, 'ecr-anywhere'],
+        ['create', `clusterrolebindings.${RBAC}`],
+        ['bind', `clusterroles.${RBAC}`, 'cluster-admin'],
+        ['escalate', `clusterroles.${RBAC}`],
+        ['impersonate', 'users'],
+        ['impersonate', 'groups', MASTERS],
+        ['create', 'serviceaccounts/token'],
+        ['create', 'pods'],
       ];
 
-      test.each(powers)('rejects a member of the group that may $phrase', async (power) => {
-        const { verb, resource, name, phrase } = power;
-        const user = `member-${powers.indexOf(power)}`;
+      test.each(
+        powers.map(([verb, resource, name], index) => ({ verb, resource, name, user: `member-${index}` })),
+      )('rejects a member of the group that may $verb $resource', async ({ verb, resource, name, user }) => {
         const [path = '', ...group] = resource.split('.');
+        const phrase = verb === '*' ? 'do anything' : `${verb} ${path}`;
         const rule = {
           verbs: [verb],
           apiGroups: [group.join('.')],
