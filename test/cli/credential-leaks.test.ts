@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { readKubeconfig } from '../../lib/kubernetes/kubeconfig.ts';
 import type { Ended, RunOptions } from './command-line.ts';
-import { type Operator, startOperator } from './operator.ts';
+import { createManagedSecret, type Operator, startOperator } from './operator.ts';
 import { awsError, DEPLOYED, functionAnswer } from './wire.ts';
 
 const canary = (name: string) => `canary-${name}-${randomBytes(16).toString('hex')}`;
@@ -46,12 +46,7 @@ beforeAll(async () => {
     const { identity } = readKubeconfig(readFileSync(operator.kubeconfigs[name], 'utf8'));
     if ('token' in identity) canaries.set(`administrator of ${name}`, identity.token);
   }
-  const namespace = 'metadata: {name: team-a, labels: {ecr-anywhere.centml.ai/namespace: enabled}}';
-  const secret =
-    'metadata: {name: ecr, namespace: team-a, labels: {ecr-anywhere.centml.ai/managed: "true"}}\ntype: kubernetes.io/dockerconfigjson';
-  await operator.bed.cluster('beta').controlPlane.kubectl(['apply', '-f', '-'], {
-    input: `apiVersion: v1\nkind: Namespace\n${namespace}\n---\napiVersion: v1\nkind: Secret\n${secret}\n`,
-  });
+  await createManagedSecret(operator.bed.cluster('beta').controlPlane);
   // Quotes the credential in its response, as some proxies do.
   proxy = createServer().on('connect', (request, socket) => {
     const message = `you sent ${request.headers['proxy-authorization']}`;

@@ -1,7 +1,6 @@
 // Checks the IAM policy for operators in the documentation, on a local AWS that enforces IAM: with it every command works,
 // and without one of its actions only those commands fail that the page names.
-import { readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { readFile } from 'node:fs/promises';
 import {
   CreateAccessKeyCommand,
   CreateUserCommand,
@@ -18,6 +17,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { EXIT } from '../../cli/output/errors.ts';
 import { Bed } from '../bed/up.ts';
 import { type CommandLine, startCommandLine } from './command-line.ts';
+import { createManagedSecret } from './operator.ts';
 
 interface Statement {
   readonly Sid: string;
@@ -75,20 +75,7 @@ beforeAll(async () => {
     AWS_ACCESS_KEY_ID: keys.accessKeyId,
     AWS_SECRET_ACCESS_KEY: keys.secretAccessKey,
   });
-  const manifest = join(bed.dir, 'secret.yaml');
-  await writeFile(
-    manifest,
-    `apiVersion: v1
-kind: Namespace
-metadata: {name: team-a, labels: {ecr-anywhere.centml.ai/namespace: enabled}}
----
-apiVersion: v1
-kind: Secret
-metadata: {name: ecr, namespace: team-a, labels: {ecr-anywhere.centml.ai/managed: "true"}}
-type: kubernetes.io/dockerconfigjson
-`,
-  );
-  await bed.cluster('alpha').controlPlane.kubectl(['apply', '-f', manifest]);
+  await createManagedSecret(bed.cluster('alpha').controlPlane);
 });
 afterAll(async () => {
   await operator?.[Symbol.asyncDispose]();

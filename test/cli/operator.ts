@@ -7,6 +7,7 @@ import {
   ListSecretsCommand,
   SecretsManagerClient,
 } from '@aws-sdk/client-secrets-manager';
+import type { ControlPlane } from '../bed/control-plane.ts';
 import { Bed } from '../bed/up.ts';
 import { type CommandLine, startCommandLine } from './command-line.ts';
 import { type ClusterWire, startAwsWire, startClusterWire, type Wire } from './wire.ts';
@@ -24,6 +25,20 @@ export interface Operator extends AsyncDisposable {
   /** Makes the proxies forward every request again, and clears their recorded calls. */
   reset(): void;
 }
+
+/** Creates an enabled namespace with a managed Secret. */
+export const createManagedSecret = (cluster: ControlPlane) =>
+  cluster.kubectl(['apply', '-f', '-'], {
+    input: `apiVersion: v1
+kind: Namespace
+metadata: {name: team-a, labels: {ecr-anywhere.centml.ai/namespace: enabled}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: ecr, namespace: team-a, labels: {ecr-anywhere.centml.ai/managed: "true"}}
+type: kubernetes.io/dockerconfigjson
+`,
+  });
 
 /** Starts the bed. No cluster is registered. */
 export async function startOperator(): Promise<Operator> {

@@ -103,16 +103,13 @@ export function checkNotRegistered(
       `To register it as ${name}, first run: ${commands.cli(['unregister', duplicate.name])}`,
     );
   const tagged = known.find(({ source, clusterUid }) => source === 'eks' && clusterUid === uid);
-  if (tagged)
+  if (tagged) {
+    const { name: arn } = tagged;
+    const untag = ['eks', 'untag-resource', '--resource-arn', arn, '--tag-keys', TAG.managed];
     throw new CliError(
       'found-by-tag',
-      `The refresher already finds this cluster by its EKS tag, as ${tagged.name}.`,
-      `To check it: ${commands.cli(['doctor', tagged.name], true)}; to register it instead, first remove the tag: ${untagCommand(tagged.name, commands)}`,
+      `The refresher already finds this cluster by its EKS tag, as ${arn}.`,
+      `To check it: ${commands.cli(['doctor', arn], true)}; to register it instead, first remove the tag: ${commands.aws(untag, parseEksArn(arn).region)}`,
     );
-}
-
-/** @param arn of an EKS cluster */
-function untagCommand(arn: string, commands: ShellCommands): string {
-  const args = ['eks', 'untag-resource', '--resource-arn', arn, '--tag-keys', TAG.managed];
-  return commands.aws(args, parseEksArn(arn).region);
+  }
 }

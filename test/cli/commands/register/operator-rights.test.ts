@@ -8,6 +8,7 @@ import { EXIT } from '../../../../cli/output/errors.ts';
 import type { ControlPlane } from '../../../bed/control-plane.ts';
 import { Bed } from '../../../bed/up.ts';
 import { type CommandLine, startCommandLine } from '../../command-line.ts';
+import { createManagedSecret } from '../../operator.ts';
 
 interface Rule {
   readonly resources: readonly string[];
@@ -44,17 +45,7 @@ beforeAll(async () => {
   const KUBECONFIG = join(bed.dir, 'operator.kubeconfig');
   await writeFile(KUBECONFIG, await alpha.kubeconfigFor('operator'));
   cli = await startCommandLine({ ...bed.operatorEnv, KUBECONFIG });
-  await alpha.kubectl(['apply', '-f', '-'], {
-    input: `apiVersion: v1
-kind: Namespace
-metadata: {name: team-a, labels: {ecr-anywhere.centml.ai/namespace: enabled}}
----
-apiVersion: v1
-kind: Secret
-metadata: {name: ecr, namespace: team-a, labels: {ecr-anywhere.centml.ai/managed: "true"}}
-type: kubernetes.io/dockerconfigjson
-`,
-  });
+  await createManagedSecret(alpha);
 });
 afterAll(async () => {
   await cli?.[Symbol.asyncDispose]();

@@ -8,6 +8,7 @@ import { TAG } from '../../../../contract/names.ts';
 import { type ControlPlane, runCommand } from '../../../bed/control-plane.ts';
 import { tools } from '../../../bed/toolchain.ts';
 import { refresherToken } from '../../../bed/webhook.ts';
+import { createManagedSecret } from '../../operator.ts';
 import { type ClusterWire, startClusterWire } from '../../wire.ts';
 import { GROUP, Registrar } from './registrar.ts';
 
@@ -33,17 +34,7 @@ beforeAll(async () => {
   ];
   asAlpha = ['alpha', '--kubeconfig', alpha.adminKubeconfigPath];
   asBeta = ['beta', '--kubeconfig', beta.adminKubeconfigPath];
-  await alpha.kubectl(['apply', '-f', '-'], {
-    input: `apiVersion: v1
-kind: Namespace
-metadata: {name: team-a, labels: {ecr-anywhere.centml.ai/namespace: enabled}}
----
-apiVersion: v1
-kind: Secret
-metadata: {name: pull, namespace: team-a, labels: {ecr-anywhere.centml.ai/managed: "true"}}
-type: kubernetes.io/dockerconfigjson
-`,
-  });
+  await createManagedSecret(alpha);
 });
 afterAll(() => registrar?.[Symbol.asyncDispose]());
 afterEach(() => registrar.reset());
