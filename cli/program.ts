@@ -92,7 +92,15 @@ Commands about registered clusters call the deployed Lambda function. Only that 
     return run(options, work);
   };
 
-  withKube(withOutput(withAws(program.command('register'))))
+  const register = program.command('register');
+  const parseOptions = register.parseOptions.bind(register);
+  register.parseOptions = (args) => {
+    // Commander would suggest --eks again.
+    if (args.some((arg) => arg.startsWith('--eks=')))
+      register.error("error: option '--eks' takes no value: name the EKS cluster with --eks-name");
+    return parseOptions(args);
+  };
+  withKube(withOutput(withAws(register)))
     .argument('<name>', 'name for the cluster')
     .summary('register a cluster, so that its Secrets are refreshed')
     .description(

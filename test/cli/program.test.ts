@@ -70,6 +70,10 @@ test.each([
   expect(called).toBeUndefined();
 });
 
+test('register --eks=NAME leads to --eks-name', async () => {
+  await expect(parse('register prod --eks=own')).rejects.toThrow('--eks-name');
+});
+
 describe('every command', () => {
   const commands = createProgram(new AbortController().signal)
     // Called by the completion script; prints help.

@@ -130,7 +130,7 @@ describe('register', () => {
     await controlPlane.kubectl(['delete', ...secret]);
     const before = await operator.state();
     const ended = await interruptAt(TOKEN, 'register beta', { wire: operator.clusters.beta });
-    expectInterrupted(ended, /^ecr-anywhere: interrupted\n$/);
+    expectInterrupted(ended, /^ecr-anywhere: The command was interrupted\.\n$/);
     expect(await operator.state()).toEqual(before);
     await webhook.upgrade({});
   });
