@@ -56,7 +56,6 @@ export function table(
     head: [...head],
     chars: NO_LINES,
     style: { head: [], border: [], 'padding-left': 0, 'padding-right': 0 },
-    ...(columns !== undefined && { colWidths: [...others, last], wordWrap: true }),
   });
   const cell = (text: string, index: number) =>
     columns !== undefined && index === count - 1 ? wrap(truncate(text, last * lines - last / 4), last) : text;
