@@ -370,7 +370,7 @@ describe('ECR credentials', () => {
       mends: async () => {
         await on.repair('helm get values ecr-anywhere --namespace ecr-anywhere --kube-context bed');
         await on.repair(upgrade(' --values registries.yaml'), {
-          'registries.yaml': `registries: [{host: ${on.bed.ecr.host}, namespaces: [team-z, team-a]}]`,
+          'registries.yaml': `registries: [{host: ${on.bed.ecr.host}, namespaces: [team-z, "team-*"]}]`,
         });
         await on.webhook.syncVolumes();
       },
