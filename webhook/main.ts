@@ -1,4 +1,5 @@
 // The entry point of the in-cluster webhook: it only wires the parts together.
+import './stop-signals.ts';
 import { readFile } from 'node:fs/promises';
 import { pino } from 'pino';
 import { admission } from './admission/admission.ts';
@@ -9,6 +10,7 @@ import { readConfig } from './config.ts';
 import { serveMetrics, webhookMetrics } from './metrics.ts';
 import { readiness } from './readiness.ts';
 import { type WebhookServer, webhookServer } from './server.ts';
+import { onStopSignal } from './stop-signals.ts';
 import { watchTlsFiles } from './tls/files.ts';
 import { OwnObjects } from './tls/objects.ts';
 import { maintainSelfSignedTls } from './tls/self-signed.ts';
@@ -26,6 +28,10 @@ process.once('uncaughtException', (error) => {
 
 const config = readConfig(process.env);
 const logger = pino({ ...LOG, level: config.logLevel });
+onStopSignal((signal) => {
+  logger.info({ signal }, 'stopped');
+  process.exit(0);
+});
 
 const { policyFile, identity } = config;
 async function readPolicyFile(): Promise<{ text: string; policy: Policy }> {
@@ -97,20 +103,17 @@ const stopPolicy = watch(
   },
 );
 
-for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-  process.once(signal, async () => {
-    logger.info({ signal, drainMs: config.drainMs }, 'draining');
-    stopPolicy();
-    await Promise.all([tls.stop(), drain(config.drainMs, config.answerWithinMs)]);
-    await stopMetrics();
-    logger.info('stopped');
-  });
-}
-
 await listen(config.host, config.port);
+let stopMetrics = async () => {};
+onStopSignal(async (signal) => {
+  logger.info({ signal, drainMs: config.drainMs }, 'draining');
+  stopPolicy();
+  await Promise.all([tls.stop(), drain(config.drainMs, config.answerWithinMs)]);
+  await stopMetrics();
+  logger.info('stopped');
+});
 const { metricsPort } = config;
-const stopMetrics =
-  metricsPort === undefined ? async () => {} : await serveMetrics(metrics, config.host, metricsPort);
+if (metricsPort !== undefined) stopMetrics = await serveMetrics(metrics, config.host, metricsPort);
 logger.info(
   {
     port: config.port,
