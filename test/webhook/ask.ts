@@ -1,4 +1,5 @@
 // Sends reviews to a running webhook, and reads its answers and metrics.
+import type { Dispatcher } from 'undici';
 import { WEBHOOK_PATH } from '../../contract/names.ts';
 import type { ReviewAnswer } from '../../webhook/admission/review.ts';
 import type { RunningWebhook } from './running-webhook.ts';
@@ -13,10 +14,17 @@ export interface Asked {
   readonly ms: number;
 }
 
-/** Sends a review of a change. @throws Error if the response is not an AdmissionReview */
-export async function ask(webhook: RunningWebhook, change: Change): Promise<Asked> {
+/**
+ * Sends a review of a change.
+ *
+ * @param over a connection of the webhook's `client()`; absent: one of its pool
+ * @throws Error if the response is not an AdmissionReview
+ */
+export async function ask(webhook: RunningWebhook, change: Change, over?: Dispatcher): Promise<Asked> {
   const startedAt = performance.now();
-  const { status, text } = await webhook.send(WEBHOOK_PATH, JSON.stringify(reviewOf(change)));
+  const { status, text } = await webhook.send(WEBHOOK_PATH, JSON.stringify(reviewOf(change)), {
+    ...(over && { over }),
+  });
   if (status !== 200) throw new Error(`HTTP ${status}: ${text}`);
   const { response } = JSON.parse(text) as ReviewAnswer;
   const patch = JSON.parse(Buffer.from(response.patch ?? 'W10=', 'base64').toString());

@@ -98,9 +98,9 @@ export function admission({
     let decision = decide(request, { registries, refresherUsername }, now());
     if (decision.action === 'obtain') {
       const { force } = decision;
-      const outcomes = await Promise.all(
-        decision.registries.map((registry) => tokens.obtain(registry, force)),
-      );
+      // The user is part of the run: no other user can have a token obtained for it ahead of time.
+      const run = force === undefined ? undefined : `${request.user.username} ${force}`;
+      const outcomes = await Promise.all(decision.registries.map((registry) => tokens.obtain(registry, run)));
       decision = applyTokens(request, decision, outcomes, now());
     }
     const { action, reason } = decision;

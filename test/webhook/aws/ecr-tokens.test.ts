@@ -17,6 +17,10 @@ const MINUTE = 60 * SECOND;
 const REASON = THROTTLED.reason;
 /** A failure is reused for this long. */
 const FAILURE_MS = 5 * SECOND;
+/** The time between the starts of two calls for one source. */
+const INTERVAL_MS = 2 * SECOND;
+/** The Secrets of one forced run share a token for this long. */
+const RUN_MS = MINUTE;
 
 /** An ECR whose answers each test sets; its tokens are numbered. */
 function ecr({ lifetime = 12 * HOUR } = {}) {
@@ -123,13 +127,16 @@ describe('a token is reused for 15 minutes unless it is due itself', () => {
   });
 
   test.each([
-    { what: 'six hours and a second', lifetime: 6 * HOUR + SECOND, calls: 1 },
+    { what: 'six hours and a minute', lifetime: 6 * HOUR + MINUTE, calls: 1 },
     { what: 'six hours', lifetime: 6 * HOUR, calls: 2 },
     { what: 'a minute', lifetime: MINUTE, calls: 2 },
     { what: 'implausibly long', lifetime: 14 * HOUR, calls: 2 },
   ])('one that lives $what', async ({ lifetime, calls }) => {
     const { state, tokens } = ecr({ lifetime });
     expect(await short(tokens.obtain(REGISTRY))).toBe('1');
+    state.now += INTERVAL_MS - 1;
+    expect(await short(tokens.obtain(REGISTRY))).toBe('1');
+    state.now += 1;
     await tokens.obtain(REGISTRY);
     expect(state.calls).toBe(calls);
   });
@@ -269,9 +276,11 @@ describe('a failure is reused for five seconds', () => {
 
   test('is not reused for a forced request, whose own failure is reused for its run', async () => {
     const { state, tokens } = await failed();
+    state.now += INTERVAL_MS;
     state.answer = 'fail';
     for (const _ of [1, 2]) expect(await short(tokens.obtain(REGISTRY, 'run 1'))).toBe(REASON);
     expect(state.calls).toBe(2);
+    state.now += INTERVAL_MS;
     state.answer = 'ok';
     expect(await short(tokens.obtain(REGISTRY, 'run 2'))).toBe('3');
   });
@@ -300,47 +309,35 @@ describe('a failure is reused for five seconds', () => {
 });
 
 describe('a forced request takes no token from before it', () => {
-  test('takes no cached token; the Secrets of one forced run share one', async () => {
+  test('takes no cached token; the Secrets of one forced run share one for a minute', async () => {
     const { state, tokens } = ecr();
     await tokens.obtain(REGISTRY);
+    state.now += INTERVAL_MS;
     const run = () => Promise.all(Array.from({ length: 100 }, () => short(tokens.obtain(REGISTRY, 'run 1'))));
     expect(new Set(await run())).toEqual(new Set(['2']));
-    state.now += MINUTE;
+    state.now += RUN_MS - 1;
     expect(new Set(await run())).toEqual(new Set(['2']));
     expect(await short(tokens.obtain(REGISTRY, 'run 2'))).toBe('3');
+    state.now += 1;
+    expect(await short(tokens.obtain(REGISTRY, 'run 2'))).toBe('3');
+    state.now += INTERVAL_MS;
     expect(await short(tokens.obtain(REGISTRY, 'run 1'))).toBe('4');
   });
 
-  test('its token serves requests that are not forced', async () => {
-    const { tokens } = ecr();
+  test('its token serves requests that are not forced, and runs that were known before its call', async () => {
+    const { state, tokens } = ecr();
     await tokens.obtain(REGISTRY, 'run 1');
     expect(await short(tokens.obtain(REGISTRY))).toBe('1');
-  });
-
-  test('does not take a young token that was not obtained for it', async () => {
-    const { state, tokens } = ecr();
-    await tokens.obtain(REGISTRY, 'run 1');
-    state.now += 15 * MINUTE;
-    expect(await short(tokens.obtain(REGISTRY))).toBe('2');
-    expect(await short(tokens.obtain(REGISTRY, 'run 1'))).toBe('3');
-  });
-
-  test('does not join an earlier call, and later requests join its call', async () => {
-    const { state, tokens } = ecr();
-    const landing = Promise.withResolvers<void>();
-    state.answer = landing.promise;
-    const before = short(tokens.obtain(REGISTRY));
-    const forced = short(tokens.obtain(REGISTRY, 'run 1'));
-    const another = short(tokens.obtain(REGISTRY, 'run 1'));
-    const after = short(tokens.obtain(REGISTRY));
-    const next = short(tokens.obtain(REGISTRY, 'run 2'));
-    landing.resolve();
-    expect(await Promise.all([before, forced, another, after, next])).toEqual(['1', '2', '2', '2', '3']);
+    state.now += INTERVAL_MS;
+    expect(await short(tokens.obtain(REGISTRY, 'run 2'))).toBe('2');
+    expect(await short(tokens.obtain(REGISTRY, 'run 1'))).toBe('2');
+    expect(state.calls).toBe(2);
   });
 
   test('does not get an older token if ECR fails, and the cache stays', async () => {
     const { state, tokens } = ecr();
     await tokens.obtain(REGISTRY);
+    state.now += INTERVAL_MS;
     state.answer = 'fail';
     expect(await short(tokens.obtain(REGISTRY, 'run 1'))).toBe(REASON);
     expect(await short(tokens.obtain(REGISTRY))).toBe('1');
@@ -349,25 +346,127 @@ describe('a forced request takes no token from before it', () => {
   });
 
   test('does not take its own token once that has expired', async () => {
-    const { state, tokens } = ecr();
+    const { state, tokens } = ecr({ lifetime: 30 * SECOND });
     await tokens.obtain(REGISTRY, 'run 1');
-    state.now += 12 * HOUR - SECOND;
+    state.now += 30 * SECOND - 1;
     expect(await short(tokens.obtain(REGISTRY, 'run 1'))).toBe('1');
-    state.now += SECOND;
+    state.now += 1;
     expect(await short(tokens.obtain(REGISTRY, 'run 1'))).toBe('2');
-    state.now += 12 * HOUR;
+    state.now += 30 * SECOND;
     state.answer = 'fail';
     expect(await short(tokens.obtain(REGISTRY, 'run 1'))).toBe(REASON);
+  });
+
+  test('remembers only so many runs, and none with a long id', async () => {
+    const { state, tokens } = ecr();
+    await tokens.obtain(REGISTRY, 'run 1');
+    await tokens.obtain(OTHER, 'x'.repeat(1_000));
+    for (const index of Array.from({ length: 1_000 }).keys()) {
+      state.now += 1;
+      void tokens.obtain({ source: { ...REGISTRY.source, region: 'us-west-2' } }, `other ${index}`);
+    }
+    state.now += INTERVAL_MS;
+    expect(await short(tokens.obtain(REGISTRY, 'run 1'))).not.toBe('1');
+    expect(await short(tokens.obtain(OTHER, 'x'.repeat(1_000)))).not.toBe('2');
+  });
+});
+
+describe('at most one call starts for a source in two seconds', () => {
+  beforeEach(() => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+  });
+  afterEach(() => {
+    vi.useRealTimers();
+  });
+  const pass = async (state: { now: number }, ms: number) => {
+    state.now += ms;
+    await vi.advanceTimersByTimeAsync(ms);
+  };
+
+  test('a forced request waits for a call that starts after it, and shares it with all that wait', async () => {
+    const { state, tokens } = ecr();
+    const landing = Promise.withResolvers<void>();
+    state.answer = landing.promise;
+    const before = short(tokens.obtain(REGISTRY));
+    const forced = ['run 1', 'run 1', 'run 2'].map((run) => short(tokens.obtain(REGISTRY, run)));
+    const after = short(tokens.obtain(REGISTRY));
+    await pass(state, INTERVAL_MS - 1);
+    expect(state.calls).toBe(1);
+    await pass(state, 1);
+    expect(state.calls).toBe(2);
+    // The second call runs: a request of a run that waited for it joins it, and a new run does not.
+    const late = ['run 1', 'run 3'].map((run) => short(tokens.obtain(REGISTRY, run)));
+    landing.resolve();
+    expect(await Promise.all([before, ...forced, after])).toEqual(['1', '2', '2', '2', '1']);
+    await pass(state, INTERVAL_MS);
+    expect(await Promise.all(late)).toEqual(['2', '3']);
+    expect(state.calls).toBe(3);
+  });
+
+  test('500 forced requests with different marks over ten seconds cause six calls', async () => {
+    const { state, tokens } = ecr();
+    const arrivals: { readonly calls: number; readonly token: Promise<string> }[] = [];
+    for (const index of Array.from({ length: 500 }).keys()) {
+      arrivals.push({ calls: state.calls, token: short(tokens.obtain(REGISTRY, `mark ${index}`)) });
+      await pass(state, 20);
+    }
+    await pass(state, INTERVAL_MS);
+    for (const { calls, token } of arrivals) expect(Number(await token)).toBe(calls + 1);
+    expect(state.calls).toBe(6);
+  });
+
+  test('another source does not wait', async () => {
+    const { state, tokens } = ecr();
+    await tokens.obtain(REGISTRY);
+    expect(await short(tokens.obtain(OTHER, 'run 1'))).toBe('2');
+    const waiting = short(tokens.obtain(REGISTRY, 'run 1'));
+    await pass(state, INTERVAL_MS);
+    expect(await waiting).toBe('3');
+  });
+
+  test('a call that takes longer than the interval does not delay the next, and its late token does not replace it', async () => {
+    const { state, tokens } = ecr();
+    const landing = Promise.withResolvers<void>();
+    state.answer = landing.promise;
+    const slow = short(tokens.obtain(REGISTRY));
+    state.answer = 'ok';
+    const forced = short(tokens.obtain(REGISTRY, 'run 1'));
+    await pass(state, INTERVAL_MS);
+    expect(await forced).toBe('2');
+    landing.resolve();
+    expect(await slow).toBe('1');
+    expect(await short(tokens.obtain(REGISTRY))).toBe('2');
+    expect(state.calls).toBe(2);
+  });
+
+  test('a request that cannot wait for the next call fails in its own time', async () => {
+    const { state, tokens } = ecr();
+    await tokens.obtain(REGISTRY);
+    const forced = short(tokens.obtain(REGISTRY, 'run 1', SECOND));
+    await pass(state, SECOND);
+    expect(await forced).toBe('ecr-unavailable');
+    await pass(state, SECOND);
+    expect(await short(tokens.obtain(REGISTRY))).toBe('2');
+  });
+
+  test('the clock that is set back does not keep the next call waiting', async () => {
+    const { state, tokens } = ecr();
+    await tokens.obtain(REGISTRY);
+    state.now -= HOUR;
+    expect(await short(tokens.obtain(REGISTRY, 'run 1'))).toBe('2');
   });
 });
 
 describe('a token that has expired on arrival is refused', () => {
   test.each([0, -SECOND, -HOUR])('its life: %i ms', async (lifetime) => {
     const { state, tokens } = ecr({ lifetime });
-    const expiry = formatTime(NOW + lifetime);
-    const refusal = { error: { reason: 'ecr-error', message: expect.stringContaining(expiry) } };
-    expect(await tokens.obtain(REGISTRY)).toMatchObject(refusal);
-    expect(await tokens.obtain(REGISTRY, 'run 1')).toMatchObject(refusal);
+    const refusal = () => {
+      const expiry = formatTime(state.now + lifetime);
+      return { error: { reason: 'ecr-error', message: expect.stringContaining(expiry) } };
+    };
+    expect(await tokens.obtain(REGISTRY)).toMatchObject(refusal());
+    state.now += INTERVAL_MS;
+    expect(await tokens.obtain(REGISTRY, 'run 1')).toMatchObject(refusal());
     expect(tokens.withHost(REGISTRY).host).toBeUndefined();
     state.lifetime = SECOND;
     state.now += FAILURE_MS;
