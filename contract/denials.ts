@@ -5,6 +5,8 @@
 export const DENIAL_REASONS = [
   /** The review is not one of a Secret, or its fields have the wrong types. */
   'malformed',
+  /** The caller did not prove that it is the API server. */
+  'caller-not-authenticated',
   /** The webhook failed to process the Secret. */
   'internal-error',
   /** The refresher tried to change something other than the request annotations. */

@@ -39,6 +39,12 @@ export const ANNOTATION = {
   fingerprint: `${DOMAIN}/fingerprint`,
 } as const;
 
+/**
+ * The proof that a review comes through the API server. A policy adds it on the way to the webhook, which removes it; it is
+ * never stored.
+ */
+export const PROOF_ANNOTATION = `${DOMAIN}/caller-proof`;
+
 /** The annotations of a refresh request. */
 export const REQUEST_ANNOTATIONS: readonly string[] = [ANNOTATION.requestedAt, ANNOTATION.force];
 

@@ -22,6 +22,8 @@ export const ENVIRONMENT = {
   serverName: 'SERVER_NAME',
   tlsSecret: 'TLS_SECRET',
   configuration: 'WEBHOOK_CONFIGURATION',
+  proofSecret: 'CALLER_PROOF_SECRET',
+  proofDir: 'CALLER_PROOF_DIR',
   serviceAccountDir: 'SERVICE_ACCOUNT_DIR',
   kubernetesHost: 'KUBERNETES_SERVICE_HOST',
   kubernetesPort: 'KUBERNETES_SERVICE_PORT',
@@ -29,6 +31,13 @@ export const ENVIRONMENT = {
 
 /** The part of the API server's timeout that is reserved for the network and for writing the answer. */
 const ANSWER_MARGIN_MS = 1_500;
+
+const SecretName = z
+  .string()
+  .regex(
+    /^[a-z0-9-]+\/[a-z0-9.-]+$/,
+    'does not name a Secret: set it to a namespace and a name, such as ecr-anywhere/tls',
+  );
 
 const Environment = z
   .object({
@@ -56,14 +65,12 @@ const Environment = z
     // The DNS name that the API server calls; the certificate must contain it.
     [ENVIRONMENT.serverName]: z.string().min(1).optional(),
     // With it, the webhook manages its certificates itself and does not read the two files.
-    [ENVIRONMENT.tlsSecret]: z
-      .string()
-      .regex(
-        /^[a-z0-9-]+\/[a-z0-9.-]+$/,
-        'does not name a Secret: set it to a namespace and a name, such as ecr-anywhere/tls',
-      )
-      .optional(),
+    [ENVIRONMENT.tlsSecret]: SecretName.optional(),
     [ENVIRONMENT.configuration]: z.string().min(1).optional(),
+    // With one of the two, the webhook answers only requests that have the proof: that of a Secret that the webhook maintains,
+    // or of the files of a mounted one. The first takes precedence.
+    [ENVIRONMENT.proofSecret]: SecretName.optional(),
+    [ENVIRONMENT.proofDir]: z.string().min(1).optional(),
     [ENVIRONMENT.serviceAccountDir]: z
       .string()
       .min(1)
@@ -73,19 +80,21 @@ const Environment = z
     [ENVIRONMENT.kubernetesPort]: z.string().optional(),
   })
   .superRefine((env, context) => {
-    if (env.TLS_SECRET === undefined) return;
-    for (const name of [
-      ENVIRONMENT.serverName,
-      ENVIRONMENT.configuration,
-      ENVIRONMENT.kubernetesHost,
-      ENVIRONMENT.kubernetesPort,
-    ]) {
-      if (env[name] === undefined)
-        context.addIssue({
-          code: 'custom',
-          path: [name],
-          message: 'is missing: it is required with TLS_SECRET',
-        });
+    const apiServer = [ENVIRONMENT.kubernetesHost, ENVIRONMENT.kubernetesPort] as const;
+    const needs = {
+      [ENVIRONMENT.tlsSecret]: [ENVIRONMENT.serverName, ENVIRONMENT.configuration, ...apiServer],
+      [ENVIRONMENT.proofSecret]: apiServer,
+    } as const;
+    for (const needing of [ENVIRONMENT.tlsSecret, ENVIRONMENT.proofSecret]) {
+      if (env[needing] === undefined) continue;
+      for (const name of needs[needing]) {
+        if (env[name] === undefined)
+          context.addIssue({
+            code: 'custom',
+            path: [name],
+            message: `is missing: it is required with ${needing}`,
+          });
+      }
     }
   })
   .transform((env) => ({
@@ -105,6 +114,10 @@ const Environment = z
     serverName: env.SERVER_NAME,
     /** The objects that hold the webhook's own certificates; undefined if it serves certificate files. */
     ownTls: env.TLS_SECRET === undefined ? undefined : ownTls(env.TLS_SECRET, env),
+    /** The Secret in which the webhook maintains the caller proof; undefined if it does not. */
+    ownProof: env.CALLER_PROOF_SECRET === undefined ? undefined : ownSecret(env.CALLER_PROOF_SECRET, env),
+    /** The directory of a mounted Secret with the caller proof; undefined if there is none. */
+    proofDir: env.CALLER_PROOF_DIR,
     /** The role that the webhook assumes for every call to AWS. */
     assumeRole:
       env.ASSUME_ROLE_ARN === undefined
@@ -115,19 +128,24 @@ const Environment = z
   }));
 
 function ownTls(secret: string, env: Readonly<Record<string, unknown>>) {
+  return {
+    serverName: String(env[ENVIRONMENT.serverName]),
+    objects: ownSecret(secret, env),
+  };
+}
+
+/** The settings with which the webhook reads and writes one Secret, and its configuration. */
+function ownSecret(secret: string, env: Readonly<Record<string, unknown>>) {
   const text = (name: string) => String(env[name]);
   const [namespace = '', name = ''] = secret.split('/');
   const host = text(ENVIRONMENT.kubernetesHost);
   return {
-    serverName: text(ENVIRONMENT.serverName),
-    objects: {
-      server: `https://${host.includes(':') ? `[${host}]` : host}:${text(ENVIRONMENT.kubernetesPort)}`,
-      serviceAccountDir: text(ENVIRONMENT.serviceAccountDir),
-      namespace,
-      secret: name,
-      configuration: text(ENVIRONMENT.configuration),
-      webhook: WEBHOOK_NAME,
-    },
+    server: `https://${host.includes(':') ? `[${host}]` : host}:${text(ENVIRONMENT.kubernetesPort)}`,
+    serviceAccountDir: text(ENVIRONMENT.serviceAccountDir),
+    namespace,
+    secret: name,
+    configuration: text(ENVIRONMENT.configuration),
+    webhook: WEBHOOK_NAME,
   };
 }
 

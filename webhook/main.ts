@@ -6,6 +6,7 @@ import { admission } from './admission/admission.ts';
 import { type Policy, readPolicy, webhooksOwnRegistry } from './admission/policy.ts';
 import { fetchFromEcr } from './aws/ecr.ts';
 import { EcrTokens } from './aws/ecr-tokens.ts';
+import { maintainProofs, watchProofFiles } from './caller/proofs.ts';
 import { readConfig } from './config.ts';
 import { serveMetrics, webhookMetrics } from './metrics.ts';
 import { readiness } from './readiness.ts';
@@ -57,7 +58,12 @@ const tokens = new EcrTokens(
   config.answerWithinMs,
 );
 
-const { ownTls } = config;
+const { ownTls, ownProof, proofDir } = config;
+const proofs = ownProof
+  ? maintainProofs(new OwnObjects(ownProof), logger)
+  : proofDir === undefined
+    ? undefined
+    : watchProofFiles(proofDir, logger);
 const expiryTime = ({ cert }: KeyPair) => new Date(expiryOf(cert)).toISOString();
 let server: WebhookServer | undefined;
 const useKeyPair = (next: KeyPair) => {
@@ -72,16 +78,17 @@ const answer = admission({
   policy,
   refresherUsername: config.refresherUsername,
   tokens,
+  proofs,
   logger,
   onAnswer: metrics.recordAdmission,
 });
-const isReady = readiness({
+const readyToServe = readiness({
   host: config.host ?? 'localhost',
   port: config.port,
   serverName: config.serverName,
   trusted: tls.trusted,
 });
-server = webhookServer(tls.pair(), answer, isReady, logger);
+server = webhookServer(tls.pair(), answer, async () => proofs?.problem() ?? readyToServe(), logger);
 const { listen, drain } = server;
 
 const stopPolicy = watch(
@@ -109,6 +116,7 @@ onStopSignal(async (signal) => {
   logger.info({ signal, drainMs: config.drainMs }, 'draining');
   stopPolicy();
   await Promise.all([tls.stop(), drain(config.drainMs, config.answerWithinMs)]);
+  await proofs?.stop();
   await stopMetrics();
   logger.info('stopped');
 });

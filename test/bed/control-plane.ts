@@ -46,6 +46,8 @@ export interface ControlPlaneOptions {
   readonly tokenWebhook?: string;
   /** Another control plane's authority, so that certificates cannot tell the two apart. Default: a new one. */
   readonly authority?: Authority;
+  /** Additional arguments of kube-apiserver. */
+  readonly extraArgs?: readonly string[];
 }
 
 /** Starts a control plane. @throws Error with the end of a log if it does not become ready */
@@ -55,6 +57,7 @@ export async function startControlPlane({
   authentication,
   tokenWebhook,
   authority: given,
+  extraArgs = [],
 }: ControlPlaneOptions): Promise<ControlPlane> {
   await mkdir(dir, { recursive: true });
   const { etcd: etcdPath, kubeApiserver, kubectl } = tools();
@@ -148,6 +151,7 @@ export async function startControlPlane({
         `--service-account-key-file=${path('service-accounts.key')}`,
         `--service-account-signing-key-file=${path('service-accounts.key')}`,
         '--profiling=false',
+        ...extraArgs,
       ],
       {
         env: {},

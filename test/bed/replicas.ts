@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { buildWebhook } from '../../webhook/build.ts';
 import type { ControlPlane } from './control-plane.ts';
 import { type Pod, startPod } from './kubelet.ts';
-import { NAMESPACE, RELEASE, SERVICE_PORT, serviceAddress } from './webhook.ts';
+import { NAMESPACE, RELEASE, SERVICE_PORT, serviceAddress, untilCalledWithProof } from './webhook.ts';
 
 const PROBE_EVERY_MS = 200;
 const READY_WITHIN_MS = 60_000;
@@ -115,6 +115,7 @@ export async function startReplicas(
   try {
     await beforeReady?.(logs);
     await untilReady(pods);
+    await untilCalledWithProof(cluster);
   } catch (error) {
     await dispose();
     throw error;

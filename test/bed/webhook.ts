@@ -3,6 +3,8 @@
 // the controller that publishes kube-root-ca.crt in each namespace.
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { NAMESPACE_LABEL, SECRET_LABEL, SECRET_TYPE } from '../../contract/names.ts';
 import { buildWebhook } from '../../webhook/build.ts';
 import type { CommandResult, ControlPlane } from './control-plane.ts';
 import { CHART, helm } from './helm.ts';
@@ -58,6 +60,7 @@ export async function installWebhook(
     ...(options.env && { env: options.env }),
     ...(options.nodeArgs && { nodeArgs: options.nodeArgs }),
   });
+  await untilCalledWithProof(cluster);
   const stop = async () => {
     await pod.stop();
     await rm(bundle, { force: true });
@@ -77,6 +80,41 @@ export async function installWebhook(
     [Symbol.asyncDispose]: stop,
   };
 }
+
+/**
+ * Waits until the API server sends the caller proof, which it does a second or two after the policy is created. It tries a
+ * Secret that the webhook denies without a call to AWS.
+ */
+export async function untilCalledWithProof(cluster: ControlPlane): Promise<void> {
+  const policy = ['get', 'mutatingadmissionpolicy', `${RELEASE}-caller-proof`];
+  if ((await cluster.kubectl(policy, { mayFail: true })).code !== 0) return;
+  const namespace = 'bed-caller-proof';
+  const label = async (value: string) => {
+    await cluster.kubectl(['label', 'namespace', namespace, '--overwrite', `${NAMESPACE_LABEL.key}${value}`]);
+  };
+  await cluster.kubectl(['create', 'namespace', namespace], { mayFail: true });
+  await label(`=${NAMESPACE_LABEL.value}`);
+  const labels = { [SECRET_LABEL.key]: SECRET_LABEL.value };
+  const secret = {
+    apiVersion: 'v1',
+    kind: 'Secret',
+    type: 'Opaque',
+    metadata: { name: 'x', namespace, labels },
+  };
+  const deadline = Date.now() + PROOF_WITHIN_MS;
+  for (;;) {
+    const { stderr } = await cluster.kubectl(['create', '--dry-run=server', '-f', '-'], {
+      input: JSON.stringify(secret),
+      mayFail: true,
+    });
+    if (stderr.includes(SECRET_TYPE)) break;
+    if (Date.now() > deadline) throw new Error(`the API server does not send the caller proof: ${stderr}`);
+    await sleep(100);
+  }
+  await label('-');
+}
+
+const PROOF_WITHIN_MS = 20_000;
 
 /** Creates the release's namespace, with the objects that a cluster's controllers create in each. */
 export async function prepareNamespace(cluster: ControlPlane, name = NAMESPACE): Promise<void> {

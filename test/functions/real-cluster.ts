@@ -102,7 +102,8 @@ export async function startRealCluster({
   const webhook = stack.use(
     await installWebhook(controlPlane, {
       ecrUrl: ecr.url,
-      values,
+      // With the caller proof, the API server stores no managed Secret without the webhook; see `withoutWebhook`.
+      values: ['callerProof.mode=off', ...values],
       document,
       ...(clock && { env: clock.env, nodeArgs: clock.nodeArgs }),
     }),

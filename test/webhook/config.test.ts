@@ -43,6 +43,8 @@ test('reads every setting', () => {
     SERVER_NAME: 'a.b.svc',
     TLS_SECRET: 'b/a-tls',
     WEBHOOK_CONFIGURATION: 'a',
+    CALLER_PROOF_SECRET: 'b/a-proof',
+    CALLER_PROOF_DIR: '/proof',
     SERVICE_ACCOUNT_DIR: '/token',
     KUBERNETES_SERVICE_HOST: 'fd00::1',
     KUBERNETES_SERVICE_PORT: '443',
@@ -73,6 +75,15 @@ test('reads every setting', () => {
         webhook: 'sync.ecr-anywhere.centml.ai',
       },
     },
+    ownProof: {
+      server: 'https://[fd00::1]:443',
+      serviceAccountDir: '/token',
+      namespace: 'b',
+      secret: 'a-proof',
+      configuration: 'a',
+      webhook: 'sync.ecr-anywhere.centml.ai',
+    },
+    proofDir: '/proof',
     assumeRole: { arn: ROLE, externalId: 'cluster-1' },
     identity: { region: 'us-gov-west-1', roleArn: ROLE },
   });
@@ -108,6 +119,8 @@ const BAD: Record<string, (string | undefined)[]> = {
   SERVER_NAME: [''],
   TLS_SECRET: ['', 'tls', 'a/b/c', 'A/b'],
   WEBHOOK_CONFIGURATION: [''],
+  CALLER_PROOF_SECRET: ['', 'proof', 'a/b/c'],
+  CALLER_PROOF_DIR: [''],
   SERVICE_ACCOUNT_DIR: [''],
   AWS_REGION: [
     undefined,

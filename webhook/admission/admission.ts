@@ -2,9 +2,20 @@
 import type { Logger } from 'pino';
 import type { DenialReason } from '../../contract/denials.ts';
 import type { EcrTokens } from '../aws/ecr-tokens.ts';
+import { takeProof } from '../caller/proof.ts';
+import type { Proofs } from '../caller/proofs.ts';
 import { applyTokens, decide } from './decision.ts';
 import type { Policy } from './policy.ts';
-import { type AdmissionRequest, allowed, denied, type ReviewAnswer, readReview } from './review.ts';
+import {
+  type AdmissionRequest,
+  allowed,
+  denied,
+  type PatchOperation,
+  type ReviewAnswer,
+  readReview,
+} from './review.ts';
+
+const NOT_AUTHENTICATED: DenialReason = 'caller-not-authenticated';
 
 export interface Answer {
   /** The HTTP status: 400 if the body is not an AdmissionReview. */
@@ -25,6 +36,8 @@ export interface AdmissionSettings {
   readonly policy: () => Policy;
   readonly refresherUsername?: string | undefined;
   readonly tokens: EcrTokens;
+  /** If set, only a request with one of these proofs is decided on; any other is denied. */
+  readonly proofs?: Pick<Proofs, 'accepts'> | undefined;
   readonly logger: Logger;
   /** Called after each review. */
   readonly onAnswer?: (result: AdmissionResult) => void;
@@ -37,6 +50,7 @@ export function admission({
   policy,
   refresherUsername,
   tokens,
+  proofs,
   logger,
   onAnswer = () => {},
   now = Date.now,
@@ -59,9 +73,13 @@ export function admission({
       return { status: 200, body: allowed(review.uid) };
     }
 
-    const { request } = review;
+    const { request, proof, removal } = takeProof(review.request);
     try {
-      const { action, reason, answer } = await decideOn(request, startedAt);
+      if (proofs && !(await proofs.accepts(proof))) {
+        report(request.operation, 'deny', NOT_AUTHENTICATED);
+        return notAuthenticated(request, proof);
+      }
+      const { action, reason, answer } = await decideOn(request, removal, startedAt);
       report(request.operation, action, reason);
       return answer;
     } catch (error) {
@@ -88,8 +106,33 @@ export function admission({
     }
   };
 
+  /** The answer says nothing about the Secret, the policy or the proof. */
+  function notAuthenticated({ uid, operation, namespace, name }: AdmissionRequest, proof?: string): Answer {
+    const message =
+      'The webhook answers only the API server, and this request has no valid proof that it comes from there. ' +
+      'If it does, an administrator finds the cause with docs/troubleshooting.md, "A managed Secret is refused".';
+    logger.warn(
+      {
+        uid,
+        operation,
+        secret: `${namespace}/${name}`,
+        action: 'deny',
+        reason: NOT_AUTHENTICATED,
+        causes: [NOT_AUTHENTICATED],
+        message:
+          proof === undefined ? 'the request has no proof' : 'the proof of the request is not accepted',
+      },
+      'admission',
+    );
+    return {
+      status: 200,
+      body: denied(uid, { code: 403, message, causes: [{ reason: NOT_AUTHENTICATED, message }] }, name),
+    };
+  }
+
   async function decideOn(
     request: AdmissionRequest,
+    removal: readonly PatchOperation[],
     startedAt: number,
   ): Promise<{ action: string; reason: string; answer: Answer }> {
     const registries = policy()
@@ -124,7 +167,7 @@ export function admission({
       const body = denied(request.uid, decision, request.name);
       return { action, reason, answer: { status: 200, body } };
     }
-    const body = allowed(request.uid, decision.patch, decision.warnings);
+    const body = allowed(request.uid, [...removal, ...decision.patch], decision.warnings);
     return { action, reason, answer: { status: 200, body } };
   }
 }

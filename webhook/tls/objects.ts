@@ -42,7 +42,11 @@ export interface CertificateSecret {
   readonly data: Readonly<Record<string, string>>;
   /** The value of the annotation `ROTATE_ANNOTATION`. */
   readonly command: string | undefined;
+  readonly annotations: Readonly<Record<string, string>>;
 }
+
+/** The part of `OwnObjects` that is about the Secret. */
+export type OwnSecret = Pick<OwnObjects, 'secret' | 'createSecret' | 'writeSecret' | 'close'>;
 
 export interface Configuration {
   readonly resourceVersion: string;
@@ -97,6 +101,7 @@ export class OwnObjects {
       resourceVersion: metadata.resourceVersion,
       data: Object.fromEntries(decoded),
       command: metadata.annotations?.[ROTATE_ANNOTATION],
+      annotations: metadata.annotations ?? {},
     };
   }
 

@@ -320,7 +320,7 @@ describe('Secrets', () => {
     await expectDenied(webhook('PATCH', path, secret, APPLY), BY_RBAC);
   });
 
-  const BY_SECRET_POLICY = /ValidatingAdmissionPolicy 'ecr-anywhere-self-tls'/;
+  const BY_SECRET_POLICY = /ValidatingAdmissionPolicy 'ecr-anywhere-own-secrets'/;
 
   test.each([
     // Kubernetes deletes an object whose owner does not exist.
@@ -406,5 +406,43 @@ describe('Secrets', () => {
     await admin('DELETE', OWN_SECRET);
     const secret = { apiVersion: 'v1', kind: 'Secret', metadata: { name: `${RELEASE}-self-tls` } };
     expect((await webhook('PATCH', `${OWN_SECRET}?fieldManager=x`, secret, APPLY)).status).toBe(201);
+  });
+});
+
+describe('the Secret of the caller proof', () => {
+  const PROOF_SECRET = `${SECRETS}/${RELEASE}-caller-proof`;
+  const BY_SECRET_POLICY = /ValidatingAdmissionPolicy 'ecr-anywhere-own-secrets'/;
+
+  test('may be read, and its data written, by the webhook', async () => {
+    const { status, text } = await webhook('PATCH', PROOF_SECRET, { data: { proof: base64('x') } }, MERGE);
+    expect(status, text).toBe(200);
+    expect((await webhook('GET', PROOF_SECRET)).status).toBe(200);
+  });
+
+  test.each([
+    { what: 'labelled', change: { metadata: { labels: { x: 'y' } } } },
+    { what: 'annotated', change: { metadata: { annotations: { x: 'y' } } } },
+    { what: 'made immutable', change: { immutable: true } },
+  ])('may not be $what by the webhook', async ({ change }) => {
+    await expectDenied(webhook('PATCH', PROOF_SECRET, change, MERGE), BY_SECRET_POLICY);
+  });
+
+  test('may not become one in which Kubernetes stores a token', async () => {
+    await admin('DELETE', PROOF_SECRET);
+    const create = (type: string, annotations: object) =>
+      webhook(
+        'PATCH',
+        `${PROOF_SECRET}?fieldManager=x`,
+        {
+          apiVersion: 'v1',
+          kind: 'Secret',
+          type,
+          metadata: { name: `${RELEASE}-caller-proof`, annotations },
+        },
+        APPLY,
+      );
+    const annotations = { 'kubernetes.io/service-account.name': `${RELEASE}-refresher` };
+    await expectDenied(create('kubernetes.io/service-account-token', annotations), BY_SECRET_POLICY);
+    expect((await create('Opaque', {})).status).toBe(201);
   });
 });

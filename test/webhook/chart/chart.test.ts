@@ -6,6 +6,7 @@ import { parse, parseAllDocuments } from 'yaml';
 import {
   EXCLUDED_NAMESPACES,
   NAMESPACE_LABEL,
+  PROOF_ANNOTATION,
   REFRESHER_GROUP,
   REQUEST_ANNOTATIONS,
   SECRET_KEY,
@@ -65,14 +66,25 @@ interface Role extends Manifest {
   rules: { apiGroups: string[]; resources: string[]; verbs: string[] }[];
 }
 
+/** The API with which Helm sees that the cluster has MutatingAdmissionPolicies. */
+const FROM_1_36 = [
+  'template',
+  NAME,
+  '--api-versions',
+  'admissionregistration.k8s.io/v1/MutatingAdmissionPolicy',
+];
+
 function render(values: Readonly<Record<string, string>>, command = ['template', NAME]) {
   const set = Object.entries(values).flatMap(([key, value]) => ['--set', `${key}=${value}`]);
   const args = [...command, CHART, '--namespace', NAMESPACE, '--kube-version', '1.30.0', ...set];
   return helm(args, { mayFail: true });
 }
 
-async function manifests(values: Readonly<Record<string, string>> = {}): Promise<Manifest[]> {
-  const { code, stdout, stderr } = await render({ ...REQUIRED, ...values });
+async function manifests(
+  values: Readonly<Record<string, string>> = {},
+  command?: string[],
+): Promise<Manifest[]> {
+  const { code, stdout, stderr } = await render({ ...REQUIRED, ...values }, command);
   expect(code, stderr).toBe(0);
   return parseAllDocuments(stdout).flatMap((document) => (document.toJS() as Manifest | null) ?? []);
 }
@@ -165,6 +177,8 @@ const OWN_TLS: readonly string[] = [
   ENVIRONMENT.configuration,
   ENVIRONMENT.serviceAccountDir,
 ];
+/** `the caller proof` has tests for them. */
+const PROOF: readonly string[] = [ENVIRONMENT.proofSecret, ENVIRONMENT.proofDir];
 test.each([
   { mode: 'self', values: {}, without: FILES },
   { mode: 'cert-manager', values: { 'tls.mode': 'cert-manager' }, without: OWN_TLS },
@@ -187,6 +201,7 @@ test.each([
     const absent = [
       ...[ENVIRONMENT.host, ENVIRONMENT.logLevel, ENVIRONMENT.kubernetesHost, ENVIRONMENT.kubernetesPort],
       ...without,
+      ...PROOF,
     ] as readonly string[];
     const expected = Object.values(ENVIRONMENT).filter((name) => !absent.includes(name));
     expect(Object.keys(given).sort()).toEqual(
@@ -305,6 +320,92 @@ describe('AWS identity', () => {
     const { code, stderr } = await render({ ...REQUIRED, ...values } as Record<string, string>);
     expect(code).not.toBe(0);
     expect(stderr).toMatch(message);
+  });
+});
+
+describe('the caller proof', () => {
+  const PROOF_NAME = `${NAME}-caller-proof`;
+  const POLICIES = [
+    'MutatingAdmissionPolicy',
+    'MutatingAdmissionPolicyBinding',
+    'ValidatingAdmissionPolicy',
+    'ValidatingAdmissionPolicyBinding',
+  ];
+  const kindsOf = (all: readonly Manifest[]) =>
+    all.filter(({ metadata }) => metadata.name === PROOF_NAME).map(({ kind }) => kind);
+  const podOf = (all: readonly Manifest[]) => find<Deployment>(all, 'Deployment').spec.template.spec;
+
+  test.each([
+    { title: 'auto, from Kubernetes 1.36', mode: 'auto', command: FROM_1_36, isOn: true },
+    { title: 'auto, before', mode: 'auto', command: undefined, isOn: false },
+    { title: 'on', mode: 'on', command: undefined, isOn: true },
+    { title: 'off', mode: 'off', command: FROM_1_36, isOn: false },
+  ])('with mode $title, is required: $isOn', async ({ mode, command, isOn }) => {
+    const all = await manifests({ 'callerProof.mode': mode }, command);
+    expect(kindsOf(all).sort()).toEqual(isOn ? [...POLICIES, 'Secret'].sort() : []);
+    const [{ env }] = podOf(all).containers;
+    const names = env.map(({ name }) => name).filter((name) => PROOF.includes(name));
+    expect(names).toEqual(isOn ? [ENVIRONMENT.proofSecret] : []);
+  });
+
+  test('has no value in the manifests, which are the same at each rendering', async () => {
+    const [one, other] = await Promise.all([render(REQUIRED, FROM_1_36), render(REQUIRED, FROM_1_36)]);
+    expect(one.stdout).toBe(other.stdout);
+    const all = await manifests({}, FROM_1_36);
+    expect(find(all, 'Secret', PROOF_NAME)).not.toHaveProperty('data');
+  });
+
+  test('is added to exactly the Secrets that the API server sends to the webhook', async () => {
+    const all = await manifests({}, FROM_1_36);
+    const [webhook] = (
+      find(all, 'MutatingWebhookConfiguration') as unknown as {
+        webhooks: [
+          { rules: object; namespaceSelector: object; objectSelector: object; matchConditions: object },
+        ];
+      }
+    ).webhooks;
+    const { rules, namespaceSelector, objectSelector, matchConditions } = webhook;
+    expect(find(all, 'MutatingAdmissionPolicy', PROOF_NAME)).toMatchObject({
+      spec: {
+        matchConstraints: { resourceRules: rules, namespaceSelector, objectSelector },
+        matchConditions,
+        failurePolicy: 'Fail',
+        reinvocationPolicy: 'Never',
+        mutations: [{ applyConfiguration: { expression: expect.stringContaining(`'${PROOF_ANNOTATION}'`) } }],
+      },
+    });
+    const validating = find<Policy>(all, 'ValidatingAdmissionPolicy', PROOF_NAME).spec;
+    expect(validating.matchConstraints).toEqual({ resourceRules: rules, namespaceSelector });
+    expect(validating.validations[0]?.expression).toContain(`'${PROOF_ANNOTATION}'`);
+  });
+
+  test('with existingSecret, is mounted, and the webhook may write no Secret for it', async () => {
+    const all = await manifests({ ...PROVIDED, 'callerProof.existingSecret': 'mine' }, FROM_1_36);
+    expect(kindsOf(all).sort()).toEqual([...POLICIES].sort());
+    expect(find(all, 'MutatingAdmissionPolicyBinding', PROOF_NAME)).toMatchObject({
+      spec: { paramRef: { name: 'mine', namespace: NAMESPACE } },
+    });
+    const { containers, volumes } = podOf(all);
+    expect(volumes.map(({ name }) => name)).toEqual(['caller-proof', 'certs', 'policy']);
+    expect(volumes[0]).toMatchObject({ secret: { secretName: 'mine' } });
+    const dir = containers[0].env.find(({ name }) => name === ENVIRONMENT.proofDir)?.value;
+    expect(containers[0].volumeMounts[0]).toMatchObject({ mountPath: dir, readOnly: true });
+    expect(all.filter(({ kind, metadata }) => kind === 'Role' && metadata.name === NAME)).toEqual([]);
+  });
+
+  test('of its own needs a role for one more Secret, in every tls.mode', async () => {
+    const secretsOf = async (values: Record<string, string>) => {
+      const all = await manifests(values, FROM_1_36);
+      const { env } = podOf(all).containers[0];
+      expect(env.map(({ name }) => name)).toContain(ENVIRONMENT.serviceAccountDir);
+      const policy = find<Policy>(all, 'ValidatingAdmissionPolicy', `${NAME}-own-secrets`).spec;
+      const role = find<Role>(all, 'Role').rules as unknown as [{ resourceNames: string[] }];
+      for (const name of role[0].resourceNames)
+        expect(policy.validations[0]?.expression).toContain(`'${name}'`);
+      return role[0].resourceNames;
+    };
+    expect(await secretsOf({})).toEqual([`${NAME}-self-tls`, PROOF_NAME]);
+    expect(await secretsOf(PROVIDED)).toEqual([PROOF_NAME]);
   });
 });
 

@@ -100,6 +100,65 @@ request.userInfo.?username.orValue('') == '{{ include "ecr-anywhere.refresherUse
 {{- end -}}
 
 
+{{/* Not empty if the API server proves to the webhook that a review comes from it. */}}
+{{- define "ecr-anywhere.callerProof" -}}
+{{- $mode := .Values.callerProof.mode -}}
+{{- if or (eq $mode "on") (and (eq $mode "auto") (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy")) -}}true{{- end -}}
+{{- end -}}
+
+{{/* Not empty if the webhook answers only callers that prove to be the API server. */}}
+{{- define "ecr-anywhere.callersAuthenticated" -}}
+{{ include "ecr-anywhere.callerProof" . }}
+{{- end -}}
+
+{{/* The Secret that holds the caller proof; also the names of the policies. */}}
+{{- define "ecr-anywhere.callerProofName" -}}
+{{ include "ecr-anywhere.fullname" . }}-caller-proof
+{{- end -}}
+
+{{/* Not empty if the webhook creates and rotates the caller proof itself. */}}
+{{- define "ecr-anywhere.ownCallerProof" -}}
+{{- if and (include "ecr-anywhere.callerProof" .) (not .Values.callerProof.existingSecret) -}}true{{- end -}}
+{{- end -}}
+
+{{/* The Secrets that the webhook reads and writes, as a list; empty if it calls no API server. */}}
+{{- define "ecr-anywhere.ownSecrets" -}}
+{{- $names := list -}}
+{{- if eq .Values.tls.mode "self" -}}{{- $names = append $names (include "ecr-anywhere.tlsSecret" .) -}}{{- end -}}
+{{- if include "ecr-anywhere.ownCallerProof" . -}}{{- $names = append $names (include "ecr-anywhere.callerProofName" .) -}}{{- end -}}
+{{ toJson $names }}
+{{- end -}}
+
+{{/* The namespaces whose managed Secrets the API server sends to the webhook. */}}
+{{- define "ecr-anywhere.namespaceSelector" -}}
+matchExpressions:
+  - key: {{ include "ecr-anywhere.domain" . }}/namespace
+    operator: In
+    values: [enabled]
+  - key: kubernetes.io/metadata.name
+    operator: NotIn
+    values: {{ include "ecr-anywhere.excludedNamespaces" . }}
+{{- end -}}
+
+{{/*
+The Secrets of these namespaces that the API server sends. objectSelector matches if the old or the new object has the label. A
+Secret that loses the label or is being deleted need not wait for the webhook. The webhook must see every write of the
+refresher, because it checks what was sent.
+*/}}
+{{- define "ecr-anywhere.secretSelectors" -}}
+objectSelector:
+  matchLabels:
+    {{ include "ecr-anywhere.domain" . }}/managed: "true"
+{{- end -}}
+
+{{- define "ecr-anywhere.secretConditions" -}}
+- name: is-managed-or-by-refresher
+  expression: >-
+    (object.metadata.?labels[?'{{ include "ecr-anywhere.domain" . }}/managed'].orValue('') == 'true' &&
+    !has(object.metadata.deletionTimestamp)) ||
+    {{ include "ecr-anywhere.isRefresherExpression" . | nindent 4 | trim }}
+{{- end -}}
+
 {{/* The webhook's username at the API server. */}}
 {{- define "ecr-anywhere.webhookUsername" -}}
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "ecr-anywhere.fullname" . }}
