@@ -26,7 +26,7 @@ export interface Tools {
   /** aws-iam-authenticator's verifier of EKS bearer tokens; test/bed/toolchain/eks-token-verifier/main.go says how it
    * is asked. */
   readonly eksTokenVerifier: string;
-  /** A folder of CustomResourceDefinitions, one in each *.yaml: cert-manager's, and those of prometheus-operator for
+  /** A folder of CustomResourceDefinitions, one in each *.yaml: cert-manager's, and those of prometheus-operator and Cilium for
    * what an application brings along. */
   readonly crds: string;
   /** A Python that has the local AWS. */
@@ -106,7 +106,7 @@ const EKS_TOKEN_VERIFIER = goBuild(
   ['main.go'],
 );
 const CRDS: Build = {
-  title: 'CustomResourceDefinitions of cert-manager and prometheus-operator',
+  title: 'CustomResourceDefinitions of cert-manager, Cilium and prometheus-operator',
   inputs: ['go.mod', 'go.sum', 'copy.ts'].map((file) => join(SOURCES, 'crds', file)),
   result: 'cert-manager.io_certificates.yaml',
   commands: (target) => [

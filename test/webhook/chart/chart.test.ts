@@ -419,6 +419,7 @@ describe('the registry policy', () => {
     const { logLevel, registries } = policyOf(
       await manifests({
         logLevel: 'debug',
+        acceptAnyCaller: 'true',
         'registries[0].host': '123456789012.dkr.ecr.us-east-1.amazonaws.com',
         'registries[0].namespaces': '{team-*}',
         'registries[0].roleArn': ROLE,
@@ -619,15 +620,21 @@ describe('network values', () => {
     ).not.toMatch(/PROXY|EXTRA/);
   });
 
-  test('networkPolicy allows the API servers, the test pod, metrics and the egress that the webhook needs', async () => {
-    const values = { 'networkPolicy.enabled': 'true', 'networkPolicy.apiServers': '{10.0.0.0/28}' };
-    const TEST_POD = find(chart, 'Pod', `${NAME}-test`).metadata.labels;
+  test('networkPolicy allows the API servers, metrics and the egress that the webhook needs', async () => {
+    const values = {
+      'networkPolicy.enabled': 'true',
+      'networkPolicy.apiServers': '{10.0.0.0/28}',
+      'networkPolicy.peers[0].podSelector.matchLabels.k8s-app': 'konnectivity-agent',
+    };
     expect(find(await manifests(values), 'NetworkPolicy')).toMatchObject({
       spec: {
         policyTypes: ['Ingress', 'Egress'],
         ingress: [
           {
-            from: [{ ipBlock: { cidr: '10.0.0.0/28' } }, { podSelector: { matchLabels: TEST_POD } }],
+            from: [
+              { ipBlock: { cidr: '10.0.0.0/28' } },
+              { podSelector: { matchLabels: { 'k8s-app': 'konnectivity-agent' } } },
+            ],
             ports: [{ port: 'webhook' }],
           },
           { ports: [{ port: 'metrics' }] },
@@ -640,6 +647,109 @@ describe('network values', () => {
         ]),
       },
     });
+  });
+});
+
+test('networkPolicy of type cilium lets in the API servers and the nodes, and lets out to the Pod Identity agent', async () => {
+  const all = await manifests({
+    'networkPolicy.enabled': 'true',
+    'networkPolicy.type': 'cilium',
+    'networkPolicy.peers[0].matchLabels.k8s-app': 'konnectivity-agent',
+  });
+  expect(all.filter(({ kind }) => kind === 'NetworkPolicy')).toEqual([]);
+  const port = { port: String(WEBHOOK_PORT), protocol: 'TCP' };
+  expect(find(all, 'CiliumNetworkPolicy')).toMatchObject({
+    spec: {
+      ingress: [
+        { fromEntities: ['kube-apiserver', 'host', 'remote-node'], toPorts: [{ ports: [port] }] },
+        {
+          fromEndpoints: [{ matchLabels: { 'k8s-app': 'konnectivity-agent' } }],
+          toPorts: [{ ports: [port] }],
+        },
+        { fromEntities: ['all'], toPorts: [{ ports: [{ port: '9090' }] }] },
+      ],
+      egress: expect.arrayContaining([
+        { toEntities: ['host'], toPorts: [{ ports: [{ port: '80', protocol: 'TCP' }] }] },
+      ]),
+    },
+  });
+});
+
+describe('a policy that gives registries only to some namespaces', () => {
+  const SOME = { 'registries[0].host': 'public.ecr.aws', 'registries[0].namespaces': '{team-a}' };
+  const EVERY = { 'registries[0].host': 'public.ecr.aws', 'registries[0].namespaces': '{*}' };
+  const POLICY = { 'networkPolicy.enabled': 'true' };
+  const CIDR = { ...POLICY, 'networkPolicy.apiServers': '{10.0.0.0/28}' };
+
+  test.each<{ title: string; values: Record<string, string>; command?: string[] }>([
+    { title: 'the caller proof by default, from Kubernetes 1.36', values: SOME, command: FROM_1_36 },
+    { title: 'callerProof.mode on', values: { ...SOME, 'callerProof.mode': 'on' } },
+    { title: 'CIDRs', values: { ...SOME, ...CIDR } },
+    {
+      title: 'peers',
+      values: {
+        ...SOME,
+        ...POLICY,
+        'networkPolicy.peers[0].podSelector.matchLabels.k8s-app': 'konnectivity-agent',
+      },
+    },
+    { title: 'a CiliumNetworkPolicy', values: { ...SOME, ...POLICY, 'networkPolicy.type': 'cilium' } },
+    { title: 'acceptAnyCaller', values: { ...SOME, acceptAnyCaller: 'true' } },
+    { title: 'nothing, where every namespace gets the registry', values: EVERY },
+  ])('is accepted with $title', async ({ values, command }) => {
+    const { code, stderr } = await render({ ...REQUIRED, ...values }, command);
+    expect(code, stderr).toBe(0);
+  });
+
+  test.each<{ title: string; values: Record<string, string>; command?: string[] }>([
+    { title: 'without any of them', values: SOME },
+    {
+      title: 'with the caller proof off',
+      values: { ...SOME, 'callerProof.mode': 'off' },
+      command: FROM_1_36,
+    },
+    {
+      title: 'with a network policy that is not enabled',
+      values: { ...SOME, 'networkPolicy.apiServers': '{10.0.0.0/28}' },
+    },
+    {
+      title: 'with a network policy for every address',
+      values: { ...SOME, ...POLICY, 'networkPolicy.apiServers': '{10.0.0.0/28,0.0.0.0/0}' },
+    },
+    {
+      title: 'with a peer in every namespace',
+      values: { ...SOME, ...POLICY },
+      command: [
+        ...['template', NAME, '--set-json'],
+        'networkPolicy.peers=[{"namespaceSelector": {}, "podSelector": {"matchLabels": {"k8s-app": "agent"}}}]',
+      ],
+    },
+    {
+      title: 'with a network policy on the node’s network',
+      values: { ...SOME, ...CIDR, hostNetwork: 'true' },
+    },
+  ])('is refused $title', async ({ values, command }) => {
+    const { code, stderr } = await render({ ...REQUIRED, ...values }, command);
+    expect(code).not.toBe(0);
+    expect(stderr).toMatch(/public\.ecr\.aws only to some namespaces \(team-a\).*--set acceptAnyCaller=true/);
+  });
+
+  test('a network policy without API servers and peers is refused, because it would be open to all', async () => {
+    const { code, stderr } = await render({ ...REQUIRED, ...POLICY });
+    expect(code).not.toBe(0);
+    expect(stderr).toMatch(/--set networkPolicy\.apiServers=/);
+  });
+
+  test.each([
+    { title: 'authenticated', values: SOME, command: FROM_1_36, authenticated: 'true', keptOut: 'false' },
+    { title: 'kept out', values: { ...SOME, ...CIDR }, authenticated: 'false', keptOut: 'true' },
+    { title: 'any', values: {}, authenticated: 'false', keptOut: 'false' },
+  ])('helm test knows whether callers are $title', async ({ values, command, authenticated, keptOut }) => {
+    const all = await manifests(values as Record<string, string>, command);
+    const pod = find<Manifest & { spec: { containers: [Container] } }>(all, 'Pod', `${NAME}-test`);
+    const [{ env }] = pod.spec.containers;
+    expect(env).toContainEqual({ name: 'CALLERS_AUTHENTICATED', value: authenticated });
+    expect(env).toContainEqual({ name: 'CALLERS_KEPT_OUT', value: keptOut });
   });
 });
 
@@ -665,7 +775,11 @@ test('renders no alerts without metrics, because they would always fire', async 
 test.each([
   { values: {}, namespace: 'default' },
   {
-    values: { 'registries[0].host': 'public.ecr.aws', 'registries[0].namespaces': '{team-*,shop}' },
+    values: {
+      'registries[0].host': 'public.ecr.aws',
+      'registries[0].namespaces': '{team-*,shop}',
+      acceptAnyCaller: 'true',
+    },
     namespace: 'team-x',
   },
   {
@@ -673,6 +787,7 @@ test.each([
       'registries[0].host': 'public.ecr.aws',
       'registries[0].namespaces': '{shop}',
       'test.namespace': 'billing',
+      acceptAnyCaller: 'true',
     },
     namespace: 'billing',
   },

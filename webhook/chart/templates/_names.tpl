@@ -111,6 +111,22 @@ request.userInfo.?username.orValue('') == '{{ include "ecr-anywhere.refresherUse
 {{ include "ecr-anywhere.callerProof" . }}
 {{- end -}}
 
+{{/*
+Not empty if a network policy lets only the API servers reach the webhook: the Cilium form by entities, the other by addresses or
+peers. A range of every address keeps nobody out, nor does a peer in every namespace, whose labels any pod can have. No network
+policy applies to the node's network.
+*/}}
+{{- define "ecr-anywhere.callersKeptOut" -}}
+{{- $policy := .Values.networkPolicy -}}
+{{- $limits := or (eq $policy.type "cilium") $policy.apiServers $policy.peers -}}
+{{- range $policy.apiServers -}}{{- if hasSuffix "/0" . -}}{{- $limits = false -}}{{- end -}}{{- end -}}
+{{- range $policy.peers -}}
+{{- if and (hasKey . "namespaceSelector") (not .namespaceSelector) -}}{{- $limits = false -}}{{- end -}}
+{{- if hasSuffix "/0" (dig "ipBlock" "cidr" "" .) -}}{{- $limits = false -}}{{- end -}}
+{{- end -}}
+{{- if and $policy.enabled $limits (not .Values.hostNetwork) -}}true{{- end -}}
+{{- end -}}
+
 {{/* The Secret that holds the caller proof; also the names of the policies. */}}
 {{- define "ecr-anywhere.callerProofName" -}}
 {{ include "ecr-anywhere.fullname" . }}-caller-proof

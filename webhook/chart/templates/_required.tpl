@@ -49,6 +49,24 @@ true
 {{- end -}}
 {{- end -}}
 
+{{/*
+Fails if the registry policy is a boundary between namespaces that any pod can cross: a pod that reaches the webhook can name any
+namespace.
+*/}}
+{{- define "ecr-anywhere.checkCallers" -}}
+{{- $isProtected := or (include "ecr-anywhere.callersAuthenticated" .) (include "ecr-anywhere.callersKeptOut" .) .Values.acceptAnyCaller -}}
+{{- range .Values.registries -}}
+{{- if not (or $isProtected (has "*" .namespaces)) -}}
+{{- fail (printf "registries gives %s only to some namespaces (%s), but any pod that reaches the webhook could request the credentials of these namespaces. Let the webhook recognise the API server: on Kubernetes 1.36 or later it does so by default, and where Helm does not see the cluster's version, add --set callerProof.mode=on. Or keep other pods out: networkPolicy.enabled=true with networkPolicy.apiServers or networkPolicy.peers, or with networkPolicy.type=cilium, and without hostNetwork. docs/callers.md compares these ways. To accept any caller, add --set acceptAnyCaller=true" .host (join ", " .namespaces)) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.networkPolicy -}}
+{{- if and .enabled (eq .type "kubernetes") (not .apiServers) (not .peers) -}}
+{{- fail "networkPolicy.enabled is set without networkPolicy.apiServers and networkPolicy.peers, so the NetworkPolicy would let every pod reach the webhook. Name the addresses from which the API servers call it, such as --set networkPolicy.apiServers={10.0.0.0/28}, or the pods (docs/callers.md). With Cilium, add --set networkPolicy.type=cilium" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Mode self has its own default name, so that a change of the mode leaves the Secret of the other mode alone. */}}
 {{- define "ecr-anywhere.tlsSecret" -}}
 {{- if and .Values.tls.caBundle (ne .Values.tls.mode "provided") -}}
