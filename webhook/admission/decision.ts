@@ -32,10 +32,11 @@ import {
   ownedEntries,
   patchFor,
   sizeAfter,
+  sizeOf,
   soonestExpiry,
   storedEntry,
 } from './owned-entries.ts';
-import type { AdmissionRequest, PatchOperation, Secret } from './review.ts';
+import { type AdmissionRequest, cutOff, type PatchOperation, type Secret } from './review.ts';
 
 export interface Denial {
   action: 'deny';
@@ -87,9 +88,13 @@ export function decide(
   if (object.metadata.deletionTimestamp) return ignore('being-deleted');
   if (object.type !== SECRET_TYPE) return wrongType(object.type);
   if (object.immutable || oldObject?.immutable) return immutable();
+  const bytes = sizeOf(object.data);
+  if (bytes > MAX_SECRET_BYTES) return tooLargeAlready(bytes);
   if (wouldLoseEntries(object, oldObject, policy)) return notADockerConfig();
 
-  const { selected, warnings } = selectRegistries(request, policy);
+  const selection = selectRegistries(request, policy);
+  if (!selection) return annotationTooLong();
+  const { selected, warnings } = selection;
   const stored = oldObject && ownedEntries(oldObject);
   const isMatch = stored !== undefined && areEntriesOf(selected, stored);
   if (stored && !isMatch) warnings.push(...removalWarnings(request, policy, selected, stored));
@@ -262,30 +267,44 @@ function changesSelection({ object, oldObject }: AdmissionRequest): boolean {
   return only !== undefined && (!oldObject || only !== annotation(oldObject, ANNOTATION.only));
 }
 
+/** Kubernetes' limit for all annotations of an object (apimachinery, TotalAnnotationSizeLimitB). */
+const MAX_ANNOTATION = 256 * 1024;
+
 /** As many hosts are named in warnings. */
 const MAX_UNEXPECTED_HOSTS = 5;
 
-/** The registries that the namespace is entitled to, or those of them that the annotation `only` names. */
+/**
+ * The registries that the namespace is entitled to, or those of them that the annotation `only` names. Takes linear time:
+ * users write the annotation.
+ *
+ * @returns undefined if the annotation is too long
+ */
 function selectRegistries(
   { object, namespace }: AdmissionRequest,
   { registries }: Entitlement,
-): { selected: readonly Registry[]; warnings: string[] } {
+): { selected: readonly Registry[]; warnings: string[] } | undefined {
   const only = annotation(object, ANNOTATION.only);
   if (only === undefined) return { selected: registries, warnings: [] };
+  if (only.length > MAX_ANNOTATION) return undefined;
   const hosts = new Set(
     only
       .split(',')
       .map((host) => hostOf(host.trim()))
       .filter(Boolean),
   );
-  const unexpected = [...hosts].filter((host) => !hasHost(registries, host));
+  const isEntitled = hostMatcher(registries);
+  const unexpected = [...hosts].filter((host) => !isEntitled(host));
   const message = notEntitledMessage(namespace);
   const warnings = unexpected
     .slice(0, MAX_UNEXPECTED_HOSTS)
-    .map((host) => formatWarning({ host, kind: 'not given', message }));
+    .map((host) => formatWarning({ host: cutOff(host), kind: 'not given', message }));
   const more = unexpected.length - MAX_UNEXPECTED_HOSTS;
   if (more > 0) warnings.push(`${ANNOTATION.only}: ${more} more hosts that the namespace is not entitled to`);
-  const selected = registries.filter((registry) => [...hosts].some((host) => isHostOf(registry, host)));
+  const selected = registries.filter((registry) =>
+    registry.host === undefined
+      ? [...hosts].some((host) => isHostOf(registry, host))
+      : hosts.has(registry.host),
+  );
   return { selected, warnings };
 }
 
@@ -296,10 +315,12 @@ function removalWarnings(
   selected: readonly Registry[],
   stored: OwnedEntries,
 ): string[] {
+  const isSelected = hostMatcher(selected);
+  const isEntitled = hostMatcher(registries);
   return [...stored.keys()]
-    .filter((host) => !hasHost(selected, host))
+    .filter((host) => !isSelected(host))
     .map((host) => {
-      const message = hasHost(registries, host)
+      const message = isEntitled(host)
         ? `the annotation ${ANNOTATION.only} does not name it`
         : notEntitledMessage(namespace);
       return formatWarning({ host, kind: 'removed', message });
@@ -310,25 +331,50 @@ function notEntitledMessage(namespace: string): string {
   return `the namespace ${namespace} is not entitled to it`;
 }
 
-function hasHost(registries: readonly Registry[], host: string): boolean {
-  return registries.some((registry) => isHostOf(registry, host));
+/** Makes the function that tells whether a host is one of the registries'. */
+function hostMatcher(registries: readonly Registry[]): (host: string) => boolean {
+  const known = new Set(registries.map(({ host }) => host));
+  const unknown = registries.filter(({ host }) => host === undefined);
+  return (host) => known.has(host) || unknown.some((registry) => isHostOf(registry, host));
 }
 
 function changesOnlyRequestAnnotations({ object, oldObject, raw }: AdmissionRequest): boolean {
   if (!oldObject) return false;
   // Without managedFields, server-side apply would no longer know which manager owns which field.
-  if (oldObject.metadata.managedFields?.length && !object.metadata.managedFields?.length) return false;
+  if (oldObject.metadata.managedFields.length > 0 && object.metadata.managedFields.length === 0) return false;
   return isDeepStrictEqual(withoutRequest(raw.object), withoutRequest(raw.oldObject));
 }
 
 /** An object without the request annotations, and without the fields that the API server changes on each write. */
 function withoutRequest(object: unknown): unknown {
-  const { metadata, ...rest } = object as { metadata: Record<string, unknown> };
+  const { metadata, data, ...rest } = object as { metadata: Record<string, unknown>; data?: unknown };
   const { annotations, managedFields: _, resourceVersion: __, generation: ___, ...others } = metadata;
   const kept = Object.entries((annotations as Record<string, string> | null | undefined) ?? {}).filter(
     ([key]) => !REQUEST_ANNOTATIONS.includes(key),
   );
-  return { ...rest, metadata: { ...others, annotations: Object.fromEntries(kept) } };
+  return withoutNulls({
+    ...rest,
+    data: withEmptyValues(data),
+    metadata: { ...others, annotations: Object.fromEntries(kept) },
+  });
+}
+
+/** A copy without null, which Go marshals for some unset values, and without what has only null in it. */
+function withoutNulls(value: unknown): unknown {
+  if (value === null || typeof value !== 'object') return value ?? undefined;
+  if (Array.isArray(value)) {
+    const items = value.map(withoutNulls).filter((item) => item !== undefined);
+    return items.length === 0 && value.length > 0 ? undefined : items;
+  }
+  const all = Object.entries(value).map(([key, member]) => [key, withoutNulls(member)] as const);
+  const members = all.filter(([, member]) => member !== undefined);
+  return members.length === 0 && all.length > 0 ? undefined : Object.fromEntries(members);
+}
+
+/** A key of `data` is there whatever its value is: null is a value without bytes. The refresher must not add one. */
+function withEmptyValues(data: unknown): unknown {
+  if (typeof data !== 'object' || data === null || Array.isArray(data)) return data;
+  return Object.fromEntries(Object.entries(data).map(([key, value]) => [key, value ?? '']));
 }
 
 /** Whether the new data is not a docker config, while the stored one has foreign entries or other members. */
@@ -338,7 +384,8 @@ function wouldLoseEntries(object: Secret, oldObject: Secret | undefined, policy:
   const old = dockerConfig(oldObject);
   if (!old) return false;
   const owned = ownedEntries(oldObject);
-  const isForeign = (host: string) => !owned?.has(host) && !hasHost(policy.registries, host);
+  const isEntitled = hostMatcher(policy.registries);
+  const isForeign = (host: string) => !owned?.has(host) && !isEntitled(host);
   return old.hasMore || [...old.auths.keys()].some((key) => isForeign(hostOf(key)));
 }
 
@@ -365,7 +412,7 @@ function refresherOutOfBounds(): Denial {
 
 function wrongType(type: string): Denial {
   const message =
-    `A managed Secret must be of type ${SECRET_TYPE}, and this one is of type ${type}. ` +
+    `A managed Secret must be of type ${SECRET_TYPE}, and this one is of type ${cutOff(type)}. ` +
     `The type of a Secret cannot be changed: create another one, or remove the label ${SECRET_LABEL.key}.`;
   return deny(403, 'wrong-type', message, 'type');
 }
@@ -393,9 +440,19 @@ function notEntitled({ object, namespace }: AdmissionRequest, { registries }: En
   }
   const hosts = registries.map(({ host, source }) => host ?? `ECR in ${source.region}`).join(', ');
   const message =
-    `The annotation ${ANNOTATION.only} is "${annotation(object, ANNOTATION.only)}". ` +
+    `The annotation ${ANNOTATION.only} is "${cutOff(annotation(object, ANNOTATION.only) ?? '', 500)}". ` +
     `It must name at least one registry that the namespace ${namespace} is entitled to: ${hosts}.`;
   return deny(403, 'not-entitled', message, `metadata.annotations[${ANNOTATION.only}]`);
+}
+
+function annotationTooLong(): Denial {
+  const message = `The annotation ${ANNOTATION.only} has more than ${MAX_ANNOTATION} characters, which is Kubernetes' limit for all annotations. Name fewer hosts.`;
+  return deny(403, 'not-entitled', message, `metadata.annotations[${ANNOTATION.only}]`);
+}
+
+function tooLargeAlready(bytes: number): Denial {
+  const message = `The Secret has ${bytes} bytes of data; the limit is ${MAX_SECRET_BYTES}. Leave out what it does not need.`;
+  return deny(422, 'too-large', message, 'data');
 }
 
 function tooLarge(bytes: number, registries: number): Denial {

@@ -24,6 +24,9 @@ export interface Entry {
   readonly principal: string;
 }
 
+/** As many owned entries are read. A Secret has room for the credentials of some two hundred. */
+const MAX_ENTRIES = 1_000;
+
 /** By registry host. */
 export type OwnedEntries = ReadonlyMap<string, Entry>;
 
@@ -44,7 +47,9 @@ export function ownedEntries(secret: Secret): OwnedEntries | undefined {
   const auths = dockerConfig(secret)?.auths;
   if (!isManaged(secret) || registries === undefined || stored === undefined || !auths) return undefined;
   const entries = new Map<string, Entry>();
-  for (const item of registries === '' ? [] : registries.split(',')) {
+  const items = registries === '' ? [] : registries.split(',', MAX_ENTRIES + 1);
+  if (items.length > MAX_ENTRIES) return undefined;
+  for (const item of items) {
     const [host = '', time = '', principal = ''] = item.split('=');
     const expiresAt = parseTime(time);
     if (expiresAt === undefined) return undefined;
@@ -75,13 +80,25 @@ function byHost([a]: readonly [string, unknown], [b]: readonly [string, unknown]
 export function dockerConfig(secret: Secret): DockerConfig | undefined {
   if (!documents.has(secret)) {
     const data = secret.data?.[SECRET_KEY];
-    documents.set(secret, data ? parseDockerConfig(Buffer.from(data, 'base64').toString()) : EMPTY_CONFIG);
+    documents.set(secret, data ? decodeConfig(data) : EMPTY_CONFIG);
   }
   return documents.get(secret);
 }
 
+/** @returns undefined as well if it is larger than any stored one can be */
+function decodeConfig(base64: string): DockerConfig | undefined {
+  if (Buffer.byteLength(base64, 'base64') > MAX_SECRET_BYTES) return undefined;
+  return parseDockerConfig(Buffer.from(base64, 'base64').toString());
+}
+
 /** A review needs each document several times, and one may have a mebibyte. */
 const documents = new WeakMap<Secret, DockerConfig | undefined>();
+
+/** Frees the parsed documents, which may take twenty times their text: a request may wait seconds for its tokens. */
+export function forgetDocuments({ object, oldObject }: AdmissionRequest): void {
+  documents.delete(object);
+  if (oldObject) documents.delete(oldObject);
+}
 
 /** The stored entry of a registry, with its host. */
 export function storedEntry(registry: Registry, stored: OwnedEntries): readonly [string, Entry] | undefined {
@@ -173,11 +190,13 @@ export const MAX_SECRET_BYTES = 1024 * 1024;
 /** The size of a Secret's data after the patch, in bytes, as the API server counts it. */
 export function sizeAfter({ object }: AdmissionRequest, patch: readonly PatchOperation[]): number {
   const written = patch.find(({ path }) => path === '/data' || path === pointer('/data', SECRET_KEY))?.value;
-  const data = typeof written === 'string' ? { [SECRET_KEY]: written } : (written as object | undefined);
-  return Object.values({ ...object.data, ...data }).reduce<number>(
-    (sum, value) => sum + Buffer.byteLength(String(value), 'base64'),
-    0,
-  );
+  const data = typeof written === 'string' ? { [SECRET_KEY]: written } : (written as Secret['data']);
+  return sizeOf({ ...object.data, ...data });
+}
+
+/** The size of a Secret's data, in bytes, as the API server counts it. */
+export function sizeOf(data: Secret['data']): number {
+  return Object.values(data ?? {}).reduce((sum, value) => sum + Buffer.byteLength(value, 'base64'), 0);
 }
 
 /** Adds the operations that set members of a map, which may be missing (RFC 6902; escapes of RFC 6901). */

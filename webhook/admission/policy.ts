@@ -203,6 +203,9 @@ function roleOf(
   return arn === undefined || arn === own ? undefined : { arn, externalId };
 }
 
+/** The namespaces whose entitlements are cached. Callers choose the names, so there is a limit. */
+const MAX_CACHED = 10_000;
+
 function compile(entries: readonly Entry[], identity: Identity): Pick<Policy, 'registries' | 'entitlements'> {
   const endpoints = new Map<string, Pick<EcrHost, 'fips' | 'dualStack'>>();
   const sourceOf = ({ host, roleArn, externalId }: Entry): TokenSource => ({
@@ -237,6 +240,8 @@ function compile(entries: readonly Entry[], identity: Identity): Pick<Policy, 'r
       }
       const registries = [...byHost.values()];
       cache.set(namespace, registries);
+      const [oldest] = cache.keys();
+      if (cache.size > MAX_CACHED && oldest !== undefined) cache.delete(oldest);
       return registries;
     },
   };

@@ -3,7 +3,7 @@
 
 import { describe, expect, test } from 'vitest';
 import { ANNOTATION, SECRET_KEY } from '../../../contract/names.ts';
-import type { Entitlement } from '../../../webhook/admission/decision.ts';
+import { decide, type Entitlement } from '../../../webhook/admission/decision.ts';
 import { MAX_SECRET_BYTES } from '../../../webhook/admission/owned-entries.ts';
 import { readPolicy } from '../../../webhook/admission/policy.ts';
 import type { TokenOutcome } from '../../../webhook/aws/ecr-tokens.ts';
@@ -22,6 +22,7 @@ import {
   manifest,
   NOW,
   notesOf,
+  requestOf,
   stored,
   THROTTLED,
   tokenFor,
@@ -434,4 +435,41 @@ test.each([5, 6, 7])('names five of %i hosts without entitlement, and counts the
   const named = hosts.slice(0, 5).map((host) => warning(host, 'not given'));
   const counted = count > 5 ? [expect.stringContaining(`: ${count - 5} more hosts`)] : [];
   expect(verdict).toMatchObject({ action: 'inject', warnings: [...named, ...counted] });
+});
+
+describe('the annotation `only`', () => {
+  const many = Array.from({ length: 2_000 }, (_, index): Registry => {
+    const account = String(100_000_000_000 + index);
+    return {
+      source: { service: 'ecr', region: 'eu-central-1', role: { arn: `arn:aws:iam::${account}:role/pull` } },
+      host: `${account}.dkr.ecr.eu-central-1.amazonaws.com`,
+    };
+  });
+
+  test('selects from thousands of registries by thousands of hosts, without a comparison of each with each', () => {
+    let reads = 0;
+    const counting = many.map(({ source, host }): Registry => {
+      return {
+        source,
+        get host() {
+          reads += 1;
+          return host;
+        },
+      };
+    });
+    const hosts = many.map(({ host }) => `https://${host}/v2/`);
+    const object = annotated(manifest(), { [ANNOTATION.only]: hosts.join() });
+    const decision = decide(requestOf({ object }), { registries: counting }, NOW);
+    expect(decision).toMatchObject({ action: 'obtain', selected: { length: many.length }, warnings: [] });
+    expect(reads).toBeLessThan(10 * many.length);
+  });
+
+  test('is refused if it is longer than Kubernetes allows', () => {
+    const object = annotated(manifest(), { [ANNOTATION.only]: 'a,'.repeat(140_000) });
+    expect(decide(requestOf({ object }), { registries: many }, NOW)).toMatchObject({
+      action: 'deny',
+      code: 403,
+      causes: [{ reason: 'not-entitled', field: `metadata.annotations[${ANNOTATION.only}]` }],
+    });
+  });
 });

@@ -298,6 +298,23 @@ describe('the refresher changed anything but the request annotations: deny, 403'
       expectInjected({ object, oldObject: fresh, username, groups }, 'requested');
     });
 
+    test('injects for a request on an object with nulls where the stored one has nothing', () => {
+      const object = edited(requested(fresh), ({ metadata }) => {
+        metadata.ownerReferences = null;
+        metadata.finalizers = [null];
+        Object.assign(metadata.labels ?? {}, { other: null });
+        Object.assign(metadata.annotations ?? {}, { other: null });
+      });
+      expectInjected({ object, oldObject: fresh, username, groups }, 'requested');
+    });
+
+    test('denies a key of data that is null: it would be stored', () => {
+      const object = edited(requested(fresh), (copy) => {
+        copy.data = { ...copy.data, other: null } as never;
+      });
+      expectDenied({ object, oldObject: fresh, username, groups }, 403, 'refresher-out-of-bounds');
+    });
+
     test('injects for a request on a Secret without annotations', () => {
       const bare = manifest(FOREIGN_CONFIG);
       expectInjected({ object: requested(bare), oldObject: bare, username, groups }, 'requested');
