@@ -88,7 +88,13 @@ const readyToServe = readiness({
   serverName: config.serverName,
   trusted: tls.trusted,
 });
-server = webhookServer(tls.pair(), answer, async () => proofs?.problem() ?? readyToServe(), logger);
+server = webhookServer(
+  tls.pair(),
+  answer,
+  config.answerWithinMs,
+  async () => proofs?.problem() ?? readyToServe(),
+  logger,
+);
 const { listen, drain } = server;
 
 const stopPolicy = watch(

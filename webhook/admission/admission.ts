@@ -5,14 +5,17 @@ import type { EcrTokens } from '../aws/ecr-tokens.ts';
 import { takeProof } from '../caller/proof.ts';
 import type { Proofs } from '../caller/proofs.ts';
 import { applyTokens, decide } from './decision.ts';
+import { forgetDocuments } from './owned-entries.ts';
 import type { Policy } from './policy.ts';
 import {
   type AdmissionRequest,
   allowed,
   denied,
+  forgetRaw,
   type PatchOperation,
   type ReviewAnswer,
   readReview,
+  shownUser,
 } from './review.ts';
 
 const NOT_AUTHENTICATED: DenialReason = 'caller-not-authenticated';
@@ -21,6 +24,14 @@ export interface Answer {
   /** The HTTP status: 400 if the body is not an AdmissionReview. */
   status: 200 | 400;
   body: ReviewAnswer | { message: string };
+}
+
+/** Who sent a review. */
+export interface Caller {
+  /** The IP address that the connection comes from. */
+  readonly address: string;
+  /** When the request arrived, by `performance.now()`. */
+  readonly arrivedAt: number;
 }
 
 /** What the metrics record of a review: nothing that identifies the Secret or the user. */
@@ -54,16 +65,16 @@ export function admission({
   logger,
   onAnswer = () => {},
   now = Date.now,
-}: AdmissionSettings): (body: unknown) => Promise<Answer> {
-  return async (body) => {
-    const startedAt = performance.now();
+}: AdmissionSettings): (body: unknown, caller: Caller) => Promise<Answer> {
+  return async (body, caller) => {
+    const { address } = caller;
     const report = (operation: string, action: string, reason: string) =>
-      onAnswer({ operation, action, reason, ms: performance.now() - startedAt });
+      onAnswer({ operation, action, reason, ms: performance.now() - caller.arrivedAt });
     const review = readReview(body);
     if (review.kind === 'malformed') {
       const { uid, message } = review;
       const reason: DenialReason = 'malformed';
-      logger.warn({ uid, action: 'deny', reason, causes: [reason], message }, 'admission');
+      logger.warn({ uid, address, action: 'deny', reason, causes: [reason], message }, 'admission');
       report('', 'deny', reason);
       if (uid === undefined) return { status: 400, body: { message } };
       return { status: 200, body: denied(uid, { code: 400, message, causes: [{ reason, message }] }) };
@@ -74,12 +85,13 @@ export function admission({
     }
 
     const { request, proof, removal } = takeProof(review.request);
+    if (request !== review.request) forgetRaw(review.request);
     try {
       if (proofs && !(await proofs.accepts(proof))) {
         report(request.operation, 'deny', NOT_AUTHENTICATED);
-        return notAuthenticated(request, proof);
+        return notAuthenticated(request, caller, proof);
       }
-      const { action, reason, answer } = await decideOn(request, removal, startedAt);
+      const { action, reason, answer } = await decideOn(request, removal, caller);
       report(request.operation, action, reason);
       return answer;
     } catch (error) {
@@ -90,6 +102,7 @@ export function admission({
       logger.error(
         {
           uid: request.uid,
+          address,
           secret: `${request.namespace}/${request.name}`,
           action: 'deny',
           reason,
@@ -107,13 +120,18 @@ export function admission({
   };
 
   /** The answer says nothing about the Secret, the policy or the proof. */
-  function notAuthenticated({ uid, operation, namespace, name }: AdmissionRequest, proof?: string): Answer {
+  function notAuthenticated(
+    { uid, operation, namespace, name }: AdmissionRequest,
+    { address }: Caller,
+    proof?: string,
+  ): Answer {
     const message =
       'The webhook answers only the API server, and this request has no valid proof that it comes from there. ' +
       'If it does, an administrator finds the cause with docs/troubleshooting.md, "A managed Secret is refused".';
     logger.warn(
       {
         uid,
+        address,
         operation,
         secret: `${namespace}/${name}`,
         action: 'deny',
@@ -133,33 +151,39 @@ export function admission({
   async function decideOn(
     request: AdmissionRequest,
     removal: readonly PatchOperation[],
-    startedAt: number,
+    { address, arrivedAt }: Caller,
   ): Promise<{ action: string; reason: string; answer: Answer }> {
     const registries = policy()
       .entitlements(request.namespace)
       .map((registry) => tokens.withHost(registry));
     let decision = decide(request, { registries, refresherUsername }, now());
+    forgetRaw(request);
+    forgetDocuments(request);
     if (decision.action === 'obtain') {
       const { force } = decision;
       // The user is part of the run: no other user can have a token obtained for it ahead of time.
       const run = force === undefined ? undefined : `${request.user.username} ${force}`;
-      const outcomes = await Promise.all(decision.registries.map((registry) => tokens.obtain(registry, run)));
+      const waitedMs = performance.now() - arrivedAt;
+      const outcomes = await Promise.all(
+        decision.registries.map((registry) => tokens.obtain(registry, run, waitedMs)),
+      );
       decision = applyTokens(request, decision, outcomes, now());
     }
     const { action, reason } = decision;
     logger[action === 'deny' ? 'warn' : 'info'](
       {
         uid: request.uid,
+        address,
         operation: request.operation,
         secret: `${request.namespace}/${request.name}`,
-        user: request.user.username,
+        user: shownUser(request.user),
         dryRun: request.dryRun,
         action,
         reason,
         ...(decision.action === 'deny'
           ? { causes: [...new Set(decision.causes.map((cause) => cause.reason))], message: decision.message }
           : decision.warnings.length > 0 && { warnings: decision.warnings }),
-        ms: Math.round(performance.now() - startedAt),
+        ms: Math.round(performance.now() - arrivedAt),
       },
       'admission',
     );

@@ -104,9 +104,9 @@ export class EcrTokens {
    * Obtains a token for the registry, from the cache or from ECR. Never rejects.
    *
    * @param force identifies a forced run: only a token of a call that started after the run's first request is used
-   * @param withinMs the longest time to wait, if it is shorter than that of the constructor
+   * @param waitedMs how much of its time the request has already waited
    */
-  async obtain(registry: Registry, force?: string, withinMs = this.#withinMs): Promise<TokenOutcome> {
+  async obtain(registry: Registry, force?: string, waitedMs = 0): Promise<TokenOutcome> {
     const key = keyOf(registry.source);
     const arrivedAs = force === undefined ? undefined : this.#arrival(force);
     const cached = this.#cached.get(key);
@@ -115,7 +115,7 @@ export class EcrTokens {
       const failure = this.#recentFailure(key, arrivedAs);
       if (failure !== undefined) throw failure;
       const call = this.#callFor(registry.source, arrivedAs);
-      return { registry, token: await this.#within(call.token, Math.min(withinMs, this.#withinMs)) };
+      return { registry, token: await this.#within(call.token, Math.max(0, this.#withinMs - waitedMs)) };
     } catch (thrown) {
       const error = tokenErrorOf(thrown);
       const older = this.#cached.get(key)?.token;
@@ -223,7 +223,7 @@ export class EcrTokens {
   async #within(token: Promise<Token>, withinMs: number): Promise<Token> {
     let timer: NodeJS.Timeout | undefined;
     const timeout = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(timedOut(withinMs)), withinMs);
+      timer = setTimeout(() => reject(timedOut(this.#withinMs)), withinMs);
     });
     try {
       return await Promise.race([token, timeout]);

@@ -442,7 +442,7 @@ describe('at most one call starts for a source in two seconds', () => {
   test('a request that cannot wait for the next call fails in its own time', async () => {
     const { state, tokens } = ecr();
     await tokens.obtain(REGISTRY);
-    const forced = short(tokens.obtain(REGISTRY, 'run 1', SECOND));
+    const forced = short(tokens.obtain(REGISTRY, 'run 1', WITHIN - SECOND));
     await pass(state, SECOND);
     expect(await forced).toBe('ecr-unavailable');
     await pass(state, SECOND);
