@@ -22,6 +22,8 @@ export const ENVIRONMENT = {
   serverName: 'SERVER_NAME',
   tlsSecret: 'TLS_SECRET',
   configuration: 'WEBHOOK_CONFIGURATION',
+  clientCaFile: 'CLIENT_CA_FILE',
+  clientNames: 'CLIENT_NAMES',
   proofSecret: 'CALLER_PROOF_SECRET',
   proofDir: 'CALLER_PROOF_DIR',
   serviceAccountDir: 'SERVICE_ACCOUNT_DIR',
@@ -67,6 +69,13 @@ const Environment = z
     // With it, the webhook manages its certificates itself and does not read the two files.
     [ENVIRONMENT.tlsSecret]: SecretName.optional(),
     [ENVIRONMENT.configuration]: z.string().min(1).optional(),
+    // With it, the webhook answers only callers with a certificate of these authorities, for one of the names.
+    [ENVIRONMENT.clientCaFile]: z.string().min(1).optional(),
+    [ENVIRONMENT.clientNames]: z
+      .string()
+      .transform((text) => text.split(',').map((name) => name.trim()))
+      .refine((names) => names.every(Boolean), 'has an empty name: set it to names such as kube-apiserver')
+      .optional(),
     // With one of the two, the webhook answers only requests that have the proof: that of a Secret that the webhook maintains,
     // or of the files of a mounted one. The first takes precedence.
     [ENVIRONMENT.proofSecret]: SecretName.optional(),
@@ -84,8 +93,13 @@ const Environment = z
     const needs = {
       [ENVIRONMENT.tlsSecret]: [ENVIRONMENT.serverName, ENVIRONMENT.configuration, ...apiServer],
       [ENVIRONMENT.proofSecret]: apiServer,
+      [ENVIRONMENT.clientCaFile]: [ENVIRONMENT.clientNames],
     } as const;
-    for (const needing of [ENVIRONMENT.tlsSecret, ENVIRONMENT.proofSecret]) {
+    for (const needing of [
+      ENVIRONMENT.tlsSecret,
+      ENVIRONMENT.proofSecret,
+      ENVIRONMENT.clientCaFile,
+    ] as const) {
       if (env[needing] === undefined) continue;
       for (const name of needs[needing]) {
         if (env[name] === undefined)
@@ -114,6 +128,11 @@ const Environment = z
     serverName: env.SERVER_NAME,
     /** The objects that hold the webhook's own certificates; undefined if it serves certificate files. */
     ownTls: env.TLS_SECRET === undefined ? undefined : ownTls(env.TLS_SECRET, env),
+    /** The file of the authorities of callers, and the callers' names; undefined if the webhook requires no certificate. */
+    clients:
+      env.CLIENT_CA_FILE === undefined
+        ? undefined
+        : { caFile: env.CLIENT_CA_FILE, names: env.CLIENT_NAMES ?? [] },
     /** The Secret in which the webhook maintains the caller proof; undefined if it does not. */
     ownProof: env.CALLER_PROOF_SECRET === undefined ? undefined : ownSecret(env.CALLER_PROOF_SECRET, env),
     /** The directory of a mounted Secret with the caller proof; undefined if there is none. */

@@ -6,6 +6,7 @@ import { admission } from './admission/admission.ts';
 import { type Policy, readPolicy, webhooksOwnRegistry } from './admission/policy.ts';
 import { fetchFromEcr } from './aws/ecr.ts';
 import { EcrTokens } from './aws/ecr-tokens.ts';
+import { watchClientCa } from './caller/client-certificate.ts';
 import { maintainProofs, watchProofFiles } from './caller/proofs.ts';
 import { readConfig } from './config.ts';
 import { serveMetrics, webhookMetrics } from './metrics.ts';
@@ -58,14 +59,22 @@ const tokens = new EcrTokens(
   config.answerWithinMs,
 );
 
+let server: WebhookServer | undefined;
 const { ownTls, ownProof, proofDir } = config;
 const proofs = ownProof
   ? maintainProofs(new OwnObjects(ownProof), logger)
   : proofDir === undefined
     ? undefined
     : watchProofFiles(proofDir, logger);
+const clients =
+  config.clients &&
+  (await watchClientCa(
+    config.clients.caFile,
+    config.clients.names,
+    () => server?.useClientAuthorities(),
+    logger,
+  ));
 const expiryTime = ({ cert }: KeyPair) => new Date(expiryOf(cert)).toISOString();
-let server: WebhookServer | undefined;
 const useKeyPair = (next: KeyPair) => {
   server?.useKeyPair(next);
   if (server) logger.info({ expiresAt: expiryTime(next) }, 'new serving certificate in use');
@@ -94,6 +103,8 @@ server = webhookServer(
   config.answerWithinMs,
   async () => proofs?.problem() ?? readyToServe(),
   logger,
+  clients,
+  metrics.recordUnauthenticated,
 );
 const { listen, drain } = server;
 
@@ -121,6 +132,7 @@ let stopMetrics = async () => {};
 onStopSignal(async (signal) => {
   logger.info({ signal, drainMs: config.drainMs }, 'draining');
   stopPolicy();
+  clients?.stop();
   await Promise.all([tls.stop(), drain(config.drainMs, config.answerWithinMs)]);
   await proofs?.stop();
   await stopMetrics();

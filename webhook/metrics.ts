@@ -2,6 +2,7 @@
 // a separate port, so that Prometheus does not need access to the port that the API server calls.
 import Fastify from 'fastify';
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import type { DenialReason } from '../contract/denials.ts';
 import type { AdmissionResult } from './admission/admission.ts';
 import type { Policy } from './admission/policy.ts';
 import type { EcrResult } from './aws/ecr.ts';
@@ -18,6 +19,8 @@ const SECONDS_BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 
 export interface Metrics {
   recordAdmission(result: AdmissionResult): void;
+  /** Called after each request of a caller without an accepted client certificate. */
+  recordUnauthenticated(): void;
   /** Called after each attempt to get a token. */
   recordCall(source: TokenSource, result: EcrResult): void;
   /** @param isValid whether the policy document that was read is in use */
@@ -107,6 +110,12 @@ export function webhookMetrics(tokens: EcrTokens, policy: () => Policy, tls: Tls
       admissions.inc({ operation, action, reason });
       seconds.observe({ action }, ms / 1000);
     },
+    recordUnauthenticated: () =>
+      admissions.inc({
+        operation: '',
+        action: 'deny',
+        reason: 'caller-not-authenticated' satisfies DenialReason,
+      }),
     recordCall({ service, region, role }, result) {
       calls.inc({ service, region, role: role?.arn ?? '', result });
     },

@@ -3,11 +3,14 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Server, type Socket } from 'node:net';
 import { finished } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import Fastify, { type FastifyInstance } from 'fastify';
+import type { TLSSocket, Server as TlsServer } from 'node:tls';
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
+import type { DenialReason } from '../contract/denials.ts';
 import { WEBHOOK_PATH } from '../contract/names.ts';
 import type { Answer, Caller } from './admission/admission.ts';
 import { parseJson } from './admission/parse-json.ts';
+import type { ClientCertificates } from './caller/client-certificate.ts';
 import { ByteBudget, type Connection, Connections } from './limits.ts';
 import type { KeyPair } from './tls/tls.ts';
 
@@ -49,10 +52,14 @@ const LAST_ANSWER_MS = 1_000;
 /** The log names a full server once in this time. */
 const FULL_LOG_MS = 10_000;
 
+const NOT_AUTHENTICATED: DenialReason = 'caller-not-authenticated';
+
 export interface WebhookServer {
   listen(host: string | undefined, port: number): Promise<void>;
   /** Serves new connections with another certificate. Open connections stay. */
   useKeyPair(pair: KeyPair): void;
+  /** Accepts the client certificates of other authorities, on new connections only: it ends the open ones. */
+  useClientAuthorities(): void;
   /**
    * Answers for another `drainMs`, and closes each connection after its answer, while the cluster removes this server
    * from the Service. Then it stops listening and waits for the requests in flight, each of which is answered within
@@ -98,6 +105,8 @@ class RefusedBody extends Error {
  * @param answer called with the parsed body of each review
  * @param answerWithinMs the time from the arrival of a review until it must be answered
  * @param problem returns why the webhook is not ready; undefined if it is ready
+ * @param clients if given, reviews are accepted only from these callers; the probes from any
+ * @param onRefused called after each review of another caller
  */
 export function webhookServer(
   pair: KeyPair,
@@ -105,6 +114,8 @@ export function webhookServer(
   answerWithinMs: number,
   problem: () => Promise<string | undefined>,
   logger: Logger,
+  clients?: Pick<ClientCertificates, 'ca' | 'problem'>,
+  onRefused: () => void = () => {},
 ): WebhookServer {
   let draining = false;
   let lastProblem: string | undefined;
@@ -112,10 +123,23 @@ export function webhookServer(
   const connectionOf = new Map<string, ServedConnection>();
   const largeBodies = new ByteBudget(LARGE_BODIES_BYTES);
   const smallBodies = new ByteBudget(SMALL_BODIES_BYTES);
+  let served = pair;
+  /** Counts the changes of the client authorities. A connection is judged by those at its start. */
+  let authorities = 0;
+  const authoritiesOf = new WeakMap<Socket, number>();
+  const tlsOptions = () => ({
+    ...served,
+    minVersion: 'TLSv1.2' as const,
+    // Probes have no certificate.
+    ...(clients && {
+      ca: clients.ca(),
+      requestCert: true,
+      rejectUnauthorized: false,
+    }),
+  });
   const server: FastifyInstance = Fastify({
     https: {
-      ...pair,
-      minVersion: 'TLSv1.2',
+      ...tlsOptions(),
       handshakeTimeout: HEADERS_MS,
       // Node counts both from the start of a new connection, which may be a spare one. The limits below are shorter.
       headersTimeout: KEEP_ALIVE_MS,
@@ -211,8 +235,10 @@ export function webhookServer(
     const connection = connectionOf.get(keyOf(socket));
     if (connection) connection.isAnswering = true;
   });
-  server.addHook('onSend', async (_request, reply) => {
-    if (draining) reply.header('connection', 'close');
+  server.server.on('secureConnection', (socket: TLSSocket) => authoritiesOf.set(socket, authorities));
+  const isOutdated = (socket: Socket) => authoritiesOf.get(socket) !== authorities;
+  server.addHook('onSend', async (request, reply) => {
+    if (draining || (clients && isOutdated(request.raw.socket))) reply.header('connection', 'close');
   });
   // Fastify would accept plain text as a body.
   server.removeContentTypeParser('text/plain');
@@ -251,7 +277,24 @@ export function webhookServer(
   server.setNotFoundHandler(async (_request, reply) =>
     reply.code(404).send({ message: `Not found. Send AdmissionReviews to POST ${WEBHOOK_PATH}.` }),
   );
-  server.post(WEBHOOK_PATH, async (request, reply) => {
+  /** Refuses a caller before its body is read. */
+  const onRequest = async (request: FastifyRequest, reply: FastifyReply) => {
+    const socket = request.raw.socket as TLSSocket;
+    const message = isOutdated(socket)
+      ? 'the client authorities have changed since the connection began'
+      : clients?.problem(socket);
+    if (clients === undefined || message === undefined) return;
+    logger.warn(
+      { status: 401, reason: NOT_AUTHENTICATED, address: addressOf(socket), message },
+      'caller refused',
+    );
+    onRefused();
+    return reply.code(401).header('connection', 'close').send({
+      code: NOT_AUTHENTICATED,
+      message: 'The webhook answers only API servers with an accepted client certificate: docs/callers.md.',
+    });
+  };
+  server.post(WEBHOOK_PATH, { onRequest }, async (request, reply) => {
     const { body: review, raw, socket } = request;
     // It is not kept while the webhook waits for ECR.
     request.body = undefined;
@@ -274,10 +317,13 @@ export function webhookServer(
   return {
     listen: (host, port) => listen(server, host, port),
     useKeyPair(next) {
-      (server.server as unknown as import('node:tls').Server).setSecureContext({
-        ...next,
-        minVersion: 'TLSv1.2',
-      });
+      served = next;
+      (server.server as unknown as TlsServer).setSecureContext(tlsOptions());
+    },
+    useClientAuthorities() {
+      authorities += 1;
+      (server.server as unknown as TlsServer).setSecureContext(tlsOptions());
+      server.server.closeIdleConnections();
     },
     async drain(drainMs, answerWithinMs) {
       draining = true;

@@ -13,8 +13,14 @@ export interface Authority {
   readonly caPem: string;
   /** A serving certificate for DNS names and IP addresses. */
   serving(names: readonly string[], days?: number): Promise<KeyPair>;
-  /** A client certificate: Kubernetes reads CN as the user and each O as a group. */
-  client(user: string, groups: readonly string[]): Promise<KeyPair>;
+  /**
+   * A client certificate: Kubernetes reads CN as the user and each O as a group.
+   *
+   * @param uris alternative names
+   */
+  client(user: string, groups: readonly string[], uris?: readonly string[]): Promise<KeyPair>;
+  /** An authority that this one signs. */
+  intermediate(name: string): Promise<Authority>;
 }
 
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
@@ -33,6 +39,10 @@ export async function createAuthority(name: string): Promise<Authority> {
       await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
     ],
   });
+  return authorityOf(ca, keys);
+}
+
+function authorityOf(ca: x509.X509Certificate, keys: webcrypto.CryptoKeyPair): Authority {
   const issue = async (
     subject: x509.JsonName | string,
     extensions: x509.Extension[],
@@ -64,12 +74,30 @@ export async function createAuthority(name: string): Promise<Authority> {
         ],
         days,
       ),
-    client: (user, groups) =>
+    client: (user, groups, uris = []) =>
       issue(
         [...groups.map((group) => ({ O: [group] })), { CN: [user] }],
-        [new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.clientAuth])],
+        [
+          new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.clientAuth]),
+          ...(uris.length > 0
+            ? [new x509.SubjectAlternativeNameExtension(uris.map((value) => ({ type: 'url', value })))]
+            : []),
+        ],
         7,
       ),
+    intermediate: async (called) => {
+      const own = await newKeys();
+      const cert = await x509.X509CertificateGenerator.create({
+        subject: `CN=${called}`,
+        issuer: ca.subject,
+        publicKey: own.publicKey,
+        signingKey: keys.privateKey,
+        signingAlgorithm: ALGORITHM,
+        ...validity(30),
+        extensions: [new x509.BasicConstraintsExtension(true, undefined, true)],
+      });
+      return authorityOf(cert, own);
+    },
   };
 }
 

@@ -43,6 +43,8 @@ test('reads every setting', () => {
     SERVER_NAME: 'a.b.svc',
     TLS_SECRET: 'b/a-tls',
     WEBHOOK_CONFIGURATION: 'a',
+    CLIENT_CA_FILE: 'ca.crt',
+    CLIENT_NAMES: 'kube-apiserver, spiffe://example.com/api',
     CALLER_PROOF_SECRET: 'b/a-proof',
     CALLER_PROOF_DIR: '/proof',
     SERVICE_ACCOUNT_DIR: '/token',
@@ -75,6 +77,7 @@ test('reads every setting', () => {
         webhook: 'sync.ecr-anywhere.centml.ai',
       },
     },
+    clients: { caFile: 'ca.crt', names: ['kube-apiserver', 'spiffe://example.com/api'] },
     ownProof: {
       server: 'https://[fd00::1]:443',
       serviceAccountDir: '/token',
@@ -119,6 +122,8 @@ const BAD: Record<string, (string | undefined)[]> = {
   SERVER_NAME: [''],
   TLS_SECRET: ['', 'tls', 'a/b/c', 'A/b'],
   WEBHOOK_CONFIGURATION: [''],
+  CLIENT_CA_FILE: [''],
+  CLIENT_NAMES: ['', 'a,,b'],
   CALLER_PROOF_SECRET: ['', 'proof', 'a/b/c'],
   CALLER_PROOF_DIR: [''],
   SERVICE_ACCOUNT_DIR: [''],
@@ -156,7 +161,7 @@ test.each(Object.entries(BAD).flatMap(([name, values]) => values.map((value) => 
   (name, value) => {
     const others = Object.keys(BAD).filter((other) => other !== name);
     try {
-      readConfig({ ...MINIMAL, ...WITH_TLS_SECRET, [name]: value });
+      readConfig({ ...MINIMAL, ...WITH_TLS_SECRET, CLIENT_NAMES: 'kube-apiserver', [name]: value });
       expect.unreachable();
     } catch (error) {
       const { message } = error as Error;

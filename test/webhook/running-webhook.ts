@@ -51,7 +51,7 @@ type Environment = Readonly<Record<string, string | undefined>>;
 
 export interface RunOptions {
   /** More environment variables; undefined removes one. */
-  readonly env?: Environment | ((ecr: AwsEndpoint) => Environment);
+  readonly env?: Environment | ((ecr: AwsEndpoint, dir: string) => Environment | Promise<Environment>);
   readonly layout?: Layout;
   /** The policy document, in YAML or JSON. */
   readonly policy?: string;
@@ -111,7 +111,7 @@ export async function runWebhook({
     ...ecr.env,
     ...clock?.env,
     ...(policy !== undefined && { POLICY_FILE: policyFile }),
-    ...(typeof env === 'function' ? env(ecr) : env),
+    ...(typeof env === 'function' ? await env(ecr, dir) : env),
   };
   const given = Object.entries(all).filter((entry): entry is [string, string] => entry[1] !== undefined);
   const program = await startProgram('the webhook', process.execPath, [...(clock?.nodeArgs ?? []), bundle], {

@@ -177,8 +177,9 @@ const OWN_TLS: readonly string[] = [
   ENVIRONMENT.configuration,
   ENVIRONMENT.serviceAccountDir,
 ];
-/** `the caller proof` has tests for them. */
+/** `the caller proof` and `client certificates` have tests for them. */
 const PROOF: readonly string[] = [ENVIRONMENT.proofSecret, ENVIRONMENT.proofDir];
+const CLIENTS: readonly string[] = [ENVIRONMENT.clientCaFile, ENVIRONMENT.clientNames];
 test.each([
   { mode: 'self', values: {}, without: FILES },
   { mode: 'cert-manager', values: { 'tls.mode': 'cert-manager' }, without: OWN_TLS },
@@ -202,6 +203,7 @@ test.each([
       ...[ENVIRONMENT.host, ENVIRONMENT.logLevel, ENVIRONMENT.kubernetesHost, ENVIRONMENT.kubernetesPort],
       ...without,
       ...PROOF,
+      ...CLIENTS,
     ] as readonly string[];
     const expected = Object.values(ENVIRONMENT).filter((name) => !absent.includes(name));
     expect(Object.keys(given).sort()).toEqual(
@@ -406,6 +408,46 @@ describe('the caller proof', () => {
     };
     expect(await secretsOf({})).toEqual([`${NAME}-self-tls`, PROOF_NAME]);
     expect(await secretsOf(PROVIDED)).toEqual([PROOF_NAME]);
+  });
+});
+
+describe('client certificates', () => {
+  const PEM = '-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----';
+
+  test('give the container the authorities and the names', async () => {
+    const all = await manifests({ clientCA: PEM, clientNames: '{kube-apiserver,spiffe://example.com/api}' });
+    const [{ env, volumeMounts }] = find<Deployment>(all, 'Deployment').spec.template.spec.containers;
+    const given = Object.fromEntries(env.map(({ name, value }) => [name, value]));
+    const { clients } = readConfig({
+      ...given,
+      KUBERNETES_SERVICE_HOST: '10.0.0.1',
+      KUBERNETES_SERVICE_PORT: '443',
+    });
+    expect(clients?.names).toEqual(['kube-apiserver', 'spiffe://example.com/api']);
+    expect(volumeMounts.some(({ mountPath }) => clients?.caFile === `${mountPath}/ca.crt`)).toBe(true);
+    expect(find<ConfigMap>(all, 'ConfigMap', `${NAME}-client-ca`).data['ca.crt']?.trim()).toBe(PEM);
+  });
+
+  test.each<{ title: string; values: Record<string, string>; message: RegExp }>([
+    {
+      title: 'without a name',
+      values: { clientCA: PEM },
+      message: /--set clientNames=/,
+    },
+    {
+      title: 'without an authority',
+      values: { clientNames: '{kube-apiserver}' },
+      message: /--set-file clientCA=/,
+    },
+    {
+      title: 'with an authority that is not PEM',
+      values: { clientCA: 'ca.crt', clientNames: '{kube-apiserver}' },
+      message: /clientCA/,
+    },
+  ])('are refused $title', async ({ values, message }) => {
+    const { code, stderr } = await render({ ...REQUIRED, ...values });
+    expect(code).not.toBe(0);
+    expect(stderr).toMatch(message);
   });
 });
 
@@ -684,6 +726,14 @@ describe('a policy that gives registries only to some namespaces', () => {
   test.each<{ title: string; values: Record<string, string>; command?: string[] }>([
     { title: 'the caller proof by default, from Kubernetes 1.36', values: SOME, command: FROM_1_36 },
     { title: 'callerProof.mode on', values: { ...SOME, 'callerProof.mode': 'on' } },
+    {
+      title: 'client certificates',
+      values: {
+        ...SOME,
+        clientCA: '-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----',
+        clientNames: '{kube-apiserver}',
+      },
+    },
     { title: 'CIDRs', values: { ...SOME, ...CIDR } },
     {
       title: 'peers',

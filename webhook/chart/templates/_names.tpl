@@ -108,7 +108,7 @@ request.userInfo.?username.orValue('') == '{{ include "ecr-anywhere.refresherUse
 
 {{/* Not empty if the webhook answers only callers that prove to be the API server. */}}
 {{- define "ecr-anywhere.callersAuthenticated" -}}
-{{ include "ecr-anywhere.callerProof" . }}
+{{- if or .Values.clientCA (include "ecr-anywhere.callerProof" .) -}}true{{- end -}}
 {{- end -}}
 
 {{/*

@@ -57,8 +57,14 @@ namespace.
 {{- $isProtected := or (include "ecr-anywhere.callersAuthenticated" .) (include "ecr-anywhere.callersKeptOut" .) .Values.acceptAnyCaller -}}
 {{- range .Values.registries -}}
 {{- if not (or $isProtected (has "*" .namespaces)) -}}
-{{- fail (printf "registries gives %s only to some namespaces (%s), but any pod that reaches the webhook could request the credentials of these namespaces. Let the webhook recognise the API server: on Kubernetes 1.36 or later it does so by default, and where Helm does not see the cluster's version, add --set callerProof.mode=on. Or keep other pods out: networkPolicy.enabled=true with networkPolicy.apiServers or networkPolicy.peers, or with networkPolicy.type=cilium, and without hostNetwork. docs/callers.md compares these ways. To accept any caller, add --set acceptAnyCaller=true" .host (join ", " .namespaces)) -}}
+{{- fail (printf "registries gives %s only to some namespaces (%s), but any pod that reaches the webhook could request the credentials of these namespaces. Let the webhook recognise the API server: on Kubernetes 1.36 or later it does so by default, and where Helm does not see the cluster's version, add --set callerProof.mode=on, or configure clientCA. Or keep other pods out: networkPolicy.enabled=true with networkPolicy.apiServers or networkPolicy.peers, or with networkPolicy.type=cilium, and without hostNetwork. docs/callers.md compares these ways. To accept any caller, add --set acceptAnyCaller=true" .host (join ", " .namespaces)) -}}
 {{- end -}}
+{{- end -}}
+{{- if and .Values.clientCA (not .Values.clientNames) -}}
+{{- fail "clientCA is set without clientNames, so any certificate of that authority would be accepted, such as those of kubelets. Name the client of the API server: add --set clientNames={kube-apiserver}" -}}
+{{- end -}}
+{{- if and .Values.clientNames (not .Values.clientCA) -}}
+{{- fail "clientNames is set without clientCA, so no certificate is required. Add --set-file clientCA=ca.crt, with the authority of the API server's client certificate" -}}
 {{- end -}}
 {{- with .Values.networkPolicy -}}
 {{- if and .enabled (eq .type "kubernetes") (not .apiServers) (not .peers) -}}

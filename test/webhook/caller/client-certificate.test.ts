@@ -1,0 +1,140 @@
+// Client certificates of callers, against the running bundle: which callers get an answer, and what happens when the accepted
+// authorities change.
+import { rename, writeFile } from 'node:fs/promises';
+import { Agent, request } from 'node:https';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { WEBHOOK_PATH } from '../../../contract/names.ts';
+import { type Authority, createAuthority, type KeyPair } from '../../bed/certificates.ts';
+import { type RunningWebhook, runWebhook } from '../running-webhook.ts';
+import { manifest, reviewOf } from '../support.ts';
+
+const NAME = 'kube-apiserver';
+const URI = 'spiffe://example.com/api-server';
+const REASON = 'caller-not-authenticated';
+
+let stack: AsyncDisposableStack;
+let webhook: RunningWebhook;
+let callers: Authority;
+let caFile: string;
+
+beforeAll(async () => {
+  stack = new AsyncDisposableStack();
+  callers = await createAuthority('callers');
+  webhook = stack.use(
+    await runWebhook({
+      env: async (_ecr, dir) => {
+        caFile = join(dir, 'client-ca.crt');
+        await writeFile(caFile, callers.caPem);
+        return { CLIENT_CA_FILE: caFile, CLIENT_NAMES: `${NAME},${URI},*` };
+      },
+    }),
+  );
+});
+afterAll(() => stack.disposeAsync());
+
+/** Sends a request with a client certificate, or without one. */
+async function send(
+  pair: KeyPair | undefined,
+  { path = WEBHOOK_PATH, agent = false as Agent | false } = {},
+): Promise<{ status: number; text: string }> {
+  const body = path === WEBHOOK_PATH ? JSON.stringify(reviewOf({ object: manifest() })) : undefined;
+  return new Promise((resolve, reject) => {
+    const asked = request(
+      {
+        ...{ host: '127.0.0.1', port: webhook.port, path, method: body ? 'POST' : 'GET', agent },
+        ...{ ca: webhook.authority.caPem, servername: 'localhost' },
+        ...(pair && { cert: pair.certPem, key: pair.keyPem }),
+        headers: { 'content-type': 'application/json' },
+      },
+      (response) => {
+        let text = '';
+        response.on('data', (chunk) => {
+          text += chunk;
+        });
+        response.on('end', () => resolve({ status: response.statusCode ?? 0, text }));
+      },
+    );
+    asked.on('error', reject);
+    asked.end(body);
+  });
+}
+
+describe('a caller gets an answer', () => {
+  test.each([
+    { title: 'with an accepted common name', pair: () => callers.client(NAME, []) },
+    { title: 'with an accepted URI', pair: () => callers.client('x', [], ['https://example.com', URI]) },
+    {
+      title: 'with a certificate of an intermediate authority that it sends along',
+      pair: async () => {
+        const intermediate = await callers.intermediate('between');
+        const { certPem, keyPem } = await intermediate.client(NAME, []);
+        return { certPem: `${certPem}\n${intermediate.caPem}`, keyPem };
+      },
+    },
+  ])('$title', async ({ pair }) => {
+    const { status, text } = await send(await pair());
+    expect(status, text).toBe(200);
+    expect(JSON.parse(text).response).toMatchObject({ allowed: true, patch: expect.any(String) });
+  });
+
+  test.each(['/healthz', '/readyz'])('without a certificate from %s, as the kubelet', async (path) => {
+    expect((await send(undefined, { path })).status).toBe(200);
+  });
+});
+
+describe('a caller gets 401, and AWS no call,', () => {
+  test.each<{ title: string; pair: () => Promise<KeyPair | undefined> }>([
+    { title: 'without a certificate', pair: async () => undefined },
+    {
+      title: 'with a certificate of another authority',
+      pair: async () => (await createAuthority('callers')).client(NAME, []),
+    },
+    { title: 'with another name', pair: () => callers.client('kubelet', []) },
+    { title: 'with the accepted name as its group', pair: () => callers.client('kubelet', [NAME]) },
+    { title: 'with a name that only contains the accepted one', pair: () => callers.client(`${NAME}x`, []) },
+    { title: 'with a name of two lines', pair: () => callers.client(`kubelet\nCN=${NAME}`, []) },
+    { title: 'with a name that looks like two', pair: () => callers.client(`kubelet, URI:${URI}`, []) },
+    { title: 'with a certificate for servers', pair: () => callers.serving([NAME]) },
+  ])('$title', async ({ pair }) => {
+    const calls = webhook.ecr.calls.length;
+    const { status, text } = await send(await pair());
+    expect(status).toBe(401);
+    expect(JSON.parse(text)).toEqual({ code: REASON, message: expect.any(String) });
+    expect(text).not.toContain('team-a');
+    expect(webhook.ecr.calls.length).toBe(calls);
+    const line = webhook.program.log().trim().split('\n').at(-1) ?? '{}';
+    expect(JSON.parse(line)).toMatchObject({ msg: 'caller refused', status: 401, reason: REASON });
+    expect(await webhook.metrics()).toMatch(new RegExp(`admissions_total\\{.*reason="${REASON}"\\} [1-9]`));
+  });
+});
+
+test('a change of the authorities ends what was accepted before, also on open and resumed connections', async () => {
+  const old = await callers.client(NAME, []);
+  const agent = new Agent({ keepAlive: true, maxSockets: 1, maxCachedSessions: 10 });
+  stack.defer(() => agent.destroy());
+  expect((await send(old, { agent })).status).toBe(200);
+
+  const next = await createAuthority('next');
+  const replace = async (text: string) => {
+    await writeFile(`${caFile}.new`, text);
+    await rename(`${caFile}.new`, caFile);
+  };
+  await replace('no certificate');
+  await expect
+    .poll(() => webhook.program.log(), { timeout: 20_000 })
+    .toContain('client authorities not replaced');
+  expect((await send(old, { agent })).status).toBe(200);
+
+  await replace(next.caPem);
+  const attempt = (pair: KeyPair, over: Agent | false = false) =>
+    send(pair, { agent: over }).then(
+      ({ status }) => status,
+      () => 0,
+    );
+  const renewed = await next.client(NAME, []);
+  await expect.poll(() => attempt(renewed), { timeout: 20_000 }).toBe(200);
+  expect(await attempt(old)).toBe(401);
+  await expect.poll(() => attempt(old, agent), { timeout: 20_000 }).toBe(401);
+  expect(await attempt(old, agent)).toBe(401);
+});
