@@ -92,6 +92,7 @@ describe.each(pages)('%s', (page) => {
 const IN_OTHER_PLACES: ReadonlySet<string> = new Set([
   'trust.json',
   'policy.json',
+  'admission.yaml',
   'authentication.yaml',
   'values.yaml',
   'secret.yaml',

@@ -5,7 +5,13 @@ import { request } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { ANNOTATION, NAMESPACE_LABEL, SECRET_LABEL, SECRET_TYPE, WEBHOOK_PATH } from '../../../contract/names.ts';
+import {
+  ANNOTATION,
+  NAMESPACE_LABEL,
+  SECRET_LABEL,
+  SECRET_TYPE,
+  WEBHOOK_PATH,
+} from '../../../contract/names.ts';
 import { type Admin, connectAdmin } from '../../bed/admin.ts';
 import { startAwsEndpoint } from '../../bed/aws-endpoint.ts';
 import { type Authority, createAuthority } from '../../bed/certificates.ts';
@@ -91,7 +97,9 @@ beforeAll(async () => {
   );
   const ecr = stack.use(await startAwsEndpoint());
   const extraArgs = [`--admission-control-config-file=${config}`];
-  cluster = stack.use(await startControlPlane({ name: 'client-certificate', dir: join(dir, 'cp'), extraArgs }));
+  cluster = stack.use(
+    await startControlPlane({ name: 'client-certificate', dir: join(dir, 'cp'), extraArgs }),
+  );
   ({ admin } = stack.use(await connectAdmin(cluster)));
   await cluster.kubectl(['create', 'namespace', TEAM]);
   await cluster.kubectl(['label', 'namespace', TEAM, `${NAMESPACE_LABEL.key}=${NAMESPACE_LABEL.value}`]);
