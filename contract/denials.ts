@@ -16,6 +16,8 @@ export const DENIAL_REASONS = [
   'immutable',
   /** The new data is not a docker config; storing it would lose entries of other registries. */
   'not-a-docker-config',
+  /** The webhook started with an invalid policy, and has had no valid one since. */
+  'policy-invalid',
   /** The policy gives the namespace no registry, or none of those that the annotation `only` names. */
   'not-entitled',
   /** With all its credentials the Secret would exceed the API server's limit. */

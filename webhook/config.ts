@@ -19,6 +19,9 @@ export const ENVIRONMENT = {
   assumeRole: 'ASSUME_ROLE_ARN',
   assumeRoleExternalId: 'ASSUME_ROLE_EXTERNAL_ID',
   webIdentityRole: 'AWS_ROLE_ARN',
+  webIdentityTokenFile: 'AWS_WEB_IDENTITY_TOKEN_FILE',
+  accessKeyId: 'AWS_ACCESS_KEY_ID',
+  profile: 'AWS_PROFILE',
   serverName: 'SERVER_NAME',
   tlsSecret: 'TLS_SECRET',
   configuration: 'WEBHOOK_CONFIGURATION',
@@ -57,13 +60,16 @@ const Environment = z
     [ENVIRONMENT.region]: z
       .string({ error: 'is missing: set it to the region of the registry, such as eu-central-1' })
       .regex(/^[a-z]{2,4}(-[a-z]+)+-\d+$/, 'is not an AWS region: set it to one such as eu-central-1'),
-    [ENVIRONMENT.policyFile]: z.string().min(1).optional(),
+    [ENVIRONMENT.policyFile]: z.string().min(1).default('/etc/webhook/policy/policy.yaml'),
     // Without it, the webhook serves no metrics.
     [ENVIRONMENT.metricsPort]: z.coerce.number().int().min(1).max(65_535).optional(),
     [ENVIRONMENT.assumeRole]: RoleArn.optional(),
     [ENVIRONMENT.assumeRoleExternalId]: ExternalId.optional(),
     // Used by the AWS SDK; read here for the webhook's identity.
     [ENVIRONMENT.webIdentityRole]: z.string().optional(),
+    [ENVIRONMENT.webIdentityTokenFile]: z.string().optional(),
+    [ENVIRONMENT.accessKeyId]: z.string().optional(),
+    [ENVIRONMENT.profile]: z.string().optional(),
     // The DNS name that the API server calls; the certificate must contain it.
     [ENVIRONMENT.serverName]: z.string().min(1).optional(),
     // With it, the webhook manages its certificates itself and does not read the two files.
@@ -142,9 +148,21 @@ const Environment = z
       env.ASSUME_ROLE_ARN === undefined
         ? undefined
         : { arn: env.ASSUME_ROLE_ARN, externalId: env.ASSUME_ROLE_EXTERNAL_ID },
-    /** The webhook's AWS identity. The role is undefined if the settings do not name it. */
-    identity: { region: env.AWS_REGION, roleArn: env.ASSUME_ROLE_ARN ?? env.AWS_ROLE_ARN },
+    /** The webhook's AWS identity. Role and account are undefined if the settings do not name them. */
+    identity: {
+      region: env.AWS_REGION,
+      roleArn: env.ASSUME_ROLE_ARN ?? env.AWS_ROLE_ARN,
+      account: accountOf(env),
+    },
   }));
+
+/** The account of the role that the webhook uses. The SDK ignores a web identity's role if it finds a profile or keys. */
+function accountOf(env: Readonly<Record<string, unknown>>): string | undefined {
+  const isWebIdentity =
+    env.AWS_WEB_IDENTITY_TOKEN_FILE && !env.AWS_PROFILE && env.AWS_ACCESS_KEY_ID === undefined;
+  const role = env.ASSUME_ROLE_ARN ?? (isWebIdentity ? env.AWS_ROLE_ARN : undefined);
+  return /^arn:aws[a-z-]*:iam::(\d{12}):role\//.exec(String(role))?.[1];
+}
 
 function ownTls(secret: string, env: Readonly<Record<string, unknown>>) {
   return {

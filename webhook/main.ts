@@ -3,7 +3,7 @@ import './stop-signals.ts';
 import { readFile } from 'node:fs/promises';
 import { pino } from 'pino';
 import { admission } from './admission/admission.ts';
-import { type Policy, readPolicy, webhooksOwnRegistry } from './admission/policy.ts';
+import { NO_POLICY, type Policy, readPolicy } from './admission/policy.ts';
 import { fetchFromEcr } from './aws/ecr.ts';
 import { EcrTokens } from './aws/ecr-tokens.ts';
 import { watchClientCa } from './caller/client-certificate.ts';
@@ -36,8 +36,12 @@ onStopSignal((signal) => {
 });
 
 const { policyFile, identity } = config;
-async function readPolicyFile(): Promise<{ text: string; policy: Policy }> {
-  if (policyFile === undefined) return { text: '', policy: webhooksOwnRegistry(identity) };
+interface PolicyInUse {
+  /** The document; undefined without a valid one. */
+  readonly text: string | undefined;
+  readonly policy: Policy;
+}
+async function readPolicyFile(): Promise<PolicyInUse> {
   try {
     const text = await readFile(policyFile, 'utf8');
     return { text, policy: readPolicy(text, identity) };
@@ -45,7 +49,13 @@ async function readPolicyFile(): Promise<{ text: string; policy: Policy }> {
     throw new Error(`The policy ${policyFile} is invalid: ${(error as Error).message}`);
   }
 }
-let inUse = await readPolicyFile();
+let policyProblem: string | undefined;
+let inUse = await readPolicyFile().catch(({ message }: Error): PolicyInUse => {
+  // A process that ended would be started again and again, and would not say why in its metrics.
+  logger.error({ message }, 'no policy in use');
+  policyProblem = message;
+  return { text: undefined, policy: NO_POLICY };
+});
 logger.level = inUse.policy.logLevel ?? config.logLevel;
 const policy = () => inUse.policy;
 
@@ -91,7 +101,7 @@ const answer = admission({
   logger,
   onAnswer: metrics.recordAdmission,
 });
-const readyToServe = readiness({
+const readyToServe = readiness(policy, {
   host: config.host ?? 'localhost',
   port: config.port,
   serverName: config.serverName,
@@ -123,8 +133,9 @@ const stopPolicy = watch(
   },
   ({ message }) => {
     metrics.recordPolicy(false);
-    logger.error({ message }, 'policy not replaced');
+    logger.error({ message }, inUse.policy.isInvalid ? 'no policy in use' : 'policy not replaced');
   },
+  policyProblem,
 );
 
 await listen(config.host, config.port);

@@ -84,10 +84,10 @@ export function webhookMetrics(tokens: EcrTokens, policy: () => Policy, tls: Tls
   );
   const valid = new Gauge({
     name: `${PREFIX}policy_valid`,
-    help: '1 if the current policy document is in use; 0 if it is invalid and the previous one is in use.',
+    help: '1 if the current policy document is in use; 0 if it is invalid: then the previous one is in use, or none since the start.',
     registers,
   });
-  valid.set(1);
+  valid.set(policy().isInvalid ? 0 : 1);
   new Gauge({
     name: `${PREFIX}certificate_expiry_timestamp_seconds`,
     help: 'When the serving certificate expires.',

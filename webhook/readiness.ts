@@ -1,6 +1,8 @@
-// The readiness check: the webhook connects to its own port as the API server does, by the Service's DNS name.
+// The readiness check: the webhook has a policy, and connects to its own port as the API server does, by the Service's
+// DNS name.
 import type { X509Certificate } from 'node:crypto';
 import { connect, type TLSSocket } from 'node:tls';
+import type { Policy } from './admission/policy.ts';
 
 const WITHIN_MS = 1_000;
 
@@ -14,10 +16,20 @@ export interface OwnPort {
   readonly trusted: () => string | undefined;
 }
 
-/** Returns why the API server could not call this webhook; undefined if it could. Concurrent calls share one check. */
-export function readiness(port: OwnPort): () => Promise<string | undefined> {
+/**
+ * Returns why the API server should not call this webhook; undefined if it should. Concurrent calls share one check.
+ *
+ * @param policy returns the policy in use
+ */
+export function readiness(
+  policy: () => Pick<Policy, 'isInvalid'>,
+  port: OwnPort,
+): () => Promise<string | undefined> {
   let current: Promise<string | undefined> | undefined;
-  return () => {
+  return async () => {
+    // Every pod can read the answer, and the problems name roles and namespaces: only the log has them.
+    if (policy().isInvalid)
+      return 'the registry policy is invalid: the log line "no policy in use" names every problem';
     current ??= problem(port).finally(() => {
       current = undefined;
     });

@@ -9,6 +9,7 @@ const POLL_MS = 5_000;
  * each different error.
  *
  * @param read rejects if the content is invalid
+ * @param firstError the message of the error with which `first` was read, if it is reported already
  * @returns a function that stops the polling
  */
 export function watch<Content>(
@@ -17,9 +18,10 @@ export function watch<Content>(
   first: Content,
   onChange: (content: Content) => void,
   onError: (error: Error) => void,
+  firstError = '',
 ): () => void {
   let current = first;
-  let lastError = '';
+  let lastError = firstError;
   const timer = setInterval(async () => {
     try {
       const content = await read();

@@ -145,9 +145,15 @@ export async function runHelm(
   const dir = await mkdtemp(join(cluster.dir, 'values-'));
   const file = join(dir, 'values.json');
   await writeFile(file, JSON.stringify(document));
+  const definesPolicy =
+    'ownRegistry' in document ||
+    'registries' in document ||
+    values.some((value) => /^(ownRegistry|registries)\b/.test(value));
   const set = [
     'image.repository=registry.example.com/ecr-anywhere',
     'aws.region=eu-central-1',
+    // Every enabled namespace, unless the test gives the policy.
+    ...(definesPolicy ? [] : ['ownRegistry.namespaces={*}']),
     `service.port=${SERVICE_PORT}`,
     ...values,
   ].flatMap((value) => ['--set', value]);

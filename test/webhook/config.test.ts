@@ -1,5 +1,5 @@
 // The webhook's settings: the defaults, the bounds, and that all problems are reported together.
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { ENVIRONMENT, readConfig } from '../../webhook/config.ts';
 
 const ROLE = 'arn:aws-us-gov:iam::123456789012:role/pull';
@@ -17,10 +17,10 @@ test('needs only a region', () => {
     logLevel: 'info',
     refresherUsername: undefined,
     region: 'eu-central-1',
-    policyFile: undefined,
+    policyFile: '/etc/webhook/policy/policy.yaml',
     metricsPort: undefined,
     assumeRole: undefined,
-    identity: { region: 'eu-central-1', roleArn: undefined },
+    identity: { region: 'eu-central-1', roleArn: undefined, account: undefined },
   });
 });
 
@@ -40,6 +40,9 @@ test('reads every setting', () => {
     ASSUME_ROLE_ARN: ROLE,
     ASSUME_ROLE_EXTERNAL_ID: 'cluster-1',
     AWS_ROLE_ARN: OTHER_ROLE,
+    AWS_WEB_IDENTITY_TOKEN_FILE: '/aws/token',
+    AWS_ACCESS_KEY_ID: 'key',
+    AWS_PROFILE: 'profile',
     SERVER_NAME: 'a.b.svc',
     TLS_SECRET: 'b/a-tls',
     WEBHOOK_CONFIGURATION: 'a',
@@ -88,7 +91,7 @@ test('reads every setting', () => {
     },
     proofDir: '/proof',
     assumeRole: { arn: ROLE, externalId: 'cluster-1' },
-    identity: { region: 'us-gov-west-1', roleArn: ROLE },
+    identity: { region: 'us-gov-west-1', roleArn: ROLE, account: '123456789012' },
   });
 });
 
@@ -96,6 +99,32 @@ test('the identity is the role to assume, or the role of the web identity', () =
   expect(readConfig({ ...MINIMAL, AWS_ROLE_ARN: OTHER_ROLE }).identity.roleArn).toBe(OTHER_ROLE);
   const both = { ...MINIMAL, AWS_ROLE_ARN: OTHER_ROLE, ASSUME_ROLE_ARN: ROLE };
   expect(readConfig(both)).toMatchObject({ assumeRole: { arn: ROLE }, identity: { roleArn: ROLE } });
+});
+
+describe('the account of the identity', () => {
+  const WEB = {
+    AWS_ROLE_ARN: 'arn:aws:iam::210987654321:role/path/to/webhook',
+    AWS_WEB_IDENTITY_TOKEN_FILE: '/aws/token',
+  };
+  const ASSUMED = { ASSUME_ROLE_ARN: ROLE };
+
+  test.each<{ what: string; env: Record<string, string>; account: string | undefined }>([
+    { what: 'no role is set', env: {}, account: undefined },
+    { what: 'the web identity has a role', env: WEB, account: '210987654321' },
+    {
+      what: 'a role is assumed with static keys',
+      env: { ...ASSUMED, AWS_ACCESS_KEY_ID: 'a' },
+      account: '123456789012',
+    },
+    { what: 'a role is assumed with a web identity', env: { ...WEB, ...ASSUMED }, account: '123456789012' },
+    // Then the AWS SDK ignores the role.
+    { what: 'keys take precedence', env: { ...WEB, AWS_ACCESS_KEY_ID: 'a' }, account: undefined },
+    { what: 'a profile takes precedence', env: { ...WEB, AWS_PROFILE: 'a' }, account: undefined },
+    { what: 'the role has no token', env: { AWS_ROLE_ARN: WEB.AWS_ROLE_ARN }, account: undefined },
+    { what: 'the role is no ARN', env: { ...WEB, AWS_ROLE_ARN: 'webhook' }, account: undefined },
+  ])('is $account: $what', ({ env, account }) => {
+    expect(readConfig({ ...MINIMAL, ...env }).identity.account).toBe(account);
+  });
 });
 
 /** What TLS_SECRET needs. */
@@ -190,6 +219,9 @@ test('names all invalid variables together', () => {
     const unchecked = Object.values(ENVIRONMENT).filter((name) => !(name in BAD));
     expect(unchecked).toEqual([
       ENVIRONMENT.webIdentityRole,
+      ENVIRONMENT.webIdentityTokenFile,
+      ENVIRONMENT.accessKeyId,
+      ENVIRONMENT.profile,
       ENVIRONMENT.kubernetesHost,
       ENVIRONMENT.kubernetesPort,
     ]);

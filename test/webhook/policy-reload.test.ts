@@ -1,13 +1,12 @@
 // The policy document of a running webhook: a new one is used without a restart, an invalid one is not. And the metrics.
-import { spawnSync } from 'node:child_process';
-import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { denialCauses } from '../../contract/denials.ts';
 import { ANNOTATION } from '../../contract/names.ts';
 import { freePorts } from '../bed/process.ts';
 import { ask, sample } from './ask.ts';
-import { type RunningWebhook, runWebhook } from './running-webhook.ts';
+import { OWN_REGISTRY, type RunningWebhook, runWebhook } from './running-webhook.ts';
 import { annotated, authsOf, edited, type Manifest, manifest } from './support.ts';
 
 const POLL = { timeout: 10_000, interval: 50 };
@@ -139,34 +138,109 @@ describe('a policy document that changes', () => {
     await expect.poll(refusals, POLL).toBe(before + 2);
     expect(await hosts()).toEqual([OTHER]);
   });
+});
 
-  test('keeps the webhook from starting if it is invalid, and one line names every problem', async () => {
-    const file = join(webhook.dir, 'wrong.yaml');
-    await writeFile(file, `loglevel: info\nregistries: [{host: ghcr.io}, {host: ${HOST}, externalId: x y}]`);
-    const { status, stdout, stderr } = spawnSync(process.execPath, [join(webhook.dir, 'webhook.mjs')], {
-      env: {
-        AWS_REGION: 'eu-central-1',
-        HOST: '127.0.0.1',
-        CERT_FILE: join(webhook.dir, 'tls.crt'),
-        KEY_FILE: join(webhook.dir, 'tls.key'),
-        POLICY_FILE: file,
-      },
-      encoding: 'utf8',
-      timeout: 20_000,
-    });
-    expect(status).toBe(1);
-    const lines = `${stdout}${stderr}`.trim().split('\n');
+describe('a document that is invalid when the webhook starts', () => {
+  const INVALID = `loglevel: info\nregistries: [{host: ghcr.io}, {host: ${HOST}, externalId: x y}]`;
+  let webhook: RunningWebhook;
+  const probe = (path: string) => webhook.send(path, undefined, { method: 'GET' });
+  const isValid = async () => sample(await webhook.metrics(), 'ecr_anywhere_policy_valid');
+
+  beforeAll(async () => {
+    webhook = await runWebhook({ policy: INVALID, startedPath: '/healthz' });
+  });
+  afterAll(() => webhook?.[Symbol.asyncDispose]());
+
+  test('leaves it live, not ready, and one line names every problem', async () => {
+    expect(await probe('/healthz')).toMatchObject({ status: 200 });
+    const { status, text } = await probe('/readyz');
+    expect(status).toBe(503);
+    // Every pod can read the answer.
+    expect(JSON.parse(text)).toMatchObject({ message: expect.stringContaining('no policy in use') });
+    for (const secret of ['ghcr.io', HOST]) expect(text).not.toContain(secret);
+    expect(await isValid()).toBe(0);
+    const lines = logged(webhook, 'no policy in use');
     expect(lines).toHaveLength(1);
-    const { message } = JSON.parse(lines[0] ?? '') as Line;
     for (const part of [
-      `The policy ${file} is invalid: `,
+      join(webhook.dir, 'policy.yaml'),
       'Unrecognized key: "loglevel"',
       'registries[0].host: is not an ECR host',
       'registries[0].namespaces: list the namespaces',
       'registries[1].namespaces: list the namespaces',
       'registries[1].externalId: is not an external id',
     ])
-      expect(message).toContain(part);
+      expect(lines[0]?.message).toContain(part);
+  });
+
+  test('denies every managed Secret, and lets others pass', async () => {
+    const { response } = await ask(webhook, { object: manifest() });
+    expect(response).toMatchObject({ allowed: false, status: { code: 503 } });
+    expect(denialCauses(response.status)).toMatchObject([{ reason: 'policy-invalid' }]);
+    expect(JSON.stringify(response)).not.toContain('ghcr.io');
+    const unmanaged = edited(manifest(), ({ metadata }) => {
+      metadata.labels = {};
+    });
+    expect((await ask(webhook, { object: unmanaged })).response.allowed).toBe(true);
+    expect(webhook.ecr.calls).toEqual([]);
+  });
+
+  test('is reported again when it is invalid in another way', async () => {
+    await webhook.setPolicy('registries: [');
+    await expect.poll(() => logged(webhook, 'no policy in use').length, POLL).toBe(2);
+    expect((await probe('/readyz')).status).toBe(503);
+    expect(await isValid()).toBe(0);
+  });
+
+  test('becomes ready without a restart when the document is mended', async () => {
+    await webhook.setPolicy(policyOf([HOST]));
+    await expect.poll(async () => (await probe('/readyz')).status, POLL).toBe(200);
+    expect(await isValid()).toBe(1);
+    expect(webhook.program.isRunning()).toBe(true);
+    const { secret } = await ask(webhook, { object: manifest() });
+    expect(Object.keys(authsOf(secret))).toEqual([HOST]);
+  });
+
+  test('keeps the mended one when it is invalid again', async () => {
+    await webhook.setPolicy('registries: [');
+    await expect.poll(() => logged(webhook, 'policy not replaced').length, POLL).toBe(1);
+    expect((await probe('/readyz')).status).toBe(200);
+  });
+});
+
+describe('a document that names no namespace', () => {
+  test.each(['', '# all entries are commented out', 'ownRegistry:\nregistries:'])(
+    'is valid, and gives nothing: %j',
+    async (policy) => {
+      await using webhook = await runWebhook({ policy });
+      expect(sample(await webhook.metrics(), 'ecr_anywhere_policy_valid')).toBe(1);
+      const { response } = await ask(webhook, { object: manifest() });
+      expect(denialCauses(response.status)).toMatchObject([{ reason: 'not-entitled' }]);
+      expect(webhook.ecr.calls).toEqual([]);
+    },
+  );
+
+  test('takes access away when it replaces one that names some', async () => {
+    await using webhook = await runWebhook({ policy: OWN_REGISTRY });
+    const { secret: stored } = await ask(webhook, { object: manifest() });
+    expect(Object.keys(authsOf(stored))).toEqual([HOST]);
+    await webhook.setPolicy('registries: []');
+    const change = { object: annotated(stored, { a: 'b' }), oldObject: stored };
+    await expect
+      .poll(async () => Object.keys(authsOf((await ask(webhook, change)).secret)), POLL)
+      .toEqual([]);
+    const { response } = await ask(webhook, { object: manifest() });
+    expect(denialCauses(response.status)).toMatchObject([{ reason: 'not-entitled' }]);
+  });
+
+  test('is not what a missing document is: the webhook is not ready', async () => {
+    await using webhook = await runWebhook({
+      env: { POLICY_FILE: '/nonexistent/policy.yaml' },
+      startedPath: '/healthz',
+    });
+    expect(await webhook.send('/readyz', undefined, { method: 'GET' })).toMatchObject({ status: 503 });
+    expect(logged(webhook, 'no policy in use')).toMatchObject([
+      { message: expect.stringContaining('/nonexistent/policy.yaml') },
+    ]);
   });
 });
 

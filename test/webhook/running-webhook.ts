@@ -53,8 +53,12 @@ export interface RunOptions {
   /** More environment variables; undefined removes one. */
   readonly env?: Environment | ((ecr: AwsEndpoint, dir: string) => Environment | Promise<Environment>);
   readonly layout?: Layout;
-  /** The policy document, in YAML or JSON. */
+  /** The policy document, in YAML or JSON. By default every namespace gets the webhook's own registry. */
   readonly policy?: string;
+  /** The path that answers with 200 as soon as the webhook has started. */
+  readonly startedPath?: '/readyz' | '/healthz';
+  /** The AWS account of the webhook's identity. */
+  readonly account?: string;
   /** The clock of both the webhook and the local AWS. */
   readonly clock?: VirtualClock;
 }
@@ -65,11 +69,16 @@ export type Layout = 'files' | 'links';
 /** The logs of the webhooks that have ended, and their ECRs. */
 export const ended: { readonly log: string; readonly ecr: AwsEndpoint }[] = [];
 
+/** The policy that gives every namespace the webhook's own registry. */
+export const OWN_REGISTRY = 'ownRegistry: {namespaces: ["*"]}';
+
 /** Starts a webhook. */
 export async function runWebhook({
   env = {},
   layout = 'files',
-  policy,
+  policy = OWN_REGISTRY,
+  startedPath = '/readyz',
+  account,
   clock,
 }: RunOptions = {}): Promise<RunningWebhook> {
   const dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-webhook-'));
@@ -77,13 +86,13 @@ export async function runWebhook({
   await writePair(authority, dir, layout);
   const bundle = join(dir, 'webhook.mjs');
   await buildWebhook(bundle);
-  const ecr = await startAwsEndpoint(clock && { now: clock.now });
+  const ecr = await startAwsEndpoint({ ...(clock && { now: clock.now }), ...(account && { account }) });
   const policyFile = join(dir, 'policy.yaml');
   const setPolicy = async (text: string) => {
     await writeFile(`${policyFile}.new`, text);
     await rename(`${policyFile}.new`, policyFile);
   };
-  if (policy !== undefined) await setPolicy(policy);
+  await setPolicy(policy);
   const [port = 0, metricsPort = 0] = await freePorts(2);
   const origin = `https://127.0.0.1:${port}`;
   const connector = buildConnector({ ca: authority.caPem, servername: 'localhost', allowH2: false });
@@ -110,14 +119,14 @@ export async function runWebhook({
     AWS_SECRET_ACCESS_KEY: 'test',
     ...ecr.env,
     ...clock?.env,
-    ...(policy !== undefined && { POLICY_FILE: policyFile }),
+    POLICY_FILE: policyFile,
     ...(typeof env === 'function' ? await env(ecr, dir) : env),
   };
   const given = Object.entries(all).filter((entry): entry is [string, string] => entry[1] !== undefined);
   const program = await startProgram('the webhook', process.execPath, [...(clock?.nodeArgs ?? []), bundle], {
     env: Object.fromEntries(given),
     logPath: join(dir, 'webhook.log'),
-    isReady: async () => (await pool.request({ method: 'GET', path: '/readyz' })).statusCode === 200,
+    isReady: async () => (await pool.request({ method: 'GET', path: startedPath })).statusCode === 200,
   });
   const metrics = async () => (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text();
   return {

@@ -477,6 +477,7 @@ describe('one line names why it cannot start', () => {
     HOST: '127.0.0.1',
     CERT_FILE: join(webhook.dir, 'tls.crt'),
     KEY_FILE: join(webhook.dir, 'tls.key'),
+    POLICY_FILE: join(webhook.dir, 'policy.yaml'),
   });
 
   test('every invalid setting', () => {

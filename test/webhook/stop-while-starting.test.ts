@@ -18,6 +18,7 @@ beforeAll(async () => {
   await buildWebhook(bundle);
   writeFileSync(join(dir, 'token'), 'token');
   writeFileSync(join(dir, 'ca.crt'), '');
+  writeFileSync(join(dir, 'policy.yaml'), 'registries: []');
   apiServer = createServer(() => {
     connections += 1;
   }).listen(0, '127.0.0.1');
@@ -41,6 +42,7 @@ const start = (isProcess1: boolean) => {
     spawn(program, args, {
       env: {
         AWS_REGION: 'eu-central-1',
+        POLICY_FILE: join(dir, 'policy.yaml'),
         TLS_SECRET: 'ecr-anywhere/tls',
         SERVER_NAME: 'ecr-anywhere.ecr-anywhere.svc',
         WEBHOOK_CONFIGURATION: 'ecr-anywhere',

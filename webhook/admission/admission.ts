@@ -4,8 +4,9 @@ import type { DenialReason } from '../../contract/denials.ts';
 import type { EcrTokens } from '../aws/ecr-tokens.ts';
 import { takeProof } from '../caller/proof.ts';
 import type { Proofs } from '../caller/proofs.ts';
-import { applyTokens, decide } from './decision.ts';
-import { forgetDocuments } from './owned-entries.ts';
+import { applyTokens, decide, decideByRequest, forceOf } from './decision.ts';
+import { isUnnamed, knownRegistries, type NamedRegistries, nameOwnRegistry } from './own-registry.ts';
+import { forgetDocuments, ownedEntries } from './owned-entries.ts';
 import type { Policy } from './policy.ts';
 import {
   type AdmissionRequest,
@@ -153,19 +154,26 @@ export function admission({
     removal: readonly PatchOperation[],
     { address, arrivedAt }: Caller,
   ): Promise<{ action: string; reason: string; answer: Answer }> {
-    const registries = policy()
-      .entitlements(request.namespace)
-      .map((registry) => tokens.withHost(registry));
-    let decision = decide(request, { registries, refresherUsername }, now());
+    const { entitlements, isInvalid } = policy();
+    const general = { refresherUsername, isInvalid };
+    const entitled = entitlements(request.namespace);
+    const { oldObject } = request;
+    let named: NamedRegistries = { registries: knownRegistries(entitled, tokens), failures: new Map() };
+    if (named.registries.some(isUnnamed) && !decideByRequest(request, general)) {
+      const stored = (oldObject && ownedEntries(oldObject)) ?? new Map();
+      forgetDocuments(request);
+      const run = runOf(request, forceOf(request));
+      named = await nameOwnRegistry(entitled, stored, tokens, run, performance.now() - arrivedAt);
+    }
+    const { registries, failures } = named;
+    let decision = decide(request, { ...general, registries }, now());
     forgetRaw(request);
     forgetDocuments(request);
     if (decision.action === 'obtain') {
-      const { force } = decision;
-      // The user is part of the run: no other user can have a token obtained for it ahead of time.
-      const run = force === undefined ? undefined : `${request.user.username} ${force}`;
+      const run = runOf(request, decision.force);
       const waitedMs = performance.now() - arrivedAt;
       const outcomes = await Promise.all(
-        decision.registries.map((registry) => tokens.obtain(registry, run, waitedMs)),
+        decision.registries.map((one) => failures.get(one) ?? tokens.obtain(one, run, waitedMs)),
       );
       decision = applyTokens(request, decision, outcomes, now());
     }
@@ -194,4 +202,9 @@ export function admission({
     const body = allowed(request.uid, [...removal, ...decision.patch], decision.warnings);
     return { action, reason, answer: { status: 200, body } };
   }
+}
+
+/** The id of a forced run. The user is part of it: no other user can have a token obtained for it ahead of time. */
+function runOf({ user }: AdmissionRequest, force: string | undefined): string | undefined {
+  return force === undefined ? undefined : `${user.username} ${force}`;
 }

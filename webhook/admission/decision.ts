@@ -15,7 +15,7 @@ import {
 } from '../../contract/names.ts';
 import { formatWarning } from '../../contract/warnings.ts';
 import type { Token, TokenOutcome } from '../aws/ecr-tokens.ts';
-import { isHostOf, principalOf, type Registry } from '../aws/registries.ts';
+import { mayBeHostOf, principalOf, type Registry, unnamedHost } from '../aws/registries.ts';
 import { TokenError } from '../aws/token-error.ts';
 import { formatEntry, hostOf } from './docker-config.ts';
 import {
@@ -71,16 +71,17 @@ export interface TokensNeeded {
 
 /** What the policy gives the Secret's namespace. */
 export interface Entitlement {
+  /** The webhook has no valid policy. */
+  readonly isInvalid?: boolean | undefined;
   readonly registries: readonly Registry[];
   readonly refresherUsername?: string | undefined;
 }
 
-/** The first table: the decision before any token is obtained. */
-export function decide(
+/** The first rows of the first table, which no registry changes; undefined if none applies. */
+export function decideByRequest(
   request: AdmissionRequest,
-  policy: Entitlement,
-  now: number,
-): Denial | Allowance | TokensNeeded {
+  policy: Omit<Entitlement, 'registries'>,
+): Denial | Allowance | undefined {
   const { object, oldObject } = request;
   if (EXCLUDED_NAMESPACES.includes(request.namespace)) return ignore('excluded-namespace');
   if (isRefresher(request, policy) && !changesOnlyRequestAnnotations(request)) return refresherOutOfBounds();
@@ -90,6 +91,22 @@ export function decide(
   if (object.immutable || oldObject?.immutable) return immutable();
   const bytes = sizeOf(object.data);
   if (bytes > MAX_SECRET_BYTES) return tooLargeAlready(bytes);
+  if (policy.isInvalid) return policyInvalid();
+  return undefined;
+}
+
+/**
+ * The first table: the decision before any token is obtained. A registry without a host has no token at the moment (see
+ * own-registry.ts).
+ */
+export function decide(
+  request: AdmissionRequest,
+  policy: Entitlement,
+  now: number,
+): Denial | Allowance | TokensNeeded {
+  const byRequest = decideByRequest(request, policy);
+  if (byRequest) return byRequest;
+  const { object, oldObject } = request;
   if (wouldLoseEntries(object, oldObject, policy)) return notADockerConfig();
 
   const selection = selectRegistries(request, policy);
@@ -120,7 +137,7 @@ export function decide(
   if (isRequest(request)) return obtain('requested');
   if (!stored) return obtain('not-ours');
   const due = selected.filter((registry) => {
-    const [, entry] = storedEntry(registry, stored) ?? [];
+    const entry = storedEntry(registry, stored);
     return !entry || !hasPrincipalOf(registry, entry) || freshness(formatTime(entry.expiresAt), now).due;
   });
   if (!isMatch) return obtain('registries-changed', due);
@@ -148,10 +165,9 @@ export function applyTokens(
   for (const registry of selected) {
     const outcome = outcomeOf.get(registry);
     const token = outcome && 'token' in outcome ? outcome.token : undefined;
-    const [storedHost, entryOfHost] = storedEntry(registry, stored) ?? [];
-    const knownHost = registry.host ?? token?.host ?? storedHost;
-    const host = knownHost ?? `ECR in ${registry.source.region}`;
-    const old = host === storedHost ? entryOfHost : undefined;
+    const knownHost = registry.host ?? token?.host;
+    const host = knownHost ?? unnamedHost(registry.source);
+    const old = stored.get(host);
     // No token was needed for it.
     if (!outcome) {
       if (old) entries.set(host, old);
@@ -239,7 +255,7 @@ function updatedAt({ oldObject }: AdmissionRequest): string | undefined {
   return oldObject && annotation(oldObject, ANNOTATION.updatedAt);
 }
 
-function isRefresher({ user }: AdmissionRequest, policy: Entitlement): boolean {
+function isRefresher({ user }: AdmissionRequest, policy: Omit<Entitlement, 'registries'>): boolean {
   return user.username === policy.refresherUsername || user.groups.includes(REFRESHER_GROUP);
 }
 
@@ -259,6 +275,11 @@ function forced(secret: Secret): { force?: string } {
   return requestedAt !== undefined && annotation(secret, ANNOTATION.force) === requestedAt
     ? { force: requestedAt }
     : {};
+}
+
+/** The `force` of the tokens that a request needs; undefined if it is not a forced one. */
+export function forceOf(request: AdmissionRequest): string | undefined {
+  return !request.oldObject || isRequest(request) ? forced(request.object).force : undefined;
 }
 
 /** Whether this request sets the annotation `only`, so that its author sees the denial of a wrong value. */
@@ -293,7 +314,13 @@ function selectRegistries(
       .filter(Boolean),
   );
   const isEntitled = hostMatcher(registries);
-  const unexpected = [...hosts].filter((host) => !isEntitled(host));
+  // A registry whose host is not known may be any of its region. It has no token, so that nothing is written for it.
+  const mayBeUnnamed = (registry: Registry, host: string) =>
+    registry.host === undefined && mayBeHostOf(registry, host) && !isEntitled(host);
+  const unnamed = registries.filter(({ host }) => host === undefined);
+  const unexpected = [...hosts].filter(
+    (host) => !isEntitled(host) && !unnamed.some((registry) => mayBeUnnamed(registry, host)),
+  );
   const message = notEntitledMessage(namespace);
   const warnings = unexpected
     .slice(0, MAX_UNEXPECTED_HOSTS)
@@ -302,7 +329,7 @@ function selectRegistries(
   if (more > 0) warnings.push(`${ANNOTATION.only}: ${more} more hosts that the namespace is not entitled to`);
   const selected = registries.filter((registry) =>
     registry.host === undefined
-      ? [...hosts].some((host) => isHostOf(registry, host))
+      ? [...hosts].some((host) => mayBeUnnamed(registry, host))
       : hosts.has(registry.host),
   );
   return { selected, warnings };
@@ -317,8 +344,9 @@ function removalWarnings(
 ): string[] {
   const isSelected = hostMatcher(selected);
   const isEntitled = hostMatcher(registries);
+  const unnamed = new Set(registries.map(({ source }) => unnamedHost(source)));
   return [...stored.keys()]
-    .filter((host) => !isSelected(host))
+    .filter((host) => !isSelected(host) && !unnamed.has(host))
     .map((host) => {
       const message = isEntitled(host)
         ? `the annotation ${ANNOTATION.only} does not name it`
@@ -334,8 +362,7 @@ function notEntitledMessage(namespace: string): string {
 /** Makes the function that tells whether a host is one of the registries'. */
 function hostMatcher(registries: readonly Registry[]): (host: string) => boolean {
   const known = new Set(registries.map(({ host }) => host));
-  const unknown = registries.filter(({ host }) => host === undefined);
-  return (host) => known.has(host) || unknown.some((registry) => isHostOf(registry, host));
+  return (host) => known.has(host);
 }
 
 function changesOnlyRequestAnnotations({ object, oldObject, raw }: AdmissionRequest): boolean {
@@ -424,6 +451,14 @@ function immutable(): Denial {
   return deny(403, 'immutable', message, 'immutable');
 }
 
+function policyInvalid(): Denial {
+  // The problems name other namespaces and roles, so that only the log has them.
+  const message =
+    "The webhook's registry policy is invalid, so the webhook writes no credentials. " +
+    'The line "no policy in use" in the webhook\'s log names every problem. Correct the chart\'s values registries and ownRegistry.';
+  return deny(503, 'policy-invalid', message);
+}
+
 function notADockerConfig(): Denial {
   const message =
     `The new data["${SECRET_KEY}"] is not a docker config ({"auths": {...}}), ` +
@@ -435,10 +470,10 @@ function notEntitled({ object, namespace }: AdmissionRequest, { registries }: En
   if (registries.length === 0) {
     const message =
       `The namespace ${namespace} is entitled to no registry. ` +
-      `Add it to the policy (the chart's value registries), or remove the label ${SECRET_LABEL.key}.`;
+      `Add it to the policy (the chart's values registries and ownRegistry.namespaces), or remove the label ${SECRET_LABEL.key}.`;
     return deny(403, 'not-entitled', message, 'metadata.namespace');
   }
-  const hosts = registries.map(({ host, source }) => host ?? `ECR in ${source.region}`).join(', ');
+  const hosts = registries.map(({ host, source }) => host ?? unnamedHost(source)).join(', ');
   const message =
     `The annotation ${ANNOTATION.only} is "${cutOff(annotation(object, ANNOTATION.only) ?? '', 500)}". ` +
     `It must name at least one registry that the namespace ${namespace} is entitled to: ${hosts}.`;

@@ -2,7 +2,7 @@
 import { formatTime, freshness, parseTime } from '../../contract/freshness.ts';
 import { ANNOTATION, SECRET_KEY, SECRET_LABEL, WEBHOOK_ANNOTATIONS } from '../../contract/names.ts';
 import { formatFingerprint, parseFingerprint } from '../../contract/version.ts';
-import { isHostOf, principalOf, type Registry } from '../aws/registries.ts';
+import { principalOf, type Registry, unnamedHost } from '../aws/registries.ts';
 import {
   type DockerConfig,
   EMPTY_CONFIG,
@@ -100,11 +100,9 @@ export function forgetDocuments({ object, oldObject }: AdmissionRequest): void {
   if (oldObject) documents.delete(oldObject);
 }
 
-/** The stored entry of a registry, with its host. */
-export function storedEntry(registry: Registry, stored: OwnedEntries): readonly [string, Entry] | undefined {
-  if (registry.host === undefined) return [...stored].find(([host]) => isHostOf(registry, host));
-  const entry = stored.get(registry.host);
-  return entry && [registry.host, entry];
+/** The stored entry of a registry. While the registry's host is not known, it has at most one without credentials. */
+export function storedEntry({ host, source }: Registry, stored: OwnedEntries): Entry | undefined {
+  return stored.get(host ?? unnamedHost(source));
 }
 
 /** Whether an entry's token was issued to the principal that the policy names for the registry. */
@@ -117,7 +115,7 @@ export function areEntriesOf(registries: readonly Registry[], stored: OwnedEntri
   return (
     stored.size === registries.length &&
     registries.every((registry) => {
-      const [, entry] = storedEntry(registry, stored) ?? [];
+      const entry = storedEntry(registry, stored);
       return entry !== undefined && hasPrincipalOf(registry, entry);
     })
   );

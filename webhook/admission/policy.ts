@@ -1,5 +1,6 @@
 // The operator's policy: which registries a namespace is entitled to, and which role their tokens are obtained with.
-// It is one YAML document, and all its problems are reported together. Pure.
+// It is one YAML document, and all its problems are reported together. A namespace gets only what it names. Pure.
+// webhook/chart/templates/_policy.tpl has the same rules: change both.
 import { LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
 import {
@@ -7,6 +8,7 @@ import {
   keyOf,
   parseEcrHost,
   partitionOfRegion,
+  privateHost,
   type Registry,
   type TokenSource,
 } from '../aws/registries.ts';
@@ -16,17 +18,27 @@ export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const;
 export interface Policy {
   /** Overrides the log level of the environment. */
   readonly logLevel?: (typeof LOG_LEVELS)[number] | undefined;
+  /** True for `NO_POLICY` only. */
+  readonly isInvalid?: boolean;
   /** All registries of the policy. */
   readonly registries: readonly Registry[];
-  /** The registries that a namespace is entitled to. */
+  /**
+   * The registries that a namespace is entitled to, each host once. The webhook's own registry comes last; it has no host
+   * where only a token names its account.
+   */
   entitlements(namespace: string): readonly Registry[];
 }
+
+/** The policy while there is no valid document: the webhook denies every managed Secret. */
+export const NO_POLICY: Policy = { isInvalid: true, registries: [], entitlements: () => [] };
 
 /** The webhook's AWS identity. */
 export interface Identity {
   readonly region: string;
   /** The webhook's own role, if known. An entry that names it needs no AssumeRole. */
   readonly roleArn?: string | undefined;
+  /** The AWS account of the identity, if the settings tell it. */
+  readonly account?: string | undefined;
 }
 
 export const RoleArn = z
@@ -46,6 +58,13 @@ export const ExternalId = z
 
 const NAMESPACES_HINT = 'list the namespaces that get it, such as [team-a, "team-b-*"], or ["*"] for all';
 
+const Namespace = z
+  .string()
+  .regex(
+    /^[a-z0-9*]([a-z0-9*-]*[a-z0-9*])?$/,
+    'is not the name of a namespace (* stands for any characters)',
+  );
+
 const Entry = z.strictObject({
   host: z.string().transform((host, context) => {
     const parsed = parseEcrHost(host);
@@ -56,31 +75,37 @@ const Entry = z.strictObject({
     return z.NEVER;
   }),
   namespaces: z
-    .array(
-      z
-        .string()
-        .regex(
-          /^[a-z0-9*]([a-z0-9*-]*[a-z0-9*])?$/,
-          'is not the name of a namespace (* stands for any characters)',
-        ),
-      { error: (issue) => (issue.input === undefined ? NAMESPACES_HINT : undefined) },
-    )
+    .array(Namespace, { error: (issue) => (issue.input === undefined ? NAMESPACES_HINT : undefined) })
     .min(1, NAMESPACES_HINT),
   roleArn: RoleArn.optional(),
   externalId: ExternalId.optional(),
   sharedRole: z.boolean().default(false),
 });
-type Entry = z.infer<typeof Entry>;
+
+const OwnRegistry = z.strictObject({
+  namespaces: z.array(Namespace).nullish(),
+  account: z
+    .string()
+    .regex(/^\d{12}$/, 'is not an AWS account: use its 12 digits, in quotes')
+    .optional(),
+  sharedRole: z.boolean().default(false),
+});
 
 const Document = z.strictObject({
   logLevel: z.enum(LOG_LEVELS).optional(),
-  registries: z.array(z.unknown()).default([]),
+  // A list whose entries are all removed or commented out is null.
+  ownRegistry: OwnRegistry.nullish(),
+  registries: z.array(z.unknown()).nullish(),
 });
 
-/** The policy without a document: every namespace gets the registry of the webhook's account and region. */
-export function webhooksOwnRegistry({ region }: Identity): Policy {
-  const registries = [{ source: { service: 'ecr', region } as const }];
-  return { registries, entitlements: () => registries };
+/** An entry of the policy, or the webhook's own registry. */
+interface Rule {
+  /** Without a name it is the webhook's own registry, whose account is not known. */
+  readonly host: EcrHost & { readonly name?: string | undefined };
+  readonly namespaces: readonly string[];
+  readonly roleArn?: string | undefined;
+  readonly externalId?: string | undefined;
+  readonly sharedRole: boolean;
 }
 
 /**
@@ -97,20 +122,38 @@ export function readPolicy(text: string, identity: Identity): Policy {
   const problems = document.success ? [] : problemsOf(document.error, '');
   // Problems elsewhere in the document do not hide those of the entries.
   const { registries } = content as { registries?: unknown };
-  const entries = new Map<string, Entry>();
+  const rules = new Map<string, Rule>();
   (Array.isArray(registries) ? registries : []).forEach((raw, index) => {
     const where = `registries[${index}]`;
     const entry = Entry.safeParse(raw);
     if (!entry.success) problems.push(...problemsOf(entry.error, where));
-    else entries.set(`${where} (${entry.data.host.name})`, entry.data);
+    else rules.set(`${where} (${entry.data.host.name})`, entry.data);
   });
-  for (const [where, entry] of entries) problems.push(...entryProblems(where, entry, identity));
-  problems.push(...shadowedEntries(entries), ...sharedPrincipals(entries, identity));
+  for (const [where, rule] of rules) problems.push(...ruleProblems(where, rule, identity));
+  const own = ownRule(document.data?.ownRegistry, identity);
+  // Last, so that an entry can give some of its namespaces the same registry with a narrower role.
+  if (own) rules.set(own.host.name === undefined ? 'ownRegistry' : `ownRegistry (${own.host.name})`, own);
+  problems.push(...shadowedRules(rules), ...sharedPrincipals(rules, identity));
   if (!document.success || problems.length > 0) throw invalid(problems);
+  return { logLevel: document.data.logLevel, ...compile([...rules.values()], identity) };
+}
 
-  const { logLevel } = document.data;
-  if (entries.size === 0) return { ...webhooksOwnRegistry(identity), logLevel };
-  return { logLevel, ...compile([...entries.values()], identity) };
+/** The rule of the webhook's own registry; undefined if no namespace gets it. */
+function ownRule(
+  own: z.infer<typeof OwnRegistry> | null | undefined,
+  { region, account: known }: Identity,
+): Rule | undefined {
+  if (!own?.namespaces?.length) return undefined;
+  const account = own.account ?? known;
+  const host = {
+    service: 'ecr',
+    region,
+    partition: partitionOfRegion(region),
+    fips: false,
+    dualStack: false,
+    name: account === undefined ? undefined : privateHost(account, region),
+  } as const;
+  return { host, namespaces: own.namespaces, sharedRole: own.sharedRole };
 }
 
 function invalid(problems: readonly string[]): Error {
@@ -128,7 +171,7 @@ function problemsOf(error: z.ZodError, where: string): string[] {
 }
 
 /** The problems of one entry, without regard to the others. */
-function entryProblems(where: string, { host, roleArn, externalId }: Entry, { region }: Identity): string[] {
+function ruleProblems(where: string, { host, roleArn, externalId }: Rule, { region }: Identity): string[] {
   const problems: string[] = [];
   const own = partitionOfRegion(region);
   if (host.partition !== own) {
@@ -144,14 +187,14 @@ function entryProblems(where: string, { host, roleArn, externalId }: Entry, { re
 }
 
 /** For a namespace, the first matching entry of a host is used: an entry that is never the first is a mistake. */
-function shadowedEntries(entries: ReadonlyMap<string, Entry>): string[] {
-  const all = [...entries];
-  return all.flatMap(([where, entry], index) => {
+function shadowedRules(rules: ReadonlyMap<string, Rule>): string[] {
+  const all = [...rules];
+  return all.flatMap(([where, rule], index) => {
     const earlier = all.slice(0, index).find(
       ([, other]) =>
-        other.host.name === entry.host.name &&
+        other.host.name === rule.host.name &&
         // If a pattern matches another pattern's text, it matches every name that the other one matches.
-        entry.namespaces.every((glob) => other.namespaces.some((wider) => matchesGlob(wider, glob))),
+        rule.namespaces.every((glob) => other.namespaces.some((wider) => matchesGlob(wider, glob))),
     );
     return earlier
       ? [`${where}: is never used, because ${earlier[0]} comes first for all its namespaces`]
@@ -164,14 +207,14 @@ function shadowedEntries(entries: ReadonlyMap<string, Entry>): string[] {
  * tokens of one principal can therefore read each other's images, which the operator must confirm with `sharedRole`.
  * Images of ECR Public are public anyway.
  */
-function sharedPrincipals(entries: ReadonlyMap<string, Entry>, identity: Identity): string[] {
+function sharedPrincipals(rules: ReadonlyMap<string, Rule>, identity: Identity): string[] {
   const problems: string[] = [];
-  const groups = Map.groupBy(entries, ([, { host, roleArn }]) =>
+  const groups = Map.groupBy(rules, ([, { host, roleArn }]) =>
     host.service === 'ecr' ? keyOf({ ...host, role: roleOf(roleArn, undefined, identity) }) : '',
   );
   groups.delete('');
   for (const group of groups.values()) {
-    const [[, first]] = group as [[string, Entry]];
+    const [[, first]] = group as [[string, Rule]];
     const role = first.roleArn ?? "the webhook's own identity";
     if (new Set(group.map(([, { externalId }]) => externalId)).size > 1) {
       problems.push(
@@ -185,7 +228,7 @@ function sharedPrincipals(entries: ReadonlyMap<string, Entry>, identity: Identit
     problems.push(
       `${listed(usages)}: have different namespaces and the same principal, ${role} in ${first.host.region}. ` +
         'A token opens every registry that its principal may read, so that each of these namespaces could read the images of the others. ' +
-        'Give each entry its own roleArn or all the same namespaces; or, to share on purpose, set sharedRole: true in all of them',
+        'Give each entry of registries its own roleArn or all the same namespaces; or, to share on purpose, set sharedRole: true in all of them',
     );
   }
   return problems;
@@ -206,26 +249,26 @@ function roleOf(
 /** The namespaces whose entitlements are cached. Callers choose the names, so there is a limit. */
 const MAX_CACHED = 10_000;
 
-function compile(entries: readonly Entry[], identity: Identity): Pick<Policy, 'registries' | 'entitlements'> {
+function compile(rules: readonly Rule[], identity: Identity): Pick<Policy, 'registries' | 'entitlements'> {
   const endpoints = new Map<string, Pick<EcrHost, 'fips' | 'dualStack'>>();
-  const sourceOf = ({ host, roleArn, externalId }: Entry): TokenSource => ({
+  const sourceOf = ({ host, roleArn, externalId }: Rule): TokenSource => ({
     service: host.service,
     region: host.region,
     role: roleOf(roleArn, externalId, identity),
   });
   // One token serves all hosts of a source. If one host is FIPS or dual-stack, the call uses that endpoint.
-  for (const entry of entries) {
-    const key = keyOf(sourceOf(entry));
+  for (const rule of rules) {
+    const key = keyOf(sourceOf(rule));
     const { fips = false, dualStack = false } = endpoints.get(key) ?? {};
-    endpoints.set(key, { fips: fips || entry.host.fips, dualStack: dualStack || entry.host.dualStack });
+    endpoints.set(key, { fips: fips || rule.host.fips, dualStack: dualStack || rule.host.dualStack });
   }
-  const compiled = entries.map((entry) => {
-    const source = sourceOf(entry);
+  const compiled = rules.map((rule) => {
+    const source = sourceOf(rule);
     const registry: Registry = {
-      host: entry.host.name,
+      host: rule.host.name,
       source: { ...source, ...endpoints.get(keyOf(source)) },
     };
-    return { registry, namespaces: entry.namespaces };
+    return { registry, namespaces: rule.namespaces };
   });
   const cache = new Map<string, readonly Registry[]>();
   return {

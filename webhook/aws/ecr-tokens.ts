@@ -76,6 +76,8 @@ export class EcrTokens {
   /** By the id of a forced run: when its first request arrived. The oldest is first. */
   readonly #runs = new Map<string, { readonly arrivedAs: Ordinal; readonly at: number }>();
   #lastOrdinal: Ordinal = 0;
+  /** The hosts that tokens named. They stay when their tokens are no longer cached. */
+  readonly #hosts = new Map<string, string>();
 
   /**
    * @param withinMs the longest time that a caller waits for ECR, including retries
@@ -88,10 +90,15 @@ export class EcrTokens {
     this.#now = now;
   }
 
+  /** The longest time that a caller waits, in milliseconds. */
+  get withinMs(): number {
+    return this.#withinMs;
+  }
+
   /** The registry with its host, if a token has named it. */
   withHost(registry: Registry): Registry {
     if (registry.host !== undefined) return registry;
-    return { ...registry, host: this.#cached.get(keyOf(registry.source))?.token.host };
+    return { ...registry, host: this.#hosts.get(keyOf(registry.source)) };
   }
 
   status(source: TokenSource): TokenStatus {
@@ -207,6 +214,7 @@ export class EcrTokens {
           `the token that ECR returned expired at ${formatTime(token.expiresAt)}: check the clock of the node`,
         );
       }
+      if (token.host !== undefined) this.#hosts.set(key, token.host);
       if (!isSuperseded()) {
         this.#cached.set(key, { token, obtainedAt: this.#now(), startedAt, startedAs });
         this.#failures.delete(key);

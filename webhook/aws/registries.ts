@@ -14,7 +14,7 @@ export interface TokenSource {
 
 export interface Registry {
   readonly source: TokenSource;
-  /** The host; undefined for the webhook's own registry until the first token names it. */
+  /** The host; undefined for the webhook's own registry while neither a setting nor a token has named its account. */
   readonly host?: string | undefined;
 }
 
@@ -89,11 +89,26 @@ export function partitionOfRegion(region: string): string {
   return partitionOf(region).name;
 }
 
-/** Whether a host is the registry's. If that is unknown: whether it is a private ECR host of the registry's region. */
-export function isHostOf({ host: own, source }: Registry, host: string): boolean {
+/** The ordinary host of an account's private registry: neither FIPS nor dual-stack. */
+export function privateHost(account: string, region: string): string {
+  return `${account}.dkr.ecr.${region}.${partitionOf(region).domain}`;
+}
+
+/** Whether a host is the registry's. While the registry's host is not known, every host is another one's. */
+export function isHostOf({ host: own }: Registry, host: string): boolean {
+  return own !== undefined && host === own;
+}
+
+/** Whether a host may be the registry's, as far as that is known: it is one of the service in the region. */
+export function mayBeHostOf({ host: own, source }: Registry, host: string): boolean {
   if (own !== undefined) return host === own;
   const parsed = parseEcrHost(host);
   return parsed?.service === source.service && parsed.region === source.region;
+}
+
+/** Stands for the host of a registry that is not known, in messages and in the annotation `registries`. */
+export function unnamedHost({ region }: Pick<TokenSource, 'region'>): string {
+  return `ECR in ${region}`;
 }
 
 /** A short hash of the role that a token is issued to; empty for the webhook's own identity. */

@@ -219,7 +219,7 @@ function denialOf(message: string, causes: readonly DenialCause[], cluster: Judg
   if (causes[0]?.reason !== 'not-entitled') return failed('denied', message, logs(cluster));
   return failed('not-entitled', message, {
     investigate: commands.helm(['get', 'values', release, '--namespace', namespace]),
-    hint: `The chart's value registries must have an entry for the namespace (docs/registries.md). Write the complete list into a file, then: ${commands.upgrade(['--values', 'registries.yaml'])}. The webhook reads it within two minutes.`,
+    hint: `The chart's value registries must have an entry for the namespace, or ownRegistry.namespaces must list it (docs/registries.md). Write the complete values into a file, then: ${commands.upgrade(['--values', 'registries.yaml'])}. The webhook reads it within two minutes.`,
   });
 }
 

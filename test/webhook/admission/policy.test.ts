@@ -1,11 +1,6 @@
 // The operator's policy document: what it says, every mistake in it that is named, and who is entitled to what.
 import { describe, expect, test } from 'vitest';
-import {
-  type Identity,
-  type Policy,
-  readPolicy,
-  webhooksOwnRegistry,
-} from '../../../webhook/admission/policy.ts';
+import { type Identity, type Policy, readPolicy } from '../../../webhook/admission/policy.ts';
 
 const REGION = 'eu-central-1';
 const HOST = `123456789012.dkr.ecr.${REGION}.amazonaws.com`;
@@ -64,14 +59,47 @@ registries:
     ]);
   });
 
-  test.each(['', '# nothing yet', '{}', 'registries: []', 'logLevel: debug'])(
-    'gives every namespace the registry of the webhook if it lists none: %j',
-    (text) => {
-      const { registries, entitlements } = readPolicy(text, { region: REGION });
-      expect(registries).toEqual(webhooksOwnRegistry({ region: REGION }).registries);
-      expect(entitlements('any')).toEqual([{ source: { service: 'ecr', region: REGION } }]);
-    },
-  );
+  test.each([
+    '',
+    '# nothing yet',
+    '{}',
+    '---',
+    'logLevel: debug',
+    'registries: []',
+    'registries:\n#  - host: the last one',
+    'ownRegistry:',
+    'ownRegistry: {}',
+    'ownRegistry:\n  namespaces:\n',
+    'ownRegistry: {namespaces: []}',
+    `ownRegistry: {account: "123456789012"}`,
+  ])('entitles no namespace if it names none: %j', (text) => {
+    const { registries, entitlements, isInvalid } = readPolicy(text, {
+      region: REGION,
+      account: '123456789012',
+    });
+    expect({ registries, isInvalid }).toEqual({ registries: [], isInvalid: undefined });
+    for (const namespace of ['any', 'team-a', 'default']) expect(entitlements(namespace)).toEqual([]);
+  });
+
+  test('every part of a document that the chart renders is invalid, empty or complete', () => {
+    const document = {
+      logLevel: 'info',
+      ownRegistry: { namespaces: ['team-a-*'], sharedRole: false },
+      registries: [{ host: OTHER, namespaces: ['team-bc', 'team-b-*'], roleArn: role('b') }],
+    };
+    const text = `${JSON.stringify(document, null, 2)}\n`;
+    const entitled = Array.from(text, (_, length) => {
+      try {
+        return readPolicy(text.slice(0, length), { region: REGION }).registries.length;
+      } catch {
+        return 'invalid';
+      }
+    });
+    const isWhole = (length: number) => length >= text.trimEnd().length;
+    expect(entitled).toEqual(
+      entitled.map((_, length) => (length === 0 ? 0 : isWhole(length) ? 2 : 'invalid')),
+    );
+  });
 
   test('uses the FIPS or dual-stack endpoint for all hosts of a source if one of them has it', () => {
     const fips = '123456789012.dkr.ecr-fips.us-east-1.amazonaws.com';
@@ -276,7 +304,9 @@ describe('namespaces with different registries of one principal', () => {
     expect(message).toContain(`registries[0] (${HOST}) for team-a and registries[1] (`);
     expect(message).toContain(`have different namespaces and the same principal, ${principal}`);
     expect(message).toContain(`in ${REGION}. A token opens every registry that its principal may read`);
-    expect(message).toMatch(/Give each entry its own roleArn .* set sharedRole: true in all of them$/);
+    expect(message).toMatch(
+      /Give each entry of registries its own roleArn .* set sharedRole: true in all of them$/,
+    );
   });
 
   test.each<{ what: string; entries: object[] }>([
@@ -325,6 +355,101 @@ describe('namespaces with different registries of one principal', () => {
     expect(problemsOf(entries).join('; ')).toContain(
       `use ${role('x')} with different external ids; give all of them the same one`,
     );
+  });
+});
+
+describe("the webhook's own registry", () => {
+  const ACCOUNT = '123456789012';
+  const read = (document: object, identity: Partial<Identity> = {}) =>
+    readPolicy(JSON.stringify(document), { region: REGION, ...identity });
+  const own = (more: object = {}) => ({ ownRegistry: { namespaces: ['team-a', 'shop-*'], ...more } });
+  const source = { service: 'ecr', region: REGION };
+
+  test('is given to the namespaces that the policy names, and to no other', () => {
+    const policy = read(own());
+    expect(policy.registries).toMatchObject([{ source }]);
+    for (const namespace of ['team-a', 'shop-', 'shop-x'])
+      expect(policy.entitlements(namespace)).toMatchObject([{ source }]);
+    for (const namespace of ['team-b', 'shop', 'default']) expect(policy.entitlements(namespace)).toEqual([]);
+  });
+
+  test.each([
+    { what: 'neither a setting nor the identity tells the account', host: undefined },
+    { what: "the account is that of the identity's role", identity: { account: ACCOUNT }, host: HOST },
+    { what: 'the account is explicit', more: { account: ACCOUNT }, host: HOST },
+    {
+      what: 'an explicit account is not that of the role',
+      more: { account: '210987654321' },
+      identity: { account: ACCOUNT },
+      host: OTHER,
+    },
+    {
+      what: 'the region is in China',
+      identity: { account: ACCOUNT, region: 'cn-north-1' },
+      host: `${ACCOUNT}.dkr.ecr.cn-north-1.amazonaws.com.cn`,
+    },
+  ])('has the host $host: $what', ({ more = {}, identity = {}, host }) => {
+    expect(hostsOf(read(own(more), identity), 'team-a')).toEqual([host]);
+  });
+
+  test('comes after the entries, so that one can give its host with a narrower role', () => {
+    const registries = [{ host: HOST, namespaces: ['team-a'], roleArn: role('narrow') }];
+    const policy = read({ ...own(), registries }, { account: ACCOUNT });
+    const roles = (namespace: string) => policy.entitlements(namespace).map(({ source }) => source.role?.arn);
+    expect([roles('team-a'), roles('shop-a')]).toEqual([[role('narrow')], [undefined]]);
+    expect(hostsOf(policy, 'team-a')).toEqual([HOST]);
+  });
+
+  test.each([
+    { what: 'an account of other digits', document: own({ account: '1234' }), says: 'ownRegistry.account: ' },
+    {
+      what: 'an account as a number',
+      document: own({ account: 123456789012 }),
+      says: 'ownRegistry.account: ',
+    },
+    {
+      what: 'an unknown field',
+      document: own({ host: HOST }),
+      says: 'ownRegistry: Unrecognized key: "host"',
+    },
+    { what: 'a role', document: own({ roleArn: role('x') }), says: 'Unrecognized key: "roleArn"' },
+    {
+      what: 'one as a text',
+      document: { ownRegistry: { namespaces: '*' } },
+      says: 'ownRegistry.namespaces: ',
+    },
+    {
+      what: 'a name that no namespace has',
+      document: { ownRegistry: { namespaces: ['Team'] } },
+      says: 'ownRegistry.namespaces[0]: is not the name of a namespace',
+    },
+    {
+      what: 'it is never used',
+      document: { ...own(), registries: [{ host: HOST, namespaces: ['*'], roleArn: role('x') }] },
+      says: `ownRegistry (${HOST}): is never used, because registries[0] (${HOST}) comes first`,
+    },
+    {
+      what: 'an entry of its principal has other namespaces',
+      document: { ...own(), registries: [{ host: OTHER, namespaces: ['team-b'] }] },
+      says: `registries[0] (${OTHER}) for team-b and ownRegistry (${HOST}) for team-a, shop-*: have different namespaces and the same principal`,
+    },
+    {
+      what: 'only it sets sharedRole',
+      document: { ...own({ sharedRole: true }), registries: [{ host: OTHER, namespaces: ['team-b'] }] },
+      says: 'set sharedRole: true in all of them',
+    },
+  ])('is a problem: $what', ({ document, says }) => {
+    expect(() => read(document, { account: ACCOUNT })).toThrow(says);
+  });
+
+  test.each([
+    { what: 'sharedRole is confirmed', more: { sharedRole: true }, entry: { host: OTHER, sharedRole: true } },
+    { what: 'another region', more: {}, entry: { host: ELSEWHERE } },
+    { what: 'another role', more: {}, entry: { host: OTHER, roleArn: role('x') } },
+    { what: 'ECR Public', more: {}, entry: { host: PUBLIC } },
+  ])('is no problem beside other namespaces: $what', ({ more, entry }) => {
+    const registries = [{ namespaces: ['team-b'], ...entry }];
+    expect(() => read({ ...own(more), registries }, { account: ACCOUNT })).not.toThrow();
   });
 });
 

@@ -3,7 +3,14 @@
 import { ECRClient } from '@aws-sdk/client-ecr';
 import { ECRPUBLICClient } from '@aws-sdk/client-ecr-public';
 import { describe, expect, test } from 'vitest';
-import { isHostOf, parseEcrHost, partitionOfRegion, type Registry } from '../../../webhook/aws/registries.ts';
+import {
+  isHostOf,
+  mayBeHostOf,
+  parseEcrHost,
+  partitionOfRegion,
+  privateHost,
+  type Registry,
+} from '../../../webhook/aws/registries.ts';
 
 const ID = '123456789012';
 const inRegion = (region: string, host?: string): Registry => ({ source: { service: 'ecr', region }, host });
@@ -135,8 +142,10 @@ describe.each(FORMS)('$host', ({ host, api, service = 'ecr', fips = false, dualS
   test('is parsed', () => {
     expect(parseEcrHost(host)).toEqual({ service, fips, dualStack, ...place });
     expect(partitionOfRegion(place.region)).toBe(place.partition);
-    expect(isHostOf({ source: { service, region: place.region } }, host)).toBe(true);
-    expect(isHostOf({ source: { service, region: 'eu-north-1' } }, host)).toBe(false);
+    expect(mayBeHostOf({ source: { service, region: place.region } }, host)).toBe(true);
+    expect(mayBeHostOf({ source: { service, region: 'eu-north-1' } }, host)).toBe(false);
+    expect(isHostOf({ source: { service, region: place.region } }, host)).toBe(false);
+    if (service === 'ecr' && !fips && !dualStack) expect(privateHost(ID, place.region)).toBe(host);
   });
 
   test('gets its token from the right endpoint', () => {
@@ -175,15 +184,16 @@ test.each([
   'public.ecr.aws.example.com',
 ])('%j is no private ECR host', (host) => {
   expect(parseEcrHost(host)).toBeUndefined();
-  expect(isHostOf(inRegion('eu-central-1'), host)).toBe(false);
+  expect(mayBeHostOf(inRegion('eu-central-1'), host)).toBe(false);
 });
 
-test('a registry with a known host has no other host of its region', () => {
+test('a registry with a known host has no other host of its region, and one without has none at all', () => {
   const host = `${ID}.dkr.ecr.eu-central-1.amazonaws.com`;
   expect(isHostOf({ source: { service: 'ecr', region: 'eu-central-1' }, host }, host)).toBe(true);
   expect(isHostOf({ source: { service: 'ecr', region: 'eu-central-1' }, host }, host.replace('1', '2'))).toBe(
     false,
   );
   expect(isHostOf(inRegion('eu-central-1', 'localhost:5000'), 'localhost:5000')).toBe(true);
-  expect(isHostOf(inRegion('eu-central-1', undefined), host)).toBe(true);
+  expect(mayBeHostOf(inRegion('eu-central-1', 'localhost:5000'), host)).toBe(false);
+  expect(isHostOf(inRegion('eu-central-1', undefined), host)).toBe(false);
 });

@@ -29,6 +29,7 @@ const CA = Buffer.from('-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n
 const REQUIRED = {
   'image.repository': 'registry.example.com/ecr-anywhere',
   'aws.region': 'eu-central-1',
+  'ownRegistry.namespaces': '{*}',
 };
 const PROVIDED = { 'tls.mode': 'provided', 'tls.caBundle': CA };
 
@@ -84,7 +85,10 @@ async function manifests(
   values: Readonly<Record<string, string>> = {},
   command?: string[],
 ): Promise<Manifest[]> {
-  const { code, stdout, stderr } = await render({ ...REQUIRED, ...values }, command);
+  const { 'ownRegistry.namespaces': own, ...required } = REQUIRED;
+  const definesPolicy = Object.keys(values).some((key) => key.startsWith('registries'));
+  const policy = definesPolicy ? {} : { 'ownRegistry.namespaces': own };
+  const { code, stdout, stderr } = await render({ ...required, ...policy, ...values }, command);
   expect(code, stderr).toBe(0);
   return parseAllDocuments(stdout).flatMap((document) => (document.toJS() as Manifest | null) ?? []);
 }
@@ -201,14 +205,14 @@ test.each([
     // The policy file has the log level.
     const absent = [
       ...[ENVIRONMENT.host, ENVIRONMENT.logLevel, ENVIRONMENT.kubernetesHost, ENVIRONMENT.kubernetesPort],
+      // Of aws.credentialsSecret and extraEnv.
+      ...[ENVIRONMENT.accessKeyId, ENVIRONMENT.profile],
       ...without,
       ...PROOF,
       ...CLIENTS,
     ] as readonly string[];
     const expected = Object.values(ENVIRONMENT).filter((name) => !absent.includes(name));
-    expect(Object.keys(given).sort()).toEqual(
-      [...expected, 'AWS_WEB_IDENTITY_TOKEN_FILE', 'NODE_OPTIONS'].sort(),
-    );
+    expect(Object.keys(given).sort()).toEqual([...expected, 'NODE_OPTIONS'].sort());
     const config = readConfig({
       ...given,
       KUBERNETES_SERVICE_HOST: '10.0.0.1',
@@ -481,8 +485,9 @@ describe('the registry policy', () => {
     ]);
   });
 
-  test('without registries is the registry of the webhook’s own account, mounted in the container', () => {
+  test('with ownRegistry is the registry of the webhook’s own account, mounted in the container', () => {
     expect(policyOf(chart)).toMatchObject({ logLevel: 'info', registries: [{ source: { service: 'ecr' } }] });
+    expect(policyOf(chart).entitlements('any')).toHaveLength(1);
     const { volumes } = find<Deployment>(chart, 'Deployment').spec.template.spec;
     expect(volumes).toContainEqual({ name: 'policy', configMap: { name: `${NAME}-policy` } });
   });
@@ -784,6 +789,14 @@ describe('a policy that gives registries only to some namespaces', () => {
     expect(stderr).toMatch(/public\.ecr\.aws only to some namespaces \(team-a\).*--set acceptAnyCaller=true/);
   });
 
+  test('is refused as well if it is ownRegistry', async () => {
+    const own = { ...REQUIRED, 'ownRegistry.namespaces': '{team-a}' };
+    const { code, stderr } = await render(own);
+    expect(code).not.toBe(0);
+    expect(stderr).toMatch(/own registry only to some namespaces \(team-a\).*--set acceptAnyCaller=true/);
+    expect((await render({ ...own, acceptAnyCaller: 'true' })).code).toBe(0);
+  });
+
   test('a network policy without API servers and peers is refused, because it would be open to all', async () => {
     const { code, stderr } = await render({ ...REQUIRED, ...POLICY });
     expect(code).not.toBe(0);
@@ -824,6 +837,7 @@ test('renders no alerts without metrics, because they would always fire', async 
 
 test.each([
   { values: {}, namespace: 'default' },
+  { values: { 'ownRegistry.namespaces': '{billing,shop}', acceptAnyCaller: 'true' }, namespace: 'billing' },
   {
     values: {
       'registries[0].host': 'public.ecr.aws',

@@ -221,6 +221,11 @@ describe.each(VERSIONS)('a failed installation with Helm %i', (version) => {
     { what: 'a value that the schema refuses', values: ['replicas=none'], message: /replicas/ },
     { what: 'a missing value', values: ['aws.region='], message: /aws\.region is missing/ },
     {
+      what: 'a policy that gives nothing',
+      values: ['ownRegistry.namespaces=null'],
+      message: /ownRegistry\.namespaces and registries are both empty/,
+    },
+    {
       what: 'a namespace of refresher.namespaces that does not exist',
       values: ['refresher.namespaces={nowhere}'],
       message: /refresher\.namespaces.*kubectl create namespace nowhere/,
@@ -233,7 +238,11 @@ describe.each(VERSIONS)('a failed installation with Helm %i', (version) => {
   });
 
   test('names a release namespace that does not exist', async () => {
-    const set = ['image.repository=registry.example.com/ecr-anywhere', 'aws.region=eu-central-1'];
+    const set = [
+      'image.repository=registry.example.com/ecr-anywhere',
+      'aws.region=eu-central-1',
+      'ownRegistry.namespaces={*}',
+    ];
     const args = ['install', RELEASE, CHART, '--namespace', 'nowhere'];
     const { code, stderr } = await helm([...args, ...set.flatMap((value) => ['--set', value])], {
       cluster,

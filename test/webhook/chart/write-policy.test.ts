@@ -148,6 +148,7 @@ describe('the chart', () => {
     const { stdout: input } = await helm([
       ...['template', RELEASE, CHART, '--namespace', NAMESPACE, '--kube-version', '1.36.3'],
       ...['--set', 'image.repository=registry.example.com/ecr-anywhere', '--set', 'aws.region=eu-central-1'],
+      ...['--set', 'ownRegistry.namespaces={*}'],
       ...values,
     ]);
     const { stdout } = await cluster.kubectl(

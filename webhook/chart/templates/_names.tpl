@@ -210,11 +210,17 @@ capabilities:
 
 {{/* The namespace of the Secret that `helm test` tries: one that the registry policy gives a registry. */}}
 {{- define "ecr-anywhere.testNamespace" -}}
-{{- $entitled := "default" -}}
-{{- with .Values.registries -}}
-{{- $entitled = first (first .).namespaces | replace "*" "x" -}}
+{{ .Values.test.namespace | default (include "ecr-anywhere.entitledNamespace" (list . "default")) }}
 {{- end -}}
-{{ .Values.test.namespace | default $entitled }}
+
+{{/* A namespace that the registry policy gives a registry: the first one, or the second argument if that is "*". */}}
+{{- define "ecr-anywhere.entitledNamespace" -}}
+{{- $values := (first .).Values -}}
+{{- if not (or $values.registries $values.ownRegistry.namespaces) -}}{{- include "ecr-anywhere.checkPolicy" (first .) -}}{{- end -}}
+{{- $namespaces := $values.ownRegistry.namespaces -}}
+{{- if not $namespaces -}}{{- $namespaces = (first $values.registries).namespaces -}}{{- end -}}
+{{- $glob := first $namespaces -}}
+{{ ternary (last .) ($glob | replace "*" "x") (eq $glob "*") }}
 {{- end -}}
 
 {{/* The volume that the kubelet would mount by default, with a token of one hour. */}}

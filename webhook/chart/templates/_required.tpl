@@ -60,6 +60,11 @@ namespace.
 {{- fail (printf "registries gives %s only to some namespaces (%s), but any pod that reaches the webhook could request the credentials of these namespaces. Let the webhook recognise the API server: on Kubernetes 1.36 or later it does so by default, and where Helm does not see the cluster's version, add --set callerProof.mode=on, or configure clientCA. Or keep other pods out: networkPolicy.enabled=true with networkPolicy.apiServers or networkPolicy.peers, or with networkPolicy.type=cilium, and without hostNetwork. docs/callers.md compares these ways. To accept any caller, add --set acceptAnyCaller=true" .host (join ", " .namespaces)) -}}
 {{- end -}}
 {{- end -}}
+{{- with .Values.ownRegistry.namespaces -}}
+{{- if not (or $isProtected (has "*" .)) -}}
+{{- fail (printf "ownRegistry.namespaces gives the webhook's own registry only to some namespaces (%s), but any pod that reaches the webhook could request the credentials of these namespaces. Let the webhook recognise the API server: on Kubernetes 1.36 or later it does so by default, and where Helm does not see the cluster's version, add --set callerProof.mode=on, or configure clientCA. Or keep other pods out: networkPolicy.enabled=true with networkPolicy.apiServers or networkPolicy.peers, or with networkPolicy.type=cilium, and without hostNetwork. docs/callers.md compares these ways. To accept any caller, add --set acceptAnyCaller=true" (join ", " .)) -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.clientCA (not .Values.clientNames) -}}
 {{- fail "clientCA is set without clientNames, so any certificate of that authority would be accepted, such as those of kubelets. Name the client of the API server: add --set clientNames={kube-apiserver}" -}}
 {{- end -}}
