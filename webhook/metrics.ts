@@ -14,6 +14,10 @@ import { expiryOf } from './tls/x509.ts';
 
 const PREFIX = 'ecr_anywhere_';
 
+/** Limits of the metrics' port, which any pod may reach: Prometheus opens one connection. */
+const MAX_CONNECTIONS = 50;
+const REQUEST_MS = 10_000;
+
 /** An admission takes a millisecond, or as long as the webhook may wait for ECR. */
 const SECONDS_BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 
@@ -130,7 +134,14 @@ export async function serveMetrics(
   host: string | undefined,
   port: number,
 ): Promise<() => Promise<void>> {
-  const server = Fastify({ logger: false, forceCloseConnections: true });
+  const server = Fastify({
+    logger: false,
+    forceCloseConnections: true,
+    bodyLimit: 1024,
+    requestTimeout: REQUEST_MS,
+    http: { headersTimeout: REQUEST_MS, requestTimeout: REQUEST_MS },
+  });
+  server.server.maxConnections = MAX_CONNECTIONS;
   server.get('/metrics', async (_request, reply) => {
     reply.type('text/plain; version=0.0.4; charset=utf-8');
     return metrics.text();

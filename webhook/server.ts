@@ -238,7 +238,9 @@ export function webhookServer(
   server.server.on('secureConnection', (socket: TLSSocket) => authoritiesOf.set(socket, authorities));
   const isOutdated = (socket: Socket) => authoritiesOf.get(socket) !== authorities;
   server.addHook('onSend', async (request, reply) => {
-    if (draining || (clients && isOutdated(request.raw.socket))) reply.header('connection', 'close');
+    const { complete, socket } = request.raw;
+    // The rest of a body that was not read may never come.
+    if (draining || !complete || (clients && isOutdated(socket))) reply.header('connection', 'close');
   });
   // Fastify would accept plain text as a body.
   server.removeContentTypeParser('text/plain');

@@ -41,6 +41,7 @@ export interface RunningWebhook extends AsyncDisposable {
   client(): Client;
   /** The serial number of the certificate that a new connection gets. */
   servedSerial(): Promise<string>;
+  readonly metricsUrl: string;
   /** The metrics, as Prometheus reads them. */
   metrics(): Promise<string>;
   /** Replaces the policy document, as the kubelet does. */
@@ -128,7 +129,8 @@ export async function runWebhook({
     logPath: join(dir, 'webhook.log'),
     isReady: async () => (await pool.request({ method: 'GET', path: startedPath })).statusCode === 200,
   });
-  const metrics = async () => (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text();
+  const metricsUrl = `http://127.0.0.1:${metricsPort}/metrics`;
+  const metrics = async () => (await fetch(metricsUrl)).text();
   return {
     program,
     ecr,
@@ -164,6 +166,7 @@ export async function runWebhook({
         );
         socket.on('error', reject);
       }),
+    metricsUrl,
     metrics,
     setPolicy,
     async [Symbol.asyncDispose]() {

@@ -136,6 +136,13 @@ describe('a single webhook', () => {
     expect(Number(seconds)).toBeGreaterThan(API_SERVER_IDLE_S);
   });
 
+  test('closes a connection whose body it does not read', async () => {
+    const lost = await open(webhook, '127.0.0.1', head(100).replace(WEBHOOK_PATH, '/lost'), '{');
+    const plain = await open(webhook, '127.0.0.1', head(100).replace('application/json', 'text/plain'), '{');
+    await Promise.all([lost.closed, plain.closed]);
+    expect(statusOf(plain)).toBe('415');
+  });
+
   test.each([
     { what: 'no handshake', start: undefined },
     { what: 'half a head', start: `POST ${WEBHOOK_PATH} HTTP/1.1\r\nhost: localhost\r\n` },
@@ -169,6 +176,18 @@ describe('a single webhook', () => {
     const answers = await Promise.all(numbers(4).map(() => webhook.send(WEBHOOK_PATH, text)));
     for (const { status, text: answer } of answers)
       expect([status, JSON.parse(answer).message]).toEqual([400, expect.stringContaining('values')]);
+  });
+
+  test("does not serve more than 50 connections on the metrics' port", async () => {
+    const port = Number(new URL(webhook.metricsUrl).port);
+    const sockets = numbers(60).map(() =>
+      createConnection({ host: '127.0.0.1', port }).on('error', () => {}),
+    );
+    let closed = 0;
+    for (const socket of sockets) socket.once('close', () => closed++);
+    await expect.poll(() => closed).toBeGreaterThanOrEqual(10);
+    for (const socket of sockets) socket.destroy();
+    await expect.poll(() => webhook.metrics().catch(() => '')).toContain('ecr_anywhere_policy_valid');
   });
 
   test('answers a new caller while 700 connections idle, and probes stay good', async () => {

@@ -473,3 +473,14 @@ describe('the annotation `only`', () => {
     });
   });
 });
+
+test('the cache of entitlements forgets the oldest of the names that callers choose', () => {
+  const policy = readPolicy(JSON.stringify({ registries: [{ host: SHARED, namespaces: ['*'] }] }), {
+    region: 'eu-central-1',
+  });
+  const first = policy.entitlements('team-a');
+  expect(policy.entitlements('team-a')).toBe(first);
+  for (const index of Array.from({ length: 10_000 }).keys()) policy.entitlements(`other-${index}`);
+  expect(policy.entitlements('team-a')).toEqual(first);
+  expect(policy.entitlements('team-a')).not.toBe(first);
+});
