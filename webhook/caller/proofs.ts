@@ -11,7 +11,7 @@ import { acceptedOf, isAccepted, nextStep, PROOF_KEYS } from './proof.ts';
 const CHECK_EVERY_MS = 60_000;
 /** The time between two reads while there is no proof, or after a failed read. */
 const RETRY_MS = 2_000;
-/** A request with an unknown proof has the Secret read again, at most this often: anybody may send such requests. */
+/** A request with an unknown proof has the Secret read again, at most this often: any pod may send such requests. */
 const REREAD_AFTER_MS = 1_000;
 /** The limit of steps in one check. */
 const MAX_STEPS = 10;

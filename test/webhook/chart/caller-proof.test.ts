@@ -1,4 +1,4 @@
-// The caller proof on a real API server: the webhook answers the API server and nobody else, the proof is in nothing that a
+// The caller proof on a real API server: the webhook answers only the API server, the proof is in nothing that a
 // client sees, and it is rotated without a refused Secret.
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { request } from 'node:https';

@@ -113,7 +113,7 @@ request.userInfo.?username.orValue('') == '{{ include "ecr-anywhere.refresherUse
 
 {{/*
 Not empty if a network policy lets only the API servers reach the webhook: the Cilium form by entities, the other by addresses or
-peers. A range of every address keeps nobody out, nor does a peer in every namespace, whose labels any pod can have. No network
+peers. A range of every address keeps no pod out, nor does a peer in every namespace, whose labels any pod can have. No network
 policy applies to the node's network.
 */}}
 {{- define "ecr-anywhere.callersKeptOut" -}}
