@@ -1,4 +1,4 @@
-// Client certificates on a real API server that is configured to send one: the webhook answers it and nobody else, and both the
+// Client certificates on a real API server that is configured to send one: the webhook answers no other caller, and both the
 // certificate and its authority can be replaced without a restart.
 import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { request } from 'node:https';
