@@ -105,8 +105,11 @@ export function judgeResponses(
 ): Finding[] {
   const skipAll = (message: string) => ATTEMPTED.map((check) => skipped(check, message));
   if (responses.length === 0) return skipAll('no namespace is enabled in which a Secret could be tried');
-  const accepted = responses.filter((response) => 'annotations' in response);
-  const refusals = responses.filter((response) => 'causes' in response);
+  const answers = responses.map((one): Refusal | Accepted =>
+    isNotSent(one, cluster) ? { namespace: one.namespace, annotations: {} } : one,
+  );
+  const accepted = answers.filter((response) => 'annotations' in response);
+  const refusals = answers.filter((response) => 'causes' in response);
   const byWebhook = refusals.filter(isAboutWebhook);
   const [other] = refusals;
   // Another admission plugin, a quota, or the operator's own permissions: that says nothing about the webhook.
@@ -151,6 +154,12 @@ export function callFailure(message: string): FailureCode | undefined {
   if (/x509|tls:/.test(message)) return 'certificate-invalid';
   if (/deadline exceeded|timeout|no route/i.test(message)) return 'webhook-timeout';
   return 'webhook-unreachable';
+}
+
+/** Whether the policy of the caller proof refused a Secret, because the API server had not sent it to the webhook. */
+function isNotSent(response: Refusal | Accepted, { installation }: Judged): boolean {
+  const policy = `ValidatingAdmissionPolicy '${nameOf(installation)}-caller-proof'`;
+  return 'causes' in response && response.message.includes(policy);
 }
 
 /** The API server names the webhook in both of its messages: `failed calling webhook`, `denied the request`. */

@@ -220,6 +220,13 @@ describe('an accepted Secret', () => {
     expect(firstProblem(judgeOne(accepted(annotations)))?.code).toBe(code);
   });
 
+  test('fails if the policy of the caller proof refuses what the webhook did not see', () => {
+    const policy = 'ecr-anywhere-caller-proof';
+    const message = `secrets "x" is forbidden: ValidatingAdmissionPolicy '${policy}' with binding '${policy}' denied request: no`;
+    const refusal = { namespace: 'team-a', message, causes: [] };
+    expect(firstProblem(judgeOne(refusal))?.code).toBe('webhook-not-called');
+  });
+
   test('without a namespace to try it in, the checks are skipped', () => {
     const findings = judgeResponses([], { commands, installation });
     expect(findings.map(({ verdict }) => verdict)).toEqual(['skipped', 'skipped', 'skipped']);
