@@ -85,7 +85,8 @@ function expectForeign(secret: SecretObject, password: string): void {
   expect(new RegExp(`^${own.join(',')}}}$`).test(text.slice(before.length))).toBe(true);
 }
 
-describe('a hundred refreshes with new tokens', () => {
+// The webhook starts one call in two seconds for a token, so each refresh takes that long.
+describe('thirty refreshes with new tokens', () => {
   /** The ways in which a user changes the password for Docker Hub. */
   const CHANGES = {
     applied: (config: string) => apply(manifestOf('applied', config)),
@@ -106,8 +107,8 @@ describe('a hundred refreshes with new tokens', () => {
         manifestOf(name, documentOf(password)),
         ...(name === 'server-applied' ? ['--server-side'] : []),
       );
-    for (let run = 1; run <= 100; run++) {
-      if (run === 50) {
+    for (let run = 1; run <= 30; run++) {
+      if (run === 15) {
         password = 'changed';
         const tokens = passwordsOf(await get('applied'));
         const callsBefore = calls();
@@ -129,10 +130,10 @@ describe('a hundred refreshes with new tokens', () => {
         passwordsOf(secret).forEach((token, i) => void observed[i]?.add(token));
       }
     }
-    expect(observed.map(({ size }) => size)).toEqual([100, 100]);
+    expect(observed.map(({ size }) => size)).toEqual([30, 30]);
     // The Secrets of a run share its tokens. The first two calls were made when the Secrets were created.
-    expect(cluster.ecr.calls).toHaveLength(202);
-  }, 120_000);
+    expect(cluster.ecr.calls).toHaveLength(62);
+  });
 });
 
 /** The object without the fields in which the API server records writers and versions. */

@@ -517,7 +517,8 @@ describe('CentML/ecr-anywhere', () => {
     expect(inPlace.hint).toContain(install('ecr-anywhere-keeper'));
     const values = install('ecr-anywhere-keeper')
       .replace('IMAGE', 'registry.example.com/x')
-      .replace('REGION', 'eu-central-1');
+      .replace('REGION', 'eu-central-1')
+      .replace('NAMESPACES', '*');
     await on.repair(`${values} --set service.port=${SERVICE_PORT}`);
 
     const ip = await serviceAddress(on.controlPlane, 'ecr-anywhere-keeper');
