@@ -335,5 +335,6 @@ test('tokens that live shorter than the refresh window leave Secrets partial, be
   cluster.ecr.settings.lifetimeSeconds = 12 * 3600;
   expect(report.failed).toBe(true);
   expect(outcomesOf(report)).toEqual({ partial: 3 });
+  await cluster.restartWebhook();
   await expectRecovered(3);
 });
