@@ -12,7 +12,7 @@ export default defineConfig({
     maxWorkers: 2,
     globalSetup: 'test/evidence.setup.ts',
     projects: [
-      // Needs neither control plane nor local AWS: `npm run test:unit`.
+      // Starts no program: `npm run test:unit`.
       { test: { ...common, name: 'unit', include: unit, sequence: { groupOrder: 0 } } },
       {
         test: {

@@ -1,13 +1,16 @@
-// Which tests need neither a control plane nor the local AWS: the ones `npm run test:unit` runs. Read from the imports,
-// so that no list and no file name can be wrong.
+// Which tests run in one process, and need no program of the test bed: the ones `npm run test:unit` runs. Read from the
+// imports, so that no list and no file name can be wrong.
 import { existsSync, globSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 
-/** The modules that start or need programs which `test/bed/toolchain.ts` builds or installs. */
+/** The modules that start programs: those that `test/bed/toolchain.ts` builds or installs, and the project's bundles. */
 const PROGRAMS: ReadonlySet<string> = new Set(
-  ['control-plane', 'emulator', 'toolchain', 'helm', 'deploy'].map((name) => `test/bed/${name}.ts`),
+  ['control-plane', 'emulator', 'toolchain', 'helm', 'deploy', 'process'].map(
+    (name) => `test/bed/${name}.ts`,
+  ),
 );
 
+const STARTS = "from 'node:child_process'";
 const IMPORT = /^(?:import|export)(?! type)[^;]*? from '(\.[^']+\.ts)'|import\('(\.[^']+\.ts)'\)/gm;
 
 /**
@@ -23,7 +26,9 @@ export function unitTests(root: string): string[] {
     if (known !== undefined) return known;
     // Set before the imports are followed: a circle of imports ends here.
     needsPrograms.set(path, false);
-    const result = importsOf(root, path).some(visit);
+    const startsPrograms =
+      path.startsWith('test/') && readFileSync(join(root, path), 'utf8').includes(STARTS);
+    const result = startsPrograms || importsOf(root, path).some(visit);
     needsPrograms.set(path, result);
     return result;
   };
