@@ -96,18 +96,14 @@ const Environment = z
   })
   .superRefine((env, context) => {
     const apiServer = [ENVIRONMENT.kubernetesHost, ENVIRONMENT.kubernetesPort] as const;
-    const needs = {
-      [ENVIRONMENT.tlsSecret]: [ENVIRONMENT.serverName, ENVIRONMENT.configuration, ...apiServer],
-      [ENVIRONMENT.proofSecret]: apiServer,
-      [ENVIRONMENT.clientCaFile]: [ENVIRONMENT.clientNames],
-    } as const;
-    for (const needing of [
-      ENVIRONMENT.tlsSecret,
-      ENVIRONMENT.proofSecret,
-      ENVIRONMENT.clientCaFile,
-    ] as const) {
+    const needs = [
+      [ENVIRONMENT.tlsSecret, [ENVIRONMENT.serverName, ENVIRONMENT.configuration, ...apiServer]],
+      [ENVIRONMENT.proofSecret, apiServer],
+      [ENVIRONMENT.clientCaFile, [ENVIRONMENT.clientNames]],
+    ] as const;
+    for (const [needing, names] of needs) {
       if (env[needing] === undefined) continue;
-      for (const name of needs[needing]) {
+      for (const name of names) {
         if (env[name] === undefined)
           context.addIssue({
             code: 'custom',

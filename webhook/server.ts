@@ -174,6 +174,7 @@ export function webhookServer(
   });
 
   server.server.on('secureConnection', (tls: Socket) => {
+    authoritiesOf.set(tls, authorities);
     const connection = connectionOf.get(keyOf(tls));
     if (connection) connection.tls = tls;
   });
@@ -181,7 +182,7 @@ export function webhookServer(
     for (const connection of connectionOf.values()) if (isHeaderLate(connection)) connection.close();
   }, CHECK_MS).unref();
 
-  /** Of each connection, the last response that was begun. */
+  /** The most recent response on each connection, finished or not. */
   const lastResponse = new WeakMap<Socket, ServerResponse>();
   const arrivals = new WeakMap<IncomingMessage, { readonly at: number; readonly signal: AbortSignal }>();
   server.addHook('onRequest', async ({ raw, socket }, reply) => {
@@ -235,7 +236,6 @@ export function webhookServer(
     const connection = connectionOf.get(keyOf(socket));
     if (connection) connection.isAnswering = true;
   });
-  server.server.on('secureConnection', (socket: TLSSocket) => authoritiesOf.set(socket, authorities));
   const isOutdated = (socket: Socket) => authoritiesOf.get(socket) !== authorities;
   server.addHook('onSend', async (request, reply) => {
     const { complete, socket } = request.raw;
@@ -281,11 +281,12 @@ export function webhookServer(
   );
   /** Refuses a caller before its body is read. */
   const onRequest = async (request: FastifyRequest, reply: FastifyReply) => {
+    if (clients === undefined) return;
     const socket = request.raw.socket as TLSSocket;
     const message = isOutdated(socket)
       ? 'the client authorities have changed since the connection began'
-      : clients?.problem(socket);
-    if (clients === undefined || message === undefined) return;
+      : clients.problem(socket);
+    if (message === undefined) return;
     logger.warn(
       { status: 401, reason: NOT_AUTHENTICATED, address: addressOf(socket), message },
       'caller refused',

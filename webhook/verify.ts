@@ -132,7 +132,7 @@ async function verify(): Promise<void> {
     );
 }
 
-/** Sends the webhook a review, as any pod can that reaches it. */
+/** Sends the webhook a review directly, without the API server. */
 async function tryAsOrdinaryPod(trusted: string): Promise<void> {
   const review = {
     apiVersion: 'admission.k8s.io/v1',

@@ -96,7 +96,7 @@ export function privateHost(account: string, region: string): string {
 
 /** Whether a host is the registry's. While the registry's host is not known, every host is another one's. */
 export function isHostOf({ host: own }: Registry, host: string): boolean {
-  return own !== undefined && host === own;
+  return host === own;
 }
 
 /** Whether a host may be the registry's, as far as that is known: it is one of the service in the region. */

@@ -53,22 +53,24 @@ function withoutProof(object: unknown): unknown {
   return { ...rest, metadata: { ...metadata, annotations } };
 }
 
-/** The values that the webhook accepts, of a Secret's data. */
+/**
+ * The digests of the proofs that the webhook accepts, of a Secret's data. Each proof is as the policy sends it: its CEL
+ * expression sees the data in base64.
+ */
 export function acceptedOf(data: Readonly<Record<string, Buffer | undefined>>): Buffer[] {
-  return PROOF_KEYS.flatMap((key) => (data[key]?.length ? [data[key]] : []));
+  return PROOF_KEYS.flatMap((key) => (data[key]?.length ? [digestOf(data[key].toString('base64'))] : []));
 }
 
-/**
- * Whether a proof is one of the accepted values. The time that it takes does not depend on the values.
- *
- * @param proof as the policy sends it: its CEL expression sees the Secret's data in base64
- */
+/** Whether a proof is one of the accepted ones. The time that it takes does not depend on them. */
 export function isAccepted(proof: string, accepted: readonly Buffer[]): boolean {
-  const hash = (text: string) => createHash('sha256').update(text).digest();
-  const given = hash(proof);
+  const given = digestOf(proof);
   let isFound = false;
-  for (const value of accepted) isFound = timingSafeEqual(given, hash(value.toString('base64'))) || isFound;
+  for (const digest of accepted) isFound = timingSafeEqual(given, digest) || isFound;
   return isFound;
+}
+
+function digestOf(text: string): Buffer {
+  return createHash('sha256').update(text).digest();
 }
 
 /** A change of the Secret's data; null removes a key. */

@@ -36,12 +36,10 @@ export interface ObjectsSettings {
   readonly webhook: string;
 }
 
-export interface CertificateSecret {
+export interface StoredSecret {
   readonly resourceVersion: string;
   /** Decoded. */
   readonly data: Readonly<Record<string, string>>;
-  /** The value of the annotation `ROTATE_ANNOTATION`. */
-  readonly command: string | undefined;
   readonly annotations: Readonly<Record<string, string>>;
 }
 
@@ -89,7 +87,7 @@ export class OwnObjects {
   }
 
   /** The Secret; undefined if there is none. @throws RequestError */
-  async secret(): Promise<CertificateSecret | undefined> {
+  async secret(): Promise<StoredSecret | undefined> {
     const object = await this.#request('GET', this.#secretPath());
     if (object === undefined) return undefined;
     const { metadata, data } = SecretObject.parse(object);
@@ -100,7 +98,6 @@ export class OwnObjects {
     return {
       resourceVersion: metadata.resourceVersion,
       data: Object.fromEntries(decoded),
-      command: metadata.annotations?.[ROTATE_ANNOTATION],
       annotations: metadata.annotations ?? {},
     };
   }

@@ -2,7 +2,7 @@
 // leader: a write with an old resource version is refused, and the replica then uses what another one wrote.
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import type { OwnObjects } from './objects.ts';
+import { type OwnObjects, ROTATE_ANNOTATION } from './objects.ts';
 import { dataOf, type Material, nextStep, type Step, trustedBy } from './rotation.ts';
 import type { KeyPair, Tls } from './tls.ts';
 import { expiryOf, isTrusted } from './x509.ts';
@@ -50,13 +50,13 @@ export async function maintainSelfSignedTls(
         logger.warn('certificate Secret was missing and is created');
         continue;
       }
-      const { data, command, resourceVersion } = secret;
+      const { data, annotations, resourceVersion } = secret;
       const bundle = configuration?.caBundle ?? '';
       const step = await nextStep({
         stored: data,
         held,
         bundle,
-        rotateRequest: command,
+        rotateRequest: annotations[ROTATE_ANNOTATION],
         name,
         now: Date.now(),
       });
