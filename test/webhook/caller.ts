@@ -19,22 +19,27 @@ export async function callerOf(kubeconfig: string): Promise<Call> {
   config.loadFromString(kubeconfig);
   const options: RequestOptions = {};
   await config.applyToHTTPSOptions(options);
-  return (method, path, body, contentType = 'application/json') =>
-    new Promise((resolve, reject) => {
-      const text = body === undefined ? '' : JSON.stringify(body);
-      // Node sends no content-length for a DELETE by itself.
-      const length = { 'content-length': Buffer.byteLength(text) };
-      const headers = { ...options.headers, 'content-type': contentType, ...(text && length) };
-      const url = `${config.getCurrentCluster()?.server}${path}`;
-      const asked = request(url, { ...options, method, headers }, (response) => {
-        let answer = '';
-        response.setEncoding('utf8');
-        response.on('data', (chunk: string) => {
-          answer += chunk;
-        });
-        response.on('end', () => resolve({ status: response.statusCode ?? 0, text: answer }));
+  return (method, path, body, contentType = 'application/json') => {
+    const text = body === undefined ? '' : JSON.stringify(body);
+    // Node sends no content-length for a DELETE by itself.
+    const length = { 'content-length': Buffer.byteLength(text) };
+    const headers = { ...options.headers, 'content-type': contentType, ...(text && length) };
+    return send(`${config.getCurrentCluster()?.server}${path}`, { ...options, method, headers }, text);
+  };
+}
+
+/** Sends one request over TLS. @param body empty: none */
+export function send(url: string, options: RequestOptions, body = ''): Promise<CallAnswer> {
+  return new Promise((resolve, reject) => {
+    const asked = request(url, options, (response) => {
+      let text = '';
+      response.setEncoding('utf8');
+      response.on('data', (chunk: string) => {
+        text += chunk;
       });
-      asked.on('error', reject);
-      asked.end(text);
+      response.on('end', () => resolve({ status: response.statusCode ?? 0, text }));
     });
+    asked.on('error', reject);
+    asked.end(body);
+  });
 }

@@ -1,11 +1,12 @@
 // Client certificates of callers, against the running bundle: which callers get an answer, and what happens when the accepted
 // authorities change.
 import { rename, writeFile } from 'node:fs/promises';
-import { Agent, request } from 'node:https';
+import { Agent } from 'node:https';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { WEBHOOK_PATH } from '../../../contract/names.ts';
 import { type Authority, createAuthority, type KeyPair } from '../../bed/certificates.ts';
+import { type CallAnswer, send } from '../caller.ts';
 import { type RunningWebhook, runWebhook } from '../running-webhook.ts';
 import { manifest, reviewOf } from '../support.ts';
 
@@ -34,30 +35,17 @@ beforeAll(async () => {
 afterAll(() => stack.disposeAsync());
 
 /** Sends a request with a client certificate, or without one. */
-async function send(
+function sendAs(
   pair: KeyPair | undefined,
   { path = WEBHOOK_PATH, agent = false as Agent | false } = {},
-): Promise<{ status: number; text: string }> {
+): Promise<CallAnswer> {
   const body = path === WEBHOOK_PATH ? JSON.stringify(reviewOf({ object: manifest() })) : undefined;
-  return new Promise((resolve, reject) => {
-    const asked = request(
-      {
-        ...{ host: '127.0.0.1', port: webhook.port, path, method: body ? 'POST' : 'GET', agent },
-        ...{ ca: webhook.authority.caPem, servername: 'localhost' },
-        ...(pair && { cert: pair.certPem, key: pair.keyPem }),
-        headers: { 'content-type': 'application/json' },
-      },
-      (response) => {
-        let text = '';
-        response.on('data', (chunk) => {
-          text += chunk;
-        });
-        response.on('end', () => resolve({ status: response.statusCode ?? 0, text }));
-      },
-    );
-    asked.on('error', reject);
-    asked.end(body);
-  });
+  const options = {
+    ...{ method: body ? 'POST' : 'GET', agent, ca: webhook.authority.caPem, servername: 'localhost' },
+    ...(pair && { cert: pair.certPem, key: pair.keyPem }),
+    headers: { 'content-type': 'application/json' },
+  };
+  return send(`https://127.0.0.1:${webhook.port}${path}`, options, body);
 }
 
 describe('a caller gets an answer', () => {
@@ -73,13 +61,13 @@ describe('a caller gets an answer', () => {
       },
     },
   ])('$title', async ({ pair }) => {
-    const { status, text } = await send(await pair());
+    const { status, text } = await sendAs(await pair());
     expect(status, text).toBe(200);
     expect(JSON.parse(text).response).toMatchObject({ allowed: true, patch: expect.any(String) });
   });
 
   test.each(['/healthz', '/readyz'])('without a certificate from %s, as the kubelet', async (path) => {
-    expect((await send(undefined, { path })).status).toBe(200);
+    expect((await sendAs(undefined, { path })).status).toBe(200);
   });
 });
 
@@ -98,7 +86,7 @@ describe('a caller gets 401, and AWS no call,', () => {
     { title: 'with a certificate for servers', pair: () => callers.serving([NAME]) },
   ])('$title', async ({ pair }) => {
     const calls = webhook.ecr.calls.length;
-    const { status, text } = await send(await pair());
+    const { status, text } = await sendAs(await pair());
     expect(status).toBe(401);
     expect(JSON.parse(text)).toEqual({ code: REASON, message: expect.any(String) });
     expect(text).not.toContain('team-a');
@@ -113,7 +101,7 @@ test('a change of the authorities ends what was accepted before, also on open an
   const old = await callers.client(NAME, []);
   const agent = new Agent({ keepAlive: true, maxSockets: 1, maxCachedSessions: 10 });
   stack.defer(() => agent.destroy());
-  expect((await send(old, { agent })).status).toBe(200);
+  expect((await sendAs(old, { agent })).status).toBe(200);
 
   const next = await createAuthority('next');
   const replace = async (text: string) => {
@@ -124,11 +112,11 @@ test('a change of the authorities ends what was accepted before, also on open an
   await expect
     .poll(() => webhook.program.log(), { timeout: 20_000 })
     .toContain('client authorities not replaced');
-  expect((await send(old, { agent })).status).toBe(200);
+  expect((await sendAs(old, { agent })).status).toBe(200);
 
   await replace(next.caPem);
   const attempt = (pair: KeyPair, over: Agent | false = false) =>
-    send(pair, { agent: over }).then(
+    sendAs(pair, { agent: over }).then(
       ({ status }) => status,
       () => 0,
     );

@@ -1,7 +1,6 @@
 // The caller proof on a real API server: the webhook answers only the API server, the proof is in nothing that a
 // client sees, and it is rotated without a refused Secret.
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { request } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -20,7 +19,7 @@ import { helm } from '../../bed/helm.ts';
 import { type Replicas, startReplicas } from '../../bed/replicas.ts';
 import { NAMESPACE, prepareNamespace, RELEASE, refresherKubeconfig, runHelm } from '../../bed/webhook.ts';
 import { type Admissions, startAdmissions } from '../admissions.ts';
-import { callerOf } from '../caller.ts';
+import { type CallAnswer, callerOf, send } from '../caller.ts';
 import { encode, manifest, reviewOf } from '../support.ts';
 
 const TEAM = 'team';
@@ -104,25 +103,11 @@ function secret(change: object = {}): { metadata: { name: string } } {
   } as never;
 }
 
-/** Posts a review to a pod of the webhook, as any pod of the cluster can. */
-async function post(body: unknown, pod = replicas.pods[0]): Promise<{ status: number; text: string }> {
-  return new Promise((resolve, reject) => {
-    const asked = request(
-      {
-        ...{ host: pod?.ip, port: 8443, path: WEBHOOK_PATH, method: 'POST', rejectUnauthorized: false },
-        headers: { 'content-type': 'application/json' },
-      },
-      (response) => {
-        let text = '';
-        response.on('data', (chunk) => {
-          text += chunk;
-        });
-        response.on('end', () => resolve({ status: response.statusCode ?? 0, text }));
-      },
-    );
-    asked.on('error', reject);
-    asked.end(JSON.stringify(body));
-  });
+/** Posts a review to a pod of the webhook directly, without the API server. */
+function post(body: unknown, pod = replicas.pods[0]): Promise<CallAnswer> {
+  const headers = { 'content-type': 'application/json' };
+  const options = { method: 'POST', rejectUnauthorized: false, headers };
+  return send(`https://${pod?.ip}:8443${WEBHOOK_PATH}`, options, JSON.stringify(body));
 }
 
 function reviewWith(proof?: string) {
@@ -277,6 +262,13 @@ describe('rotation', () => {
     const since = new Date(Date.now() - 6 * 60_000).toISOString();
     await admin('PATCH', OWN, { data: { since: encode(since) } });
   };
+  const untilRefused = (proof: string) =>
+    expect
+      .poll(async () => {
+        await reread();
+        return JSON.parse((await post(reviewWith(proof))).text).response.allowed;
+      }, POLL)
+      .toBe(false);
   const untilData = (check: (data: Record<string, string>) => boolean) =>
     expect
       .poll(async () => {
@@ -301,12 +293,7 @@ describe('rotation', () => {
     await admissions.more(20);
     expect(admissions.failures).toEqual([]);
     // A replica may hold the previous one until its next read.
-    await expect
-      .poll(async () => {
-        await reread();
-        return JSON.parse((await post(reviewWith(old))).text).response.allowed;
-      }, POLL)
-      .toBe(false);
+    await untilRefused(old);
   });
 
   test('at once, by removing the data, makes the old proof worthless within seconds', async () => {
@@ -314,12 +301,7 @@ describe('rotation', () => {
     await admin('PATCH', OWN, { data: null });
     await untilData(({ proof }) => proof !== undefined && proof !== old);
     await admissions.untilEach(undefined);
-    await expect
-      .poll(async () => {
-        await reread();
-        return JSON.parse((await post(reviewWith(old))).text).response.allowed;
-      }, POLL)
-      .toBe(false);
+    await untilRefused(old);
     admissions.forgetFailures();
     await admissions.more(20);
     expect(admissions.failures).toEqual([]);
