@@ -2,7 +2,6 @@
 import type { Logger } from 'pino';
 import type { DenialReason } from '../../contract/denials.ts';
 import type { EcrTokens } from '../aws/ecr-tokens.ts';
-import { takeProof } from '../caller/proof.ts';
 import type { Proofs } from '../caller/proofs.ts';
 import { applyTokens, decide, decideByRequest, forceOf } from './decision.ts';
 import { isUnnamed, knownRegistries, type NamedRegistries, nameOwnRegistry } from './own-registry.ts';
@@ -18,6 +17,7 @@ import {
   readReview,
   shownUser,
 } from './review.ts';
+import { takeProof } from './take-proof.ts';
 
 const NOT_AUTHENTICATED: DenialReason = 'caller-not-authenticated';
 

@@ -5,8 +5,6 @@
 // sends it, then the replicas stop accepting the previous one.
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { formatTime } from '../../contract/freshness.ts';
-import { PROOF_ANNOTATION } from '../../contract/names.ts';
-import type { AdmissionRequest, PatchOperation } from '../admission/review.ts';
 
 /** The keys of the Secret whose values the webhook accepts. The policy sends the first one. */
 export const PROOF_KEYS = ['proof', 'next', 'previous'] as const;
@@ -21,37 +19,6 @@ export const OVERLAP_MS = 5 * 60_000;
 export const REPLACED_AFTER_MS = 30 * 86_400_000;
 
 const PROOF_BYTES = 32;
-const PROOF_PATH = `/metadata/annotations/${PROOF_ANNOTATION.replace('/', '~1')}`;
-
-/** A request without its proof. */
-export interface Unwrapped {
-  readonly request: AdmissionRequest;
-  readonly proof: string | undefined;
-  /** Removes the proof from the Secret; the other operations of a patch follow it. */
-  readonly removal: readonly PatchOperation[];
-}
-
-/** Takes the proof out of a request, so that no decision depends on it. Every webhook does so, also where none is required. */
-export function takeProof(request: AdmissionRequest): Unwrapped {
-  const { [PROOF_ANNOTATION]: proof, ...annotations } = request.object.metadata.annotations ?? {};
-  if (proof === undefined) return { request, proof, removal: [] };
-  const { object, raw } = request;
-  return {
-    request: {
-      ...request,
-      object: { ...object, metadata: { ...object.metadata, annotations } },
-      raw: { ...raw, object: withoutProof(raw.object) },
-    },
-    proof,
-    removal: [{ op: 'remove', path: PROOF_PATH }],
-  };
-}
-
-function withoutProof(object: unknown): unknown {
-  const { metadata, ...rest } = object as { metadata: { annotations: Record<string, unknown> } };
-  const { [PROOF_ANNOTATION]: _, ...annotations } = metadata.annotations;
-  return { ...rest, metadata: { ...metadata, annotations } };
-}
 
 /**
  * The digests of the proofs that the webhook accepts, of a Secret's data. Each proof is as the policy sends it: its CEL
