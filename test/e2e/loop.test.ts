@@ -75,8 +75,9 @@ async function applyDue(cluster: string, namespace: string): Promise<Stored> {
     due: true,
     reason: 'expiring',
   });
-  // For two seconds after a call, the webhook reuses its token, even one that is due.
-  await sleep(2_000);
+  // For two seconds after a call, a running webhook reuses its token, even one that is due.
+  await webhook.program.stop();
+  await webhook.start();
   return secret;
 }
 

@@ -1,6 +1,5 @@
 // status, refresh, pause and resume on the bed, with a healthy cluster, an unreachable one, one with an invalid
 // registration, and one that the refresher has not observed yet.
-import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { NAMESPACE_LABEL, SECRET_LABEL, SECRET_TYPE } from '../../../contract/names.ts';
 import type { ClusterStatus, RefreshAnswer } from '../../../contract/refresher-api.ts';
@@ -75,8 +74,10 @@ describe('refresh', () => {
     // A webhook that has just started has no token to reuse, and this one is due at once.
     bed.ecr.settings.nextLifetimesSeconds = [300];
     await createSecret('team-a', 'due');
-    // For two seconds after a call, the webhook reuses its token, even one that is due.
-    await sleep(2_000);
+    // For two seconds after a call, a running webhook reuses its token, even one that is due.
+    const { webhook } = bed.cluster('alpha');
+    await webhook.program.stop();
+    await webhook.start();
     await createSecret('team-a', 'fresh');
     const { code, stdout, stderr } = await cli.run(['refresh', 'alpha']);
     expect(stdout).toMatch(/^SECRET +DUE +OUTCOME +EXPIRES +REASON$/m);
