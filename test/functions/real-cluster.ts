@@ -103,7 +103,7 @@ export async function startRealCluster({
     await installWebhook(controlPlane, {
       ecrUrl: ecr.url,
       // With the caller proof, the API server stores no managed Secret without the webhook; see `withoutWebhook`.
-      values: ['callerProof.mode=off', 'acceptAnyCaller=true', ...values],
+      values: ['callerProof.mode=disabled', 'acceptAnyCaller=true', ...values],
       document,
       ...(clock && { env: clock.env, nodeArgs: clock.nodeArgs }),
     }),

@@ -369,9 +369,9 @@ describe('a Secret is refused, not stored with the proof', () => {
   });
 });
 
-test('has no policy and requires no proof with callerProof.mode off', async () => {
+test('has no policy and requires no proof with callerProof.mode disabled', async () => {
   await helm(['uninstall', RELEASE, '--namespace', NAMESPACE], { cluster });
-  await runHelm(cluster, ['install', RELEASE], { values: ['callerProof.mode=off'] });
+  await runHelm(cluster, ['install', RELEASE], { values: ['callerProof.mode=disabled'] });
   const { stdout } = await cluster.kubectl(['get', 'mutatingadmissionpolicies', '-o', 'name']);
   expect(stdout).toBe('');
 });

@@ -344,8 +344,8 @@ describe('the caller proof', () => {
   test.each([
     { title: 'auto, from Kubernetes 1.36', mode: 'auto', command: FROM_1_36, isOn: true },
     { title: 'auto, before', mode: 'auto', command: undefined, isOn: false },
-    { title: 'on', mode: 'on', command: undefined, isOn: true },
-    { title: 'off', mode: 'off', command: FROM_1_36, isOn: false },
+    { title: 'enabled', mode: 'enabled', command: undefined, isOn: true },
+    { title: 'disabled', mode: 'disabled', command: FROM_1_36, isOn: false },
   ])('with mode $title, is required: $isOn', async ({ mode, command, isOn }) => {
     const all = await manifests({ 'callerProof.mode': mode }, command);
     expect(kindsOf(all).sort()).toEqual(isOn ? [...POLICIES, 'Secret'].sort() : []);
@@ -730,7 +730,7 @@ describe('a policy that gives registries only to some namespaces', () => {
 
   test.each<{ title: string; values: Record<string, string>; command?: string[] }>([
     { title: 'the caller proof by default, from Kubernetes 1.36', values: SOME, command: FROM_1_36 },
-    { title: 'callerProof.mode on', values: { ...SOME, 'callerProof.mode': 'on' } },
+    { title: 'callerProof.mode enabled', values: { ...SOME, 'callerProof.mode': 'enabled' } },
     {
       title: 'client certificates',
       values: {
@@ -760,7 +760,7 @@ describe('a policy that gives registries only to some namespaces', () => {
     { title: 'without any of them', values: SOME },
     {
       title: 'with the caller proof off',
-      values: { ...SOME, 'callerProof.mode': 'off' },
+      values: { ...SOME, 'callerProof.mode': 'disabled' },
       command: FROM_1_36,
     },
     {

@@ -51,7 +51,7 @@ async function issue(by: Authority): Promise<void> {
 }
 
 const values = (...accepted: readonly Authority[]) => ({
-  callerProof: { mode: 'off' },
+  callerProof: { mode: 'disabled' },
   clientCA: accepted.map(({ caPem }) => caPem).join('\n'),
   clientNames: [NAME],
 });

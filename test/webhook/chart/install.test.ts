@@ -386,11 +386,11 @@ describe('every documented combination of values', () => {
       ...['networkPolicy.metricsFrom[0].matchLabels.app=prometheus'],
       ...['networkPolicy.egress[0].toEntities[0]=world'],
       ...['registries[0].host=public.ecr.aws', 'registries[0].namespaces={team-*}'],
-      ...['callerProof.mode=on'],
+      ...['callerProof.mode=enabled'],
     ],
     [
       ...['networkPolicy.enabled=true', 'networkPolicy.peers[0].podSelector.matchLabels.app=agent'],
-      ...['callerProof.mode=on', 'callerProof.existingSecret=mine'],
+      ...['callerProof.mode=enabled', 'callerProof.existingSecret=mine'],
     ],
   ];
   const combinations = TLS.flatMap((tls) =>

@@ -103,7 +103,7 @@ request.userInfo.?username.orValue('') == '{{ include "ecr-anywhere.refresherUse
 {{/* Not empty if the API server proves to the webhook that a review comes from it. */}}
 {{- define "ecr-anywhere.callerProof" -}}
 {{- $mode := .Values.callerProof.mode -}}
-{{- if or (eq $mode "on") (and (eq $mode "auto") (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy")) -}}true{{- end -}}
+{{- if or (eq $mode "enabled") (and (eq $mode "auto") (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy")) -}}true{{- end -}}
 {{- end -}}
 
 {{/* Not empty if the webhook answers only callers that prove to be the API server. */}}
