@@ -2,6 +2,7 @@
 // DNS name.
 import type { X509Certificate } from 'node:crypto';
 import { connect, type TLSSocket } from 'node:tls';
+import { trust } from '../lib/kubernetes/trust.ts';
 import type { Policy } from './admission/policy.ts';
 
 const WITHIN_MS = 1_000;
@@ -47,7 +48,7 @@ async function problem({ host, port, serverName, trusted }: OwnPort): Promise<st
       port,
       ...(serverName !== undefined && { servername: serverName }),
       // Without a known caBundle only the API server can verify the chain.
-      ...(ca === undefined ? { rejectUnauthorized: false } : { ca }),
+      ...(ca === undefined ? { rejectUnauthorized: false } : trust(ca)),
     });
     const done = (answer: string | undefined) => {
       socket.destroy();

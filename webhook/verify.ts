@@ -13,6 +13,7 @@ import {
   WEBHOOK_NAME,
   WEBHOOK_PATH,
 } from '../contract/names.ts';
+import { trust } from '../lib/kubernetes/trust.ts';
 
 const REQUEST_TIMEOUT_MS = 30_000;
 const CONNECT_TIMEOUT_MS = 5_000;
@@ -80,7 +81,7 @@ async function send(url: string, ca: string, { token, body }: Options = {}) {
       ...(token !== undefined && { authorization: `Bearer ${token}` }),
     },
     ...(body && { body: JSON.stringify(body) }),
-    dispatcher: new Agent({ connect: { ca, timeout: CONNECT_TIMEOUT_MS } }),
+    dispatcher: new Agent({ connect: { ...trust(ca), timeout: CONNECT_TIMEOUT_MS } }),
     signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
   });
   return { status: response.statusCode, answer: JSON.parse(await response.body.text()) as unknown };

@@ -2,10 +2,12 @@
 // time limits, size limits and failures are the same for all three. It knows nothing of Kubernetes objects.
 
 import type { LookupFunction, Socket } from 'node:net';
-import { Agent, buildConnector, type Dispatcher, ProxyAgent } from 'undici';
+import { Agent, buildConnector, type Dispatcher, Pool, ProxyAgent } from 'undici';
 import { abortable } from '../abort.ts';
 import { sanitize } from '../text.ts';
+import { connectToAny } from './connect.ts';
 import { LOCAL_ADDRESS_CODE } from './local-addresses.ts';
+import { trust } from './trust.ts';
 
 /** Where an API server is and how its connections are secured. Certificates and keys are PEM. */
 export interface Endpoint {
@@ -164,42 +166,74 @@ function dispatcherFor(endpoint: Endpoint, { connections, connectMs, idleMs, max
     bodyTimeout: idleMs,
     maxResponseSize: maxBytes,
   };
-  /** Of the connection to the server, or to the proxy before it. */
-  const connect = { timeout: connectMs, ...(lookup && { lookup }) };
   const tls = {
-    ...(ca !== undefined && { ca }),
+    ...(ca !== undefined && trust(ca)),
     ...(cert !== undefined && { cert }),
     ...(key !== undefined && { key }),
     ...(serverName !== undefined && { servername: serverName }),
     ...(isInsecure && { rejectUnauthorized: false }),
   };
-  if (openTunnel) {
-    const secure = buildConnector({ timeout: connectMs, ...tls });
-    return new Agent({ ...options, connect: tunnelConnector(openTunnel, secure) });
-  }
-  return proxyUrl === undefined
-    ? new Agent({ ...options, connect: { ...connect, ...tls } })
-    : new ProxyAgent({
-        ...options,
-        uri: proxyUrl,
-        proxyTls: connect,
-        requestTls: { timeout: connectMs, ...tls },
-      });
+  if (openTunnel) return new Agent({ ...options, connect: connector(asProxy(openTunnel), connectMs, tls) });
+  const openSocket: OpenSocket = (host, port, signal) => connectToAny(host, port, lookup, signal);
+  if (proxyUrl === undefined)
+    return new Agent({ ...options, connect: connector(openSocket, connectMs, tls) });
+  return new ProxyAgent({
+    ...options,
+    uri: proxyUrl,
+    // The proxy answers CONNECT once it is connected to the server.
+    clientFactory: (origin) =>
+      new Pool(origin, { connect: connector(openSocket, connectMs), headersTimeout: connectMs }),
+    requestTls: { timeout: connectMs, ...tls },
+  });
 }
 
-/** Connects through a tunnel, and secures the connection if the server's URL is https. */
-function tunnelConnector(
-  openTunnel: NonNullable<Endpoint['openTunnel']>,
-  secure: buildConnector.connector,
-): buildConnector.connector {
-  return (options, callback) => {
+type OpenSocket = (host: string, port: number, signal: AbortSignal) => Promise<Socket>;
+
+/** Opens connections through a tunnel, whose failure is one of the proxy. */
+function asProxy(openTunnel: NonNullable<Endpoint['openTunnel']>): OpenSocket {
+  return async (host, port, signal) => {
+    const opening = openTunnel(host, port);
+    try {
+      return await abortable(opening, signal);
+    } catch (error) {
+      opening.then(
+        (socket) => socket.destroy(),
+        () => {},
+      );
+      throw signal.aborted ? error : new TransportError('proxy', describe('proxy', error), error);
+    }
+  };
+}
+
+/** Opens a connection, and secures it if the URL is https. One time limit is for both. */
+function connector(open: OpenSocket, connectMs: number, tls: object = {}): buildConnector.connector {
+  const secure = buildConnector({ timeout: connectMs, ...tls });
+  const connect = async (options: buildConnector.Options, signal: AbortSignal): Promise<Socket> => {
     const { hostname, port, protocol } = options;
-    openTunnel(hostname.replace(/^\[|\]$/g, ''), Number(port) || (protocol === 'https:' ? 443 : 80)).then(
-      (socket) => {
-        if (protocol === 'https:') secure({ ...options, httpSocket: socket }, callback);
-        else callback(null, socket);
-      },
-      (error: Error) => callback(new TransportError('proxy', describe('proxy', error), error), null),
+    const isSecure = protocol === 'https:';
+    const host = hostname.replace(/^\[|\]$/g, '');
+    const socket = await open(host, Number(port) || (isSecure ? 443 : 80), signal);
+    if (!isSecure) return socket;
+    const secured = new Promise<Socket>((resolve, reject) => {
+      secure({ ...options, httpSocket: socket }, (...[error, result]) =>
+        result ? resolve(result) : reject(error),
+      );
+    });
+    return abortable(secured, signal).catch((error: unknown) => {
+      socket.destroy();
+      throw error;
+    });
+  };
+  return (options, callback) => {
+    connect(options, AbortSignal.timeout(connectMs)).then(
+      (socket) => callback(null, socket),
+      (error: Error) =>
+        callback(
+          error.name === 'TimeoutError'
+            ? new TransportError('timeout', `no connection within ${connectMs / 1000} s`, error)
+            : error,
+          null,
+        ),
     );
   };
 }
@@ -246,8 +280,11 @@ const DESCRIPTIONS: Readonly<Partial<Record<TransportCode, string>>> = {
 
 function transportError(error: unknown): TransportError {
   if (error instanceof TransportError) return error;
-  // A host with several addresses fails with one error for each of them, and no message of its own.
-  const cause: unknown = error instanceof AggregateError ? (error.errors[0] ?? error) : error;
+  // A host with several addresses fails with one error for each of them, and no message of its own. A machine without IPv6
+  // reaches no IPv6 address, which says nothing about the host.
+  const causes: unknown[] = error instanceof AggregateError ? error.errors : [error];
+  const cause =
+    causes.find((one) => codeOf((one as NodeJS.ErrnoException).code) !== 'unreachable') ?? causes[0];
   const code = codeOf((cause as NodeJS.ErrnoException | undefined)?.code);
   return new TransportError(code, describe(code, cause), cause);
 }

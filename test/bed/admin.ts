@@ -2,6 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { Agent } from 'undici';
 import { readKubeconfig } from '../../lib/kubernetes/kubeconfig.ts';
+import { trust } from '../../lib/kubernetes/trust.ts';
 import type { ControlPlane } from './control-plane.ts';
 
 /** Sends a request; a PATCH is a merge patch. @throws Error with the API server's message */
@@ -10,7 +11,7 @@ export type Admin = <Answer = unknown>(method: string, path: string, body?: unkn
 /** Returns a client. */
 export async function connectAdmin(cluster: ControlPlane): Promise<{ admin: Admin } & AsyncDisposable> {
   const access = readKubeconfig(await readFile(cluster.adminKubeconfigPath, 'utf8'));
-  const agent = new Agent({ connections: 16, connect: { ca: access.ca ?? '' } });
+  const agent = new Agent({ connections: 16, connect: trust(access.ca ?? '') });
   return {
     async admin<Answer>(method: string, path: string, body?: unknown): Promise<Answer> {
       const response = await agent.request({

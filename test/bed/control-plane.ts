@@ -5,6 +5,7 @@ import { generateKeyPairSync, randomBytes, randomInt } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { request } from 'node:https';
 import { join } from 'node:path';
+import { trust } from '../../lib/kubernetes/trust.ts';
 import { type Authority, createAuthority } from './certificates.ts';
 import { keepEvidence } from './evidence.ts';
 import { freePorts, type Program, startProgram } from './process.ts';
@@ -251,14 +252,18 @@ users:
 /** Whether a server with a certificate of this authority answers a GET with 200. */
 function answers(
   url: string,
-  { token, ...tls }: { ca: string; cert?: string; key?: string; token?: string },
+  { token, ca, ...tls }: { ca: string; cert?: string; key?: string; token?: string },
 ): Promise<boolean> {
   return new Promise((resolve) => {
     const headers = token ? { authorization: `Bearer ${token}` } : {};
-    const asked = request(url, { ...tls, headers, timeout: 2_000, agent: false }, (response) => {
-      response.resume();
-      resolve(response.statusCode === 200);
-    });
+    const asked = request(
+      url,
+      { ...trust(ca), ...tls, headers, timeout: 2_000, agent: false },
+      (response) => {
+        response.resume();
+        resolve(response.statusCode === 200);
+      },
+    );
     asked.on('timeout', () => asked.destroy());
     asked.on('error', () => resolve(false));
     asked.end();

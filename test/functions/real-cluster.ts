@@ -22,6 +22,7 @@ import type { ClusterReport } from '../../functions/refresher/run/cluster-report
 import { run } from '../../functions/refresher/run/run.ts';
 import { type Admin, connectAdmin } from '../bed/admin.ts';
 import { type AwsEndpoint, startAwsEndpoint } from '../bed/aws-endpoint.ts';
+import type { Authority } from '../bed/certificates.ts';
 import { type ControlPlane, startControlPlane } from '../bed/control-plane.ts';
 import { keepEvidence } from '../bed/evidence.ts';
 import { installWebhook, refresherKubeconfig, type WebhookInstallation } from '../bed/webhook.ts';
@@ -83,6 +84,8 @@ export interface RealClusterOptions {
   readonly clock?: VirtualClock;
   /** The API server's AuthenticationConfiguration (YAML). */
   readonly authentication?: string;
+  /** The authority of the API server's certificates. Default: a new one. */
+  readonly authority?: Authority;
 }
 
 /** Starts it. */
@@ -91,13 +94,19 @@ export async function startRealCluster({
   document = {},
   clock,
   authentication,
+  authority,
 }: RealClusterOptions = {}): Promise<RealCluster> {
   const stack = new AsyncDisposableStack();
   const dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
   stack.defer(() => rm(dir, { recursive: true, force: true }));
   const ecr = stack.use(await startAwsEndpoint(clock && { now: clock.now }));
   const controlPlane = stack.use(
-    await startControlPlane({ name: 'test', dir, ...(authentication !== undefined && { authentication }) }),
+    await startControlPlane({
+      name: 'test',
+      dir,
+      ...(authentication !== undefined && { authentication }),
+      ...(authority && { authority }),
+    }),
   );
   const webhook = stack.use(
     await installWebhook(controlPlane, {

@@ -3,6 +3,7 @@
 import 'reflect-metadata';
 import { createPrivateKey, type webcrypto, X509Certificate } from 'node:crypto';
 import * as x509 from '@peculiar/x509';
+import { certificatesIn } from '../../lib/kubernetes/trust.ts';
 import type { KeyPair } from './tls.ts';
 
 const DAY_MS = 86_400_000;
@@ -106,13 +107,8 @@ export function isTrusted(pem: string, bundle: string): boolean {
   const certificate = certificateOf(pem);
   return (
     certificate !== undefined &&
-    split(bundle).some((authority) => isSignedBy(certificate, certificateOf(authority)))
+    certificatesIn(bundle).some((authority) => isSignedBy(certificate, certificateOf(authority)))
   );
-}
-
-/** Splits a PEM text into its certificates. */
-export function split(bundle: string): string[] {
-  return bundle.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
 }
 
 /** When a certificate expires, in milliseconds since the epoch. */

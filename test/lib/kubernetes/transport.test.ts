@@ -174,6 +174,18 @@ describe('a failure', () => {
       },
     },
     {
+      title: 'of a proxy that does not respond to CONNECT',
+      code: 'timeout',
+      endpoint: async () => ({ proxyUrl: `http://127.0.0.1:${await listen(createServer())}` }),
+      limits: { connectMs: 500 },
+    },
+    {
+      title: 'of a tunnel that does not open',
+      code: 'timeout',
+      endpoint: () => ({ openTunnel: () => new Promise(() => {}) }),
+      limits: { connectMs: 100 },
+    },
+    {
       title: 'of a tunnel',
       code: 'proxy',
       endpoint: () => ({ openTunnel: () => Promise.reject(new Error('SOCKS says no')) }),

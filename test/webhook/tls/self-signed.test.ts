@@ -7,8 +7,9 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { connect } from 'node:tls';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { certificatesIn } from '../../../lib/kubernetes/trust.ts';
 import type { KeyPair } from '../../../webhook/tls/tls.ts';
-import { newAuthority, newServing, split } from '../../../webhook/tls/x509.ts';
+import { newAuthority, newServing } from '../../../webhook/tls/x509.ts';
 import { type Admin, connectAdmin } from '../../bed/admin.ts';
 import { type AwsEndpoint, startAwsEndpoint } from '../../bed/aws-endpoint.ts';
 import { type ControlPlane, startControlPlane } from '../../bed/control-plane.ts';
@@ -75,8 +76,8 @@ async function trusted(): Promise<string[]> {
     'GET',
     CONFIGURATION,
   );
-  return split(Buffer.from(webhooks[0]?.clientConfig.caBundle ?? '', 'base64').toString()).map((pem) =>
-    pem.trim(),
+  return certificatesIn(Buffer.from(webhooks[0]?.clientConfig.caBundle ?? '', 'base64').toString()).map(
+    (pem) => pem.trim(),
   );
 }
 
