@@ -1,5 +1,5 @@
 // The chart's ways to give the webhook an AWS identity, on a real API server: STS receives what the chart configures.
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -7,6 +7,7 @@ import { NAMESPACE_LABEL, SECRET_LABEL, SECRET_TYPE } from '../../../contract/na
 import { type AwsEndpoint, type StsCall, startAwsEndpoint } from '../../bed/aws-endpoint.ts';
 import { type ControlPlane, startControlPlane } from '../../bed/control-plane.ts';
 import { installWebhook, NAMESPACE, RELEASE, type WebhookInstallation } from '../../bed/webhook.ts';
+import { commandsOf, Shell } from '../../docs/shell.ts';
 
 const role = (name: string) => `arn:aws:iam::123456789012:role/${name}`;
 const KEY = 'AKIAIOSFODNN7EXAMPLE';
@@ -22,12 +23,9 @@ beforeAll(async () => {
   stack.defer(() => rm(dir, { recursive: true, force: true }));
   ecr = stack.use(await startAwsEndpoint());
   cluster = stack.use(await startControlPlane({ name: 'identity', dir }));
-  for (const name of [NAMESPACE, 'team']) await cluster.kubectl(['create', 'namespace', name]);
+  await createKeys(dir);
+  await cluster.kubectl(['create', 'namespace', 'team']);
   await cluster.kubectl(['label', 'namespace', 'team', `${NAMESPACE_LABEL.key}=${NAMESPACE_LABEL.value}`]);
-  await cluster.kubectl([
-    ...['create', 'secret', 'generic', 'keys', '--namespace', NAMESPACE],
-    ...[`--from-literal=AWS_ACCESS_KEY_ID=${KEY}`, '--from-literal=AWS_SECRET_ACCESS_KEY=secret'],
-  ]);
   webhook = stack.use(
     await installWebhook(cluster, {
       ecrUrl: ecr.url,
@@ -36,6 +34,18 @@ beforeAll(async () => {
   );
 });
 afterAll(() => stack.disposeAsync());
+
+/** Types the page's commands for static keys, which create the namespace too. */
+async function createKeys(dir: string): Promise<void> {
+  const page = await readFile(new URL('../../../docs/aws-identity.md', import.meta.url), 'utf8');
+  const [, section = ''] = /^## Static keys\n([\s\S]*?)^## /m.exec(page) ?? [];
+  const shell = await Shell.start(dir, { KUBECONFIG: cluster.adminKubeconfigPath }, dir);
+  shell.set('id', KEY);
+  shell.set('secret', 'secret');
+  const commands = commandsOf(section);
+  expect(commands.length).toBeGreaterThan(1);
+  for (const { line } of commands) expect(await shell.type(line)).toMatchObject({ code: 0 });
+}
 
 /** Creates a Secret. @returns the principal that requested its ECR token, and the calls to STS */
 async function tokenFor(name: string): Promise<{ principal: string | undefined; sts: readonly StsCall[] }> {
@@ -74,7 +84,7 @@ test('with aws.webIdentity, assumes the role with a token of the ServiceAccount 
 
 test('with aws.credentialsSecret and aws.assumeRole, assumes the role with the keys of the Secret', async () => {
   await rollOut({
-    aws: { credentialsSecret: 'keys', assumeRole: { roleArn: role('webhook'), externalId: 'cluster-1' } },
+    aws: { credentialsSecret: 'aws', assumeRole: { roleArn: role('webhook'), externalId: 'cluster-1' } },
   });
   const { principal, sts } = await tokenFor('keys');
   expect(principal).toBe(role('webhook'));
@@ -91,7 +101,7 @@ test('with aws.credentialsSecret and aws.assumeRole, assumes the role with the k
 
 test('assumes the role of a registry with the role of aws.assumeRole', async () => {
   await rollOut({
-    aws: { credentialsSecret: 'keys', assumeRole: { roleArn: role('webhook') } },
+    aws: { credentialsSecret: 'aws', assumeRole: { roleArn: role('webhook') } },
     registries: [
       { host: '210987654321.dkr.ecr.us-east-1.amazonaws.com', namespaces: ['team'], roleArn: role('pull') },
     ],
@@ -105,6 +115,6 @@ test('assumes the role of a registry with the role of aws.assumeRole', async () 
 });
 
 test('with aws.credentialsSecret alone, requests ECR tokens with its keys', async () => {
-  await rollOut({ aws: { credentialsSecret: 'keys' } });
+  await rollOut({ aws: { credentialsSecret: 'aws' } });
   expect(await tokenFor('keys-alone')).toEqual({ principal: '', sts: [] });
 });
