@@ -2,11 +2,10 @@
 // be registered. Exec plugins may run, since this is the operator's own machine.
 
 import { EventEmitter } from 'node:events';
-import { existsSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
+import type { OutgoingHttpHeaders } from 'node:http';
 import type { RequestOptions } from 'node:https';
 import type { Socket } from 'node:net';
-import { homedir } from 'node:os';
-import { join } from 'node:path';
 import { KubeConfig } from '@kubernetes/client-node';
 import { z } from 'zod';
 import { type DenialCause, denialCauses } from '../../contract/denials.ts';
@@ -18,6 +17,9 @@ import type { KubeOptions } from '../output/options.ts';
 import { addSecret } from '../output/redact.ts';
 import { parseSanitized, sanitize } from '../output/sanitize.ts';
 import { ShellCommands } from '../output/shell-commands.ts';
+import { environmentProxy } from './environment-proxy.ts';
+import { ExecPlugin } from './exec-plugin.ts';
+import { isHttps, isProxyUrl, type KubeContext, loadContext, readContext, type User } from './kubeconfig.ts';
 
 /** The address of an API server, and how to verify it. Certificates are PEM. */
 export interface Server {
@@ -85,18 +87,28 @@ const Page = z.object({
 
 /** Sends requests to one API server as one identity. Every method rejects with a CliError. */
 export class Kubernetes {
+  readonly #context: KubeContext;
+  readonly #proxyUrl: string | undefined;
   readonly #config: KubeConfig;
+  readonly #plugin: ExecPlugin | undefined;
   readonly #commands: ShellCommands;
   #transport: { readonly key: string; readonly transport: Transport } | undefined;
   /** Aborts every request. */
   readonly signal: AbortSignal;
 
-  /** @param kubeconfig the path that the operator gave, if any */
-  private constructor(config: KubeConfig, signal: AbortSignal, kubeconfig?: string) {
-    this.#config = config;
+  private constructor(
+    context: KubeContext,
+    signal: AbortSignal,
+    commands: ShellCommands,
+    plugin = pluginOf(context),
+  ) {
+    this.#context = context;
     this.signal = signal;
-    const context = sanitize(config.getCurrentContext());
-    this.#commands = new ShellCommands({ ...(kubeconfig !== undefined && { kubeconfig }) }, { context });
+    this.#commands = commands;
+    this.#plugin = plugin;
+    this.#proxyUrl = context.cluster['proxy-url'] || environmentProxy(context.cluster.server);
+    redactCredentials(context, this.#proxyUrl);
+    this.#config = clientConfigOf(context, this.#proxyUrl);
   }
 
   /**
@@ -105,91 +117,55 @@ export class Kubernetes {
    *
    * @throws CliError if there is no kubeconfig, or it is invalid, or has no such context
    */
-  static load({ kubeconfig, context }: KubeOptions, signal: AbortSignal): Kubernetes {
-    const config = new KubeConfig();
-    const fallback = join(homedir(), '.kube', 'config');
-    const where = kubeconfig ?? (process.env.KUBECONFIG || fallback);
-    if (kubeconfig === undefined && !process.env.KUBECONFIG && !existsSync(fallback))
-      throw new CliError('no-kubeconfig', 'There is no kubeconfig.', 'Set KUBECONFIG, or use --kubeconfig.');
-    const unreadable = (why: string, cause?: unknown) =>
-      new CliError(
-        'kubeconfig-unreadable',
-        `The kubeconfig ${where} cannot be read: ${why}.`,
-        'Correct the file, or select another one with --kubeconfig.',
-        cause,
-      );
-    try {
-      if (kubeconfig === undefined) config.loadFromDefault();
-      else config.loadFromFile(kubeconfig);
-    } catch (error) {
-      // The parser's message quotes the file, and the quoted part may be a token.
-      throw unreadable((error as NodeJS.ErrnoException).code ?? 'it is not a kubeconfig', error);
-    }
-    if (context !== undefined) config.setCurrentContext(context);
-    const name = config.getCurrentContext();
-    if (!name)
-      throw new CliError(
-        'no-context',
-        `The kubeconfig ${where} has no current context.`,
-        'Select a context with --context.',
-      );
-    const cluster = config.getCurrentCluster();
-    if (!config.getContextObject(name) || !cluster || !config.getCurrentUser()) {
-      const names = config.getContexts().map((one) => one.name);
-      throw new CliError(
-        'no-context',
-        `The kubeconfig ${where} has no context ${line(name)} with a cluster and a user.`,
-        names.length === 0
-          ? 'It has no contexts. Select another kubeconfig with --kubeconfig.'
-          : `Select one of its contexts with --context: ${names.map(line).join(', ')}.`,
-      );
-    }
-    if (cluster.proxyUrl && !isProxyUrl(cluster.proxyUrl))
-      throw unreadable(`the field proxy-url of the cluster ${line(cluster.name)} is not the URL of a proxy`);
-    redactCredentials(config);
-    return new Kubernetes(config, signal, kubeconfig);
+  static load(options: KubeOptions, signal: AbortSignal): Kubernetes {
+    const context = loadContext(options);
+    return new Kubernetes(context, signal, commandsFor(context, options));
+  }
+
+  /** A client for a kubeconfig that is in no file. @param kubeconfig YAML or JSON */
+  static of(kubeconfig: string, signal: AbortSignal): Kubernetes {
+    const context = readContext(kubeconfig);
+    return new Kubernetes(context, signal, commandsFor(context, {}));
+  }
+
+  /**
+   * The same API server and identity with another signal. The kubeconfig is not read again: it may have another current
+   * context by now, or be a pipe.
+   */
+  withSignal(signal: AbortSignal): Kubernetes {
+    return new Kubernetes(this.#context, signal, this.#commands, this.#plugin);
   }
 
   /** The name of the kubeconfig's context, printable. */
   get context(): string {
-    return sanitize(this.#config.getCurrentContext());
+    return sanitize(this.#context.name);
   }
 
   /** The API server of the context. @throws CliError if a file that the kubeconfig names cannot be read */
   async server(): Promise<Server> {
-    const cluster = this.#config.getCurrentCluster();
+    const { cluster, user } = this.#context;
     const options: RequestOptions = {};
     await this.#config.applyToHTTPSOptions(options).catch((error: unknown) => {
-      throw toCliError(
-        error,
-        `reading the credential of the kubeconfig's user ${line(this.#config.getCurrentUser()?.name ?? '')}`,
-      );
+      throw toCliError(error, `reading the credential of the kubeconfig's user ${line(user.name)}`);
     });
+    const { 'tls-server-name': serverName, 'proxy-url': proxyUrl } = cluster;
     return {
-      url: cluster?.server ?? '',
+      url: cluster.server,
       ...(options.ca !== undefined && { ca: String(options.ca) }),
-      ...(cluster?.tlsServerName !== undefined && { serverName: cluster.tlsServerName }),
-      ...(cluster?.proxyUrl !== undefined && { proxyUrl: cluster.proxyUrl }),
-      ...(cluster?.skipTLSVerify && { isInsecure: true }),
+      ...(serverName && { serverName }),
+      ...(proxyUrl && { proxyUrl }),
+      ...(cluster['insecure-skip-tls-verify'] && { isInsecure: true }),
     };
   }
 
   /** The EKS cluster that the context's exec plugin prints tokens for. Undefined if it has no exec plugin for EKS. */
   eks(): { readonly cluster: string; readonly region?: string } | undefined {
     try {
-      const identity = readExecPlugin(this.#config.getCurrentUser()?.exec);
+      const identity = readExecPlugin(this.#context.user.exec);
       return 'eks' in identity ? identity.eks : undefined;
     } catch {
       return undefined;
     }
-  }
-
-  /** A client for a kubeconfig that is in no file. @param kubeconfig YAML or JSON */
-  static of(kubeconfig: string, signal: AbortSignal): Kubernetes {
-    const config = new KubeConfig();
-    config.loadFromString(kubeconfig);
-    redactCredentials(config);
-    return new Kubernetes(config, signal);
   }
 
   get<Body>(path: string, request: Request = {}): Promise<Answer<Body>> {
@@ -229,40 +205,49 @@ export class Kubernetes {
   }
 
   /** @throws CliError with the reason why the exec plugin failed, and without what it printed on standard output */
-  async #authenticate(options: RequestOptions): Promise<void> {
-    const user = this.#config.getCurrentUser();
-    await this.#config.applyToHTTPSOptions(options).catch((error: NodeJS.ErrnoException) => {
-      if (user?.exec === undefined) throw error;
-      const { command } = user.exec as { command?: string };
-      const reason =
-        error instanceof SyntaxError
-          ? 'it printed no ExecCredential'
-          : line(error.message).replace(/\.$/, '') || 'it gave no reason';
+  async #authenticate(signal: AbortSignal): Promise<RequestOptions> {
+    const options: RequestOptions = {};
+    await this.#config.applyToHTTPSOptions(options);
+    const plugin = this.#plugin;
+    if (!plugin) return options;
+    const { exec, name } = this.#context.user;
+    const { token, cert, key } = await plugin.credential(signal).catch((error: NodeJS.ErrnoException) => {
+      const reason = line(error.message).replace(/\.$/, '') || 'it gave no reason';
+      const installation = error.code === 'ENOENT' && exec?.installHint;
       throw new CliError(
         'exec-plugin-failed',
-        `The exec plugin ${line(command ?? '(no command)')} of the kubeconfig's user ${line(user.name)} failed: ${reason}.`,
-        `Follow the instructions that this command prints: ${this.#commands.kubectl(['auth', 'whoami'])}`,
+        `The exec plugin ${line(exec?.command ?? '')} of the kubeconfig's user ${line(name)} failed: ${reason}.`,
+        installation
+          ? line(installation)
+          : `Follow the instructions that this command prints: ${this.#commands.kubectl(['auth', 'whoami'])}`,
         error,
       );
     });
-    addSecret(
-      /^Bearer (.+)$/.exec(String((options.headers as { Authorization?: string })?.Authorization))?.[1],
-    );
+    addSecret(token);
+    return {
+      ...options,
+      ...(cert && key && { cert, key }),
+      headers: {
+        ...options.headers,
+        ...(token && { Authorization: `Bearer ${token}` }),
+      } as OutgoingHttpHeaders,
+    };
   }
 
   /** The transport of the last request, or a new one if the client certificate has changed since. */
   #transportFor({ ca, cert, key, rejectUnauthorized, agent }: RequestOptions): Transport {
-    const { server = '', tlsServerName, proxyUrl } = this.#config.getCurrentCluster() ?? {};
+    const { server, 'tls-server-name': serverName } = this.#context.cluster;
+    const proxyUrl = this.#proxyUrl;
     const pem = (value: typeof ca) => (value === undefined ? undefined : String(value));
     const isSocks = proxyUrl?.startsWith('socks') ?? false;
     const endpoint: Endpoint = {
       server,
-      serverName: tlsServerName || undefined,
+      serverName: serverName || undefined,
       ca: pem(ca),
       cert: pem(cert),
       key: pem(key as typeof ca),
       isInsecure: rejectUnauthorized === false,
-      ...(isSocks ? { openTunnel: socksTunnel(agent) } : { proxyUrl: proxyUrl || undefined }),
+      ...(isSocks ? { openTunnel: socksTunnel(agent) } : { proxyUrl }),
     };
     const identifier = JSON.stringify([endpoint.cert, endpoint.key]);
     if (this.#transport?.key !== identifier) {
@@ -278,17 +263,20 @@ export class Kubernetes {
     { query = {}, body, metadataOnly }: Request,
   ): Promise<Answer<Body>> {
     const what = `${method} ${path}`;
-    const signal = AbortSignal.any([this.signal, AbortSignal.timeout(REQUEST_MS)]);
+    let signal = AbortSignal.any([this.signal, AbortSignal.timeout(REQUEST_MS)]);
     try {
-      const options: RequestOptions = {};
-      // client-node passes no signal to an exec plugin.
-      await abortable(this.#authenticate(options), signal);
+      // An operator who signs in takes longer.
+      const isSigningIn = this.#plugin?.isInteractive === true;
+      const ofPlugin = isSigningIn ? this.signal : signal;
+      const options = await abortable(this.#authenticate(ofPlugin), ofPlugin);
+      if (isSigningIn) signal = AbortSignal.any([this.signal, AbortSignal.timeout(REQUEST_MS)]);
       const { status, text } = await this.#transportFor(options).send({
         method,
         path,
         query,
         headers: {
-          ...authorization(options, this.#config.getCurrentCluster()?.server ?? ''),
+          ...authorization(options, this.#context.cluster.server),
+          ...impersonation(this.#context.user),
           accept: `application/json${metadataOnly === undefined ? '' : `;as=${metadataOnly};g=meta.k8s.io;v=v1`}`,
           'user-agent': 'ecr-anywhere',
           ...(body && { 'content-type': 'application/json' }),
@@ -296,6 +284,7 @@ export class Kubernetes {
         body: body && JSON.stringify(body),
         signal,
       });
+      if (status === 401) this.#plugin?.forget();
       const answer = parsedJson(text);
       if (status >= 300) throw new ApiError(what, status, answer, this.#commands);
       if (answer === undefined)
@@ -319,13 +308,102 @@ export class Kubernetes {
   }
 }
 
-/** The headers that client-node sets, and basic authentication, which it leaves to the HTTP client. */
+function commandsFor({ name }: KubeContext, { kubeconfig }: KubeOptions): ShellCommands {
+  return new ShellCommands(kubeconfig ? { kubeconfig } : {}, { context: sanitize(name) });
+}
+
+/** client-node reads the files of certificates, sets the headers of a user, and connects through SOCKS. */
+function clientConfigOf({ name, cluster, user }: KubeContext, proxyUrl: string | undefined): KubeConfig {
+  if (proxyUrl !== undefined && !isProxyUrl(proxyUrl))
+    throw new CliError(
+      'network',
+      'The environment names no valid URL of a proxy.',
+      'Correct HTTPS_PROXY and HTTP_PROXY, or exclude the API server with NO_PROXY.',
+    );
+  const hasCertificate = user['client-certificate'] || user['client-certificate-data'];
+  const config = new KubeConfig();
+  config.loadFromOptions({
+    currentContext: name,
+    contexts: [{ name, cluster: cluster.name, user: user.name }],
+    clusters: [
+      {
+        name: cluster.name,
+        server: cluster.server,
+        caFile: cluster['certificate-authority'],
+        caData: cluster['certificate-authority-data'],
+        // client-node refuses plain HTTP otherwise.
+        skipTLSVerify: cluster['insecure-skip-tls-verify'] || !isHttps(cluster),
+        // As in Go, the proxy resolves host names, which may exist behind it only.
+        ...(proxyUrl !== undefined && { proxyUrl: proxyUrl.replace(/^socks5:/i, 'socks5h:') }),
+      },
+    ],
+    users: [
+      {
+        name: user.name,
+        token: user.token,
+        username: user.username,
+        password: user.password,
+        ...(hasCertificate && {
+          certFile: user['client-certificate'],
+          certData: user['client-certificate-data'],
+          keyFile: user['client-key'],
+          keyData: user['client-key-data'],
+        }),
+      },
+    ],
+  });
+  return config;
+}
+
+/** The exec plugin, unless the user has another credential: kubectl then does not run it. */
+function pluginOf({ cluster, user }: KubeContext): ExecPlugin | undefined {
+  const hasOther =
+    user.token || user.username || user['client-certificate'] || user['client-certificate-data'];
+  if (!user.exec || hasOther) return undefined;
+  const file = cluster['certificate-authority'];
+  return new ExecPlugin(user.exec, {
+    server: cluster.server,
+    'tls-server-name': cluster['tls-server-name'] || undefined,
+    'insecure-skip-tls-verify': cluster['insecure-skip-tls-verify'] || undefined,
+    'certificate-authority-data':
+      (file ? readFileSync(file, 'base64') : cluster['certificate-authority-data']) || undefined,
+    'proxy-url': cluster['proxy-url'] || undefined,
+    'disable-compression': cluster['disable-compression'] || undefined,
+    config: cluster.extensions.find(({ name }) => name === 'client.authentication.k8s.io/exec')?.extension,
+  });
+}
+
+/**
+ * Credentials of a request. Those in the URL of the server take precedence, as in Go; client-node leaves basic
+ * authentication to the HTTP client.
+ */
 function authorization({ headers, auth }: RequestOptions, server: string): Record<string, string> {
   const set = Object.fromEntries(Object.entries(headers ?? {}).map(([name, value]) => [name, String(value)]));
   const { username, password } = new URL(server);
-  const user = auth ?? (username && `${decodeURIComponent(username)}:${decodeURIComponent(password)}`);
-  if (!user || 'Authorization' in set) return set;
-  return { ...set, Authorization: `Basic ${Buffer.from(user).toString('base64')}` };
+  const ofUrl = username && `${decodeURIComponent(username)}:${decodeURIComponent(password)}`;
+  const user = ofUrl || ('Authorization' in set ? undefined : auth);
+  return user ? { ...set, Authorization: `Basic ${Buffer.from(user).toString('base64')}` } : set;
+}
+
+/** The headers of "User impersonation" (Kubernetes, "Authenticating"). client-node sets that of the name only. */
+function impersonation(user: User): Record<string, string | string[]> {
+  const { as, 'as-uid': uid, 'as-groups': groups, 'as-user-extra': extra } = user;
+  if (!as) return {};
+  // Characters that the name of a header cannot have are percent-encoded.
+  const escaped = (key: string) =>
+    key.replaceAll(/[^\w!#$&'*+.^`|~-]/gu, (character) =>
+      [...Buffer.from(character)]
+        .map((byte) => `%${byte.toString(16).padStart(2, '0').toUpperCase()}`)
+        .join(''),
+    );
+  return {
+    'Impersonate-User': as,
+    ...(uid && { 'Impersonate-Uid': uid }),
+    ...(groups.length > 0 && { 'Impersonate-Group': groups }),
+    ...Object.fromEntries(
+      Object.entries(extra ?? {}).map(([key, values]) => [`Impersonate-Extra-${escaped(key)}`, values]),
+    ),
+  };
 }
 
 /**
@@ -344,19 +422,10 @@ function socksTunnel(agent: RequestOptions['agent']): NonNullable<Endpoint['open
     });
 }
 
-/** Whether client-node and undici accept a `proxy-url`. */
-function isProxyUrl(url: string): boolean {
-  return URL.canParse(url) && /^(https?|socks(4a?|5h?)?):$/.test(new URL(url).protocol);
-}
-
 /** Registers the credentials of a kubeconfig, so that no message shows them. */
-function redactCredentials(config: KubeConfig): void {
-  const user = config.getCurrentUser();
-  addSecret(user?.token);
-  addSecret(user?.password);
-  addSecret(user?.keyData);
-  const { server = '', proxyUrl = '' } = config.getCurrentCluster() ?? {};
-  for (const url of [server, proxyUrl])
+function redactCredentials({ cluster, user }: KubeContext, proxyUrl = ''): void {
+  for (const secret of [user.token, user.password, user['client-key-data']]) addSecret(secret);
+  for (const url of [cluster.server, proxyUrl])
     if (URL.canParse(url)) addSecret(decodeURIComponent(new URL(url).password));
 }
 

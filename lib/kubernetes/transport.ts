@@ -46,7 +46,8 @@ export interface Request {
   /** Without the query. */
   readonly path: string;
   readonly query?: Readonly<Record<string, string>> | undefined;
-  readonly headers: Readonly<Record<string, string>>;
+  /** A header with several values is sent several times. */
+  readonly headers: Readonly<Record<string, string | string[]>>;
   readonly body?: string | undefined;
   /** Ends the request, also while its connection is still being established. */
   readonly signal: AbortSignal;

@@ -343,7 +343,9 @@ describe('an exec plugin', () => {
     expect((await runBoth(`doctor beta --kubeconfig ${execKubeconfig()}`)).code).toBe(0);
     await run('unregister beta --keep-token');
     const received = readFileSync(dump, 'utf8').split('\0').filter(Boolean);
-    const own = Object.entries({ ...operator.cli.env, ...ownEnv() }).map(
+    const KUBERNETES_EXEC_INFO =
+      '{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","spec":{"interactive":false}}';
+    const own = Object.entries({ ...operator.cli.env, ...ownEnv(), KUBERNETES_EXEC_INFO }).map(
       ([name, value]) => `${name}=${value}`,
     );
     expect(new Set(received.filter((one) => !/^(PWD|OLDPWD|SHLVL|_)=/.test(one)))).toEqual(new Set(own));

@@ -16,7 +16,7 @@ export interface Received {
   readonly headers: Http2ServerRequest['headers'];
   readonly httpVersion: string;
   readonly body: string;
-  /** The common name of the client certificate. */
+  /** The common name of a valid client certificate. */
   readonly clientName?: string;
   /** Closes the connection. */
   drop(): void;
@@ -60,7 +60,7 @@ export async function startApiServer(
     const { pathname, searchParams } = new URL(request.url ?? '', 'https://test');
     const session = 'stream' in request ? request.stream.session : undefined;
     const socket = (session?.socket ?? request.socket) as TLSSocket;
-    const clientName = clientCa === undefined ? undefined : socket.getPeerCertificate().subject?.CN;
+    const clientName = socket.authorized ? socket.getPeerCertificate().subject?.CN : undefined;
     const received: Received = {
       method: request.method ?? '',
       path: pathname,
@@ -77,7 +77,7 @@ export async function startApiServer(
   const tls = {
     cert: certPem,
     key: keyPem,
-    ...(clientCa !== undefined && { ca: clientCa, requestCert: true }),
+    ...(clientCa !== undefined && { ca: clientCa, requestCert: true, rejectUnauthorized: false }),
   };
   const server = protocol === 'h2' ? createSecureServer(tls, receive) : createServer(tls, receive);
   server.on('connection', (socket: Socket) => {

@@ -93,14 +93,19 @@ export async function planToken(
  */
 export async function createToken(
   plan: TokenPlan,
-  { aws, options, rollback, commands }: Pick<RegisterContext, 'aws' | 'options' | 'rollback' | 'commands'>,
+  {
+    aws,
+    kubernetes: operator,
+    rollback,
+    commands,
+  }: Pick<RegisterContext, 'aws' | 'kubernetes' | 'rollback' | 'commands'>,
 ): Promise<Token> {
   const { namespace, tokenSecret } = plan.installation;
   const path = `/api/v1/namespaces/${namespace}/secrets`;
   const deleteSecret = commands.kubectlInRelease(['delete', 'secret', tokenSecret]);
   // Ctrl-C waits for the responses: the rollback must know what was created.
   return aws.change(`a token of ${namespace}/${plan.installation.refresher}`, async (signal) => {
-    const kubernetes = Kubernetes.load(options, signal);
+    const kubernetes = operator.withSignal(signal);
     const found = await kubernetes.find(`${path}/${tokenSecret}`);
     if (found) {
       const created = await requestToken(kubernetes, plan, uidOf(found));
@@ -112,15 +117,15 @@ export async function createToken(
     let secretUid: string | undefined;
     let created: Token | undefined;
     const change = rollback.add({
-      async revert(operator) {
+      async revert({ signal: ofRollback }) {
         if (secretUid === undefined)
           throw new Error(`the response was lost, so the Secret ${namespace}/${tokenSecret} may exist`);
-        const cluster = Kubernetes.load(options, operator.signal);
+        const cluster = operator.withSignal(ofRollback);
         const { token } =
           created ?? (await requestToken(cluster, { ...plan, seconds: MIN_SECONDS }, secretUid));
         // As the token's own identity: the operator needs no right to delete Secrets.
         const asToken = kubeconfigFor('token', await cluster.server(), { token });
-        await deleteSecretOfUid(Kubernetes.of(asToken, operator.signal), `${path}/${tokenSecret}`, secretUid);
+        await deleteSecretOfUid(Kubernetes.of(asToken, ofRollback), `${path}/${tokenSecret}`, secretUid);
       },
       manualCommand: () => deleteSecret,
     });
