@@ -118,7 +118,7 @@ export async function findInstallation(kubernetes: Kubernetes): Promise<Found> {
 
 /** Finds a release whose MutatingWebhookConfiguration does not exist, by its policies. */
 async function remainingRelease(kubernetes: Kubernetes): Promise<Release | undefined> {
-  const query = { labelSelector: 'app.kubernetes.io/name=ecr-anywhere' };
+  const query = { labelSelector: 'app.kubernetes.io/part-of=ecr-anywhere' };
   const [policy] = await kubernetes
     .list(POLICIES, { query, metadataOnly: 'PartialObjectMetadataList' })
     .catch((error: unknown) => {

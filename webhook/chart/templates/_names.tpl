@@ -1,11 +1,35 @@
 {{/* Names that several templates use. A test compares those of the contract with contract/names.ts. */}}
 
-{{- define "ecr-anywhere.fullname" -}}
-{{- if contains .Chart.Name .Release.Name -}}
-{{ .Release.Name | trunc 50 | trimSuffix "-" }}
-{{- else -}}
-{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" }}
+{{- define "ecr-anywhere.name" -}}
+{{ .Values.nameOverride | default .Chart.Name | trunc 50 | trimSuffix "-" }}
 {{- end -}}
+
+{{/* At most 50 characters, because others are formed from it, and a Service's name has at most 63. */}}
+{{- define "ecr-anywhere.fullname" -}}
+{{- if not .Values.enabled -}}
+{{- fail "enabled is false, but this chart is not a dependency with a condition, so Helm would install it. Leave enabled out, or give the dependency in the parent's Chart.yaml: condition: ecr-anywhere.enabled" -}}
+{{- end -}}
+{{- $name := include "ecr-anywhere.name" . -}}
+{{- $fullname := .Values.fullnameOverride -}}
+{{- if not $fullname -}}
+{{- $fullname = ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- if regexMatch "^[0-9]" $fullname -}}
+{{- fail (printf "The release's name gives the Service the name %s, but a Service's name begins with a letter. Add --set fullnameOverride=ecr-anywhere" $fullname) -}}
+{{- end -}}
+{{ $fullname }}
+{{- end -}}
+
+{{/* Not empty on OpenShift. */}}
+{{- define "ecr-anywhere.openshift" -}}
+{{- if or (eq .Values.openshift "enabled") (and (eq .Values.openshift "auto") (.Capabilities.APIVersions.Has "security.openshift.io/v1")) -}}true{{- end -}}
+{{- end -}}
+
+{{- define "ecr-anywhere.serviceAccount" -}}
+{{- if not (or .Values.serviceAccount.create .Values.serviceAccount.name) -}}
+{{- fail "serviceAccount.create is false, but serviceAccount.name is empty, so the pods would use the ServiceAccount default, and every pod of the namespace would have the webhook's rights. Add --set serviceAccount.name=, with a ServiceAccount that only the webhook uses" -}}
+{{- end -}}
+{{ .Values.serviceAccount.name | default (include "ecr-anywhere.fullname" .) }}
 {{- end -}}
 
 {{- define "ecr-anywhere.policy" -}}
@@ -20,6 +44,25 @@
 {{/* Hosts that the webhook reaches without the proxy: loopback, the cluster, and the AWS credential endpoints. */}}
 {{- define "ecr-anywhere.noProxy" -}}
 {{ list "localhost" "127.0.0.1" "::1" ".svc" ".cluster.local" "169.254.169.254" "169.254.170.2" "169.254.170.23" "fd00:ec2::254" "fd00:ec2::23" .Values.proxy.noProxy | compact | join "," }}
+{{- end -}}
+
+{{/* The ports of the cluster's DNS servers. A network policy sees the pods' ports: OpenShift's listen on 5353. */}}
+{{- define "ecr-anywhere.dnsPorts" -}}
+{{ ternary (list 53 5353) (list 53) (ne (include "ecr-anywhere.openshift" .) "") | toJson }}
+{{- end -}}
+
+{{/*
+Not empty if the webhook may need an identity that the node gives: EKS Pod Identity or the node's role. The SDK prefers those
+that the values can name.
+*/}}
+{{- define "ecr-anywhere.nodeIdentity" -}}
+{{- $irsa := index (.Values.serviceAccount.annotations | default dict) "eks.amazonaws.com/role-arn" -}}
+{{- if not (or .Values.aws.webIdentity.roleArn .Values.aws.credentialsSecret $irsa) -}}true{{- end -}}
+{{- end -}}
+
+{{/* The addresses at which a node gives an identity: the EKS Pod Identity agent, and EC2's instance metadata. */}}
+{{- define "ecr-anywhere.linkLocal" -}}
+["169.254.170.23/32", "fd00:ec2::23/128", "169.254.169.254/32", "fd00:ec2::254/128"]
 {{- end -}}
 
 {{/* Not empty if the kubelet projects the token with which the webhook assumes its role. */}}
@@ -59,22 +102,28 @@ needs to start must not wait for the webhook.
 {{- end -}}
 
 {{- define "ecr-anywhere.selectorLabels" -}}
-app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "ecr-anywhere.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+{{- end -}}
+
+{{/* The command line finds a release by part-of, which no value changes. */}}
+{{- define "ecr-anywhere.ownLabels" -}}
+{{ include "ecr-anywhere.selectorLabels" . }}
+app.kubernetes.io/part-of: ecr-anywhere
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") | trunc 63 | trimSuffix "-" | quote }}
 {{- end -}}
 
 {{- define "ecr-anywhere.labels" -}}
-{{ include "ecr-anywhere.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
+{{ merge (include "ecr-anywhere.ownLabels" . | fromYaml) (.Values.commonLabels | default dict) | toYaml }}
 {{- end -}}
 
 {{/* The subjects of the refresher's roles: its ServiceAccount, and the group for other identities, such as an EKS access entry. */}}
 {{- define "ecr-anywhere.refresherSubjects" -}}
 - kind: ServiceAccount
-  name: {{ include "ecr-anywhere.refresher" . }}
-  namespace: {{ .Release.Namespace }}
+  name: {{ include "ecr-anywhere.refresher" . | quote }}
+  namespace: {{ .Release.Namespace | quote }}
 - kind: Group
   apiGroup: rbac.authorization.k8s.io
   name: {{ include "ecr-anywhere.refresherGroup" . }}
@@ -177,13 +226,13 @@ objectSelector:
 
 {{/* The webhook's username at the API server. */}}
 {{- define "ecr-anywhere.webhookUsername" -}}
-system:serviceaccount:{{ .Release.Namespace }}:{{ include "ecr-anywhere.fullname" . }}
+system:serviceaccount:{{ .Release.Namespace }}:{{ include "ecr-anywhere.serviceAccount" . }}
 {{- end -}}
 
 {{- define "ecr-anywhere.webhookSubjects" -}}
 - kind: ServiceAccount
-  name: {{ include "ecr-anywhere.fullname" . }}
-  namespace: {{ .Release.Namespace }}
+  name: {{ include "ecr-anywhere.serviceAccount" . | quote }}
+  namespace: {{ .Release.Namespace | quote }}
 {{- end -}}
 
 {{/* Not empty if the Prometheus operator reads the metrics. */}}
@@ -191,21 +240,50 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "ecr-anywhere.fullname
 {{- if and .Values.metrics.port .Values.metrics.serviceMonitor.enabled -}}true{{- end -}}
 {{- end -}}
 
+{{/*
+The security context of the pods. OpenShift's SCC restricted-v2 refuses a user or group that is not in the namespace's range, and
+sets them itself.
+*/}}
 {{- define "ecr-anywhere.podSecurityContext" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-# Only this group can read the mounted keys and tokens.
-fsGroup: 65532
-seccompProfile:
-  type: RuntimeDefault
+{{- $context := deepCopy (.Values.podSecurityContext | default dict) -}}
+{{- if include "ecr-anywhere.openshift" . -}}
+{{- range list "runAsUser" "runAsGroup" "fsGroup" -}}
+{{- if eq (index $context . | toString) "65532" -}}{{- $context = omit $context . -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{ $context | toYaml }}
 {{- end -}}
 
-{{- define "ecr-anywhere.containerSecurityContext" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities:
-  drop: [ALL]
+{{/* As above, and the sysctl for ports below 1024. It is one of the safe ones, which also OpenShift allows. */}}
+{{- define "ecr-anywhere.webhookSecurityContext" -}}
+{{- $context := include "ecr-anywhere.podSecurityContext" . | fromYaml -}}
+{{- if include "ecr-anywhere.privilegedPort" . -}}
+{{- $sysctls := list (dict "name" "net.ipv4.ip_unprivileged_port_start" "value" "0") -}}
+{{- range $context.sysctls -}}
+{{- if ne .name "net.ipv4.ip_unprivileged_port_start" -}}{{- $sysctls = append $sysctls . -}}{{- end -}}
+{{- end -}}
+{{- $context = set $context "sysctls" $sysctls -}}
+{{- end -}}
+{{ $context | toYaml }}
+{{- end -}}
+
+{{/* The Secrets for the image: the chart's, and those of a parent chart, which are names or objects. */}}
+{{- define "ecr-anywhere.imagePullSecrets" -}}
+{{- $secrets := list -}}
+{{- range concat (.Values.imagePullSecrets | default list) ((.Values.global).imagePullSecrets | default list) -}}
+{{- $secrets = append $secrets (dict "name" (ternary . (dig "name" "" (ternary dict . (kindIs "string" .))) (kindIs "string" .))) -}}
+{{- end -}}
+{{- with uniq $secrets -}}{{ toYaml . }}{{- end -}}
+{{- end -}}
+
+{{/* The default constraints select the pods of the release. */}}
+{{- define "ecr-anywhere.topologySpreadConstraints" -}}
+{{- $constraints := list -}}
+{{- $selector := dict "matchLabels" (include "ecr-anywhere.selectorLabels" . | fromYaml) -}}
+{{- range .Values.topologySpreadConstraints -}}
+{{- $constraints = append $constraints (merge (deepCopy .) (ternary dict (dict "labelSelector" $selector) (hasKey . "labelSelector"))) -}}
+{{- end -}}
+{{- with $constraints -}}{{ toYaml . }}{{- end -}}
 {{- end -}}
 
 {{/* The namespace of the Secret that `helm test` tries: one that the registry policy gives a registry. */}}

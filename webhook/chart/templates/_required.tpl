@@ -5,10 +5,15 @@
 {{- if not $image.repository -}}
 {{- fail "image.repository is missing. No image is published, so build webhook/Dockerfile and push it to a registry from which the cluster can pull without this webhook (a private ECR repository would need the webhook to start the webhook). Then add --set image.repository=registry.example.com/ecr-anywhere" -}}
 {{- end -}}
+{{- $repository := $image.repository -}}
+{{- $registry := (.Values.global).imageRegistry -}}
+{{- if and $registry (not (regexMatch "^(localhost|[^/]*[.:][^/]*)/" $repository)) -}}
+{{- $repository = printf "%s/%s" (trimSuffix "/" $registry) $repository -}}
+{{- end -}}
 {{- if $image.digest -}}
-{{ $image.repository }}@{{ $image.digest }}
+{{ $repository }}@{{ $image.digest }}
 {{- else -}}
-{{ $image.repository }}:{{ $image.tag | default .Chart.AppVersion }}
+{{ $repository }}:{{ $image.tag | default .Chart.AppVersion }}
 {{- end -}}
 {{- end -}}
 
