@@ -1,7 +1,8 @@
 // Names that the webhook, the refresher, the chart and the CDK app must share: labels, annotations, tags, ports, prefixes.
 // The labels and the first three annotations are those of CentML/ecr-anywhere, so that its users need not relabel.
 
-const DOMAIN = 'ecr-anywhere.centml.ai';
+/** The domain of all labels, annotations and tags. */
+export const DOMAIN = 'ecr-anywhere.centml.ai';
 
 /** On a Namespace: the webhook and the refresher handle its managed Secrets. */
 export const NAMESPACE_LABEL = { key: `${DOMAIN}/namespace`, value: 'enabled' } as const;
@@ -65,6 +66,9 @@ export const EXCLUDED_NAMESPACES: readonly string[] = ['kube-system', 'kube-publ
 
 /** The Kubernetes group of the refresher's identities. */
 export const REFRESHER_GROUP = 'ecr-anywhere:refreshers';
+
+/** The refresher's name in managedFields. The write policy and the webhook require it where another mutator changes a Secret. */
+export const REFRESHER_FIELD_MANAGER = 'ecr-anywhere-refresher';
 
 /** The webhook's name in its configuration, and the path and port of its endpoint. */
 export const WEBHOOK_NAME = `sync.${DOMAIN}`;

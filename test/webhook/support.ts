@@ -45,7 +45,7 @@ export interface Manifest {
     namespace: string;
     labels?: Record<string, string> | null;
     annotations?: Record<string, string> | null;
-    managedFields?: { manager: string }[] | null;
+    managedFields?: { manager: string; [field: string]: unknown }[] | null;
     [field: string]: unknown;
   };
   type?: string;
@@ -105,6 +105,8 @@ export interface Change {
   oldObject?: Manifest;
   username?: string;
   groups?: string[];
+  /** The options of the request, such as its field manager. */
+  options?: object;
 }
 
 /** The AdmissionReview that an API server (1.34) would send. */
@@ -113,6 +115,7 @@ export function reviewOf({
   oldObject,
   username = 'alice',
   groups = ['system:authenticated'],
+  options = {},
 }: Change) {
   const { name, namespace } = object.metadata;
   return {
@@ -131,7 +134,11 @@ export function reviewOf({
       object,
       oldObject: oldObject ?? null,
       dryRun: false,
-      options: { kind: oldObject ? 'UpdateOptions' : 'CreateOptions', apiVersion: 'meta.k8s.io/v1' },
+      options: {
+        kind: oldObject ? 'UpdateOptions' : 'CreateOptions',
+        apiVersion: 'meta.k8s.io/v1',
+        ...options,
+      },
     },
   };
 }

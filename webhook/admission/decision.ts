@@ -17,6 +17,7 @@ import { formatWarning } from '../../contract/warnings.ts';
 import type { Token, TokenOutcome } from '../aws/ecr-tokens.ts';
 import { mayBeHostOf, principalOf, type Registry, unnamedHost } from '../aws/registries.ts';
 import { TokenError } from '../aws/token-error.ts';
+import { setOnlyRequest, withoutOthersChanges } from './caller-fields.ts';
 import { formatEntry, hostOf } from './docker-config.ts';
 import {
   annotation,
@@ -260,7 +261,7 @@ function isRefresher({ user }: AdmissionRequest, policy: Omit<Entitlement, 'regi
 }
 
 /** Whether an UPDATE requests a refresh: its `marked_for_update_at` differs from the stored one. */
-function isRequest({ object, oldObject }: AdmissionRequest): boolean {
+function isRequest({ object, oldObject }: Pick<AdmissionRequest, 'object' | 'oldObject'>): boolean {
   const requestedAt = annotation(object, ANNOTATION.requestedAt);
   return (
     oldObject !== undefined &&
@@ -365,25 +366,45 @@ function hostMatcher(registries: readonly Registry[]): (host: string) => boolean
   return (host) => known.has(host);
 }
 
+/** Whether the caller set only request annotations. Other mutators may have changed labels and annotations of their own. */
 function changesOnlyRequestAnnotations({ object, oldObject, raw }: AdmissionRequest): boolean {
   if (!oldObject) return false;
   // Without managedFields, server-side apply would no longer know which manager owns which field.
   if (oldObject.metadata.managedFields.length > 0 && object.metadata.managedFields.length === 0) return false;
-  return isDeepStrictEqual(withoutRequest(raw.object), withoutRequest(raw.oldObject));
+  const changed = withoutRequest(raw.object);
+  const stored = withoutRequest(raw.oldObject);
+  if (isDeepStrictEqual(withoutNulls(changed), withoutNulls(stored))) return true;
+  if (!isRequest({ object, oldObject }) || !setOnlyRequest(raw.object, raw.oldObject, raw.options))
+    return false;
+  const { labels = {}, annotations = {} } = stored.metadata;
+  const sent = {
+    ...changed,
+    metadata: {
+      ...changed.metadata,
+      labels: withoutOthersChanges(changed.metadata.labels ?? {}, labels ?? {}),
+      annotations: withoutOthersChanges(changed.metadata.annotations ?? {}, annotations ?? {}),
+    },
+  };
+  return isDeepStrictEqual(withoutNulls(sent), withoutNulls(stored));
 }
 
+type Labelled = {
+  readonly metadata: { readonly labels?: StringMap | null; readonly annotations?: StringMap | null };
+};
+type StringMap = Readonly<Record<string, unknown>>;
+
 /** An object without the request annotations, and without the fields that the API server changes on each write. */
-function withoutRequest(object: unknown): unknown {
+function withoutRequest(object: unknown): Labelled {
   const { metadata, data, ...rest } = object as { metadata: Record<string, unknown>; data?: unknown };
   const { annotations, managedFields: _, resourceVersion: __, generation: ___, ...others } = metadata;
   const kept = Object.entries((annotations as Record<string, string> | null | undefined) ?? {}).filter(
     ([key]) => !REQUEST_ANNOTATIONS.includes(key),
   );
-  return withoutNulls({
+  return {
     ...rest,
     data: withEmptyValues(data),
     metadata: { ...others, annotations: Object.fromEntries(kept) },
-  });
+  } as Labelled;
 }
 
 /** A copy without null, which Go marshals for some unset values, and without what has only null in it. */
@@ -433,7 +454,7 @@ function refresherOutOfBounds(): Denial {
   return deny(
     403,
     'refresher-out-of-bounds',
-    `The refresher may change only the annotations ${allowed} of a Secret.`,
+    `The refresher may change only the annotations ${allowed} of a Secret. If another mutating webhook or policy made the change, exclude the refresher from it.`,
   );
 }
 

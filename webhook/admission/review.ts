@@ -104,8 +104,8 @@ export interface AdmissionRequest {
   readonly user: z.infer<typeof Identity>;
   readonly object: Secret;
   readonly oldObject?: Secret;
-  /** Both objects with all their fields, for comparison only. */
-  readonly raw: { object: unknown; oldObject?: unknown };
+  /** Both objects with all their fields, and the request's options, for comparison only. */
+  readonly raw: { object: unknown; oldObject?: unknown; options?: unknown };
 }
 
 /** Frees the memory of fields that only the first decision compares: a request may wait seconds for its tokens. */
@@ -151,7 +151,7 @@ export function readReview(body: unknown): ParsedReview {
       dryRun: dryRun ?? false,
       user: userInfo,
       ...(objects.data as { object: Secret; oldObject?: Secret }),
-      raw: { object: raw.object, oldObject: raw.oldObject },
+      raw: { object: raw.object, oldObject: raw.oldObject, options: raw.options },
     },
   };
 }

@@ -11,6 +11,7 @@ import {
   ANNOTATION,
   EXCLUDED_NAMESPACES,
   NAMESPACE_LABEL,
+  REFRESHER_FIELD_MANAGER,
   SECRET_LABEL,
   SECRET_TYPE,
   WEBHOOK_NAME,
@@ -214,7 +215,7 @@ export class KubernetesApi implements AsyncDisposable {
     dryRun: boolean,
   ): Promise<AnnotatedSecret> {
     const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}/secrets/${encodeURIComponent(name)}`;
-    const query = { fieldManager: 'ecr-anywhere-refresher', ...(dryRun && { dryRun: 'All' }) };
+    const query = { fieldManager: REFRESHER_FIELD_MANAGER, ...(dryRun && { dryRun: 'All' }) };
     const body = JSON.stringify({ metadata: { annotations } });
     const kind = 'PartialObjectMetadata';
     const { object, response } = await this.#exchange('PATCH', path, query, kind, Metadata, body);

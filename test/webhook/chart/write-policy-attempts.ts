@@ -39,6 +39,8 @@ export const requestAnd = (metadata: object, rest: object = {}) => ({
 export const pointer = (key: string) => key.replaceAll('/', '~1');
 const OWNER = { apiVersion: 'v1', kind: 'ConfigMap', name: 'x', uid: '6d5f3a1e-0000-4000-8000-000000000000' };
 
+const OR_OTHER = 'If another mutating webhook or policy did, exclude the refresher from it.';
+
 /** The messages of the two write policies, as the chart renders them for the release of the tests. */
 export const DENIALS = {
   namespace:
@@ -46,14 +48,13 @@ export const DENIALS = {
   managed:
     'The refresher may change only managed Secrets, which have the label ecr-anywhere.centml.ai/managed=true.',
   type: 'The refresher may change only Secrets of type kubernetes.io/dockerconfigjson, and may not change the type.',
-  labels: 'The refresher may not change the labels.',
-  immutable: 'The refresher may not change the field immutable.',
-  finalizers: 'The refresher may not change the finalizers.',
-  owners: 'The refresher may not change the owner references.',
+  labels: `The refresher may not change the labels. ${OR_OTHER}`,
+  immutable: `The refresher may not change the field immutable. ${OR_OTHER}`,
+  finalizers: `The refresher may not change the finalizers. ${OR_OTHER}`,
+  owners: `The refresher may not change the owner references. ${OR_OTHER}`,
   generateName: 'The refresher may not change generateName.',
-  annotations:
-    'The refresher may not change annotations other than its request and those that the webhook writes with it.',
-  data: 'The refresher may not change keys of the data other than .dockerconfigjson.',
+  annotations: `The refresher may not change annotations other than its request and those that the webhook writes with it. ${OR_OTHER}`,
+  data: `The refresher may not change keys of the data other than .dockerconfigjson. ${OR_OTHER}`,
   withoutRequest:
     'The refresher may change credentials and their annotations only through the webhook, together with a new ecr-anywhere.centml.ai/marked_for_update_at.',
   time: 'The refresher may set ecr-anywhere.centml.ai/marked_for_update_at only to an RFC 3339 time such as 2026-01-31T12:00:00Z.',

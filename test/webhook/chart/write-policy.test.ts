@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import {
   ANNOTATION,
   NAMESPACE_LABEL,
+  REFRESHER_FIELD_MANAGER,
   REFRESHER_GROUP,
   SECRET_KEY,
   SECRET_LABEL,
@@ -223,6 +224,126 @@ describe.each(IDENTITIES)('with webhook and policies, the refresher as %s', (ide
       annotations: { [ANNOTATION.requestedAt]: REQUESTED_AT, [ANNOTATION.expiresAt]: '2026-11-24T00:00:00Z' },
     });
     await expectDenied(TEAM, () => as(identity)('PATCH', path, withExpiry, MERGE), BY_WEBHOOK);
+  });
+});
+
+const MUTATOR = 'stamp';
+const FIELD_MANAGER = `fieldManager=${REFRESHER_FIELD_MANAGER}`;
+
+/** Creates a MutatingAdmissionPolicy for every Secret, and waits until the API server applies it. */
+async function startMutator(applyConfiguration: string): Promise<void> {
+  const api = { apiVersion: 'admissionregistration.k8s.io/v1' };
+  const rule = { apiGroups: [''], apiVersions: ['v1'], operations: ['UPDATE'], resources: ['secrets'] };
+  const policy = {
+    ...api,
+    kind: 'MutatingAdmissionPolicy',
+    metadata: { name: MUTATOR },
+    spec: {
+      matchConstraints: { resourceRules: [rule] },
+      reinvocationPolicy: 'Never',
+      mutations: [
+        { patchType: 'ApplyConfiguration', applyConfiguration: { expression: applyConfiguration } },
+      ],
+    },
+  };
+  const binding = {
+    ...api,
+    kind: 'MutatingAdmissionPolicyBinding',
+    metadata: { name: MUTATOR },
+    spec: { policyName: MUTATOR },
+  };
+  for (const object of [policy, binding])
+    await cluster.kubectl(['create', '--filename=-'], { input: JSON.stringify(object) });
+  const before = await given(TEAM);
+  await vi.waitFor(
+    async () => {
+      const { text } = await admin('PATCH', `${before}?dryRun=All`, annotate({ seen: 'x' }), MERGE);
+      expect(text).toContain('of-a-mutator');
+    },
+    { timeout: 20_000, interval: 200 },
+  );
+}
+
+async function stopMutator(): Promise<void> {
+  for (const kind of ['mutatingadmissionpolicybinding', 'mutatingadmissionpolicy'])
+    await cluster.kubectl(['delete', kind, MUTATOR]);
+  const path = await given(TEAM);
+  await vi.waitFor(
+    async () => {
+      const { text } = await admin('PATCH', `${path}?dryRun=All`, annotate({ seen: 'x' }), MERGE);
+      expect(text).not.toContain('of-a-mutator');
+    },
+    { timeout: 20_000, interval: 200 },
+  );
+}
+
+const STAMP = `Object{metadata: Object.metadata{
+  labels: {'team': 'of-a-mutator'}, annotations: {'example.com/seen': string(oldObject.metadata.resourceVersion)}}}`;
+
+describe('with another mutator that stamps a label and an annotation on every Secret', () => {
+  beforeAll(() => startMutator(STAMP));
+  afterAll(() => stopMutator());
+
+  test.each(IDENTITIES)('the refresher as %s may request a refresh', async (identity) => {
+    for (const [hour, path] of [await given(TEAM), await applied()].entries()) {
+      const before = await annotationsOf(path);
+      const time = `2026-11-23T2${hour}:0${IDENTITIES.indexOf(identity)}:00Z`;
+      const request = annotate({ [ANNOTATION.requestedAt]: time, [ANNOTATION.force]: time });
+      const answer = await as(identity)('PATCH', `${path}?${FIELD_MANAGER}`, request, MERGE);
+      expect(answer.status, answer.text).toBe(200);
+      expect(JSON.parse(answer.text).metadata.labels).toMatchObject({ team: 'of-a-mutator' });
+      expect(await annotationsOf(path)).not.toHaveProperty(
+        [ANNOTATION.fingerprint],
+        before[ANNOTATION.fingerprint],
+      );
+    }
+  });
+
+  test.each(PATCHES)('the refresher is not allowed $what', async ({ body, contentType = MERGE }) => {
+    const path = await applied();
+    for (const query of ['', `?${FIELD_MANAGER}`])
+      await expectDenied(
+        TEAM,
+        () => as(IDENTITIES[0])('PATCH', path + query, body, contentType),
+        BY_POLICY_OR_WEBHOOK,
+      );
+  });
+
+  test.each(REPLACEMENTS)('the refresher is not allowed $what by server-side apply', async ({ change }) => {
+    const path = await given(TEAM);
+    const body = pullSecret(`pull-${count}`, TEAM) as SecretBody;
+    change(body);
+    const apply = () => as(IDENTITIES[0])('PATCH', `${path}?${FIELD_MANAGER}&force=true`, body, APPLY);
+    await expectDenied(TEAM, apply, BY_POLICY_OR_WEBHOOK);
+  });
+
+  // The API server merges the oldest entries into one, whose fields the write policy does not judge.
+  test('the refresher is not allowed to hide a label in merged managedFields', async () => {
+    const path = await given(TEAM);
+    const others = Array.from({ length: 12 }, (_, n) => ({
+      manager: `manager-${n}`,
+      operation: 'Update',
+      apiVersion: 'v1',
+      time: '2100-01-01T00:00:00Z',
+      fieldsType: 'FieldsV1',
+      fieldsV1: { 'f:metadata': { 'f:annotations': { 'f:note': {} } } },
+    }));
+    const body = requestAnd({ labels: { app: 'mine' }, managedFields: others });
+    const attempt = () => as(IDENTITIES[0])('PATCH', `${path}?${FIELD_MANAGER}`, body, MERGE);
+    await expectDenied(TEAM, attempt, BY_POLICY_OR_WEBHOOK);
+  });
+});
+
+describe('with another mutator that adds a finalizer', () => {
+  beforeAll(() =>
+    startMutator("Object{metadata: Object.metadata{finalizers: ['example.com/of-a-mutator']}}"),
+  );
+  afterAll(() => stopMutator());
+
+  test('the refusal of a refresh says that another mutator may be the cause', async () => {
+    const path = await given(TEAM);
+    const attempt = () => as(IDENTITIES[0])('PATCH', `${path}?${FIELD_MANAGER}`, REQUEST, MERGE);
+    await expectDenied(TEAM, attempt, BY_WEBHOOK, 'If another mutating webhook or policy made the change');
   });
 });
 

@@ -85,6 +85,11 @@ that the values can name.
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "ecr-anywhere.refresher" . }}
 {{- end -}}
 
+{{/* The refresher's name in managedFields. */}}
+{{- define "ecr-anywhere.refresherFieldManager" -}}
+ecr-anywhere-refresher
+{{- end -}}
+
 {{- define "ecr-anywhere.refresherGroup" -}}
 ecr-anywhere:refreshers
 {{- end -}}

@@ -1,0 +1,60 @@
+// Reads from managedFields which fields the refresher itself set. The API server records them before it calls mutating
+// policies and webhooks, so a label that another mutator added is not among them. Pure.
+import { isDeepStrictEqual } from 'node:util';
+import { z } from 'zod';
+import { ANNOTATION, DOMAIN, REFRESHER_FIELD_MANAGER, REQUEST_ANNOTATIONS } from '../../contract/names.ts';
+
+const Entry = z.object({
+  manager: z.string().optional(),
+  operation: z.string().optional(),
+  subresource: z.string().nullish(),
+  fieldsV1: z.unknown(),
+});
+type Entry = z.infer<typeof Entry>;
+
+const Owned = z.object({ metadata: z.object({ managedFields: z.array(Entry).nullish() }) });
+const Options = z.object({ fieldManager: z.literal(REFRESHER_FIELD_MANAGER) });
+/** The fields of a manager that set request annotations and nothing else. */
+const RequestFields = z.strictObject({
+  'f:metadata': z.strictObject({ 'f:annotations': z.record(z.string(), z.unknown()) }),
+});
+/** The manager into which the API server merges the oldest of more than ten. */
+const MERGED = 'ancient-changes';
+
+/**
+ * Whether managedFields show that the refresher set only its request annotations. The name of the field manager is chosen by
+ * the caller, so it must be the refresher's: the API server then records each field that this request changed under it.
+ * Fields that a request removes are not recorded.
+ *
+ * @param options the request's, with its field manager
+ */
+export function setOnlyRequest(object: unknown, oldObject: unknown, options: unknown): boolean {
+  if (!Options.safeParse(options).success) return false;
+  const entries = entriesOf(object);
+  const [own, ...more] = entries.filter(({ manager }) => manager === REFRESHER_FIELD_MANAGER);
+  if (!own || more.length > 0 || own.operation !== 'Update' || own.subresource) return false;
+  // A caller that backdates other entries has its own merged with them.
+  const merged = (all: readonly Entry[]) =>
+    all.filter(({ manager }) => manager === MERGED).map(({ fieldsV1 }) => fieldsV1);
+  if (!isDeepStrictEqual(merged(entries), merged(entriesOf(oldObject)))) return false;
+  const fields = RequestFields.safeParse(own.fieldsV1).data?.['f:metadata']['f:annotations'] ?? {};
+  const allowed = ['.', ...REQUEST_ANNOTATIONS.map((key) => `f:${key}`)];
+  return `f:${ANNOTATION.requestedAt}` in fields && Object.keys(fields).every((key) => allowed.includes(key));
+}
+
+/**
+ * The labels or annotations without what another mutator may have changed: keys that are not of this project, unless they
+ * are missing now.
+ */
+export function withoutOthersChanges(
+  map: Readonly<Record<string, unknown>>,
+  old: Readonly<Record<string, unknown>>,
+): Record<string, unknown> {
+  const isOurs = (key: string) => key.startsWith(`${DOMAIN}/`);
+  const kept = Object.entries(map).filter(([key]) => isOurs(key) || key in old);
+  return Object.fromEntries(kept.map(([key, value]) => [key, isOurs(key) ? value : old[key]]));
+}
+
+function entriesOf(object: unknown): readonly Entry[] {
+  return Owned.safeParse(object).data?.metadata.managedFields ?? [];
+}
