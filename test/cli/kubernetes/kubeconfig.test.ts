@@ -1,8 +1,15 @@
 // Compares the command line with kubectl: the same kubeconfigs, and what each sends to which API server, or that both
 // refuse. The last group has the differences that docs/command-line.md lists.
+import { once } from 'node:events';
 import { chmod, mkdir, mkdtempDisposable, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import {
+  type AddressInfo,
+  connect,
+  createServer as createNetServer,
+  type Server as NetServer,
+  type Socket,
+} from 'node:net';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
@@ -30,6 +37,8 @@ let beta: ApiServer;
 let plain: Server;
 let plainUrl: string;
 let requests: Seen[] = [];
+/** The hosts and ports to which a proxy was asked to connect. */
+let targets: string[] = [];
 let [cert, key] = ['', ''];
 
 beforeAll(async () => {
@@ -82,6 +91,7 @@ interface Setup {
 
 interface Outcome {
   readonly seen: readonly Seen[];
+  readonly targets: readonly string[];
   readonly isSuccess: boolean;
   /** Why it failed. */
   readonly reason: string;
@@ -89,6 +99,13 @@ interface Outcome {
   readonly code?: string;
   readonly hint?: string | undefined;
 }
+
+const NO_PROXIES = Object.fromEntries(
+  ['HTTPS_PROXY', 'HTTP_PROXY', 'NO_PROXY'].flatMap((name) => [
+    [name, undefined],
+    [name.toLowerCase(), undefined],
+  ]),
+);
 
 /** Sends the same request with kubectl and with the command line. */
 async function compare({
@@ -106,6 +123,7 @@ async function compare({
   }
   const inDir = (name: string) => (name === '' ? '' : join(dir, name));
   const variables = {
+    ...NO_PROXIES,
     HOME: join(dir, 'home'),
     KUBECONFIG: kubeconfig.map(inDir).join(delimiter),
     ...env,
@@ -119,7 +137,7 @@ async function compare({
 }
 
 async function withKubectl(options: object): Promise<Outcome> {
-  requests = [];
+  [requests, targets] = [[], []];
   const flags = Object.entries(options).map(([name, value]) => `--${name}=${value}`);
   const env = Object.fromEntries(
     Object.entries(process.env).filter(
@@ -127,17 +145,24 @@ async function withKubectl(options: object): Promise<Outcome> {
     ),
   ) as Record<string, string>;
   const { code, stderr } = await runCommand(tools().kubectl, [...flags, 'get', '--raw', '/version'], env);
-  return { seen: requests, isSuccess: code === 0, reason: stderr };
+  return { seen: requests, targets: [...new Set(targets)], isSuccess: code === 0, reason: stderr };
 }
 
 async function withCommandLine(options: object): Promise<Outcome> {
-  requests = [];
+  [requests, targets] = [[], []];
   try {
     await Kubernetes.load(options, AbortSignal.timeout(20_000)).get('/version');
-    return { seen: requests, isSuccess: true, reason: '' };
+    return { seen: requests, targets: [...new Set(targets)], isSuccess: true, reason: '' };
   } catch (error) {
     const { code, hint } = error as CliError;
-    return { seen: requests, isSuccess: false, reason: String(error), code, hint };
+    return {
+      seen: requests,
+      targets: [...new Set(targets)],
+      isSuccess: false,
+      reason: String(error),
+      code,
+      hint,
+    };
   }
 }
 
@@ -932,6 +957,149 @@ echo '{"apiVersion":"${apiVersion}","kind":"ExecCredential","status":{"token":"'
       );
     expect(info(cli)).toEqual(info(kubectl));
     expect(info(cli)).toMatchObject({ apiVersion, kind: 'ExecCredential', spec: { interactive: false } });
+  });
+});
+
+describe('of proxies', () => {
+  let port: string;
+  let http: string;
+  let socks: string;
+
+  beforeAll(async () => {
+    ({ port } = new URL(alpha.url));
+    const toAlpha = (socket: Socket, target: string, greeting: string | Uint8Array) => {
+      targets.push(target);
+      const onward = connect(Number(port), '127.0.0.1', () => {
+        socket.write(greeting);
+        socket.pipe(onward).pipe(socket);
+      });
+      for (const one of [socket, onward]) one.on('error', () => onward.destroy());
+    };
+    const listen = async (server: NetServer) => {
+      server.listen(0, '127.0.0.1');
+      await once(server, 'listening');
+      shared.defer(() => void server.close());
+      return `127.0.0.1:${(server.address() as AddressInfo).port}`;
+    };
+    const proxy = createServer().on('connect', ({ url = '' }, socket) => {
+      toAlpha(socket as Socket, url, 'HTTP/1.1 200 Connection established\r\n\r\n');
+    });
+    http = await listen(proxy);
+    // SOCKS5 without authentication (RFC 1928), for host names: another type of address is none of this proxy.
+    const socksProxy = createNetServer((socket) => {
+      socket.once('data', () => {
+        socket.write(Uint8Array.of(5, 0));
+        socket.once('data', (request) => {
+          const name = request[3] === 3 ? request.subarray(5, 5 + (request[4] ?? 0)).toString() : 'address';
+          toAlpha(
+            socket,
+            `${name}:${request.readUInt16BE(request.length - 2)}`,
+            Uint8Array.of(5, 0, 0, 1, 0, 0, 0, 0, 0, 0),
+          );
+        });
+      });
+    });
+    socks = await listen(socksProxy);
+  });
+
+  interface ProxyRow {
+    readonly title: string;
+    /** PROXY and SOCKS stand for the hosts and ports of the proxies, PORT for that of the API server. */
+    readonly env?: Readonly<Record<string, string>>;
+    readonly proxyUrl?: string;
+    readonly host?: string;
+    readonly isProxied?: boolean;
+  }
+
+  test.each<ProxyRow>([
+    { title: 'HTTPS_PROXY', env: { HTTPS_PROXY: 'http://PROXY' }, isProxied: true },
+    { title: 'HTTPS_PROXY without a scheme', env: { HTTPS_PROXY: 'PROXY' }, isProxied: true },
+    { title: 'https_proxy', env: { https_proxy: 'http://PROXY' }, isProxied: true },
+    {
+      title: 'HTTPS_PROXY before https_proxy',
+      env: { HTTPS_PROXY: 'http://PROXY', https_proxy: 'http://127.0.0.1:1' },
+      isProxied: true,
+    },
+    { title: 'HTTPS_PROXY of a SOCKS proxy', env: { HTTPS_PROXY: 'socks5://SOCKS' }, isProxied: true },
+    { title: 'HTTP_PROXY', env: { HTTP_PROXY: 'http://PROXY' } },
+    { title: 'no proxy' },
+    { title: 'proxy-url', proxyUrl: 'http://PROXY', isProxied: true },
+    {
+      title: 'proxy-url before HTTPS_PROXY and NO_PROXY',
+      proxyUrl: 'http://PROXY',
+      env: { HTTPS_PROXY: 'http://127.0.0.1:1', NO_PROXY: '*' },
+      isProxied: true,
+    },
+    {
+      title: 'proxy-url of a SOCKS proxy, which resolves the name',
+      proxyUrl: 'socks5://SOCKS',
+      isProxied: true,
+    },
+    ...[
+      ['*'],
+      ['api.example.test'],
+      ['example.test'],
+      ['.example.test'],
+      ['*.example.test'],
+      ['test'],
+      ['EXAMPLE.Test'],
+      [' x , api.example.test '],
+      ['api.example.test:PORT'],
+      ['api.example.test:1', true],
+      ['pi.example.test', true],
+      ['example.test.', true],
+      ['10.0.0.0/8,x', true],
+      ['', true],
+    ].map(([NO_PROXY, isProxied = false]) => ({
+      title: `NO_PROXY=${NO_PROXY}`,
+      env: { HTTPS_PROXY: 'http://PROXY', NO_PROXY: String(NO_PROXY) },
+      isProxied: isProxied === true,
+    })),
+    ...[
+      ['0.0.0.0'],
+      ['0.0.0.0/8'],
+      ['0.0.0.0:PORT'],
+      ['0.0.0.0:1', true],
+      ['10.0.0.0/8', true],
+      ['0.0.0.0/33', true],
+      ['0', true],
+      ['*.0', true],
+    ].map(([NO_PROXY, isProxied = false]) => ({
+      title: `NO_PROXY=${NO_PROXY} for an address`,
+      host: '0.0.0.0',
+      env: { HTTPS_PROXY: 'http://PROXY', NO_PROXY: String(NO_PROXY) },
+      isProxied: isProxied === true,
+    })),
+    { title: 'HTTPS_PROXY for localhost', host: 'localhost', env: { HTTPS_PROXY: 'http://PROXY' } },
+    { title: 'HTTPS_PROXY for a loopback address', host: '127.0.0.1', env: { HTTPS_PROXY: 'http://PROXY' } },
+  ])('$title', async ({ env = {}, proxyUrl, host = 'api.example.test', isProxied = false }) => {
+    const filled = (text: string) =>
+      text.replace('PROXY', http).replace('SOCKS', socks).replace('PORT', port);
+    const cluster = {
+      server: `https://${host}:${port}`,
+      'tls-server-name': '127.0.0.1',
+      ...(proxyUrl !== undefined && { 'proxy-url': filled(proxyUrl) }),
+    };
+    const { kubectl, cli } = await compare({
+      files: { a: yaml({ cluster }) },
+      env: Object.fromEntries(Object.entries(env).map(([name, value]) => [name, filled(value)])),
+    });
+    const { isSuccess, seen } = kubectl;
+    expect(cli, cli.reason).toMatchObject({ isSuccess, seen, targets: kubectl.targets });
+    expect(cli.isSuccess).toBe(isProxied || host !== 'api.example.test');
+    expect(cli.targets).toEqual(isProxied ? [`${host}:${port}`] : []);
+  });
+
+  test('an environment without a valid URL of a proxy is an error that shows no password', async () => {
+    const env = { HTTPS_PROXY: 'ftp://me:canary-password@127.0.0.1:1' };
+    const server = `https://api.example.test:${port}`;
+    const { cli } = await compare({ files: { a: yaml({ cluster: { server } }) }, env });
+    expect(cli).toMatchObject({
+      isSuccess: false,
+      code: 'network',
+      hint: expect.stringContaining('HTTPS_PROXY'),
+    });
+    expect(cli.reason).not.toContain('canary');
   });
 });
 
