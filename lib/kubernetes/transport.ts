@@ -119,33 +119,43 @@ export class Transport implements AsyncDisposable {
   }
 
   /** Sends one request, once. @throws TransportError */
-  async send({ method, path, query, headers, body, signal }: Request): Promise<Response> {
+  async send(request: Request): Promise<Response> {
     const startedAt = performance.now();
-    const search = new URLSearchParams(query).toString();
-    const exchange = async () => {
-      const response = await this.#dispatcher.request({
-        origin: this.#origin,
-        path: `${this.#basePath}${path}${search && `?${search}`}`,
-        method,
-        headers,
-        body: body ?? null,
-        signal,
-      });
+    return settle(request.signal, async () => {
+      const { statusCode, headers, body } = await this.#open(request);
       const headersAfterMs = performance.now() - startedAt;
-      const text = await response.body.text();
-      return { status: response.statusCode, headers: response.headers, text, headersAfterMs };
-    };
-    try {
-      signal.throwIfAborted();
-      // undici heeds a request's signal only once the request has a connection.
-      return await abortable(exchange(), signal);
-    } catch (error) {
-      if (!signal.aborted) throw transportError(error);
-      const isTimeout = (signal.reason as { name?: unknown } | undefined)?.name === 'TimeoutError';
-      throw isTimeout
-        ? new TransportError('timeout', 'the time limit passed', error)
-        : new TransportError('aborted', 'the request was aborted', error);
-    }
+      return { status: statusCode, headers, text: await body.text(), headersAfterMs };
+    });
+  }
+
+  /**
+   * Sends one request, once, and returns the body of its response in parts, as they arrive. Read them all, or abort the signal.
+   *
+   * @param idleMs the longest time between two parts
+   * @throws TransportError, also while the parts are read
+   */
+  async stream(request: Request, idleMs: number): Promise<{ status: number; parts: AsyncIterable<string> }> {
+    const { signal } = request;
+    const { statusCode, body } = await settle(signal, () => this.#open(request, { bodyTimeout: idleMs }));
+    const arriving = body.setEncoding('utf8')[Symbol.asyncIterator]() as AsyncIterator<string>;
+    const next = () => settle(signal, () => arriving.next());
+    return { status: statusCode, parts: { [Symbol.asyncIterator]: () => ({ next }) } };
+  }
+
+  #open(
+    { method, path, query, headers, body, signal }: Request,
+    limits: { readonly bodyTimeout?: number } = {},
+  ): Promise<Dispatcher.ResponseData> {
+    const search = new URLSearchParams(query).toString();
+    return this.#dispatcher.request({
+      origin: this.#origin,
+      path: `${this.#basePath}${path}${search && `?${search}`}`,
+      method,
+      headers,
+      body: body ?? null,
+      signal,
+      ...limits,
+    });
   }
 
   /** Closes the connections once their requests have ended. Send no more. */
@@ -156,6 +166,21 @@ export class Transport implements AsyncDisposable {
   /** Closes the connections at once. Requests that are under way fail. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#dispatcher.destroy().catch(() => {});
+  }
+}
+
+/** Waits for a part of a request. @throws TransportError */
+async function settle<Value>(signal: AbortSignal, part: () => Promise<Value>): Promise<Value> {
+  try {
+    signal.throwIfAborted();
+    // undici heeds a request's signal only once the request has a connection.
+    return await abortable(part(), signal);
+  } catch (error) {
+    if (!signal.aborted) throw transportError(error);
+    const isTimeout = (signal.reason as { name?: unknown } | undefined)?.name === 'TimeoutError';
+    throw isTimeout
+      ? new TransportError('timeout', 'the time limit passed', error)
+      : new TransportError('aborted', 'the request was aborted', error);
   }
 }
 

@@ -240,6 +240,69 @@ describe('the signal of a request', () => {
   });
 });
 
+describe('a stream', () => {
+  const open = async (answer: Answer, { idleMs = 20_000, signal = AbortSignal.timeout(20_000) } = {}) => {
+    const server = await start(answer);
+    const transport = connectTo({ server: server.url, ca: server.caPem }, { idleMs: 600_000 });
+    return transport.stream(get(signal), idleMs);
+  };
+  const all = async (parts: AsyncIterable<string>) => {
+    let text = '';
+    for await (const part of parts) text += part;
+    return text;
+  };
+
+  test('returns the status, and the parts of the body as they arrive, without broken characters', async () => {
+    let rest = () => {};
+    const { status, parts } = await open((_, response) => {
+      const [first, second] = Buffer.from('é');
+      response.writeHead(410).write(Uint8Array.of(0x61, first ?? 0));
+      rest = () => {
+        response.write(Uint8Array.of(second ?? 0));
+        response.end('b');
+      };
+    });
+    expect(status).toBe(410);
+    const arriving = parts[Symbol.asyncIterator]();
+    expect((await arriving.next()).value).toBe('a');
+    rest();
+    expect(await all({ [Symbol.asyncIterator]: () => arriving })).toBe('éb');
+  });
+
+  test.each<{ title: string; code: TransportCode; answer: Answer; idleMs?: number; abort?: boolean }>([
+    {
+      title: 'pauses for longer than its own limit',
+      code: 'timeout',
+      answer: (_, response) => void response.writeHead(200).write('a'),
+      idleMs: 100,
+    },
+    {
+      title: 'is larger than the limit',
+      code: 'too-large',
+      answer: (_, response) => void response.writeHead(200).write('x'.repeat(1_001)),
+    },
+    {
+      title: 'breaks off',
+      code: 'disconnected',
+      answer: (request, response) => {
+        response.writeHead(200).write('a');
+        setImmediate(() => request.drop());
+      },
+    },
+    {
+      title: 'is aborted',
+      code: 'aborted',
+      answer: (_, response) => void response.writeHead(200).write('a'),
+      abort: true,
+    },
+  ])('that $title fails with the code $code', async ({ code, answer, idleMs, abort = false }) => {
+    const controller = new AbortController();
+    const { parts } = await open(answer, { ...(idleMs && { idleMs }), signal: controller.signal });
+    if (abort) setImmediate(() => controller.abort());
+    expect(await errorOf(all(parts))).toMatchObject({ code });
+  });
+});
+
 test('close waits for the response of a request, and then closes the connection', async () => {
   const server = await start((_, response) => void setTimeout(() => json(response, { a: 1 }), 100));
   const transport = connectTo({ server: server.url, ca: server.caPem });
