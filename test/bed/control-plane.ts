@@ -34,6 +34,8 @@ export interface ControlPlane extends AsyncDisposable {
   kubeconfigFor(user: string, groups?: readonly string[]): Promise<string>;
   /** A kubeconfig (YAML) for a bearer token. */
   kubeconfigForToken(token: string): string;
+  /** Restarts kube-apiserver at the same address. etcd stays. */
+  restartApiServer(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -119,9 +121,8 @@ export async function startControlPlane({
   // address is taken fails with an error.
   const serviceCidr = `127.${randomInt(16, 255)}.0.0/16`;
   const server = `https://127.0.0.1:${apiPort}`;
-  let apiServer: Program;
-  try {
-    apiServer = await startProgram(
+  const startApiServer = () =>
+    startProgram(
       `kube-apiserver of ${name}`,
       kubeApiserver,
       [
@@ -160,10 +161,10 @@ export async function startControlPlane({
         isReady: () => answers(`${server}/readyz`, { ca: authority.caPem, token: adminToken }),
       },
     );
-  } catch (error) {
+  let apiServer: Program = await startApiServer().catch(async (error) => {
     await etcd.stop();
     throw error;
-  }
+  });
 
   const kubeconfigForToken = (token: string) => kubeconfig(server, authority, { token });
   const adminKubeconfigPath = path('admin.kubeconfig');
@@ -195,6 +196,10 @@ export async function startControlPlane({
       return kubeconfig(server, authority, await authority.client(user, groups));
     },
     kubeconfigForToken,
+    async restartApiServer() {
+      await apiServer.stop();
+      apiServer = await startApiServer();
+    },
     stop,
     [Symbol.asyncDispose]: stop,
   };

@@ -2,13 +2,11 @@
 // files of a Secret that the operator manages.
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { OwnSecret } from '../tls/objects.ts';
+import { keepUp, TICK_MS, type Upkeep } from '../tls/upkeep.ts';
 import { acceptedOf, isAccepted, nextStep, PROOF_KEYS } from './proof.ts';
 
-/** The time between two reads of the webhook's own Secret: a fifth of the time that a step of a rotation takes. */
-const CHECK_EVERY_MS = 60_000;
 /** The time between two reads while there is no proof, or after a failed read. */
 const RETRY_MS = 2_000;
 /** A request with an unknown proof has the Secret read again, at most this often: any pod may send such requests. */
@@ -32,6 +30,7 @@ export interface Proofs {
  * certificates: a write with an old resource version is refused, and the replica then uses what another one wrote.
  */
 export function maintainProofs(secret: OwnSecret, logger: Logger): Proofs {
+  let isStepDue = () => true;
   const read = async (): Promise<Buffer[]> => {
     for (let steps = 0; steps < MAX_STEPS; steps += 1) {
       const stored = await secret.secret();
@@ -41,7 +40,9 @@ export function maintainProofs(secret: OwnSecret, logger: Logger): Proofs {
         continue;
       }
       const { data, annotations, resourceVersion } = stored;
-      const step = nextStep(data, annotations[ROTATE_ANNOTATION], Date.now());
+      const dueStep = () => nextStep(data, annotations[ROTATE_ANNOTATION], Date.now());
+      const step = dueStep();
+      isStepDue = () => dueStep() !== undefined;
       if (!step)
         return acceptedOf(Object.fromEntries(PROOF_KEYS.map((key) => [key, Buffer.from(data[key] ?? '')])));
       if (await secret.writeSecret(step.change, resourceVersion))
@@ -49,11 +50,9 @@ export function maintainProofs(secret: OwnSecret, logger: Logger): Proofs {
     }
     throw new Error(`The Secret of the caller proof still changes after ${MAX_STEPS} steps.`);
   };
-  return keep(read, CHECK_EVERY_MS, () => secret.close(), logger);
+  const upkeep = { isDue: () => isStepDue(), watches: [secret.watchSecret] };
+  return keep(read, upkeep, () => secret.close(), logger);
 }
-
-/** The time between two reads of the files. */
-const FILES_EVERY_MS = 5_000;
 
 /** Reads the proofs from the files of a mounted Secret, and follows their changes until `stop`. */
 export function watchProofFiles(dir: string, logger: Logger): Proofs {
@@ -63,7 +62,7 @@ export function watchProofFiles(dir: string, logger: Logger): Proofs {
     );
     return acceptedOf(Object.fromEntries(files));
   };
-  return keep(read, FILES_EVERY_MS, async () => {}, logger);
+  return keep(read, { isDue: () => true, watches: [] }, async () => {}, logger);
 }
 
 function readIfPresent(file: string): Promise<Buffer | undefined> {
@@ -73,10 +72,10 @@ function readIfPresent(file: string): Promise<Buffer | undefined> {
   });
 }
 
-/** Reads at intervals, and when a request needs it. */
+/** Reads when the upkeep is due, and when a request needs it. */
 function keep(
   read: () => Promise<Buffer[]>,
-  everyMs: number,
+  { isDue, watches }: Pick<Upkeep, 'isDue' | 'watches'>,
   close: () => Promise<void>,
   logger: Logger,
 ): Proofs {
@@ -101,13 +100,22 @@ function keep(
     return reading;
   };
   const ending = new AbortController();
-  const checking = (async () => {
-    while (!ending.signal.aborted) {
-      await update();
-      // Jitter, so that replicas that started together do not read together.
-      const ms = (failure === '' ? everyMs : Math.min(everyMs, RETRY_MS)) * (1 + Math.random() / 5);
-      await sleep(ms, undefined, { signal: ending.signal }).catch(() => {});
-    }
+  const keeping = (async () => {
+    await update();
+    await keepUp(
+      {
+        async check() {
+          // A read that has begun may miss the change.
+          await reading;
+          await update();
+        },
+        isDue: () => failure !== '' || isDue(),
+        everyMs: () => (failure === '' ? TICK_MS : RETRY_MS),
+        watches,
+      },
+      ending.signal,
+      logger,
+    );
   })();
   return {
     async accepts(proof) {
@@ -123,7 +131,7 @@ function keep(
         : `the proof by which the webhook recognises the API server is not known: ${failure || 'not read yet'}`,
     async stop() {
       ending.abort();
-      await checking;
+      await keeping;
       await close();
     },
   };

@@ -1,13 +1,15 @@
-// Reads and writes the two objects that the webhook changes in tls.mode self, as its own ServiceAccount: the Secret
-// with its certificates, and the caBundle of its configuration. Every write names the resource version it is based on.
+// Reads, writes and watches the webhook's own objects, as its own ServiceAccount: the Secret with its certificates or with
+// the caller proof, and the caBundle of its configuration. Every write names the resource version it is based on.
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, posix } from 'node:path';
 import { z } from 'zod';
 import { type Response, Transport } from '../../lib/kubernetes/transport.ts';
 
 const APPLY = 'application/apply-patch+yaml';
 const MERGE_PATCH = 'application/merge-patch+json';
 const JSON_PATCH = 'application/json-patch+json';
+/** A watch needs resource versions only, so no key crosses the network for it. */
+const METADATA_ONLY = 'application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1';
 const REQUEST_TIMEOUT_MS = 5_000;
 const LIMITS = {
   connections: 2,
@@ -15,6 +17,16 @@ const LIMITS = {
   idleMs: REQUEST_TIMEOUT_MS,
   maxBytes: 4 * 1024 * 1024,
 };
+/**
+ * The mean duration of a watch; each ends at random up to a third earlier or later. The API server checks token and
+ * permissions only when a watch begins.
+ */
+const WATCH_SECONDS = 10 * 60;
+/**
+ * The longest silence of a watch. API servers send a bookmark about every minute, so a longer silence means that the
+ * connection is broken and neither end noticed. If a server sends no bookmarks, the watch begins again this often.
+ */
+const WATCH_IDLE_MS = 3 * 60_000;
 /** The name of the webhook in the `managedFields` of both objects. */
 const FIELD_MANAGER = 'ecr-anywhere-webhook';
 /** An annotation of the Secret with which an operator requests a new certificate authority. */
@@ -34,6 +46,8 @@ export interface ObjectsSettings {
   readonly configuration: string;
   /** The name of the webhook in the configuration. */
   readonly webhook: string;
+  /** The longest silence of a watch, in milliseconds. Default: three minutes. */
+  readonly watchIdleMs?: number;
 }
 
 export interface StoredSecret {
@@ -44,7 +58,16 @@ export interface StoredSecret {
 }
 
 /** The part of `OwnObjects` that is about the Secret. */
-export type OwnSecret = Pick<OwnObjects, 'secret' | 'createSecret' | 'writeSecret' | 'close'>;
+export type OwnSecret = Pick<OwnObjects, 'secret' | 'createSecret' | 'writeSecret' | 'watchSecret' | 'close'>;
+
+/**
+ * Watches one object until the API server ends the watch.
+ *
+ * @param onChange called when the watch begins, and with each change that this webhook has not read or written itself: read
+ * the object then. No change is missed, because the watch begins before the first of these reads.
+ * @throws RequestError
+ */
+export type Watch = (onChange: () => void, signal: AbortSignal) => Promise<void>;
 
 export interface Configuration {
   readonly resourceVersion: string;
@@ -65,6 +88,12 @@ export class RequestError extends Error {
   }
 }
 
+const Versioned = z.object({ metadata: z.object({ resourceVersion: z.string() }) });
+const Status = z.object({ kind: z.literal('Status'), message: z.string(), code: z.number().optional() });
+const WatchEvent = z.discriminatedUnion('type', [
+  z.object({ type: z.enum(['ADDED', 'MODIFIED', 'DELETED', 'BOOKMARK']), object: Versioned }),
+  z.object({ type: z.literal('ERROR'), object: Status }),
+]);
 const Metadata = z.object({
   resourceVersion: z.string(),
   annotations: z.record(z.string(), z.string()).nullish(),
@@ -76,11 +105,12 @@ const ConfigurationObject = z.object({
     .array(z.object({ name: z.string(), clientConfig: z.object({ caBundle: z.string().nullish() }) }))
     .nullish(),
 });
-const Status = z.object({ kind: z.literal('Status'), message: z.string() });
 
 export class OwnObjects {
   readonly #settings: ObjectsSettings;
   #transport: { ca: string; transport: Transport } | undefined;
+  /** The resource version of each object, by path, as last read or written. */
+  readonly #known = new Map<string, string>();
 
   constructor(settings: ObjectsSettings) {
     this.#settings = settings;
@@ -169,6 +199,11 @@ export class OwnObjects {
     return this.#write(this.#configurationPath(), patch, JSON_PATCH);
   }
 
+  readonly watchSecret: Watch = (onChange, signal) => this.#watch(this.#secretPath(), onChange, signal);
+
+  readonly watchConfiguration: Watch = (onChange, signal) =>
+    this.#watch(this.#configurationPath(), onChange, signal);
+
   async close(): Promise<void> {
     await this.#transport?.transport[Symbol.asyncDispose]();
   }
@@ -205,10 +240,54 @@ export class OwnObjects {
     });
     if (status === 404) return undefined;
     const object = parse(text);
-    if (status < 300 && object !== undefined) return object;
-    const parsed = Status.safeParse(object);
-    const message = parsed.success ? parsed.data.message : 'no Status';
-    throw new RequestError(`${name}: ${status}: ${message}`, status);
+    if (status >= 300 || object === undefined) throw refusal(name, object, status);
+    const versioned = Versioned.safeParse(object);
+    if (versioned.success) this.#known.set(path, versioned.data.metadata.resourceVersion);
+    return object;
+  }
+
+  async #watch(path: string, onChange: () => void, ending: AbortSignal): Promise<void> {
+    const name = `WATCH ${path}`;
+    const seconds = Math.round(WATCH_SECONDS * (2 / 3 + (Math.random() * 2) / 3));
+    // A server that does not end the watch, although it sends bookmarks, must not keep it for ever.
+    const signal = AbortSignal.any([ending, AbortSignal.timeout(seconds * 1000 + WATCH_IDLE_MS)]);
+    try {
+      const { token, ca } = await this.#account();
+      // A connection of its own, which ends with the watch: the next one begins with the current CA.
+      const limits = { ...LIMITS, connections: 1 };
+      await using transport = new Transport({ server: this.#settings.server, ca }, limits);
+      const { status, parts } = await transport.stream(
+        {
+          method: 'GET',
+          path: posix.dirname(path),
+          query: {
+            watch: 'true',
+            // RBAC allows a watch of one object by its name only with this selector.
+            fieldSelector: `metadata.name=${posix.basename(path)}`,
+            // From the cache of the API server. It begins with the current object, so no version can be too old to begin with.
+            resourceVersion: '0',
+            allowWatchBookmarks: 'true',
+            timeoutSeconds: String(seconds),
+          },
+          headers: { accept: METADATA_ONLY, authorization: `Bearer ${token}` },
+          signal,
+        },
+        this.#settings.watchIdleMs ?? WATCH_IDLE_MS,
+      );
+      if (status !== 200) throw refusal(name, parse(await textOf(parts)), status);
+      onChange();
+      for await (const line of lines(parts)) {
+        const { success, data: event } = WatchEvent.safeParse(parse(line));
+        if (!success) throw new RequestError(`${name}: a line is not a watch event`);
+        if (event.type === 'ERROR') throw refusal(name, event.object, event.object.code);
+        if (event.type === 'BOOKMARK') continue;
+        const isKnown = event.object.metadata.resourceVersion === this.#known.get(path);
+        if (event.type === 'DELETED' || !isKnown) onChange();
+      }
+    } catch (error) {
+      if (error instanceof RequestError) throw error;
+      throw new RequestError(`${name}: ${(error as Error).message}`, undefined, { cause: error });
+    }
   }
 
   /** @throws TransportError, or Error where the ServiceAccount's files cannot be read */
@@ -217,21 +296,27 @@ export class OwnObjects {
     path: string,
     patch?: { readonly body: string; readonly contentType: string },
   ): Promise<Response> {
-    const [token = '', ca = ''] = await Promise.all(
-      ['token', 'ca.crt'].map((file) => readFile(join(this.#settings.serviceAccountDir, file), 'utf8')),
-    );
+    const { token, ca } = await this.#account();
     return this.#transportFor(ca).send({
       method,
       path,
       query: patch && { fieldManager: FIELD_MANAGER },
       headers: {
         accept: 'application/json',
-        authorization: `Bearer ${token.trim()}`,
+        authorization: `Bearer ${token}`,
         ...(patch && { 'content-type': patch.contentType }),
       },
       body: patch?.body,
       signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
     });
+  }
+
+  /** The current token and CA. @throws Error where the files cannot be read */
+  async #account(): Promise<{ token: string; ca: string }> {
+    const [token = '', ca = ''] = await Promise.all(
+      ['token', 'ca.crt'].map((file) => readFile(join(this.#settings.serviceAccountDir, file), 'utf8')),
+    );
+    return { token: token.trim(), ca };
   }
 
   #transportFor(ca: string): Transport {
@@ -242,6 +327,29 @@ export class OwnObjects {
     this.#transport = { ca, transport };
     return transport;
   }
+}
+
+/** The error of a response that is not the requested one. @param object its body: a Status, or anything else */
+function refusal(name: string, object: unknown, status: number | undefined): RequestError {
+  const parsed = Status.safeParse(object);
+  const message = parsed.success ? parsed.data.message : 'no Status';
+  return new RequestError(`${name}: ${status}: ${message}`, status);
+}
+
+/** Joins the parts of a text, and splits it into lines. What follows the last line break is dropped. */
+async function* lines(parts: AsyncIterable<string>): AsyncGenerator<string> {
+  let rest = '';
+  for await (const part of parts) {
+    const all = (rest + part).split('\n');
+    rest = all.pop() ?? '';
+    yield* all;
+  }
+}
+
+async function textOf(parts: AsyncIterable<string>): Promise<string> {
+  let text = '';
+  for await (const part of parts) text += part;
+  return text;
 }
 
 function parse(text: string): unknown {

@@ -3,14 +3,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { type OwnObjects, ROTATE_ANNOTATION } from './objects.ts';
-import { dataOf, type Material, nextStep, type Step, trustedBy } from './rotation.ts';
+import { dataOf, type Material, nextStep, type Situation, type Step, trustedBy } from './rotation.ts';
 import type { KeyPair, Tls } from './tls.ts';
+import { keepUp } from './upkeep.ts';
 import { expiryOf, isTrusted } from './x509.ts';
 
-/** The time between two checks. Whether a renewal is due depends on the wall clock, not on this timer. */
-const CHECK_EVERY_MS = 5_000;
-/** Random delay, so that replicas that started together do not check together. */
-const JITTER_MS = 1_000;
 const FIRST_CHECK_EVERY_MS = 1_000;
 /**
  * The time that a start may take. The server does not answer liveness probes yet, and the third failed probe (after 30 s)
@@ -38,6 +35,8 @@ export async function maintainSelfSignedTls(
   let trusted = '';
   /** The message of the last failed check; empty after a good one. */
   let failure = '';
+  /** What the last good check found. */
+  let found: Omit<Situation, 'now'> | undefined;
 
   /** Takes steps until none is due. @returns false if there is no end to them */
   const reconcile = async (): Promise<boolean> => {
@@ -52,14 +51,8 @@ export async function maintainSelfSignedTls(
       }
       const { data, annotations, resourceVersion } = secret;
       const bundle = configuration?.caBundle ?? '';
-      const step = await nextStep({
-        stored: data,
-        held,
-        bundle,
-        rotateRequest: annotations[ROTATE_ANNOTATION],
-        name,
-        now: Date.now(),
-      });
+      const situation = { stored: data, held, bundle, rotateRequest: annotations[ROTATE_ANNOTATION], name };
+      const step = await nextStep({ ...situation, now: Date.now() });
       if (step.what !== 'nothing') {
         if (await objects.writeSecret(dataOf(step.material), resourceVersion)) logStep(step);
         continue;
@@ -73,6 +66,7 @@ export async function maintainSelfSignedTls(
       } else {
         trusted = bundle;
       }
+      found = { ...situation, held, bundle: trusted };
       return true;
     }
     return false;
@@ -112,14 +106,16 @@ export async function maintainSelfSignedTls(
       throw new Error(`There is no serving certificate after ${FIRST_PAIR_WITHIN_MS / 1_000} s: ${failure}`);
     await sleep(FIRST_CHECK_EVERY_MS);
   }
-  const checking = (async () => {
-    while (!ending.signal.aborted) {
-      await sleep(CHECK_EVERY_MS + Math.random() * JITTER_MS, undefined, { signal: ending.signal }).catch(
-        () => {},
-      );
-      if (!ending.signal.aborted) await check();
-    }
-  })();
+  const isDue = async () => {
+    if (failure !== '' || !found) return true;
+    return nextStep({ ...found, now: Date.now() }).then(
+      ({ what }) => what !== 'nothing',
+      // The check reports the error.
+      () => true,
+    );
+  };
+  const watches = [objects.watchConfiguration, objects.watchSecret];
+  const keeping = keepUp({ check, isDue, watches }, ending.signal, logger);
 
   const first = served;
   return {
@@ -128,7 +124,7 @@ export async function maintainSelfSignedTls(
     isFailing: () => failure !== '',
     async stop() {
       ending.abort();
-      await checking;
+      await keeping;
       await objects.close();
     },
   };

@@ -68,6 +68,11 @@ const changed = async (change: (own: Webhook) => Webhook) => {
   return { webhooks: webhooks.map((own) => change(structuredClone(own))) };
 };
 
+/** A watch of one object that lasts a second. */
+function watchOf(collection: string, name: string): string {
+  return `${collection}?watch=true&resourceVersion=0&timeoutSeconds=1&fieldSelector=metadata.name%3D${name}`;
+}
+
 async function expectDenied(attempt: Promise<{ status: number; text: string }>, by: RegExp): Promise<void> {
   const { status, text } = await attempt;
   expect(text).toMatch(by);
@@ -201,6 +206,16 @@ describe('its configuration', () => {
     await expectDenied(webhook('PATCH', OWN, { metadata }, MERGE), BY_POLICY);
   });
 
+  test('may be watched, selected by its name only', async () => {
+    const { status, text } = await webhook('GET', watchOf(CONFIGURATIONS, RELEASE));
+    expect(status, text).toBe(200);
+    expect(text).toContain(`"name":"${RELEASE}"`);
+    await expectDenied(webhook('GET', `${CONFIGURATIONS}?watch=true`), BY_RBAC);
+    await expectDenied(webhook('GET', watchOf(CONFIGURATIONS, 'other-webhook')), BY_RBAC);
+    const validating = `${REGISTRATION}/validatingwebhookconfigurations`;
+    await expectDenied(webhook('GET', watchOf(validating, RELEASE)), BY_RBAC);
+  });
+
   test('may not be replaced, deleted, created or listed by RBAC', async () => {
     await expectDenied(webhook('PUT', OWN, await current()), BY_RBAC);
     await expectDenied(webhook('DELETE', OWN), BY_RBAC);
@@ -262,6 +277,14 @@ describe('its configuration', () => {
 });
 
 describe('Secrets', () => {
+  test('the webhook may watch its own, selected by its name', async () => {
+    for (const name of [`${RELEASE}-self-tls`, `${RELEASE}-caller-proof`]) {
+      const { status, text } = await webhook('GET', watchOf(SECRETS, name));
+      expect(status, text).toBe(200);
+      expect(text).toContain(`"name":"${name}"`);
+    }
+  });
+
   test('the webhook may read and write its own', async () => {
     expect((await webhook('GET', OWN_SECRET)).status).toBe(200);
     expect((await webhook('PATCH', OWN_SECRET, { data: { x: 'eA==' } }, MERGE)).status).toBe(200);
@@ -271,6 +294,17 @@ describe('Secrets', () => {
     { what: 'list Secrets', method: 'GET', path: SECRETS },
     { what: 'list the Secrets of all namespaces', method: 'GET', path: '/api/v1/secrets' },
     { what: 'watch Secrets', method: 'GET', path: `${SECRETS}?watch=true` },
+    { what: 'watch another Secret', method: 'GET', path: watchOf(SECRETS, 'aws-keys') },
+    {
+      what: 'watch a Secret of another namespace',
+      method: 'GET',
+      path: watchOf('/api/v1/namespaces/elsewhere/secrets', `${RELEASE}-self-tls`),
+    },
+    {
+      what: 'watch the Secrets of all namespaces by the name of its own',
+      method: 'GET',
+      path: watchOf('/api/v1/secrets', `${RELEASE}-self-tls`),
+    },
     { what: 'read another Secret', method: 'GET', path: `${SECRETS}/aws-keys` },
     { what: 'create a Secret', method: 'POST', path: SECRETS },
     { what: 'replace its own Secret', method: 'PUT', path: OWN_SECRET },

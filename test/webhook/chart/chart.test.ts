@@ -534,14 +534,19 @@ describe('tls.mode', () => {
   test('self lets the webhook write two objects by name, within the limits of its policy', () => {
     const secret = `${NAME}-self-tls`;
     expect(find<Role>(chart, 'Role').rules).toEqual([
-      { apiGroups: [''], resources: ['secrets'], resourceNames: [secret], verbs: ['get', 'create', 'patch'] },
+      {
+        apiGroups: [''],
+        resources: ['secrets'],
+        resourceNames: [secret],
+        verbs: ['get', 'watch', 'create', 'patch'],
+      },
     ]);
     expect(find<Role>(chart, 'ClusterRole').rules).toEqual([
       {
         apiGroups: ['admissionregistration.k8s.io'],
         resources: ['mutatingwebhookconfigurations'],
         resourceNames: [configurationOf(chart).metadata.name],
-        verbs: ['get', 'patch'],
+        verbs: ['get', 'watch', 'patch'],
       },
     ]);
     expect(bound(chart)).toHaveLength(2);
