@@ -122,10 +122,14 @@ export class Kubernetes {
     return new Kubernetes(context, signal, commandsFor(context, options));
   }
 
-  /** A client for a kubeconfig that is in no file. @param kubeconfig YAML or JSON */
-  static of(kubeconfig: string, signal: AbortSignal): Kubernetes {
-    const context = readContext(kubeconfig);
-    return new Kubernetes(context, signal, commandsFor(context, {}));
+  /**
+   * A client for a kubeconfig that is in no file.
+   *
+   * @param kubeconfig YAML or JSON
+   * @param commands for hints, which cannot name this kubeconfig
+   */
+  static of(kubeconfig: string, signal: AbortSignal, commands: ShellCommands): Kubernetes {
+    return new Kubernetes(readContext(kubeconfig), signal, commands);
   }
 
   /**

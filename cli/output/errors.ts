@@ -78,6 +78,8 @@ export const ERRORS = {
     'kubernetes-forbidden': 'The API server denied the request (HTTP 403).',
     'credential-expired': 'The credential of `--credential` has expired.',
     'credential-rejected': 'The API server rejected the credential of `--credential`.',
+    'token-rejected':
+      'The server rejected a token that the cluster had just created. It may be a proxy with users of its own.',
     'identity-not-restricted':
       'The write policy does not restrict the identity, so `register` does not store its credential.',
     'eks-access-policies':

@@ -11,7 +11,7 @@ import { Agent, createServer as createHttpsServer, request } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { parse, stringify } from 'yaml';
-import { createAuthority } from '../bed/certificates.ts';
+import { type Authority, createAuthority } from '../bed/certificates.ts';
 import type { ControlPlane } from '../bed/control-plane.ts';
 import type { Emulator } from '../bed/emulator.ts';
 
@@ -71,13 +71,22 @@ export interface ClusterWire extends Wire {
   through(kubeconfig: string): string;
 }
 
-/** Starts a proxy for an API server, with TLS. It forwards no client certificates, so clients must use tokens. */
-export async function startClusterWire(target: ControlPlane): Promise<ClusterWire> {
-  const authority = await createAuthority('wire');
+/**
+ * Starts a proxy for an API server, with TLS. It forwards no client certificates, so clients must use tokens.
+ *
+ * @param prefix of the paths, such as `/k8s/clusters/c-m-x`
+ * @param authority of its certificate; default: one of its own
+ */
+export async function startClusterWire(
+  target: ControlPlane,
+  { prefix = '', authority: given }: { prefix?: string; authority?: Authority } = {},
+): Promise<ClusterWire> {
+  const authority = given ?? (await createAuthority('wire'));
   const { certPem, keyPem } = await authority.serving(['127.0.0.1']);
   const agent = new Agent({ keepAlive: true, ca: target.caPem });
   const server = createHttpsServer({ cert: certPem, key: keyPem });
   const wire = await serve(server, 'https', async (received, body, { calls, handle }) => {
+    received.url = received.url?.slice(prefix.length) ?? '';
     const { pathname } = new URL(received.url ?? '', target.server);
     const call = { name: `${received.method} ${pathname}`, headers: received.headers, body };
     calls.push(call);
@@ -87,7 +96,7 @@ export async function startClusterWire(target: ControlPlane): Promise<ClusterWir
     through(kubeconfig: string) {
       const config = parse(kubeconfig) as { clusters: { name: string }[] };
       const cluster = {
-        server: wire.url,
+        server: `${wire.url}${prefix}`,
         'certificate-authority-data': Buffer.from(authority.caPem).toString('base64'),
       };
       return stringify({ ...config, clusters: config.clusters.map(({ name }) => ({ name, cluster })) });

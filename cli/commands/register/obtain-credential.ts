@@ -1,6 +1,6 @@
 // Obtains the credential to register in the way that the options select, with the server and the identity it is for.
 import { ApiError, Kubernetes, type Server } from '../../kubernetes/client.ts';
-import { fetchIdentity } from '../../kubernetes/identity.ts';
+import { fetchIdentity, type Identity } from '../../kubernetes/identity.ts';
 import { CliError } from '../../output/errors.ts';
 import type { ShellCommands } from '../../output/shell-commands.ts';
 import type { ObtainedCredential, RegisterContext } from './context.ts';
@@ -13,25 +13,19 @@ import { createToken, planToken, serviceAccountIdentity } from './service-accoun
 
 /** Obtains the credential. A dry run creates nothing. @throws CliError */
 export async function obtainCredential(context: RegisterContext): Promise<ObtainedCredential> {
-  const { name, options, kubernetes, installation, commands } = context;
+  const { options, kubernetes, installation, commands } = context;
   if (options.eks) return obtainEksAccess(context);
   const server = await serverToRegister(options, kubernetes, commands);
   if (options.keyless) return obtainKeylessAccess(context, server);
   const unauthorizedHint = `Check that the address belongs to this cluster: ${commands.kubectl(['cluster-info'])}`;
-  // Asks the server of the context, which certainly belongs to this cluster. --server may not.
-  const identify = async (user: RegisteredUser) =>
-    fetchIdentity(Kubernetes.of(kubeconfigFor(name, await kubernetes.server(), user), kubernetes.signal));
   if (options.credential !== undefined) {
     const credential = await readCredentialFile(options.credential);
-    const identity = await identify(credential.user).catch((error: unknown) => {
-      throw error instanceof ApiError && error.status === 401
-        ? new CliError(
-            'credential-rejected',
-            `The API server of the context ${kubernetes.context} rejects the credential in ${options.credential}.`,
-            "Use a valid credential of this cluster, or omit --credential to register a token of the chart's ServiceAccount.",
-          )
-        : error;
-    });
+    const identity = await identify(
+      context,
+      server,
+      credential.user,
+      `the credential in ${options.credential}`,
+    );
     return { ...credential, server, identity, expectedIdentity: identity, unauthorizedHint };
   }
   const seconds = options.duration === undefined ? undefined : options.duration * 3600;
@@ -41,7 +35,55 @@ export async function obtainCredential(context: RegisterContext): Promise<Obtain
   // A dry run creates no token. This one only completes the kubeconfig, so that it can be checked.
   if (options.dryRun) return { ...common, user: { token: 'dry-run' } };
   const { token, expiresAt } = await createToken(plan, context);
-  return { ...common, user: { token }, expiresAt, identity: await identify({ token }) };
+  const identity = await identify(context, server, { token }).catch((error: unknown) => {
+    // The refresher checks the token at that address, too.
+    if (options.server !== undefined && error instanceof CliError && error.code === 'network')
+      return undefined;
+    throw error;
+  });
+  return { ...common, user: { token }, expiresAt, ...(identity && { identity }) };
+}
+
+/**
+ * Fetches the identity of a credential from the context's server, which certainly belongs to this cluster; that of
+ * --server may not. But the context's server may be a proxy with users of its own, which rejects credentials of the
+ * cluster. Then the server to register is asked.
+ *
+ * @param file describes the credential that the operator gave; absent: a token that was created
+ * @throws CliError if both reject the credential
+ */
+async function identify(
+  { name, options, kubernetes, commands }: RegisterContext,
+  server: Server,
+  user: RegisteredUser,
+  file?: string,
+): Promise<Identity> {
+  const at = (one: Server) =>
+    fetchIdentity(Kubernetes.of(kubeconfigFor(name, one, user), kubernetes.signal, commands));
+  const rejected = (where: string) => {
+    const endpoints = commands.kubectl([
+      ...['get', 'endpointslices', '--namespace', 'default'],
+      ...['--selector', 'kubernetes.io/service-name=kubernetes'],
+    ]);
+    const direct = `If it is a proxy with users of its own, such as Rancher, use a context whose server is the API server itself (in Rancher: the authorized cluster endpoint), or name its address with --server. To see the cluster's own addresses: ${endpoints}`;
+    return file === undefined
+      ? new CliError('token-rejected', `${where} rejects a token that the cluster has just created.`, direct)
+      : new CliError(
+          'credential-rejected',
+          `${where} rejects ${file}.`,
+          `Use a valid credential of this cluster, or omit --credential to register a token of the chart's ServiceAccount. ${direct}`,
+        );
+  };
+  const isRejection = (error: unknown) => error instanceof ApiError && error.status === 401;
+  const ofContext = await kubernetes.server();
+  return at(ofContext).catch((first: unknown) => {
+    if (!isRejection(first)) throw first;
+    const where = `The server of the context ${kubernetes.context} (${ofContext.url})`;
+    if (options.server === undefined || server.url === ofContext.url) throw rejected(where);
+    return at(server).catch((second: unknown) => {
+      throw isRejection(second) ? rejected(`The server ${server.url}`) : second;
+    });
+  });
 }
 
 /** The server to register: that of the context, with the address of --server. @throws CliError */

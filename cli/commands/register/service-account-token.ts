@@ -123,9 +123,14 @@ export async function createToken(
         const cluster = operator.withSignal(ofRollback);
         const { token } =
           created ?? (await requestToken(cluster, { ...plan, seconds: MIN_SECONDS }, secretUid));
+        const secretPath = `${path}/${tokenSecret}`;
         // As the token's own identity: the operator needs no right to delete Secrets.
         const asToken = kubeconfigFor('token', await cluster.server(), { token });
-        await deleteSecretOfUid(Kubernetes.of(asToken, ofRollback), `${path}/${tokenSecret}`, secretUid);
+        await deleteSecretOfUid(Kubernetes.of(asToken, ofRollback, commands), secretPath, secretUid);
+        // A proxy with users of its own rejects the token, and the Secret is still there.
+        const remaining = await cluster.find(secretPath);
+        if (remaining && uidOf(remaining) === secretUid)
+          await deleteSecretOfUid(cluster, secretPath, secretUid);
       },
       manualCommand: () => deleteSecret,
     });

@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { Kubernetes } from '../../../cli/kubernetes/client.ts';
 import { EXIT } from '../../../cli/output/errors.ts';
+import { ShellCommands } from '../../../cli/output/shell-commands.ts';
 import { createAuthority } from '../../bed/certificates.ts';
 import { type Answer, type ApiServer, json, startApiServer } from '../../functions/api-server.ts';
 
@@ -36,7 +37,7 @@ function kubeconfigOf({ url, caPem }: ApiServer, cluster: object = {}, user: obj
 }
 
 const clientOf = (...args: Parameters<typeof kubeconfigOf>) =>
-  Kubernetes.of(kubeconfigOf(...args), AbortSignal.timeout(20_000));
+  Kubernetes.of(kubeconfigOf(...args), AbortSignal.timeout(20_000), new ShellCommands({}, {}));
 
 /** Writes a file. @returns its path */
 async function fileOf(text: string): Promise<string> {

@@ -171,6 +171,62 @@ test('rolls back a registration if the certificate at the address is of another 
   expect(message).toContain('certificate');
 });
 
+describe('through a proxy with users of its own, such as Rancher', () => {
+  let proxy: ClusterWire;
+  let throughProxy: string[];
+
+  beforeAll(async () => {
+    const prefix = '/k8s/clusters/c-m-x';
+    proxy = await startClusterWire(beta, { prefix, authority: beta.authority });
+    // The proxy knows only the administrator's token, which is no JWT.
+    proxy.handle = ({ headers }) =>
+      /^Bearer eyJ/.test(String(headers.authorization))
+        ? { reply: { status: 401, body: '{"type":"error","status":"401","message":"must authenticate"}' } }
+        : undefined;
+    const kubeconfig = proxy.through(await readFile(beta.adminKubeconfigPath, 'utf8'));
+    throughProxy = ['beta', '--kubeconfig', await registrar.fileOf(kubeconfig)];
+  });
+  afterAll(() => proxy?.[Symbol.asyncDispose]());
+
+  test('says that it may be the proxy, and leaves nothing behind', async () => {
+    await beta.kubectl(['delete', 'secret', TOKEN_SECRET, ...IN_RELEASE]);
+    const before = await versionsOf(beta);
+    const { message, hint } = await registrar.expectFailure('token-rejected', throughProxy);
+    expect(message).toContain(`${proxy.url}/k8s/clusters/c-m-x`);
+    expect(hint).toMatch(/proxy.*--server.*kubectl --kubeconfig \S+ --context \S+ get endpointslices /);
+    expect(await versionsOf(beta)).toBe(before);
+    await registrar.bed.cluster('beta').webhook.upgrade({});
+  });
+
+  test('checks and registers the token at --server', async () => {
+    const result = await registrar.register([...throughProxy, '--server', beta.server]);
+    expect(result).toMatchObject({ server: beta.server, identity: { username: USERNAME } });
+  });
+
+  test('has the refresher check the token if this machine does not reach --server', async () => {
+    const args = [...throughProxy, ...UNREACHABLE];
+    const { message } = await registrar.expectFailure('registration-not-verified', args);
+    expect(message).toContain('ECONNREFUSED');
+  });
+
+  test('checks the credential of --credential at --server', async () => {
+    const file = await registrar.fileOf(beta.kubeconfigForToken(await refresherToken(beta, '1h')));
+    const credential = [...throughProxy, '--credential', file];
+    const { hint } = await registrar.expectFailure('credential-rejected', credential);
+    expect(hint).toContain('--server');
+    const result = await registrar.register([...credential, '--server', beta.server]);
+    expect(result).toMatchObject({ identity: { username: USERNAME } });
+    const args = [...throughProxy, '--replace', '--credential'];
+    const ofAlpha = await registrar.fileOf(alpha.kubeconfigForToken(await refresherToken(alpha, '1h')));
+    const { message } = await registrar.expectFailure(
+      'credential-rejected',
+      [...args, ofAlpha, '--server', beta.server],
+      { left: ['beta'] },
+    );
+    expect(message).toContain(beta.server);
+  });
+});
+
 describe('rolls back what it created in the cluster', () => {
   /** Arguments of register, with the wire as the server. */
   const throughWire = async (wire: ClusterWire) => {
