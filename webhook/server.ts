@@ -3,11 +3,12 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Server, type Socket } from 'node:net';
 import { finished } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { TLSSocket, Server as TlsServer } from 'node:tls';
+import { createSecureContext, type SecureContext, type TLSSocket, type Server as TlsServer } from 'node:tls';
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 import type { DenialReason } from '../contract/denials.ts';
 import { WEBHOOK_PATH } from '../contract/names.ts';
+import { trust } from '../lib/kubernetes/trust.ts';
 import type { Answer, Caller } from './admission/admission.ts';
 import { parseJson } from './admission/parse-json.ts';
 import type { ClientCertificates } from './caller/client-certificate.ts';
@@ -127,19 +128,30 @@ export function webhookServer(
   /** Counts the changes of the client authorities. A connection is judged by those at its start. */
   let authorities = 0;
   const authoritiesOf = new WeakMap<Socket, number>();
-  const tlsOptions = () => ({
-    ...served,
-    minVersion: 'TLSv1.2' as const,
-    // Probes have no certificate.
-    ...(clients && {
-      ca: clients.ca(),
-      requestCert: true,
-      rejectUnauthorized: false,
-    }),
-  });
+  let context: SecureContext;
+  const tlsOptions = () => {
+    const options = {
+      ...served,
+      minVersion: 'TLSv1.2' as const,
+      // Probes have no certificate.
+      ...(clients && {
+        ...trust(clients.ca()),
+        requestCert: true,
+        rejectUnauthorized: false,
+      }),
+    };
+    context = createSecureContext(options);
+    return options;
+  };
   const server: FastifyInstance = Fastify({
     https: {
       ...tlsOptions(),
+      // A server of Node.js ignores allowPartialTrustChain, but not in a context that it gets from this callback. Callers
+      // that send no server name are judged without it: API servers send one.
+      ...(clients && {
+        SNICallback: (_name: string, done: (error: null, context: SecureContext) => void) =>
+          done(null, context),
+      }),
       handshakeTimeout: HEADERS_MS,
       // Node counts both from the start of a new connection, which may be a spare one. The limits below are shorter.
       headersTimeout: KEEP_ALIVE_MS,

@@ -1,8 +1,9 @@
 // Client certificates of callers, against the running bundle: which callers get an answer, and what happens when the accepted
 // authorities change.
 import { rename, writeFile } from 'node:fs/promises';
-import { Agent } from 'node:https';
+import { Agent, request } from 'node:https';
 import { join } from 'node:path';
+import type { SecureVersion, TLSSocket } from 'node:tls';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { WEBHOOK_PATH } from '../../../contract/names.ts';
 import { type Authority, createAuthority, type KeyPair } from '../../bed/certificates.ts';
@@ -17,16 +18,20 @@ const REASON = 'caller-not-authenticated';
 let stack: AsyncDisposableStack;
 let webhook: RunningWebhook;
 let callers: Authority;
+/** An authority that the webhook does not know, and one below it that it accepts. */
+let root: Authority;
+let issuing: Authority;
 let caFile: string;
 
 beforeAll(async () => {
   stack = new AsyncDisposableStack();
-  callers = await createAuthority('callers');
+  [callers, root] = await Promise.all([createAuthority('callers'), createAuthority('root')]);
+  issuing = await root.intermediate('issuing');
   webhook = stack.use(
     await runWebhook({
       env: async (_ecr, dir) => {
         caFile = join(dir, 'client-ca.crt');
-        await writeFile(caFile, callers.caPem);
+        await writeFile(caFile, `${callers.caPem}\n${issuing.caPem}`);
         return { CLIENT_CA_FILE: caFile, CLIENT_NAMES: `${NAME},${URI},*` };
       },
     }),
@@ -60,6 +65,17 @@ describe('a caller gets an answer', () => {
         return { certPem: `${certPem}\n${intermediate.caPem}`, keyPem };
       },
     },
+    {
+      title: 'with a certificate of an accepted intermediate authority, whose root is not accepted',
+      pair: () => issuing.client(NAME, []),
+    },
+    {
+      title: 'with such a certificate that it sends with the whole chain',
+      pair: async () => {
+        const { certPem, keyPem } = await issuing.client(NAME, []);
+        return { certPem: `${certPem}\n${issuing.caPem}\n${root.caPem}`, keyPem };
+      },
+    },
   ])('$title', async ({ pair }) => {
     const { status, text } = await sendAs(await pair());
     expect(status, text).toBe(200);
@@ -68,6 +84,41 @@ describe('a caller gets an answer', () => {
 
   test.each(['/healthz', '/readyz'])('without a certificate from %s, as the kubelet', async (path) => {
     expect((await sendAs(undefined, { path })).status).toBe(200);
+  });
+});
+
+describe('a session is resumed, and its caller gets an answer,', () => {
+  /** Sends a review. @returns whether its session was resumed, its status, and a session to resume */
+  const attempt = (pair: KeyPair, version: SecureVersion, session?: Buffer) => {
+    const { promise, resolve, reject } = Promise.withResolvers<{ answer: unknown; session: Buffer }>();
+    const next = Promise.withResolvers<Buffer>();
+    const asked = request(
+      `https://127.0.0.1:${webhook.port}${WEBHOOK_PATH}`,
+      {
+        ...{ method: 'POST', agent: false, ca: webhook.authority.caPem, servername: 'localhost' },
+        ...{ cert: pair.certPem, key: pair.keyPem, minVersion: version, maxVersion: version },
+        ...(session && { session }),
+        headers: { 'content-type': 'application/json' },
+      },
+      async (response) => {
+        response.resume();
+        const isReused = (response.socket as TLSSocket).isSessionReused();
+        const answer = { isReused, status: response.statusCode };
+        resolve({ answer, session: isReused ? Buffer.of() : await next.promise });
+      },
+    );
+    asked.on('socket', (socket) => socket.on('session', (given: Buffer) => next.resolve(given)));
+    asked.on('error', reject);
+    asked.end(JSON.stringify(reviewOf({ object: manifest() })));
+    return promise;
+  };
+
+  test.each<SecureVersion>(['TLSv1.2', 'TLSv1.3'])('with %s', async (version) => {
+    const pair = await issuing.client(NAME, []);
+    const { answer, session } = await attempt(pair, version);
+    expect(answer).toEqual({ isReused: false, status: 200 });
+    const resumed = await attempt(pair, version, session);
+    expect(resumed.answer).toEqual({ isReused: true, status: 200 });
   });
 });
 
@@ -84,6 +135,22 @@ describe('a caller gets 401, and AWS no call,', () => {
     { title: 'with a name of two lines', pair: () => callers.client(`kubelet\nCN=${NAME}`, []) },
     { title: 'with a name that looks like two', pair: () => callers.client(`kubelet, URI:${URI}`, []) },
     { title: 'with a certificate for servers', pair: () => callers.serving([NAME]) },
+    {
+      title: 'with a certificate for servers of an intermediate authority',
+      pair: () => issuing.serving([NAME]),
+    },
+    {
+      title: 'with a certificate of the root above an accepted authority',
+      pair: () => root.client(NAME, []),
+    },
+    {
+      title: 'with a certificate of another authority below that root',
+      pair: async () => {
+        const other = await root.intermediate('other');
+        const { certPem, keyPem } = await other.client(NAME, []);
+        return { certPem: `${certPem}\n${other.caPem}\n${root.caPem}`, keyPem };
+      },
+    },
   ])('$title', async ({ pair }) => {
     const calls = webhook.ecr.calls.length;
     const { status, text } = await sendAs(await pair());
@@ -103,7 +170,7 @@ test('a change of the authorities ends what was accepted before, also on open an
   stack.defer(() => agent.destroy());
   expect((await sendAs(old, { agent })).status).toBe(200);
 
-  const next = await createAuthority('next');
+  const next = await (await createAuthority('next root')).intermediate('next');
   const replace = async (text: string) => {
     await writeFile(`${caFile}.new`, text);
     await rename(`${caFile}.new`, caFile);

@@ -60,7 +60,9 @@ beforeAll(async () => {
   stack = new AsyncDisposableStack();
   dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-client-certificate-'));
   stack.defer(() => rm(dir, { recursive: true, force: true }));
-  [authority, next] = await Promise.all([createAuthority('callers'), createAuthority('next callers')]);
+  authority = await createAuthority('callers');
+  // Without its root, which the webhook does not know.
+  next = await (await createAuthority('root')).intermediate('next callers');
   await issue(authority);
   const kubeConfigFile = join(dir, 'webhooks.kubeconfig');
   const config = join(dir, 'admission.yaml');
