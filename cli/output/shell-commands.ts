@@ -75,7 +75,7 @@ export class ShellCommands {
     return this.helm([
       ...['install', release, CHART, '--namespace', namespace, '--create-namespace'],
       ...['--set', 'image.repository=IMAGE', '--set', 'aws.region=REGION'],
-      ...['--set', 'ownRegistry.namespaces={NAMESPACES}'],
+      ...['--set', 'ownRegistry.namespaces={NAMESPACES}', '--set', 'refresher.namespaces={NAMESPACES}'],
     ]);
   }
 

@@ -145,15 +145,17 @@ export async function runHelm(
   const dir = await mkdtemp(join(cluster.dir, 'values-'));
   const file = join(dir, 'values.json');
   await writeFile(file, JSON.stringify(document));
+  const isSet = (value: RegExp) => values.some((text) => value.test(text));
   const definesPolicy =
-    'ownRegistry' in document ||
-    'registries' in document ||
-    values.some((value) => /^(ownRegistry|registries)\b/.test(value));
+    'ownRegistry' in document || 'registries' in document || isSet(/^(ownRegistry|registries)\b/);
+  const { refresher } = document as { refresher?: { namespaces?: unknown } };
+  const limitsRefresher = refresher?.namespaces !== undefined || isSet(/^refresher\.namespaces\b/);
   const set = [
     'image.repository=registry.example.com/ecr-anywhere',
     'aws.region=eu-central-1',
-    // Every enabled namespace, unless the test gives the policy.
+    // Every namespace, unless the test says which.
     ...(definesPolicy ? [] : ['ownRegistry.namespaces={*}']),
+    ...(limitsRefresher ? [] : ['refresher.namespaces={*}']),
     `service.port=${SERVICE_PORT}`,
     ...values,
   ].flatMap((value) => ['--set', value]);

@@ -80,7 +80,7 @@ function hintFor(
   }
   if (failedAt === 'credential') return unauthorizedHint;
   if (failedAt === 'permissions')
-    return `The chart grants the permissions. To restore them: ${commands.upgrade()}. If refresher.namespaces is set, it must name every enabled namespace.`;
+    return `The chart grants the permissions. To restore them: ${commands.upgrade()}. refresher.namespaces must be * or name every enabled namespace.`;
   if (failedAt === 'kubeconfig' && isKeyless)
     return 'docs/keyless.md lists what the account and the stack need.';
   if (server.proxyUrl !== undefined)

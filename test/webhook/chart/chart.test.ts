@@ -30,6 +30,7 @@ const REQUIRED = {
   'image.repository': 'registry.example.com/ecr-anywhere',
   'aws.region': 'eu-central-1',
   'ownRegistry.namespaces': '{*}',
+  'refresher.namespaces': '{*}',
 };
 const PROVIDED = { 'tls.mode': 'provided', 'tls.caBundle': CA };
 
@@ -897,7 +898,7 @@ describe("the refresher's RBAC", () => {
     { kind: 'Group', apiGroup: 'rbac.authorization.k8s.io', name: REFRESHER_GROUP },
   ];
 
-  test('covers all namespaces by default', () => {
+  test('covers all namespaces with *', () => {
     expect(find<Role>(chart, 'ClusterRole', REFRESHER).rules).toEqual([NAMESPACES, SECRETS]);
     expect(find(chart, 'ClusterRoleBinding', REFRESHER)).toMatchObject({
       roleRef: { kind: 'ClusterRole', name: REFRESHER },
@@ -1015,7 +1016,9 @@ describe('the values', () => {
     { key: 'service.port', value: '0', message: /port/ },
     { key: 'logLevel', value: 'loud', message: /logLevel/ },
     { key: 'aws.region', value: 'Frankfurt', message: /region/ },
-    { key: 'refresher.namespaces', value: '{*}', message: /namespaces/ },
+    { key: 'refresher.namespaces', value: 'null', message: /--set 'refresher\.namespaces=\{\*\}'/ },
+    { key: 'refresher.namespaces', value: '{team-*}', message: /namespaces/ },
+    { key: 'refresher.namespaces', value: '{*,shop}', message: /names \* and others/ },
     { key: 'registries[0].host', value: 'public.ecr.aws', message: /namespaces/ },
     { key: 'registries[0].hosts', value: 'public.ecr.aws', message: /hosts/ },
     { key: 'metrics.port', value: '-1', message: /port/ },

@@ -90,6 +90,7 @@ describe.each(VERSIONS)('Helm %i', (version) => {
   test('installs with default values, and the webhook serves Secrets', async () => {
     const { stdout } = await runHelm(cluster, ['install', RELEASE], { version });
     expect(stdout).toContain('kubectl -n ecr-anywhere rollout status deployment/ecr-anywhere');
+    expect(stdout).toContain('can read every Secret in every namespace of the cluster');
     replicas = await startReplicas(cluster, { count: 2, ecrUrl: ecr.url });
     admissions = await startAdmissions(cluster);
     await admissions.more(20);
@@ -231,6 +232,11 @@ describe.each(VERSIONS)('a failed installation with Helm %i', (version) => {
       message: /ownRegistry\.namespaces and registries are both empty/,
     },
     {
+      what: 'no choice of what the refresher may read',
+      values: ['refresher.namespaces=null'],
+      message: /refresher\.namespaces is empty/,
+    },
+    {
       what: 'a namespace of refresher.namespaces that does not exist',
       values: ['refresher.namespaces={nowhere}'],
       message: /refresher\.namespaces.*kubectl create namespace nowhere/,
@@ -247,6 +253,7 @@ describe.each(VERSIONS)('a failed installation with Helm %i', (version) => {
       'image.repository=registry.example.com/ecr-anywhere',
       'aws.region=eu-central-1',
       'ownRegistry.namespaces={*}',
+      'refresher.namespaces={*}',
     ];
     const args = ['install', RELEASE, CHART, '--namespace', 'nowhere'];
     const { code, stderr } = await helm([...args, ...set.flatMap((value) => ['--set', value])], {

@@ -26,6 +26,7 @@ const REQUIRED = {
   image: { repository: 'registry.example.com/ecr-anywhere' },
   aws: { region: 'eu-central-1' },
   ownRegistry: { namespaces: ['*'] },
+  refresher: { namespaces: ['*'] },
 };
 const KUBERNETES_POLICY = { enabled: true, apiServers: ['10.0.0.0/28', 'fd00::/64'] };
 

@@ -41,6 +41,7 @@ async function render(values: Values, aws: object = {}) {
   const file = join(dir, `values-${written}.json`);
   const general = {
     image: { repository: 'registry.example.com/x' },
+    refresher: { namespaces: ['*'] },
     aws: { region: REGION, ...aws },
     acceptAnyCaller: true,
   };

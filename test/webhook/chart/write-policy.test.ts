@@ -143,7 +143,7 @@ async function expectDenied(
 
 describe('the chart', () => {
   test.each([
-    { title: 'with default values', values: [] },
+    { title: 'with every namespace', values: ['--set', 'refresher.namespaces={*}'] },
     { title: 'with refresher.namespaces', values: ['--set', `refresher.namespaces={${TEAM},elsewhere}`] },
   ])('passes strict validation $title', async ({ values }) => {
     const { stdout: input } = await helm([

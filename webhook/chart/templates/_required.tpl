@@ -91,15 +91,29 @@ namespace.
 {{ .Values.tls.secretName | default (printf "%s-%s" (include "ecr-anywhere.fullname" .) (ternary "self-tls" "tls" (eq .Values.tls.mode "self"))) }}
 {{- end -}}
 
-{{/* Fails if a namespace of refresher.namespaces does not exist. Skipped where Helm has no cluster, such as in Argo CD. */}}
+{{/*
+The namespaces whose Secrets the refresher may read, as JSON; empty: every one. Whether they exist is checked only where Helm has a
+cluster, which Argo CD does not give it.
+*/}}
 {{- define "ecr-anywhere.refresherNamespaces" -}}
+{{- $namespaces := .Values.refresher.namespaces -}}
+{{- if not $namespaces -}}
+{{- fail "refresher.namespaces is empty. The refresher's credential is kept outside of the cluster, and it can read every Secret in these namespaces. Name them: add --set 'refresher.namespaces={team-a,team-b}'. For every namespace, also those that do not exist yet: --set 'refresher.namespaces={*}'" -}}
+{{- end -}}
+{{- if has "*" $namespaces -}}
+{{- if gt (len $namespaces) 1 -}}
+{{- fail "refresher.namespaces names * and others, and * is every namespace. Leave out * or the others" -}}
+{{- end -}}
+{{- $namespaces = list -}}
+{{- end -}}
 {{- if lookup "v1" "Namespace" "" "kube-system" -}}
-{{- range .Values.refresher.namespaces -}}
+{{- range $namespaces -}}
 {{- if not (lookup "v1" "Namespace" "" .) -}}
 {{- fail (printf "refresher.namespaces names %s, but the cluster has no such namespace, and the chart must create a Role there. Create it (kubectl create namespace %s), or leave it out of refresher.namespaces." . .) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{ $namespaces | toJson }}
 {{- end -}}
 
 {{- define "ecr-anywhere.caBundle" -}}

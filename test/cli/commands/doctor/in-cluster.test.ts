@@ -506,7 +506,7 @@ describe('CentML/ecr-anywhere', () => {
       .poll(async () => (await on.doctor()).report.firstFailed?.code, { timeout: 20_000 })
       .toBe('credential-rejected');
     const install = (release: string) =>
-      `helm install ${release} webhook/chart --namespace ecr-anywhere --create-namespace --set image.repository=IMAGE --set aws.region=REGION --set 'ownRegistry.namespaces={NAMESPACES}' --kube-context bed`;
+      `helm install ${release} webhook/chart --namespace ecr-anywhere --create-namespace --set image.repository=IMAGE --set aws.region=REGION --set 'ownRegistry.namespaces={NAMESPACES}' --set 'refresher.namespaces={NAMESPACES}' --kube-context bed`;
     const missing = await on.expectFailed('credential-rejected', { also: ['chart-not-installed'] });
     // The token depends on the chart, so the chart comes first.
     expect(missing.investigate).toBe('helm list --all-namespaces --kube-context bed');
@@ -518,7 +518,7 @@ describe('CentML/ecr-anywhere', () => {
     const values = install('ecr-anywhere-keeper')
       .replace('IMAGE', 'registry.example.com/x')
       .replace('REGION', 'eu-central-1')
-      .replace('NAMESPACES', '*');
+      .replaceAll('NAMESPACES', '*');
     await on.repair(`${values} --set service.port=${SERVICE_PORT}`);
 
     const ip = await serviceAddress(on.controlPlane, 'ecr-anywhere-keeper');

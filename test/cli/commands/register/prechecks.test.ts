@@ -107,6 +107,7 @@ describe('checkInstallation', () => {
         ...['install', release, CHART, '--namespace', namespace, '--create-namespace'],
         ...['--set', 'image.repository=registry.example.com/ecr-anywhere'],
         ...['--set', 'aws.region=eu-central-1', '--set', 'ownRegistry.namespaces={*}'],
+        ...['--set', 'refresher.namespaces={*}'],
       ],
       { cluster },
     );

@@ -223,7 +223,7 @@ test('reports a namespace whose Secrets may not be listed, and serves the others
   expect(report.results.map(({ secret }) => secret).sort()).toEqual(many(b, 3).map(pathOf));
   expect(outcomesOf(report)).toEqual({ refreshed: 3 });
 
-  await upgrade('refresher.namespaces=[]');
+  await upgrade('refresher.namespaces=["*"]');
   await expect.poll(isNarrowed, POLLING).toBe(false);
   await expectRecovered(3);
 });
