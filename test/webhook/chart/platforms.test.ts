@@ -97,6 +97,8 @@ async function render(
   );
   const sorted = (all: readonly Manifest[] = []) => all.map((one) => JSON.stringify(one)).sort();
   expect(sorted(by4)).toEqual(sorted(by3));
+  // A name that is quoted twice.
+  expect(JSON.stringify(by3)).not.toContain('"\\"');
   return by3 ?? [];
 }
 
@@ -289,11 +291,19 @@ describe.each<Rendering & { title: string; check: (all: Manifest[]) => void }>([
       callerProof: { existingSecret: '3' },
       extraCA: { configMap: '4', key: '5' },
       aws: { ...REQUIRED.aws, credentialsSecret: '6' },
-      metrics: { serviceMonitor: { enabled: true }, prometheusRule: { enabled: true } },
+      commonLabels: { release: 'common' },
+      metrics: {
+        serviceMonitor: { enabled: true, labels: { release: 'prometheus' } },
+        prometheusRule: { enabled: true, labels: { release: 'prometheus' } },
+      },
       ...{ networkPolicy: KUBERNETES_POLICY, priorityClassName: '7', imagePullSecrets: [{ name: '8' }] },
     },
     check: (all) => {
       for (const { metadata } of all) expect(metadata.namespace ?? '123').toBe('123');
+      for (const kind of ['ServiceMonitor', 'PrometheusRule'])
+        expect(all.find((one) => one.kind === kind)?.metadata.labels).toMatchObject({
+          release: 'prometheus',
+        });
       expect(egressOf(all, 'NetworkPolicy')).not.toContain('169.254');
     },
   },
@@ -454,6 +464,9 @@ test('the webhook serves Secrets under other names, and the command line finds t
     serviceAccount: { create: false, name: 'mine' },
   });
   await helm(['install', 'platform', CHART, '--namespace', NAMESPACE, ...options], { cluster });
+  running.defer(
+    async () => void (await helm(['uninstall', 'platform', '--namespace', NAMESPACE], { cluster })),
+  );
   const bundle = join(dir, 'webhook.mjs');
   await buildWebhook(bundle);
   const ip = await serviceAddress(cluster, 'pulls');
@@ -476,4 +489,23 @@ test('the webhook serves Secrets under other names, and the command line finds t
   // By the policies, if the webhook configuration is gone.
   await cluster.kubectl(['delete', 'mutatingwebhookconfiguration', 'pulls']);
   expect(await findInstallation(kubernetes)).toEqual({ originals: [], release: names });
+});
+
+test('Helm 4 upgrades a webhook configuration that AKS has edited with --force-conflicts, and not without', async () => {
+  const options = await valueOptions({ ...REQUIRED, fullnameOverride: 'aks' });
+  const run = (command: readonly string[], mayFail = false) =>
+    helm([...command, 'aks', CHART, '--namespace', NAMESPACE, ...options], { cluster, version: 4, mayFail });
+  await run(['install']);
+  const condition = { key: 'control-plane', operator: 'NotIn', values: ['true'] };
+  const path = '/webhooks/0/namespaceSelector/matchExpressions/-';
+  await cluster.kubectl([
+    ...['patch', 'mutatingwebhookconfiguration', 'aks', '--field-manager=admissionsenforcer'],
+    ...['--type=json', '--patch', JSON.stringify([{ op: 'add', path, value: condition }])],
+  ]);
+  const { code, stderr } = await run(['upgrade'], true);
+  expect(code).not.toBe(0);
+  expect(stderr).toMatch(/conflict.*admissionsenforcer[\s\S]*namespaceSelector/);
+  await run(['upgrade', '--force-conflicts']);
+  const { stdout } = await cluster.kubectl(['get', 'mutatingwebhookconfiguration', 'aks', '-o', 'json']);
+  expect(stdout).not.toContain('control-plane');
 });

@@ -121,7 +121,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") 
 {{- end -}}
 
 {{- define "ecr-anywhere.labels" -}}
-{{ merge (include "ecr-anywhere.ownLabels" . | fromYaml) (.Values.commonLabels | default dict) | toYaml }}
+{{ include "ecr-anywhere.labelsWith" (list . dict) }}
+{{- end -}}
+
+{{/* The second argument has more labels of one object. */}}
+{{- define "ecr-anywhere.labelsWith" -}}
+{{- $own := include "ecr-anywhere.ownLabels" (first .) | fromYaml -}}
+{{ merge $own (last . | default dict) ((first .).Values.commonLabels | default dict) | toYaml }}
 {{- end -}}
 
 {{/* The subjects of the refresher's roles: its ServiceAccount, and the group for other identities, such as an EKS access entry. */}}
