@@ -213,6 +213,8 @@ export interface Inspection {
   readonly clockSkewSeconds?: number;
   /** Permissions that a run needs and lacks, such as "list namespaces", "patch secrets in team-a"; empty if none. */
   readonly forbidden?: readonly string[];
+  /** Whether it may list the Secrets of every namespace, and thereby read them; else only of some. */
+  readonly readsEverySecret?: boolean;
   /** Claims of the registered token; absent if it is not a JWT. */
   readonly token?: InspectedToken;
 }

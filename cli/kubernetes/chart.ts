@@ -12,6 +12,8 @@ export const TOKEN_MAX_SECONDS = 'ecr-anywhere.centml.ai/token-max-seconds';
 
 /** Annotation that the chart sets on the MutatingWebhookConfiguration. */
 const TLS_MODE = 'ecr-anywhere.centml.ai/tls-mode';
+/** Annotation beside it: what limits the callers that the webhook answers. */
+const CALLERS = 'ecr-anywhere.centml.ai/callers';
 
 const CONFIGURATIONS = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations';
 const POLICIES = '/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies';
@@ -66,6 +68,8 @@ export interface Installation extends Release {
   readonly index: number;
   /** The chart's value tls.mode. */
   readonly tlsMode: string;
+  /** What limits the webhook's callers, such as `caller-proof`; `any`: nothing. Undefined for an earlier chart. */
+  readonly callers: string | undefined;
   /** The chart's version, from its label. */
   readonly version: string | undefined;
   /** Name of the refresher's ServiceAccount. */
@@ -109,6 +113,7 @@ export async function findInstallation(kubernetes: Kubernetes): Promise<Found> {
     release,
     namespace: webhook.clientConfig.service?.namespace ?? namespace ?? '',
     tlsMode: annotations[TLS_MODE] ?? 'self',
+    callers: annotations[CALLERS],
     version: labels['app.kubernetes.io/version'],
     refresher: `${name}-refresher`,
     tokenSecret: `${name}-refresher-token`,

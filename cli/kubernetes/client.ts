@@ -69,6 +69,8 @@ export interface Request {
   readonly body?: object;
   /** Requests only the metadata of the objects: of a Secret, never its data. */
   readonly metadataOnly?: 'PartialObjectMetadata' | 'PartialObjectMetadataList';
+  /** Sends the request as this user. The operator needs the permission to impersonate it. */
+  readonly impersonate?: string;
 }
 
 const REQUEST_MS = 30_000;
@@ -180,6 +182,11 @@ export class Kubernetes {
     return this.#request('POST', path, request);
   }
 
+  /** @param request with a merge patch (RFC 7396) as its body */
+  patch<Body>(path: string, request: Request): Promise<Answer<Body>> {
+    return this.#request('PATCH', path, request);
+  }
+
   delete<Body>(path: string, request: Request): Promise<Answer<Body>> {
     return this.#request('DELETE', path, request);
   }
@@ -262,9 +269,9 @@ export class Kubernetes {
   }
 
   async #request<Body>(
-    method: 'GET' | 'POST' | 'DELETE',
+    method: 'GET' | 'POST' | 'PATCH' | 'DELETE',
     path: string,
-    { query = {}, body, metadataOnly }: Request,
+    { query = {}, body, metadataOnly, impersonate }: Request,
   ): Promise<Answer<Body>> {
     const what = `${method} ${path}`;
     let signal = AbortSignal.any([this.signal, AbortSignal.timeout(REQUEST_MS)]);
@@ -280,10 +287,14 @@ export class Kubernetes {
         query,
         headers: {
           ...authorization(options, this.#context.cluster.server),
-          ...impersonation(this.#context.user),
+          ...(impersonate === undefined
+            ? impersonation(this.#context.user)
+            : { 'impersonate-user': impersonate }),
           accept: `application/json${metadataOnly === undefined ? '' : `;as=${metadataOnly};g=meta.k8s.io;v=v1`}`,
           'user-agent': 'ecr-anywhere',
-          ...(body && { 'content-type': 'application/json' }),
+          ...(body && {
+            'content-type': method === 'PATCH' ? 'application/merge-patch+json' : 'application/json',
+          }),
         },
         body: body && JSON.stringify(body),
         signal,

@@ -205,6 +205,14 @@ function identity(summary: ClusterSummary, subject: Subject): Finding[] {
 /** A permission that the chart gives the refresher in every installation. */
 const CLUSTER_WIDE = 'list namespaces';
 
+/** What the credential can read: a list of Secrets contains their data. */
+function readsOf({ readsEverySecret }: Inspection): string {
+  if (readsEverySecret === undefined) return '';
+  return readsEverySecret
+    ? '; it can read every Secret of the cluster (refresher.namespaces limits that)'
+    : '; it can read Secrets of some namespaces only (refresher.namespaces)';
+}
+
 function permissions(
   { served, reason = '', inspection }: ClusterSummary,
   { commands, isVerified, missingChart }: Subject,
@@ -212,7 +220,10 @@ function permissions(
   const forbidden = inspection?.forbidden ?? [];
   if (forbidden.length === 0 && served)
     return inspection?.forbidden && inspection.username !== undefined
-      ? passed('permissions', `${inspection.username} may list and patch managed Secrets`)
+      ? passed(
+          'permissions',
+          `${inspection.username} may list and patch managed Secrets${readsOf(inspection)}`,
+        )
       : skipped('permissions', "the API server did not state the refresher's identity and permissions");
   const { release, namespace } = commands.release;
   const message = forbidden.length > 0 ? `The refresher may not: ${forbidden.join(', ')}.` : reason;

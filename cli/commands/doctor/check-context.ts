@@ -33,7 +33,7 @@ export interface Target {
 /** Checks that the context belongs to the cluster, then the cluster. */
 export async function checkContext(
   { name, uid, isRegistered = false, roleArn }: Target,
-  options: AwsOptions & KubeOptions,
+  options: AwsOptions & KubeOptions & { readonly namespace?: string },
   io: Io,
 ): Promise<ContextResult> {
   const commandsWith = (context?: string, release?: Release) =>
@@ -63,7 +63,7 @@ export async function checkContext(
     }
     const server = URL.parse((await kubernetes.server()).url)?.origin;
     const inside = await io.step('checking the cluster', () =>
-      checkInside(kubernetes, (release) => commandsWith(context, release)),
+      checkInside(kubernetes, (release) => commandsWith(context, release), options.namespace),
     );
     const isVerified = uid !== undefined;
     const doubt = isVerified || name === undefined ? '' : `; doctor cannot verify that it belongs to ${name}`;

@@ -68,8 +68,21 @@ async function listLabelled(
 const ENABLED = `${NAMESPACE_LABEL.key}=${NAMESPACE_LABEL.value}`;
 const MANAGED = `${SECRET_LABEL.key}=${SECRET_LABEL.value}`;
 
-/** Judges the labels: first those of namespaces, then those of Secrets and their types. */
-export function labels(namespaces: Namespaces, secrets: Secrets, commands: ShellCommands): Finding {
+/** What the API server says of a new Secret without data, if it does not call the webhook, which would add the key. */
+const NOT_ADDED =
+  'The API server refuses a managed Secret without data there: "data[.dockerconfigjson]: Required value".';
+
+/**
+ * Judges the labels: first those of namespaces, then those of Secrets and their types.
+ *
+ * @param wanted a namespace that must be enabled
+ */
+export function labels(
+  namespaces: Namespaces,
+  secrets: Secrets,
+  commands: ShellCommands,
+  wanted?: string,
+): Finding {
   const enabled = formatList(namespaces.enabled);
   const { managed } = secrets;
   const label = (namespace: string) =>
@@ -77,6 +90,20 @@ export function labels(namespaces: Namespaces, secrets: Secrets, commands: Shell
   const labelSecret = ({ namespace = '', name }: Metadata, ...args: string[]) =>
     commands.kubectl(['--namespace', namespace, 'label', 'secret', name, ...args]);
 
+  if (wanted !== undefined && namespaces.excluded.includes(wanted))
+    return failed('namespace-excluded', `The webhook never serves the namespace ${wanted}. ${NOT_ADDED}`, {
+      investigate: commands.kubectl(['get', 'namespaces', '--selector', ENABLED]),
+      hint: 'Create the Secret in another namespace.',
+    });
+  if (wanted !== undefined && !namespaces.enabled.includes(wanted))
+    return failed(
+      'namespace-label-missing',
+      `The namespace ${wanted} lacks the label ${ENABLED}. ${NOT_ADDED}`,
+      {
+        investigate: commands.kubectl(['get', 'namespace', wanted, '--show-labels']),
+        hint: `If the namespace may have ECR credentials: ${label(wanted)}.`,
+      },
+    );
   const excluded = managed.find(({ namespace = '' }) => namespaces.excluded.includes(namespace));
   if (excluded)
     return failed(
@@ -129,7 +156,7 @@ export function labels(namespaces: Namespaces, secrets: Secrets, commands: Shell
     return passed('labels', `${managed.length} managed; enabled namespaces: ${enabled}`);
   return failed(
     'no-managed-secret',
-    `No Secret has the label ${MANAGED}. Enabled namespaces: ${enabled || 'none'}.`,
+    `No Secret has the label ${MANAGED}. Enabled namespaces: ${enabled || 'none'}. In other namespaces, the API server refuses one without data: "data[.dockerconfigjson]: Required value".`,
     {
       investigate: commands.kubectl([
         ...['get', 'secrets', '--all-namespaces', '--show-labels'],

@@ -119,9 +119,15 @@ export const CHECKS = {
     ],
     means: 'The API server cannot call the webhook, and refuses every managed Secret.',
   },
+  callers: {
+    title: 'callers of the webhook',
+    needs: ['chart'],
+    codes: ['callers-not-limited'],
+    means: 'Any pod can request the credentials of every namespace, or every managed Secret is refused.',
+  },
   injection: {
     title: 'credential injection',
-    needs: ['configuration', 'webhook'],
+    needs: ['configuration', 'webhook', 'callers'],
     codes: ['webhook-not-called', 'webhook-too-old', 'webhook-too-new', 'denied'],
     means: 'Secrets are not stored with the credentials that the refresher relies on.',
   },
@@ -131,9 +137,16 @@ export const CHECKS = {
     codes: ['not-entitled', ...TOKEN_FAILURES],
     means: 'The webhook gets no credentials for the namespace, and denies its Secrets.',
   },
+  mutators: {
+    title: 'other mutators',
+    needs: ['write-policy', 'labels', 'ecr'],
+    codes: ['changed-by-other-mutator'],
+    means:
+      'Every refresh is refused, because the write policy cannot tell the mutator from a stolen credential.',
+  },
   refresh: {
     title: 'refresh of due Secrets',
-    needs: ['permissions', 'ecr'],
+    needs: ['permissions', 'mutators'],
     codes: ['not-refreshed'],
     means: 'The credentials of these Secrets expire.',
   },

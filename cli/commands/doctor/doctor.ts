@@ -12,7 +12,7 @@ import { type Finding, failed, judge, toJson } from './checks.ts';
 import { printFleet } from './fleet.ts';
 import { renderReport } from './render.ts';
 
-type DoctorOptions = AwsOptions & KubeOptions & IoOptions;
+type DoctorOptions = AwsOptions & KubeOptions & IoOptions & { readonly namespace?: string };
 
 /** How many names of clusters a message lists. */
 const MAX_NAMES = 20;

@@ -4,11 +4,13 @@ import { type Found, findInstallation, type Installation, writePolicyGaps } from
 import type { Kubernetes } from '../../kubernetes/client.ts';
 import type { Release } from '../../output/options.ts';
 import type { ShellCommands } from '../../output/shell-commands.ts';
+import { checkCallers } from './check-callers.ts';
 import { chartFinding, configuration, writePolicy } from './check-chart.ts';
 import { ATTEMPTED, checkInjection } from './check-injection.ts';
 import { labels, namespacesOf, secretsOf } from './check-labels.ts';
+import { checkMutators } from './check-mutators.ts';
 import { type Finding, type Remedy, remedyOf } from './checks.ts';
-import { type Cluster, observe } from './observe.ts';
+import { type Cluster, type Metadata, observe } from './observe.ts';
 
 export interface Inside {
   readonly findings: readonly Finding[];
@@ -18,10 +20,14 @@ export interface Inside {
   readonly missingChart?: Remedy | undefined;
 }
 
-/** @param commandsFor the commands for the release that is found */
+/**
+ * @param commandsFor the commands for the release that is found
+ * @param wanted a namespace that must get credentials
+ */
 export async function checkInside(
   kubernetes: Kubernetes,
   commandsFor: (release: Release | undefined) => ShellCommands,
+  wanted?: string,
 ): Promise<Inside> {
   let found: Found = { originals: [] };
   const chart = await observe(['chart'], async () => {
@@ -38,7 +44,8 @@ export async function checkInside(
         ])
       : [],
     installation ? [configuration(installation, commands)] : [],
-    observe(['labels', ...ATTEMPTED], () => labelsAndInjection(cluster)),
+    installation ? observe(['callers'], () => checkCallers({ ...cluster, installation })) : [],
+    observe(['labels', ...ATTEMPTED, 'mutators'], () => labelsAndInjection(cluster, wanted)),
   ]);
   const missing = installation ? undefined : chart.find(({ verdict }) => verdict === 'failed');
   return {
@@ -50,17 +57,25 @@ export async function checkInside(
 }
 
 /** @throws CliError if the namespaces cannot be listed */
-async function labelsAndInjection(cluster: Cluster): Promise<Finding[]> {
+async function labelsAndInjection(cluster: Cluster, wanted: string | undefined): Promise<Finding[]> {
   const namespaces = await namespacesOf(cluster);
-  const withSecrets = new Set<string>();
+  let managed: readonly Metadata[] = [];
   const ofLabels = await observe(['labels'], async () => {
     const secrets = await secretsOf(cluster);
-    for (const { namespace = '' } of secrets.managed) withSecrets.add(namespace);
-    return [labels(namespaces, secrets, cluster.commands)];
+    managed = secrets.managed;
+    return [labels(namespaces, secrets, cluster.commands, wanted)];
   });
-  // The namespaces with managed Secrets first, as doctor does not try all of them.
-  const enabled = namespaces.enabled.toSorted(
-    (a, b) => Number(withSecrets.has(b)) - Number(withSecrets.has(a)),
-  );
-  return [...ofLabels, ...(await observe(ATTEMPTED, () => checkInjection(cluster, enabled)))];
+  const { installation } = cluster;
+  const [secret] = managed.filter(({ namespace = '' }) => namespaces.enabled.includes(namespace));
+  const withSecrets = new Set(managed.map(({ namespace = '' }) => namespace));
+  const rank = (namespace: string) => (namespace === wanted ? 2 : Number(withSecrets.has(namespace)));
+  // doctor does not try all of them.
+  const enabled = namespaces.enabled.toSorted((a, b) => rank(b) - rank(a));
+  const [injection, mutators] = await Promise.all([
+    observe(ATTEMPTED, () => checkInjection(cluster, enabled)),
+    installation && secret
+      ? observe(['mutators'], () => checkMutators({ ...cluster, installation }, secret))
+      : [],
+  ]);
+  return [...ofLabels, ...injection, ...mutators];
 }

@@ -32,9 +32,9 @@ export async function inspect(
   if (user instanceof Error && user.status === undefined && user.cause !== undefined) return registration;
   // After the first request, so that the time to open the connection does not distort the comparison of the clocks.
   const version = await api.version(now).catch(() => undefined);
-  const [uid, forbidden] = await Promise.all([
+  const [uid, permissions] = await Promise.all([
     api.uidOfNamespace('kube-system').catch(() => undefined),
-    missingPermissions(api, access).catch(() => undefined),
+    permissionsOf(api, access).catch(() => undefined),
   ]);
   return {
     ...registration,
@@ -45,7 +45,10 @@ export async function inspect(
     ...(uid !== undefined && { clusterUid: truncate(uid) }),
     ...(version && { kubernetesVersion: truncate(version.gitVersion) }),
     ...(version?.aheadSeconds !== undefined && { clockSkewSeconds: version.aheadSeconds }),
-    ...(forbidden && { forbidden: truncateList(forbidden) }),
+    ...(permissions && {
+      forbidden: truncateList(permissions.forbidden),
+      readsEverySecret: permissions.readsEverySecret,
+    }),
     ...inspectToken(access),
   };
 }
@@ -78,29 +81,39 @@ function inspectToken({ identity, registeredAs }: UsableAccess): { token?: Inspe
   };
 }
 
-/** The permissions that a cluster run needs and lacks. @throws KubernetesError if the API server does not say */
-async function missingPermissions(api: KubernetesApi, access: UsableAccess): Promise<string[]> {
+interface Permissions {
+  /** What a cluster run needs and lacks. */
+  readonly forbidden: string[];
+  readonly readsEverySecret: boolean;
+}
+
+/** @throws KubernetesError if the API server does not say */
+async function permissionsOf(api: KubernetesApi, access: UsableAccess): Promise<Permissions> {
   const [namespaces, secrets, renewal] = await Promise.all([
     refused(api, { verb: 'list', resource: 'namespaces' }),
     refusedOfSecrets(api),
     refusedOfRenewal(api, access),
   ]);
-  return [...namespaces, ...secrets, ...renewal];
+  return {
+    forbidden: [...namespaces, ...secrets.forbidden, ...renewal],
+    readsEverySecret: secrets.readsEverySecret,
+  };
 }
 
 /** Checks all namespaces in one request, as the chart's ClusterRole grants them; if that fails, each enabled namespace. */
-async function refusedOfSecrets(api: KubernetesApi): Promise<string[]> {
+async function refusedOfSecrets(api: KubernetesApi): Promise<Permissions> {
   const needed = ['list', 'patch'].map((verb) => ({ verb, resource: 'secrets' }));
   const refusals = await Promise.all(needed.map((permission) => refused(api, permission)));
   const notEverywhere = needed.filter((_, index) => refusals[index]?.length);
-  if (notEverywhere.length === 0) return [];
+  const readsEverySecret = refusals[0]?.length === 0;
+  if (notEverywhere.length === 0) return { forbidden: [], readsEverySecret };
   // If namespaces cannot be listed, that permission is reported, and no cluster run gets as far as Secrets.
   const namespaces = await api.enabledNamespaces().catch(() => []);
   const each = namespaces.flatMap((namespace) =>
     notEverywhere.map((permission) => ({ ...permission, namespace })),
   );
   const lists = await pMap(each, (permission) => refused(api, permission), { concurrency: REQUESTS_AT_ONCE });
-  return lists.flat();
+  return { forbidden: lists.flat(), readsEverySecret };
 }
 
 /** Checks the permission that the renewal of a bound token needs. */

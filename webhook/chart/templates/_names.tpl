@@ -187,6 +187,15 @@ policy applies to the node's network.
 {{- if and $policy.enabled $limits (not .Values.hostNetwork) -}}true{{- end -}}
 {{- end -}}
 
+{{/* What keeps other pods from the webhook's answers. */}}
+{{- define "ecr-anywhere.callers" -}}
+{{- if include "ecr-anywhere.callerProof" . -}}caller-proof
+{{- else if .Values.clientCA -}}client-certificate
+{{- else if include "ecr-anywhere.callersKeptOut" . -}}{{ ternary "cilium-network-policy" "network-policy" (eq .Values.networkPolicy.type "cilium") }}
+{{- else -}}any
+{{- end -}}
+{{- end -}}
+
 {{/* The Secret that holds the caller proof; also the names of the policies. */}}
 {{- define "ecr-anywhere.callerProofName" -}}
 {{ include "ecr-anywhere.fullname" . }}-caller-proof

@@ -7,7 +7,14 @@ import { NAMESPACE_LABEL, SECRET_LABEL, WEBHOOK_NAME } from '../../../../contrac
 
 const commands = new ShellCommands({}, { context: 'prod' });
 const installation: Installation = {
-  ...{ name: 'ecr-anywhere', release: 'ecr-anywhere', namespace: 'ecr-anywhere', index: 0, tlsMode: 'self' },
+  ...{
+    name: 'ecr-anywhere',
+    release: 'ecr-anywhere',
+    namespace: 'ecr-anywhere',
+    index: 0,
+    tlsMode: 'self',
+    callers: 'any',
+  },
   ...{ version: '1', refresher: 'ecr-anywhere-refresher', tokenSecret: 'ecr-anywhere-refresher-token' },
   webhook: {
     name: WEBHOOK_NAME,

@@ -206,6 +206,25 @@ describe('labels and types', () => {
       mends: () => on.repair(label('team-c')),
     },
     {
+      name: 'the API server refused a Secret without data, because the namespace lacks the label',
+      code: 'namespace-label-missing',
+      message: ['team-new', 'data[.dockerconfigjson]: Required value'],
+      args: ['alpha', '--namespace', 'team-new'],
+      breaks: async () => {
+        await on.createNamespace('team-new', null);
+        await expect(on.createSecret('team-new', 'pull')).rejects.toThrow(
+          /data\[\.dockerconfigjson\]: Required value/,
+        );
+      },
+      investigate: `${KUBECTL} get namespace team-new --show-labels`,
+      mends: async () => {
+        await on.repair(label('team-new'));
+        await on.createSecret('team-new', 'pull');
+        await on.kubectl('delete', 'secret', 'pull', '--namespace', 'team-new');
+        await on.createNamespace('team-new', 'disabled');
+      },
+    },
+    {
       name: 'a managed Secret is in a namespace that is never served',
       code: 'namespace-excluded',
       message: ['ecr-anywhere/pull'],
@@ -353,6 +372,69 @@ describe('the webhook', () => {
   });
 });
 
+describe('callers and other mutators', () => {
+  const policy = (object: object) => ({ apiVersion: 'admissionregistration.k8s.io/v1', ...object });
+  const rule = { apiGroups: [''], apiVersions: ['v1'], operations: ['UPDATE'], resources: ['secrets'] };
+  const mutator = (applyConfiguration: string) =>
+    on.apply(
+      policy({
+        kind: 'MutatingAdmissionPolicy',
+        metadata: { name: 'stamp' },
+        spec: {
+          matchConstraints: { resourceRules: [rule] },
+          reinvocationPolicy: 'Never',
+          mutations: [
+            { patchType: 'ApplyConfiguration', applyConfiguration: { expression: applyConfiguration } },
+          ],
+        },
+      }),
+      policy({
+        kind: 'MutatingAdmissionPolicyBinding',
+        metadata: { name: 'stamp' },
+        spec: { policyName: 'stamp' },
+      }),
+    );
+  const removeMutator = () =>
+    on.kubectl('delete', 'mutatingadmissionpolicybinding,mutatingadmissionpolicy', 'stamp');
+
+  test.each<Case>([
+    {
+      name: 'the binding of the caller proof does not exist',
+      code: 'callers-not-limited',
+      message: ['mutatingadmissionpolicybindings/ecr-anywhere-caller-proof'],
+      breaks: () => on.kubectl('delete', 'mutatingadmissionpolicybinding', 'ecr-anywhere-caller-proof'),
+      repair: upgrade(),
+      settlesWithin: HEALS_WITHIN_MS,
+    },
+  ])('$code: $name', (one) => on.expectCase(one));
+
+  test('changed-by-other-mutator: a policy adds a finalizer to every Secret', async () => {
+    await mutator("Object{metadata: Object.metadata{finalizers: ['example.com/hold']}}");
+    // The API server applies a new policy after a second or two.
+    await expect
+      .poll(async () => (await on.doctor()).report.firstFailed?.code, { timeout: 10_000 })
+      .toBe('changed-by-other-mutator');
+    const failure = await on.expectFailed('changed-by-other-mutator', {
+      message: ['mutatingadmissionpolicy/stamp'],
+    });
+    expect(failure.hint).toContain('system:serviceaccount:ecr-anywhere:ecr-anywhere-refresher');
+    await removeMutator();
+    await on.expectPassed(10_000);
+  });
+
+  test('a policy that adds a label to every Secret is no failure', async () => {
+    await mutator("Object{metadata: Object.metadata{labels: {'team': 'stamped'}}}");
+    const touch = ['--namespace', 'team-a', 'annotate', 'secret', 'pull', 'touched=yes', '--overwrite'];
+    await expect
+      .poll(async () => (await on.kubectl(...touch, '--dry-run=server', '--output=json')).stdout, {
+        timeout: 10_000,
+      })
+      .toContain('stamped');
+    await on.expectPassed();
+    await removeMutator();
+  });
+});
+
 describe('ECR credentials', () => {
   /** The webhook caches a failure for five seconds. */
   const FORGETS_WITHIN_MS = 10_000;
@@ -455,7 +537,8 @@ describe('skipped checks', () => {
     await writeFile(file, await on.controlPlane.kubeconfigFor('visitor'), { mode: 0o600 });
     const findings = await skipped({ env: { KUBECONFIG: file } });
     expect(findings.map(({ check }) => check)).toEqual([
-      ...['chart', 'write-policy', 'configuration', 'labels', ...ATTEMPTED],
+      ...['chart', 'write-policy', 'configuration', 'labels', 'webhook', 'callers', 'injection', 'ecr'],
+      'mutators',
     ]);
     expect(findings[0]?.message).toMatch(/HTTP 403: .*"visitor"/);
   });

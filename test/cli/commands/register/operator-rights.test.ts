@@ -144,13 +144,13 @@ describe('doctor', () => {
     expect(await run('doctor alpha')).toMatchObject({ code: 0 });
   });
 
-  test('skips only the check of labels without the permission to list Secrets', async () => {
+  test('skips only the checks of labels and mutators without the permission to list Secrets', async () => {
     const creating = ofDoctor.map((role) => ({
       ...role,
       rules: role.rules.map((rule) => ({ ...rule, verbs: rule.verbs.filter((verb) => verb !== 'list') })),
     }));
     await give([...shared(), ...creating]);
-    expect(await notPassed()).toEqual(['labels']);
+    expect(await notPassed()).toEqual(['labels', 'mutators']);
   });
 
   test('reports how many pods of an unreachable webhook are ready', async () => {

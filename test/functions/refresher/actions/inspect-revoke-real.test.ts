@@ -108,6 +108,7 @@ test("an inspection as the chart's ServiceAccount reports all parts, misses no p
     kubernetesVersion: gitVersion,
     clockSkewSeconds: expect.any(Number),
     forbidden: [],
+    readsEverySecret: true,
     token: { expiresAt: expect.stringMatching(/^\d{4}-\d\d-\d\dT/), renewable: true },
   });
   // Both clocks are this machine's; the Date header has whole seconds, and a busy machine adds its delay.
@@ -151,6 +152,7 @@ describe('an inspection reports missing permissions', () => {
       kubernetesVersion: expect.stringMatching(/^v1\./),
       clockSkewSeconds: expect.any(Number),
       forbidden: ['list namespaces'],
+      readsEverySecret: false,
     });
   });
 

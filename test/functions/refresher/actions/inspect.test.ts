@@ -112,6 +112,7 @@ const GOOD = {
   kubernetesVersion: 'v1.36.3',
   clockSkewSeconds: 0,
   forbidden: [],
+  readsEverySecret: true,
 };
 
 test('reports all parts, also in the summary, and the origin of a server with a path', async () => {
@@ -176,7 +177,7 @@ test.each<{ title: string; path: string; missing: string[]; answer: (response: R
   {
     title: 'the permissions if access reviews are forbidden',
     path: PATHS.access,
-    missing: ['forbidden'],
+    missing: ['forbidden', 'readsEverySecret'],
     answer: (response) => refuse(response, 403, 'forbidden'),
   },
   {
@@ -231,7 +232,7 @@ describe('the missing permissions', () => {
 
   test('are none if Roles in each namespace grant them', async () => {
     forbidden = new Set(['list secrets *', 'patch secrets *']);
-    expect((await inspect()).inspection?.forbidden).toEqual([]);
+    expect((await inspect()).inspection).toMatchObject({ forbidden: [], readsEverySecret: false });
   });
 
   test('are truncated to the first fifty', async () => {
