@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import type { OutgoingHttpHeaders } from 'node:http';
 import type { RequestOptions } from 'node:https';
 import type { Socket } from 'node:net';
+import { getCACertificates } from 'node:tls';
 import { KubeConfig } from '@kubernetes/client-node';
 import { z } from 'zod';
 import { type DenialCause, denialCauses } from '../../contract/denials.ts';
@@ -254,7 +255,7 @@ export class Kubernetes {
     const endpoint: Endpoint = {
       server,
       serverName: serverName || undefined,
-      ca: pem(ca),
+      ca: pem(ca) ?? systemAuthorities(),
       cert: pem(cert),
       key: pem(key as typeof ca),
       isInsecure: rejectUnauthorized === false,
@@ -435,6 +436,11 @@ function socksTunnel(agent: RequestOptions['agent']): NonNullable<Endpoint['open
       port,
       secureEndpoint: false,
     });
+}
+
+/** For a kubeconfig without a CA, kubectl trusts the authorities of the operating system; Node.js alone has its own list. */
+function systemAuthorities(): string {
+  return [...getCACertificates('default'), ...getCACertificates('system')].join('\n');
 }
 
 /** Registers the credentials of a kubeconfig, so that no message shows them. */
