@@ -232,7 +232,7 @@ function permissions(
     return failed('permission-missing', message, { repair: commands.upgrade() });
   return failed('permission-missing', message, {
     investigate: commands.helm(['get', 'values', release, '--namespace', namespace]),
-    hint: `If the chart's value refresher.namespaces is set, it must name every enabled namespace. If it does: ${commands.upgrade()}.`,
+    hint: `The value refresher.namespaces of the chart must be * or name every enabled namespace. If it does: ${commands.upgrade()}.`,
   });
 }
 
