@@ -29,7 +29,7 @@ export function authenticationConfigOf(options: AuthenticationOptions): string {
   if (!/^arn:aws[a-z-]*:iam::\d{12}:role\/[\w+=,.@/-]+$/.test(roleArn))
     throw new CliError(
       'usage',
-      '--role-arn must be the ARN of a role, such as arn:aws:iam::123456789012:role/refresher.',
+      'The role must be given by its ARN, such as arn:aws:iam::123456789012:role/refresher.',
     );
   const audience = checkedAudience(stackName, cluster);
   const literal = (text: string) => JSON.stringify(text);

@@ -22,7 +22,8 @@ export function registeredKubeconfig(name: string, server: Server, user: Registe
     throw new CliError(
       'kubeconfig-unsupported',
       `The refresher would reject this registration: ${(error as Error).message}`,
-      'Use --server to name another address. docs/registering.md lists what a kubeconfig may contain.',
+      // Of an EKS cluster, EKS names the address.
+      `${'exec' in user && user.exec.command === 'aws' ? '' : 'Use --server to name another address. '}docs/registering.md lists what a kubeconfig may contain.`,
       error,
     );
   }

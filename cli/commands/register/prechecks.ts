@@ -59,22 +59,27 @@ export async function checkIdentity(
   kubernetes: Kubernetes,
   installation: Installation,
   identity: Identity,
+  { credential }: Pick<RegisterOptions, 'credential'>,
 ): Promise<ReadAccess> {
-  if (!isRestricted(identity, refresherUsername(installation))) throw notLimited(identity);
+  const notLimited = notLimitedError(identity, credential !== undefined);
+  if (!isRestricted(identity, refresherUsername(installation))) throw notLimited();
   const policies = writePolicyNames(installation);
   const powers = await escalationRights(kubernetes, identity, {
     validatingadmissionpolicies: policies,
     validatingadmissionpolicybindings: policies,
     mutatingwebhookconfigurations: [installation.name],
   });
-  if (powers.length > 0) throw notLimited(identity, ` It may ${formatList(powers)}.`);
+  if (powers.length > 0) throw notLimited(` It may ${formatList(powers)}.`);
   return readableSecrets(kubernetes, identity);
 }
 
-function notLimited({ username, groups }: Identity, powers = ''): CliError {
-  return new CliError(
-    'identity-not-restricted',
-    `The write policy does not limit ${username} (groups: ${groups.join(', ') || 'none'}), so a stolen credential could do harm.${powers}`,
-    `Omit --credential to register the chart's ServiceAccount, or use an identity whose only role comes from the group ${REFRESHER_GROUP}.`,
-  );
-}
+const notLimitedError =
+  ({ username, groups }: Identity, isGiven: boolean) =>
+  (powers = '') =>
+    new CliError(
+      'identity-not-restricted',
+      `The write policy does not limit ${username} (groups: ${groups.join(', ') || 'none'}), so a stolen credential could do harm.${powers}`,
+      isGiven
+        ? `Omit --credential to register the chart's ServiceAccount, or use an identity whose only role comes from the group ${REFRESHER_GROUP}.`
+        : 'Remove the other roles and groups of this identity: it needs only what the chart grants.',
+    );

@@ -73,7 +73,9 @@ async function registerCluster(
   if (note !== undefined) io.note(note);
   const kubeconfig = registeredKubeconfig(name, server, user);
   const determineReach = (who: Identity) =>
-    io.step('checking what the credential can read', () => checkIdentity(kubernetes, installation, who));
+    io.step('checking what the credential can read', () =>
+      checkIdentity(kubernetes, installation, who, options),
+    );
   const reach = identity && (await determineReach(identity));
   const result = {
     cluster: name,

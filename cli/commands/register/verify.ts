@@ -22,7 +22,7 @@ export async function verify(
   timeoutMs: number,
   report: (text: string) => void,
 ): Promise<Identity> {
-  const { name, refresher, uid, commands, aws } = context;
+  const { name, options, refresher, uid, commands, aws } = context;
   const deadline = Date.now() + timeoutMs;
   for (;;) {
     const { clusters } = await refresher.inspect([name]);
@@ -39,7 +39,9 @@ export async function verify(
         throw new CliError(
           'different-cluster',
           `The refresher reaches a different cluster than that of the context, so ${consequence(context)}.`,
-          'Check --context, and the address (--server or --eks-name).',
+          options.eks
+            ? 'Check --context and --eks-name: they must name the same cluster.'
+            : 'Check --context, and the address of --server: both must belong to the same cluster.',
         );
       return { username, groups };
     }
@@ -84,7 +86,10 @@ function hintFor(
   if (failedAt === 'kubeconfig' && isKeyless)
     return 'docs/keyless.md lists what the account and the stack need.';
   if (server.proxyUrl !== undefined)
-    return "Check that AWS can reach the context's proxy-url. If it cannot, use a context without a proxy-url, or give the cluster's public address with --server.";
+    return `Check that AWS can reach the context's proxy-url. If it cannot, use a context without a proxy-url${
+      // EKS names the endpoint.
+      eks === undefined ? ", or give the cluster's public address with --server" : ''
+    }.`;
   if (eks !== undefined)
     return `Check which networks may reach the endpoint: ${commands.aws(
       ['eks', 'describe-cluster', '--name', eks.name, '--query', 'cluster.resourcesVpcConfig'],

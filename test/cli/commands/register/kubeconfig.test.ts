@@ -40,6 +40,15 @@ describe('registeredKubeconfig', () => {
     });
   });
 
+  test.each([
+    { command: 'aws', args: ['eks', 'get-token', '--cluster-name', 'alpha'], hint: /^docs\/registering\.md/ },
+    { command: 'ecr-anywhere', args: ['get-token', '--cluster', 'alpha'], hint: /^Use --server / },
+  ])('the hint names --server only if register accepts it: $command', ({ hint, ...exec }) => {
+    expect(() => registeredKubeconfig('alpha', { url: 'http://k8s.example' }, { exec })).toThrow(
+      expect.objectContaining({ hint: expect.stringMatching(hint) }),
+    );
+  });
+
   test('completes an exec entry with the fields that Kubernetes requires', () => {
     const exec = { command: 'ecr-anywhere', args: ['get-token', '--cluster', 'alpha'] };
     const { users } = parse(registeredKubeconfig('alpha', SERVER, { exec }));

@@ -169,7 +169,7 @@ describe('checkInstallation', () => {
       });
 
       const check = (username: string, groups: readonly string[]) =>
-        checkIdentity(kubernetes, installation, { username, groups });
+        checkIdentity(kubernetes, installation, { username, groups }, { credential: 'given' });
 
       test.each<{ title: string; username: string; groups: string[] }>([
         { title: 'a member of the group', username: 'team', groups: [GROUP] },

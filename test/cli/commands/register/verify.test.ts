@@ -160,6 +160,17 @@ describe('notServed', () => {
     expect(failure.hint).toContain(hint);
   });
 
+  test.each(['setting', 'reach', 'credential', 'permissions', 'kubeconfig', undefined] as const)(
+    'of an EKS cluster, no hint names --server, which register refuses there (%s)',
+    (failedAt) => {
+      const summary = { served: false, reason: 'why', failedAt } as ClusterSummary;
+      for (const obtained of [{ eks: EKS }, { eks: EKS, ...PROXY }]) {
+        const { context } = contextOf([], { eks: true });
+        expect(notServed(context, { ...OBTAINED, ...obtained }, summary).hint).not.toContain('--server');
+      }
+    },
+  );
+
   test('a replacement that fails keeps the earlier credential', () => {
     expect(notServed(contextOf([], { replace: true }).context, OBTAINED, undefined).message).toContain(
       'alpha keeps its earlier credential',
