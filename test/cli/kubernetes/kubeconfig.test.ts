@@ -1,7 +1,7 @@
 // Compares the command line with kubectl: the same kubeconfigs, and what each sends to which API server, or that both
 // refuse. The last group has the differences that docs/command-line.md lists.
 import { once } from 'node:events';
-import { chmod, mkdir, mkdtempDisposable, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtempDisposable, readFile, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import {
   type AddressInfo,
@@ -1101,6 +1101,37 @@ describe('of proxies', () => {
     });
     expect(cli.reason).not.toContain('canary');
   });
+});
+
+test('a client with another signal keeps its context, although the current context has changed since', async () => {
+  const { path } = stack.use(await mkdtempDisposable(join(tmpdir(), 'kubeconfig-')));
+  const kubeconfig = join(path, 'a');
+  await writeFile(kubeconfig, yaml());
+  const client = Kubernetes.load({ kubeconfig }, AbortSignal.abort());
+  await writeFile(kubeconfig, yaml({ server: 'beta' }));
+  requests = [];
+  await client.withSignal(AbortSignal.timeout(20_000)).get('/version');
+  expect(requests).toMatchObject([ofAlpha]);
+});
+
+test('requests at the same time share a run of the exec plugin', async () => {
+  const { path } = stack.use(await mkdtempDisposable(join(tmpdir(), 'kubeconfig-')));
+  const [kubeconfig, runs] = [join(path, 'a'), join(path, 'runs')];
+  const apiVersion = 'client.authentication.k8s.io/v1';
+  const credential = JSON.stringify({
+    apiVersion,
+    kind: 'ExecCredential',
+    status: { token: 'of-the-plugin' },
+  });
+  const args = ['-c', `echo run >> '${runs}'; echo '${credential}'`];
+  await writeFile(
+    kubeconfig,
+    yaml({ user: { exec: { apiVersion, interactiveMode: 'Never', command: 'sh', args } } }),
+  );
+  const client = Kubernetes.load({ kubeconfig }, AbortSignal.timeout(20_000));
+  await Promise.all([1, 2, 3].map(() => client.get('/version')));
+  await client.get('/version');
+  expect(await readFile(runs, 'utf8')).toBe('run\n');
 });
 
 describe('different from kubectl on purpose', () => {
