@@ -97,6 +97,8 @@ export const FAILURE_CODES = [
   'unexpected-response',
   /** The list of namespaces or Secrets has more pages than any cluster's. */
   'list-endless',
+  /** A response, or all responses together, are larger than those of any cluster. */
+  'too-much-data',
   /** HTTP 401. */
   'unauthorized',
   /** HTTP 403 by the API server itself: RBAC, or an admission plugin other than the webhook. */

@@ -56,7 +56,10 @@ export async function handler(rawEvent: unknown, context: Context): Promise<Answ
 }
 
 async function refresh(event: ParsedEvent, signal: AbortSignal): Promise<RefreshAnswer> {
-  const reports = await run(services, event, config, Date.now, signal, log);
+  const reports = await run(services, event, config, Date.now, signal, log, {
+    onStart: (cluster) => logger.info('cluster started', { cluster }),
+    onOrderUnknown: (error) => logger.warn('cluster states not read', { reason: String(error) }),
+  });
   if (isWholeRun(event)) {
     writeMetrics(reports);
     // Callers of any other event get the failures in the answer.

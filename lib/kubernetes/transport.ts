@@ -39,6 +39,11 @@ export interface Limits {
   readonly idleMs: number;
   /** Size of a response body. */
   readonly maxBytes: number;
+  /**
+   * Called once a body is larger than `LARGE_BODY_BYTES`. The rest of the body stays unread until it resolves. The function
+   * that it returns is called when the body has been read.
+   */
+  readonly admitLargeBody?: ((signal: AbortSignal) => Promise<() => void>) | undefined;
 }
 
 export interface Request {
@@ -99,15 +104,19 @@ export class TransportError extends Error {
 }
 
 const MAX_MESSAGE_LENGTH = 400;
+/** Bodies up to this size are read without `admitLargeBody`. */
+export const LARGE_BODY_BYTES = 128 * 1024;
 
 /** Keeps connections open between requests. Dispose of it to close them. */
 export class Transport implements AsyncDisposable {
   readonly #origin: string;
   readonly #basePath: string;
   readonly #dispatcher: Dispatcher;
+  readonly #limits: Limits;
 
   /** @throws TransportError where a URL of the endpoint is invalid */
   constructor(endpoint: Endpoint, limits: Limits) {
+    this.#limits = limits;
     try {
       const { origin, pathname } = new URL(endpoint.server);
       this.#origin = origin;
@@ -124,7 +133,7 @@ export class Transport implements AsyncDisposable {
     return settle(request.signal, async () => {
       const { statusCode, headers, body } = await this.#open(request);
       const headersAfterMs = performance.now() - startedAt;
-      return { status: statusCode, headers, text: await body.text(), headersAfterMs };
+      return { status: statusCode, headers, text: await this.#read(body, request.signal), headersAfterMs };
     });
   }
 
@@ -140,6 +149,29 @@ export class Transport implements AsyncDisposable {
     const arriving = body.setEncoding('utf8')[Symbol.asyncIterator]() as AsyncIterator<string>;
     const next = () => settle(signal, () => arriving.next());
     return { status: statusCode, parts: { [Symbol.asyncIterator]: () => ({ next }) } };
+  }
+
+  /** Reads a body into one buffer: a server may send it in parts of one byte, which take a hundred times their size. */
+  async #read(body: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<string> {
+    const { admitLargeBody } = this.#limits;
+    let buffer = Buffer.allocUnsafe(16 * 1024);
+    let size = 0;
+    let release: (() => void) | undefined;
+    try {
+      for await (const part of body) {
+        if (size + part.length > LARGE_BODY_BYTES) release ??= await admitLargeBody?.(signal);
+        if (size + part.length > buffer.length) {
+          const larger = Buffer.allocUnsafe(Math.max(buffer.length * 2, size + part.length));
+          buffer.copy(larger, 0, 0, size);
+          buffer = larger;
+        }
+        buffer.set(part, size);
+        size += part.length;
+      }
+      return new TextDecoder().decode(buffer.subarray(0, size));
+    } finally {
+      release?.();
+    }
   }
 
   #open(

@@ -31,7 +31,7 @@ export function bundleIn(dir: string): (options: InvokeOptions) => Promise<Invoc
     const program = `
       const { handler } = await import(${JSON.stringify(bundle)});
       const startedAt = performance.now();
-      const answer = await handler(${JSON.stringify(event)}, { getRemainingTimeInMillis: () => 900_000 });
+      const answer = await handler(${JSON.stringify(event)}, { awsRequestId: 'request-1', getRemainingTimeInMillis: () => 900_000 });
       const { userCPUTime, systemCPUTime, maxRSS } = process.resourceUsage();
       const seconds = (performance.now() - startedAt) / 1000;
       const figures = { answer, seconds, cpuSeconds: (userCPUTime + systemCPUTime) / 1e6, maxMib: maxRSS / 1024 };

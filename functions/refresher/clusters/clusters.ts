@@ -86,6 +86,7 @@ export class NotRegisteredError extends Error {
  * The clusters of a run, in the order in which they start.
  *
  * @param only names, if the event has any
+ * @param order compares names; clusters that it does not distinguish start in the order of their names, registered ones first
  * @throws NotRegisteredError if a name is unknown; Error if the registered clusters cannot be listed
  */
 export async function selectClusters(
@@ -93,9 +94,13 @@ export async function selectClusters(
   only: readonly string[] | undefined,
   settings: ClusterSettings,
   signal: AbortSignal,
+  order: (a: string, b: string) => number = () => 0,
 ): Promise<Selection> {
   const listed = await listClusters(secrets, signal);
-  const selected = only ? listed.filter(({ name }) => only.includes(name)) : listed;
+  const selected = listed
+    .filter(({ name }) => !only || only.includes(name))
+    // The order in which `registrations` reads them.
+    .sort((a, b) => order(a.name, b.name));
   const names = selected.map(({ name }) => name);
   const registrations = new Registrations(secrets, names, signal);
   const registered = selected.map((cluster, index) =>
@@ -108,7 +113,8 @@ export async function selectClusters(
     settings.eksDiscovery.map((target) => discover(target, tokenSources.eks, settings, signal)),
   );
   const tagged = discoveries.flatMap(({ clusters }) => clusters);
-  if (!only) return { clusters: [...registered, ...tagged], discoveries };
+  const ordered = [...registered, ...tagged].sort((a, b) => order(a.name, b.name));
+  if (!only) return { clusters: ordered, discoveries };
   const selectedTagged = tagged.filter(({ name }) => missing.has(name));
   const unknown = missing.difference(new Set(selectedTagged.map(({ name }) => name)));
   if (unknown.size === 0) return { clusters: [...registered, ...selectedTagged], discoveries: [] };

@@ -28,18 +28,31 @@ import {
   type TransportCode,
   TransportError,
 } from '../../../lib/kubernetes/transport.ts';
+import { parseJson } from '../../../lib/parse-json.ts';
 import { sanitize } from '../../../lib/text.ts';
+import { ClusterMemory, RunMemory } from './memory.ts';
 
-/** Small, because several pages are in memory at the same time, and a malicious server fills each to its limit. */
-const PAGE_SIZE = 50;
+/**
+ * Objects on a page. Small, because several pages are in memory at the same time. If a page is too large, the refresher
+ * requests it again with fewer objects.
+ */
+const PAGE_SIZES = [50, 5, 1];
 const LIMITS = {
   connectMs: 10_000,
   idleMs: 30_000,
-  /** A page of Secrets whose annotations are as large as Kubernetes allows (256 KiB each). */
-  maxBytes: PAGE_SIZE * 256 * 1024,
+  /** Five Secrets whose annotations are as large as Kubernetes allows (256 KiB each), or one of any size (1.5 MiB). */
+  maxBytes: 2 * 1024 * 1024,
 };
 /** A server that returns more pages never ends its list. */
 const MAX_PAGES = 2_000;
+/** How often a list begins again because the API server has compacted the version that its pages come from. */
+const MAX_RESTARTS = 2;
+/** Kubernetes' limit for the name of an object (RFC 1123 subdomain). */
+const MAX_NAME_LENGTH = 253;
+/** Memory that an object of a list takes beside its text. */
+const OBJECT_BYTES = 512;
+/** The most causes of a denial that are kept. The webhook sends one for each registry. */
+const MAX_CAUSES = 20;
 const MAX_RETRY_AFTER_MS = 10_000;
 const MAX_MESSAGE_LENGTH = 400;
 /** The shortest lifetime that Kubernetes accepts (TokenRequestSpec.expirationSeconds). */
@@ -106,8 +119,7 @@ export class KubernetesError extends ClusterError {
 
 const Item = z.object({
   metadata: z.object({
-    name: z.string(),
-    namespace: z.string().optional(),
+    name: z.string().max(MAX_NAME_LENGTH),
     annotations: z.record(z.string(), z.string()).nullish(),
   }),
 });
@@ -167,40 +179,49 @@ export class KubernetesApi implements AsyncDisposable {
   readonly #identity: UsableAccess['identity'];
   readonly #transport: Transport;
   readonly #signal: AbortSignal;
+  readonly #memory: ClusterMemory;
 
   /**
    * @param connections the number of requests at the same time
    * @param signal ends all requests
+   * @param memory of the run, which its clusters share
    * @throws TransportError where the URL of the server or the proxy is invalid
    */
-  constructor(access: UsableAccess, connections: number, signal: AbortSignal) {
+  constructor(
+    access: UsableAccess,
+    connections: number,
+    signal: AbortSignal,
+    memory: RunMemory = new RunMemory(),
+  ) {
     const { server, ca, serverName, identity, proxyUrl, isLocalAllowed } = access;
     const lookup = isLocalAllowed ? undefined : lookupNonLocal;
     const certificate = 'cert' in identity ? identity : {};
     this.#identity = identity;
     this.#signal = signal;
+    this.#memory = new ClusterMemory(memory);
     this.#transport = new Transport(
       { server, ca, serverName, proxyUrl, lookup, ...certificate },
-      { ...LIMITS, connections },
+      { ...LIMITS, connections, admitLargeBody: (ending) => this.#memory.admitLargeBody(ending) },
     );
   }
 
   /** The enabled namespaces. @throws KubernetesError */
   async enabledNamespaces(): Promise<string[]> {
     const query = { labelSelector: `${NAMESPACE_LABEL.key}=${NAMESPACE_LABEL.value}` };
-    const namespaces = await this.#list('/api/v1/namespaces', query);
-    return namespaces
-      .map(({ metadata }) => this.#sanitize(metadata.name))
-      .filter((name) => !EXCLUDED_NAMESPACES.includes(name));
+    const names = await this.#list('/api/v1/namespaces', query, ({ metadata }) =>
+      this.#sanitize(metadata.name),
+    );
+    return names.filter((name) => !EXCLUDED_NAMESPACES.includes(name));
   }
 
   /** The managed Secrets of a namespace. @throws KubernetesError */
   async managedSecrets(namespace: string): Promise<ManagedSecret[]> {
-    const secrets = await this.#list(`/api/v1/namespaces/${encodeURIComponent(namespace)}/secrets`, {
+    const query = {
       labelSelector: `${SECRET_LABEL.key}=${SECRET_LABEL.value}`,
       fieldSelector: `type=${SECRET_TYPE}`,
-    });
-    return secrets.map((secret) => this.#managedSecret(namespace, secret));
+    };
+    const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}/secrets`;
+    return this.#list(path, query, (secret) => this.#managedSecret(namespace, secret));
   }
 
   /**
@@ -310,25 +331,69 @@ export class KubernetesApi implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#transport[Symbol.asyncDispose]();
+    this.#memory[Symbol.dispose]();
   }
 
-  async #list(path: string, query: Readonly<Record<string, string>>): Promise<z.infer<typeof Item>[]> {
-    const items: z.infer<typeof Item>[] = [];
+  /**
+   * Lists all objects, page by page. It starts again if the API server has forgotten the version that the next page comes
+   * from (410): a list that takes minutes outlives etcd's compaction.
+   *
+   * @param keep what to keep of an object; the rest is dropped before the next page
+   */
+  async #list<Kept>(
+    path: string,
+    query: Readonly<Record<string, string>>,
+    keep: (item: z.infer<typeof Item>) => Kept,
+  ): Promise<Kept[]> {
+    for (let restarts = 0; ; restarts++) {
+      try {
+        return await this.#listOnce(path, query, keep);
+      } catch (error) {
+        const isExpired = error instanceof KubernetesError && error.status === 410;
+        if (!isExpired || restarts === MAX_RESTARTS) throw error;
+      }
+    }
+  }
+
+  async #listOnce<Kept>(
+    path: string,
+    query: Readonly<Record<string, string>>,
+    keep: (item: z.infer<typeof Item>) => Kept,
+  ): Promise<Kept[]> {
+    const kept: Kept[] = [];
     let next: string | undefined;
     for (let page = 0; page < MAX_PAGES; page++) {
-      const pageQuery = { ...query, limit: String(PAGE_SIZE), ...(next && { continue: next }) };
-      const list = await this.#request('GET', path, pageQuery, 'PartialObjectMetadataList', List);
-      for (const { metadata } of list.items) {
-        // Dropped before the next page: kubectl's last-applied annotation can hold a whole docker config.
-        items.push({ metadata: { ...metadata, annotations: ownAnnotations(metadata.annotations) } });
-      }
+      const list = await this.#page(path, { ...query, ...(next && { continue: next }) });
+      for (const item of list.items) kept.push(keep(item));
+      this.#memory.keep(list.items.length * OBJECT_BYTES);
+      if (this.#memory.isFullOfLists()) throw tooMuchData(`GET ${path}`);
       next = list.metadata.continue;
-      if (!next) return items;
+      if (!next) return kept;
     }
     throw new KubernetesError(`GET ${path}`, 'the list does not end', {
       affects: 'cluster',
       code: 'list-endless',
     });
+  }
+
+  /** One page of a list, with as many objects as fit. */
+  async #page(path: string, query: Readonly<Record<string, string>>): Promise<z.infer<typeof List>> {
+    let tooLarge: unknown;
+    for (const limit of PAGE_SIZES) {
+      try {
+        const pageQuery = { ...query, limit: String(limit) };
+        const list = await this.#request('GET', path, pageQuery, 'PartialObjectMetadataList', List);
+        if (list.items.length <= limit) return list;
+        throw new KubernetesError(`GET ${path}`, `the page has more than the ${limit} objects requested`, {
+          affects: 'cluster',
+          code: 'too-much-data',
+        });
+      } catch (error) {
+        if (!isTooLarge(error)) throw error;
+        tooLarge = error;
+      }
+    }
+    throw tooLarge;
   }
 
   /** Like `#exchange`, for callers that need only the object. */
@@ -372,10 +437,11 @@ export class KubernetesApi implements AsyncDisposable {
       body,
       signal: this.#signal,
     };
+    if (this.#memory.isFull()) return Promise.reject(tooMuchData(name));
     const attempt = async () => {
       const response = await this.#transport.send(request);
       if (response.status >= 300) throw this.#refusal(name, response);
-      const parsed = schema.safeParse(parseJson(response.text));
+      const parsed = schema.safeParse(parsedJson(response.text));
       if (parsed.success) return { object: parsed.data, response };
       throw new KubernetesError(name, `the answer is not a ${kind}`, {
         affects: 'cluster',
@@ -404,7 +470,11 @@ export class KubernetesApi implements AsyncDisposable {
    */
   #sanitize(text: string, length = MAX_MESSAGE_LENGTH): string {
     const withoutToken = 'token' in this.#identity ? text.replaceAll(this.#identity.token, '…') : text;
-    return sanitize(withoutToken.slice(0, length));
+    // A slice refers to the whole text, which may be a thousand times larger.
+    const kept = sanitize(Buffer.from(withoutToken.slice(0, length)).toString());
+    // V8 stores a character in one or two bytes.
+    this.#memory.keep(kept.length * 2);
+    return kept;
   }
 
   #managedSecret(namespace: string, { metadata }: z.infer<typeof Item>): ManagedSecret {
@@ -417,7 +487,7 @@ export class KubernetesApi implements AsyncDisposable {
 
   /** The error for a response with an error status. */
   #refusal(name: string, { status, text, headers }: Response): KubernetesError {
-    const body = parseJson(text);
+    const body = parsedJson(text);
     const parsed = Status.safeParse(body);
     const message = parsed.success ? this.#sanitize(parsed.data.message) : 'no reason given';
     const hint = status === 401 ? ' (is the registered credential expired or revoked?)' : '';
@@ -431,7 +501,7 @@ export class KubernetesApi implements AsyncDisposable {
       code: causes.length > 0 ? 'webhook-denied' : codeOf(status, parsed.data?.message),
       retryAfterMs:
         retryAfterSeconds > 0 ? Math.min(retryAfterSeconds * 1000, MAX_RETRY_AFTER_MS) : undefined,
-      causes: causes.map(({ reason, field, message }) => ({
+      causes: causes.slice(0, MAX_CAUSES).map(({ reason, field, message }) => ({
         reason,
         ...(field !== undefined && { field: this.#sanitize(field) }),
         message: this.#sanitize(message),
@@ -479,12 +549,28 @@ function warningsOf(header: string | string[] | undefined): string[] {
   );
 }
 
-function parseJson(text: string): unknown {
+/** @returns undefined if the text is not JSON @throws RangeError if it has too many values */
+function parsedJson(text: string): unknown {
   try {
-    return JSON.parse(text);
-  } catch {
+    return parseJson(Buffer.from(text));
+  } catch (error) {
+    if (error instanceof RangeError) throw error;
     return undefined;
   }
+}
+
+/** Whether a response had more bytes or values than the limit. @param error as it was thrown, or its KubernetesError */
+function isTooLarge(error: unknown): boolean {
+  const cause = error instanceof KubernetesError ? error.cause : error;
+  return cause instanceof RangeError || (cause instanceof TransportError && cause.code === 'too-large');
+}
+
+function tooMuchData(request: string): KubernetesError {
+  return new KubernetesError(
+    request,
+    'the cluster has more data than the refresher keeps of one (docs/sizing.md): is this the API server of the cluster?',
+    { affects: 'cluster', code: 'too-much-data' },
+  );
 }
 
 function noResponse(name: string, error: unknown, signal: AbortSignal): KubernetesError {
@@ -492,7 +578,7 @@ function noResponse(name: string, error: unknown, signal: AbortSignal): Kubernet
   const reason = signal.aborted ? "no answer before the cluster's deadline" : message;
   return new KubernetesError(name, reason, {
     affects: 'cluster',
-    code: signal.aborted ? 'cluster-time-up' : 'unreachable',
+    code: signal.aborted ? 'cluster-time-up' : isTooLarge(error) ? 'too-much-data' : 'unreachable',
     cause: error,
   });
 }

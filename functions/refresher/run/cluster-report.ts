@@ -89,6 +89,26 @@ export function withRenewal(report: ClusterReport, renewal: Renewal | undefined)
   };
 }
 
+/** Results whose details a report of a run over all clusters keeps: those that its answer can list. */
+export const PROBLEMS_LISTED = 20;
+
+/** Whether the answer lists a result. */
+export function isProblem({ outcome }: SecretResult): boolean {
+  return outcome !== 'refreshed' && outcome !== 'not-attempted';
+}
+
+/** Drops what the log has and the answer does not list, so that the reports of thousands of clusters fit into memory. */
+export function withoutDetails(report: ClusterReport): ClusterReport {
+  const listed = new Set(report.results.filter(isProblem).slice(0, PROBLEMS_LISTED));
+  return {
+    ...report,
+    results: report.results.map((result) => {
+      const { secret, due, outcome } = result;
+      return listed.has(result) ? result : { secret, due, outcome };
+    }),
+  };
+}
+
 /** One sentence for many failures. */
 export function joinReasons(failures: readonly Pick<Failure, 'reason'>[]): string {
   const more = failures.length - MAX_REASONS;

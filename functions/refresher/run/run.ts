@@ -5,7 +5,7 @@ import type { Inspection } from '../../../contract/refresher-api.ts';
 import { abortable } from '../../../lib/abort.ts';
 import { failedAtOf } from '../../../lib/cluster-error.ts';
 import { inspect, inspectRegistration } from '../actions/inspect.ts';
-import type { ClusterStateWriter } from '../clusters/cluster-state.ts';
+import type { ClusterStateReader, ClusterStateWriter } from '../clusters/cluster-state.ts';
 import {
   type Cluster,
   type ClusterSettings,
@@ -16,6 +16,7 @@ import {
 } from '../clusters/clusters.ts';
 import type { ParsedEvent } from '../event.ts';
 import { KubernetesApi } from '../kubernetes/client.ts';
+import { RunMemory } from '../kubernetes/memory.ts';
 import { PATCHES_AT_ONCE, refreshCluster } from './cluster.ts';
 import {
   type ClusterReport,
@@ -23,13 +24,23 @@ import {
   notServed,
   paused,
   soonestExpiryOf,
+  withoutDetails,
   withRenewal,
 } from './cluster-report.ts';
+import { bySoonestExpiry } from './order.ts';
 
 /** The AWS services that a run uses. */
 export interface RunServices extends ClusterSources {
-  /** Absent: no state is stored. */
-  readonly state?: ClusterStateWriter;
+  /** Absent: no state is stored. Without `load`, the clusters run in the order of their names. */
+  readonly state?: ClusterStateWriter & Partial<ClusterStateReader>;
+}
+
+/** Called during a run. */
+export interface RunObserver {
+  /** Before a cluster's turn. */
+  onStart?(cluster: string): void;
+  /** The stored states could not be read, so the clusters run in the order of their names. */
+  onOrderUnknown?(error: unknown): void;
 }
 
 export interface RunSettings extends ClusterSettings {
@@ -37,6 +48,7 @@ export interface RunSettings extends ClusterSettings {
 }
 
 const SAVE_TIMEOUT_MS = 5_000;
+const LOAD_TIMEOUT_MS = 10_000;
 
 /**
  * Refreshes or inspects the clusters that the event selects.
@@ -53,19 +65,24 @@ export async function run(
   now: () => number,
   signal: AbortSignal,
   onReport: (cluster: ClusterReport) => void,
+  observer: RunObserver = {},
 ): Promise<ClusterReport[]> {
-  const { clusters, discoveries } = await selectClusters(services, event.clusters, settings, signal);
+  const order = event.clusters ? undefined : await startOrder(services.state, signal, observer);
+  const { clusters, discoveries } = await selectClusters(services, event.clusters, settings, signal, order);
   const save = stateSaver(services.state, event, signal);
+  const memory = new RunMemory();
   const reports = await pMap(
     clusters,
     async (cluster) => {
       const startedAt = now();
+      observer.onStart?.(cluster.name);
       const report = await save(
-        await runCluster(cluster, event, settings, { startedAt, now }, signal),
+        await runCluster(cluster, event, settings, { startedAt, now, memory }, signal),
         startedAt,
       );
       onReport(report);
-      return report;
+      // The answer has the results of the clusters that the event names only.
+      return event.clusters ? report : withoutDetails(report);
     },
     { concurrency: settings.clusterConcurrency },
   );
@@ -77,17 +94,34 @@ export async function run(
   return [...reports, ...failed];
 }
 
-/** The clock, and when the cluster run started. Milliseconds since the epoch. */
-interface Clock {
+/** The order in which clusters start. A run needs no order, so it goes on if the states cannot be read. */
+async function startOrder(
+  store: Partial<ClusterStateReader> | undefined,
+  runSignal: AbortSignal,
+  observer: RunObserver,
+): Promise<((a: string, b: string) => number) | undefined> {
+  try {
+    const signal = AbortSignal.any([runSignal, AbortSignal.timeout(LOAD_TIMEOUT_MS)]);
+    const states = await store?.load?.(signal);
+    return states && bySoonestExpiry(states);
+  } catch (error) {
+    observer.onOrderUnknown?.(error);
+    return undefined;
+  }
+}
+
+/** What a cluster run gets from its run. Times are milliseconds since the epoch. */
+interface Turn {
   readonly startedAt: number;
   readonly now: () => number;
+  readonly memory: RunMemory;
 }
 
 async function runCluster(
   { name, isPaused, open }: Cluster,
   event: ParsedEvent,
   settings: RunSettings,
-  clock: Clock,
+  turn: Turn,
   runSignal: AbortSignal,
 ): Promise<ClusterReport> {
   // An operator who inspects a paused cluster by name wants to know its condition before they resume it.
@@ -101,8 +135,8 @@ async function runCluster(
   const cluster = open(signal);
   // Concurrently, so that neither takes the other's time. A paused cluster keeps a valid token, so it is renewed too.
   const [report, renewal] = await Promise.all([
-    isRequested ? refresh(name, cluster, event, clock, signal) : paused(name),
-    event.dryRun ? undefined : cluster.renew?.(clock.startedAt),
+    isRequested ? refresh(name, cluster, event, turn, signal) : paused(name),
+    event.dryRun ? undefined : cluster.renew?.(turn.startedAt),
   ]);
   return withRenewal(isPaused ? { ...report, isPaused } : report, renewal);
 }
@@ -111,7 +145,7 @@ async function refresh(
   name: string,
   cluster: OpenCluster,
   event: ParsedEvent,
-  { startedAt, now }: Clock,
+  { startedAt, now, memory }: Turn,
   signal: AbortSignal,
 ): Promise<ClusterReport> {
   const isInspection = event.action === 'inspect';
@@ -120,7 +154,7 @@ async function refresh(
     const registered = isInspection && cluster.registered && (await abortable(cluster.registered(), signal));
     if (registered) registration = inspectRegistration(registered);
     const access = await abortable(cluster.access(), signal);
-    await using api = new KubernetesApi(access, PATCHES_AT_ONCE, signal);
+    await using api = new KubernetesApi(access, PATCHES_AT_ONCE, signal, memory);
     const [report, inspection] = await Promise.all([
       refreshCluster(name, api, event, startedAt, signal),
       isInspection ? inspect(access, now, signal) : undefined,

@@ -1,10 +1,8 @@
 // Makes the function's answer from the reports of the clusters, within the size that Lambda allows. Pure.
 
 import type { ClusterSummary, SecretResult } from '../../../contract/refresher-api.ts';
-import { type ClusterReport, soonestExpiryOf } from './cluster-report.ts';
+import { type ClusterReport, isProblem, PROBLEMS_LISTED, soonestExpiryOf } from './cluster-report.ts';
 
-/** Problems that the answer lists for each cluster; the log has all of them. */
-const PROBLEMS_LISTED = 20;
 /** Half of what Lambda returns from a synchronous invocation at most (Lambda quotas, "Invocation payload": 6 MB). */
 const ANSWER_BYTES = 6_000_000 / 2;
 /** Characters of a cluster's reason that stay in the answer, however many clusters there are. */
@@ -18,7 +16,7 @@ const LABEL_BYTES = 30;
 export function summarize(report: ClusterReport): ClusterSummary {
   const { cluster, served, failed, reason, managed, results, state } = report;
   const soonestExpiry = soonestExpiryOf(report);
-  const problems = results.filter(({ outcome }) => outcome !== 'refreshed' && outcome !== 'not-attempted');
+  const problems = results.filter(isProblem);
   return {
     cluster,
     served,

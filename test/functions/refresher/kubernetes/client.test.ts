@@ -357,7 +357,7 @@ describe.each<{ protocol: Protocol }>([{ protocol: 'http/1.1' }, { protocol: 'h2
       },
       {
         title: 'a body that never ends',
-        code: 'unreachable',
+        code: 'too-much-data',
         answer: (_, response) => pour(response),
         says: 'exceeded max size',
         affects: 'cluster',
@@ -414,6 +414,81 @@ describe.each<{ protocol: Protocol }>([{ protocol: 'http/1.1' }, { protocol: 'h2
       const { api } = await apiOf((_, response) => json(response, page([], 'again')), { protocol });
       const error = await errorOf(api.enabledNamespaces());
       expect(error.message).toBe('GET /api/v1/namespaces: the list does not end');
+    });
+
+    test('starts a list again if the API server has forgotten its version', async () => {
+      let isExpired = true;
+      const { api, server } = await apiOf(
+        ({ query }, response) => {
+          if (!query.get('continue')) return json(response, page([{ name: 'a' }], 'two'));
+          if (!isExpired) return json(response, page([{ name: 'b' }]));
+          isExpired = false;
+          return refuse(response, 410, 'The provided continue parameter is too old');
+        },
+        { protocol },
+      );
+      expect(await api.enabledNamespaces()).toEqual(['a', 'b']);
+      expect(server.requests.map(({ query }) => query.get('continue'))).toEqual([null, 'two', null, 'two']);
+    });
+
+    test('fails for a list whose version the API server always forgets', async () => {
+      const { api, server } = await apiOf(
+        ({ query }, response) =>
+          query.get('continue') ? refuse(response, 410, 'expired') : json(response, page([], 'two')),
+        { protocol },
+      );
+      expect(await errorOf(api.enabledNamespaces())).toMatchObject({ status: 410 });
+      expect(server.requests).toHaveLength(6);
+    });
+
+    test('requests fewer objects if a page is too large', async () => {
+      const large = { other: 'x'.repeat(256 * 1024) };
+      const names = Array.from({ length: 12 }, (_, index) => `pull-${index}`);
+      const { api, server } = await apiOf(
+        ({ query }, response) => {
+          const start = Number(query.get('continue') ?? 0);
+          const end = start + Number(query.get('limit'));
+          const items = names.slice(start, end).map((name) => ({ name, annotations: large }));
+          json(response, page(items, end < names.length ? String(end) : undefined));
+        },
+        { protocol },
+      );
+      const secrets = await api.managedSecrets('team');
+      expect(secrets.map(({ name }) => name)).toEqual(names);
+      expect(new Set(server.requests.map(({ query }) => query.get('limit')))).toEqual(new Set(['50', '5']));
+    });
+
+    test.each([
+      { title: 'a page with more objects than requested', body: page(Array(51).fill({ name: 'pull' })) },
+      { title: 'pages of many small values', body: { ...page([]), small: Array(100_000).fill([]) } },
+      { title: 'pages that exceed the size of any object', body: { ...page([]), large: 'x'.repeat(3e6) } },
+    ])('fails for $title', async ({ body }) => {
+      const { api } = await apiOf((_, response) => json(response, body), { protocol });
+      expect(await errorOf(api.managedSecrets('team'))).toMatchObject({
+        code: 'too-much-data',
+        affects: 'cluster',
+      });
+    });
+
+    test('ends a list that is larger than any cluster, and sends no more requests once all of it is', async () => {
+      const text = 'x'.repeat(20_000);
+      const { api, server } = await apiOf(
+        ({ method }, response) =>
+          method === 'GET'
+            ? json(
+                response,
+                page(Array(50).fill({ name: 'pull', annotations: { [ANNOTATION.only]: text } }), 'n'),
+              )
+            : json(response, object({ name: 'pull', annotations: { [ANNOTATION.only]: text.repeat(50) } })),
+        { protocol },
+      );
+      expect(await errorOf(api.managedSecrets('team'))).toMatchObject({ code: 'too-much-data' });
+      // What is listed can still be refreshed.
+      await api.annotate(SECRET, {}, false);
+      for (let count = 0; count < 20; count++) await api.annotate(SECRET, {}, false).catch(() => {});
+      const sent = server.requests.length;
+      expect(await errorOf(api.annotate(SECRET, {}, false))).toMatchObject({ code: 'too-much-data' });
+      expect(server.requests).toHaveLength(sent);
     });
 
     test.each([

@@ -1,0 +1,32 @@
+// Decides in which order a run serves the clusters, by the state that earlier runs stored. Pure.
+import type { StoredState } from '../clusters/cluster-state.ts';
+
+/**
+ * Compares the names of clusters: those whose credentials expire soonest come first. Clusters without a known expiry
+ * follow: they are new, and the webhook wrote their credentials when the Secrets were created, or they have none. Last come
+ * those that the last run could not serve: each may take its whole deadline, and clusters that are down for days would
+ * otherwise be first in every run. Equal clusters keep their order.
+ */
+export function bySoonestExpiry(states: readonly StoredState[]): (a: string, b: string) => number {
+  const ranks = new Map(states.map((state) => [state.cluster, rankOf(state)]));
+  const rank = (cluster: string) => ranks.get(cluster) ?? UNKNOWN;
+  return (a, b) => {
+    const [left, right] = [rank(a), rank(b)];
+    return left.group - right.group || left.expiresAt - right.expiresAt;
+  };
+}
+
+interface Rank {
+  readonly group: number;
+  /** Milliseconds since the epoch. */
+  readonly expiresAt: number;
+}
+
+const UNKNOWN: Rank = { group: 1, expiresAt: 0 };
+
+function rankOf({ lookedAt, reachedAt, soonestExpiry }: StoredState): Rank {
+  const time = soonestExpiry === undefined ? Number.NaN : Date.parse(soonestExpiry);
+  const expiresAt = Number.isNaN(time) ? undefined : time;
+  if (lookedAt !== reachedAt) return { group: 2, expiresAt: expiresAt ?? 0 };
+  return expiresAt === undefined ? UNKNOWN : { group: 0, expiresAt };
+}
