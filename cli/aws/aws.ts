@@ -14,6 +14,7 @@ import { GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts';
 import { fromNodeProviderChain } from '@aws-sdk/credential-providers';
 import { NodeHttpHandler } from '@smithy/node-http-handler';
 import { DEFAULT_STACK_NAME } from '../../contract/keyless.ts';
+import { requestLimits } from '../../lib/aws/request-limits.ts';
 import { CliError, InterruptedError, REGION_HINT, toCliError } from '../output/errors.ts';
 import type { AwsOptions } from '../output/options.ts';
 import { addSecret } from '../output/redact.ts';
@@ -26,7 +27,6 @@ export interface Stack {
   readonly stackName: string;
 }
 
-const CONNECT_MS = 5_000;
 const REQUEST_MS = 10_000;
 /** How long a change that has been sent may take after Ctrl-C. */
 const GRACE_MS = 10_000;
@@ -35,9 +35,7 @@ const GRACE_MS = 10_000;
 export function clientConfig({ profile, region }: AwsOptions, requestMs = REQUEST_MS) {
   const ca = caBundle(profile);
   const requestHandler = new DiscreetHandler({
-    connectionTimeout: CONNECT_MS,
-    requestTimeout: requestMs,
-    throwOnRequestTimeout: true,
+    ...requestLimits(requestMs),
     // The SDK ignores HTTPS_PROXY otherwise.
     httpsAgent: new Agent({ keepAlive: true, proxyEnv: process.env, ...(ca && { ca }) }),
   });

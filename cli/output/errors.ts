@@ -227,17 +227,21 @@ export function toCliError(error: unknown, action?: string): CliError {
     return fail(code, isNamed(QUOTES_REQUEST) ? meaning : `${meaning}: ${detail}`, AWS_HINTS[code]);
   }
   const { code } = causes.find((one) => NETWORK_CODES.test(one.code ?? '')) ?? {};
+  const isTimeout = isNamed(/^TimeoutError$/);
   if (
     code === undefined &&
+    // The SDK reports a response that stopped in its middle as both.
+    !isTimeout &&
     (/Deserialization error/.test(message) || isNamed(/^(SyntaxError|ZodError|\$ZodError)$/))
   )
     // The page of a captive portal or proxy, which may hold anything.
     return fail('unexpected-response', 'the response is not the expected one', PORTAL_HINT);
   // The code `failed` of the transport means that the request was invalid.
   const hasNoResponse = causes.some((one) => one.name === 'TransportError' && one.code !== 'failed');
-  if (code !== undefined || hasNoResponse || isNamed(/^(Timeout|Abort)Error$/)) {
-    // Of the SDK: "@smithy/node-http-handler - [ERROR] a request has exceeded the configured 10000 ms requestTimeout."
-    const [, ms] = /exceeded the configured (\d+) ms|within (\d+) ms/.exec(message) ?? [];
+  if (code !== undefined || hasNoResponse || isTimeout || isNamed(/^AbortError$/)) {
+    // Of the SDK: "a request has exceeded the configured 10000 ms requestTimeout", "the request socket timed out after 10000
+    // ms of inactivity".
+    const [, ms] = /(?:exceeded the configured|timed out after|within) (\d+) ms/.exec(message) ?? [];
     if (ms !== undefined) return fail('network', `no response within ${Number(ms) / 1000} s`, NETWORK_HINT);
     const named = code === undefined || detail.includes(code) ? '' : ` (${code})`;
     return fail('network', `no response: ${detail}${named}`, NETWORK_HINT);

@@ -12,11 +12,12 @@ import type {
   RefreshAnswer,
   RevokeResult,
 } from '../../contract/refresher-api.ts';
+import { awsRequestMs, clientLimits } from '../../lib/aws/request-limits.ts';
 import { eksAccess } from './access/eks.ts';
 import { keylessTokens } from './access/keyless.ts';
 import { revoke } from './actions/revoke.ts';
 import { clusterStatuses } from './actions/status.ts';
-import { clusterStates } from './clusters/cluster-state.ts';
+import { clusterStates, SAVE_WITHIN_MS } from './clusters/cluster-state.ts';
 import { NotRegisteredError } from './clusters/clusters.ts';
 import { readConfig } from './config.ts';
 import { isWholeRun, type ParsedEvent, readEvent } from './event.ts';
@@ -28,10 +29,10 @@ import { METRIC, METRICS_NAMESPACE, REPORTING_SECONDS } from './settings.ts';
 
 const config = readConfig(process.env);
 const services = {
-  secrets: new SecretsManagerClient({ maxAttempts: 5, retryMode: 'adaptive' }),
+  secrets: new SecretsManagerClient(clientLimits(awsRequestMs(config.clusterDeadlineMs))),
   eks: eksAccess(config),
   keyless: keylessTokens(config),
-  state: clusterStates(new DynamoDBClient(), config.stateTable),
+  state: clusterStates(new DynamoDBClient(clientLimits(SAVE_WITHIN_MS, 3)), config.stateTable),
 };
 const logger = new Logger({ serviceName: config.service });
 

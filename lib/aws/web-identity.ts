@@ -4,7 +4,7 @@
 import { GetWebIdentityTokenCommand, type STSClient } from '@aws-sdk/client-sts';
 import { clusterAudience, SIGNING_ALGORITHM, TOKEN_SECONDS } from '../../contract/keyless.ts';
 import { ClusterError } from '../cluster-error.ts';
-import { isPermanentAwsError } from './errors.ts';
+import { describeAwsError, isPermanentAwsError } from './errors.ts';
 
 export interface WebIdentityToken {
   readonly token: string;
@@ -39,7 +39,7 @@ export async function webIdentityToken(
   const { WebIdentityToken: token, Expiration: expiresAt } = await sts
     .send(command, { abortSignal: signal })
     .catch((cause: Error) => {
-      const reason = signal.aborted ? 'no answer in time' : `${cause.name}: ${cause.message}`;
+      const reason = signal.aborted ? 'no answer in time' : describeAwsError(cause);
       const hint = Object.hasOwn(HINTS, cause.name) ? ` (${HINTS[cause.name]})` : '';
       // A permanent error means that the role or the account lacks a permission or a setting.
       const failedAt = isPermanentAwsError(cause) ? 'setting' : 'reach';

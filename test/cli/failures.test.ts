@@ -19,6 +19,7 @@ import {
   notAuthorized,
   type Reply,
   startAwsWire,
+  type Treatment,
   type Wire,
 } from './wire.ts';
 
@@ -425,8 +426,14 @@ describe('AWS cannot be used', () => {
     expect(failure?.message).toContain('neither AWS nor a cluster');
   });
 
-  test('a request to a silent endpoint ends', async () => {
-    aws.handle = () => ({ isSilent: true });
+  test.each<{ what: string; treatment: Treatment }>([
+    { what: 'is silent', treatment: { isSilent: true } },
+    {
+      what: 'stops in the middle of its response',
+      treatment: { reply: { status: 200, headers: { 'content-length': '100' }, body: '<' } },
+    },
+  ])('a request to an endpoint that $what ends', async ({ treatment }) => {
+    aws.handle = () => treatment;
     for (const [name, value] of Object.entries(env)) vi.stubEnv(name, value);
     const client = new CloudFormationClient({ ...clientConfig({}, 200), maxAttempts: 1 });
     const failure = await client.send(new ListStacksCommand({})).catch((error: unknown) => error);

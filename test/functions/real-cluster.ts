@@ -229,7 +229,11 @@ export const NO_EKS: Eks = {
 };
 
 /** For clusters that are not keyless. */
-export const NO_KEYLESS: Keyless = keylessTokens({ region: 'eu-central-1', stage: undefined });
+export const NO_KEYLESS: Keyless = keylessTokens({
+  region: 'eu-central-1',
+  stage: undefined,
+  clusterDeadlineMs: 20_000,
+});
 
 /** Runs the refresher once over clusters that are registered with these values. */
 export async function runOn(

@@ -6,6 +6,7 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { text } from 'node:stream/consumers';
 import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
+import { requestLimits } from '../../lib/aws/request-limits.ts';
 
 export interface AwsError {
   readonly status: number;
@@ -25,6 +26,8 @@ export interface Version {
 
 /** A hook throws it to close the connection without a response. */
 export const HANG_UP = Symbol('hang up');
+/** A hook throws it to send only the beginning of a response. */
+export const HALF_AN_ANSWER = Symbol('half an answer');
 
 export interface SecretsManager extends AsyncDisposable {
   readonly client: SecretsManagerClient;
@@ -46,7 +49,9 @@ export interface SecretsManagerOptions {
   readonly pageSize?: number;
   /** By full names. */
   readonly tags?: Readonly<Record<string, Readonly<Record<string, string>>>>;
-  /** Called before an operation. It may wait, or throw the response: an AwsError, or HANG_UP. */
+  /** The client's time for the response to an attempt, in milliseconds. */
+  readonly attemptMs?: number;
+  /** Called before an operation. It may wait, or throw the response: an AwsError, HANG_UP, or HALF_AN_ANSWER. */
   readonly before?: (operation: string) => Promise<void> | void;
   /** Called after an operation and before its response. It may do the same. */
   readonly after?: (operation: string) => Promise<void> | void;
@@ -55,7 +60,7 @@ export interface SecretsManagerOptions {
 /** Starts it on a free loopback port. @param secrets by their full names, as ListSecrets finds them */
 export async function startSecretsManager(
   secrets: Readonly<Record<string, Value>>,
-  { pageSize = 2, tags = {}, before, after }: SecretsManagerOptions = {},
+  { pageSize = 2, tags = {}, attemptMs, before, after }: SecretsManagerOptions = {},
 ): Promise<SecretsManager> {
   const calls: { operation: string; input: Record<string, unknown> }[] = [];
   let lists: AwsError | 'never' | undefined;
@@ -170,6 +175,10 @@ export async function startSecretsManager(
       await after?.(operation);
     } catch (error) {
       if (error === HANG_UP) return request.socket.destroy();
+      if (error === HALF_AN_ANSWER) {
+        response.writeHead(200, { 'content-type': 'application/x-amz-json-1.1', 'content-length': 100 });
+        return response.write('{');
+      }
       fail(reply, error as AwsError);
     }
     if (!answered) return;
@@ -194,6 +203,7 @@ export async function startSecretsManager(
     region: 'eu-central-1',
     credentials: { accessKeyId: 'test', secretAccessKey: 'test' },
     maxAttempts: 2,
+    ...(attemptMs !== undefined && { requestHandler: requestLimits(attemptMs) }),
   });
   return {
     client,

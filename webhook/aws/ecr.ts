@@ -13,6 +13,7 @@ import { fromNodeProviderChain, fromTemporaryCredentials } from '@aws-sdk/creden
 import type { AwsCredentialIdentityProvider } from '@aws-sdk/types';
 import pRetry from 'p-retry';
 import type { TokenFailure } from '../../contract/denials.ts';
+import { requestLimits } from '../../lib/aws/request-limits.ts';
 import type { FetchToken, Token } from './ecr-tokens.ts';
 import type { TokenSource } from './registries.ts';
 import { TokenError, timedOut } from './token-error.ts';
@@ -69,10 +70,8 @@ export function fetchFromEcr(settings: AwsSettings): FetchToken {
   const { requestHandler } = new ECRClient({
     region: settings.region,
     requestHandler: {
-      connectionTimeout: 1_500,
-      requestTimeout: withinMs / 2,
-      // Without it the SDK would only log a warning.
-      throwOnRequestTimeout: true,
+      // Leaves time for a second attempt.
+      ...requestLimits(withinMs / 2),
       httpAgent,
       httpsAgent,
     },

@@ -8,7 +8,8 @@ import type { AwsCredentialIdentityProvider } from '@aws-sdk/types';
 import { SignatureV4 } from '@smithy/signature-v4';
 import pMap from 'p-map';
 import { TAG } from '../../../contract/names.ts';
-import { isPermanentAwsError } from '../../../lib/aws/errors.ts';
+import { describeAwsError, isPermanentAwsError } from '../../../lib/aws/errors.ts';
+import { awsRequestMs, clientLimits } from '../../../lib/aws/request-limits.ts';
 import { ClusterError } from '../../../lib/cluster-error.ts';
 import type { EksIdentity } from '../../../lib/kubernetes/exec-plugin.ts';
 
@@ -57,6 +58,8 @@ export interface EksSettings {
   readonly region: string;
   /** ARNs of the roles that kubeconfigs may name. */
   readonly assumableRoles: readonly string[];
+  /** The time limit of a cluster run. */
+  readonly clusterDeadlineMs: number;
 }
 
 /** CloudTrail shows it. */
@@ -72,7 +75,8 @@ const DESCRIBE_CONCURRENCY = 5;
 const IN_USE: ReadonlySet<string> = new Set(['ACTIVE', 'UPDATING']);
 
 /** Calls EKS as the refresher, or as roles of the allow-list. Clients and credentials stay for later runs. */
-export function eksAccess({ region: ownRegion, assumableRoles }: EksSettings): Eks {
+export function eksAccess({ region: ownRegion, assumableRoles, clusterDeadlineMs }: EksSettings): Eks {
+  const limits = clientLimits(awsRequestMs(clusterDeadlineMs));
   const roles = new Map<string, AwsCredentialIdentityProvider>();
   const stsClients = new Map<string, STSClient>();
   const eksClients = new Map<string, EKSClient>();
@@ -85,7 +89,8 @@ export function eksAccess({ region: ownRegion, assumableRoles }: EksSettings): E
           RoleSessionName: SESSION_NAME,
           ...(externalId !== undefined && { ExternalId: externalId }),
         },
-        clientConfig: { region: ownRegion },
+        // The SDK does not end this request with the signal of the request that needs the credentials.
+        clientConfig: { ...limits, region: ownRegion },
       });
       // A client caches the credentials of its config until they expire.
       return new STSClient({ region: ownRegion, credentials }).config.credentials;
@@ -98,13 +103,9 @@ export function eksAccess({ region: ownRegion, assumableRoles }: EksSettings): E
   }: DiscoveryTarget & { externalId?: string | undefined }) => {
     const credentials = roleArn === undefined ? undefined : credentialsOf(roleArn, externalId);
     const key = JSON.stringify([region, roleArn, externalId]);
-    const config = { region, ...(credentials && { credentials }) };
+    const config = { ...limits, region, ...(credentials && { credentials }) };
     return {
-      eks: getOrCreate(
-        eksClients,
-        key,
-        () => new EKSClient({ ...config, maxAttempts: 5, retryMode: 'adaptive' }),
-      ),
+      eks: getOrCreate(eksClients, key, () => new EKSClient(config)),
       sts: getOrCreate(stsClients, key, () => new STSClient(config)),
     };
   };
@@ -124,7 +125,7 @@ export function eksAccess({ region: ownRegion, assumableRoles }: EksSettings): E
         .catch((error: Error) => {
           const isUnset = error.name === 'AccessDeniedException' && roleArn === undefined;
           const hint = isUnset ? ': add the region to the CDK setting eksRegions' : '';
-          const message = `EKS cluster ${name} in ${region}: ${error.name}: ${error.message}${hint}`;
+          const message = `EKS cluster ${name} in ${region}: ${describeAwsError(error)}${hint}`;
           const place = isPermanentAwsError(error) ? 'kubeconfig' : 'reach';
           const code = isPermanentAwsError(error) ? 'aws-refused' : 'aws-unavailable';
           throw new ClusterError(isUnset ? 'setting' : place, message, {
@@ -138,8 +139,8 @@ export function eksAccess({ region: ownRegion, assumableRoles }: EksSettings): E
     async tagged(target, signal) {
       const { eks, sts } = clientsOf(target);
       const failures: string[] = [];
-      const fail = (request: string, { name, message }: Error) => {
-        failures.push(`${request}: ${name}: ${message}`);
+      const fail = (request: string, error: Error) => {
+        failures.push(`${request}: ${describeAwsError(error)}`);
       };
       const names: string[] = [];
       try {

@@ -2,6 +2,7 @@
 // its AWS account (outbound web identity federation). Neither side stores a credential.
 
 import { STSClient } from '@aws-sdk/client-sts';
+import { awsRequestMs, clientLimits } from '../../../lib/aws/request-limits.ts';
 import { webIdentityToken } from '../../../lib/aws/web-identity.ts';
 import { ClusterError } from '../../../lib/cluster-error.ts';
 import type { KeylessIdentity } from '../../../lib/kubernetes/exec-plugin.ts';
@@ -23,12 +24,14 @@ export interface Keyless {
 export function keylessTokens({
   region,
   stage,
+  clusterDeadlineMs,
 }: {
   readonly region: string;
+  readonly clusterDeadlineMs: number;
   readonly stage: string | undefined;
 }): Keyless {
   // The global endpoint does not have the operation (STS API reference, GetWebIdentityToken).
-  const sts = new STSClient({ region });
+  const sts = new STSClient({ ...clientLimits(awsRequestMs(clusterDeadlineMs)), region });
   return {
     async token({ cluster: namedCluster, stage: namedStage }, cluster, signal) {
       if (stage === undefined)

@@ -67,6 +67,8 @@ export interface ClusterStateReader {
   load(signal: AbortSignal): Promise<StoredState[]>;
 }
 
+/** The time for saving one state, in milliseconds. */
+export const SAVE_WITHIN_MS = 5_000;
 /** Days after the last observation of a cluster when DynamoDB deletes its state. */
 const EXPIRE_AFTER_DAYS = 30;
 /** The most characters that are stored of a reason. */

@@ -102,7 +102,7 @@ export async function selectClusters(
     // The order in which `registrations` reads them.
     .sort((a, b) => order(a.name, b.name));
   const names = selected.map(({ name }) => name);
-  const registrations = new Registrations(secrets, names, signal);
+  const registrations = new Registrations(secrets, names, settings.clusterDeadlineMs, signal);
   const registered = selected.map((cluster, index) =>
     registeredCluster(cluster, index, { registrations, secrets, tokenSources, settings }),
   );

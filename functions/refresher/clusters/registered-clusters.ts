@@ -3,12 +3,15 @@
 
 import {
   BatchGetSecretValueCommand,
+  type BatchGetSecretValueCommandOutput,
   GetSecretValueCommand,
   paginateListSecrets,
   type SecretsManagerClient,
 } from '@aws-sdk/client-secrets-manager';
 import { CLUSTERS_PREFIX, TAG } from '../../../contract/names.ts';
 import { abortable } from '../../../lib/abort.ts';
+import { describeAwsError } from '../../../lib/aws/errors.ts';
+import { awsRequestMs } from '../../../lib/aws/request-limits.ts';
 
 /** The most secrets that one BatchGetSecretValue returns (Secrets Manager API reference). */
 const BATCH = 20;
@@ -66,16 +69,24 @@ export async function listClusters(
 export class Registrations {
   readonly #client: SecretsManagerClient;
   readonly #names: readonly string[];
+  readonly #batchMs: number;
   readonly #signal: AbortSignal;
   readonly #batches = new Map<number, { values: Promise<Batch>; left: number }>();
 
   /**
    * @param names of the clusters, in the order in which their runs start
+   * @param clusterDeadlineMs the time limit of a cluster run
    * @param signal ends all requests
    */
-  constructor(client: SecretsManagerClient, names: readonly string[], signal: AbortSignal) {
+  constructor(
+    client: SecretsManagerClient,
+    names: readonly string[],
+    clusterDeadlineMs: number,
+    signal: AbortSignal,
+  ) {
     this.#client = client;
     this.#names = names;
+    this.#batchMs = awsRequestMs(clusterDeadlineMs);
     this.#signal = signal;
   }
 
@@ -106,10 +117,15 @@ export class Registrations {
   }
 
   async #readBatch(names: readonly string[]): Promise<Batch> {
-    const { SecretValues = [], Errors = [] } = await this.#client.send(
-      new BatchGetSecretValueCommand({ SecretIdList: names.map((name) => `${CLUSTERS_PREFIX}${name}`) }),
-      { abortSignal: this.#signal },
-    );
+    const abortSignal = AbortSignal.any([this.#signal, AbortSignal.timeout(this.#batchMs)]);
+    const command = new BatchGetSecretValueCommand({
+      SecretIdList: names.map((name) => `${CLUSTERS_PREFIX}${name}`),
+    });
+    // If the batch fails as a whole, each of its values is read alone.
+    const { SecretValues = [], Errors = [] } = await abortable(
+      this.#client.send(command, { abortSignal }),
+      abortSignal,
+    ).catch((): BatchGetSecretValueCommandOutput => ({ $metadata: {} }));
     return new Map([
       ...SecretValues.map((value) => [value.Name, registration(value)] as const),
       ...Errors.map(
@@ -120,9 +136,9 @@ export class Registrations {
 
   async #readAlone(name: string, signal: AbortSignal): Promise<Registration | Error> {
     const SecretId = `${CLUSTERS_PREFIX}${name}`;
-    return registration(
-      await this.#client.send(new GetSecretValueCommand({ SecretId }), { abortSignal: signal }),
-    );
+    return this.#client
+      .send(new GetSecretValueCommand({ SecretId }), { abortSignal: signal })
+      .then(registration, (error: Error) => new Error(describeAwsError(error), { cause: error }));
   }
 }
 

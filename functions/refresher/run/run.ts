@@ -5,7 +5,11 @@ import type { Inspection } from '../../../contract/refresher-api.ts';
 import { abortable } from '../../../lib/abort.ts';
 import { failedAtOf } from '../../../lib/cluster-error.ts';
 import { inspect, inspectRegistration } from '../actions/inspect.ts';
-import type { ClusterStateReader, ClusterStateWriter } from '../clusters/cluster-state.ts';
+import {
+  type ClusterStateReader,
+  type ClusterStateWriter,
+  SAVE_WITHIN_MS,
+} from '../clusters/cluster-state.ts';
 import {
   type Cluster,
   type ClusterSettings,
@@ -47,7 +51,6 @@ export interface RunSettings extends ClusterSettings {
   readonly clusterConcurrency: number;
 }
 
-const SAVE_TIMEOUT_MS = 5_000;
 const LOAD_TIMEOUT_MS = 10_000;
 
 /**
@@ -226,7 +229,7 @@ function stateSaver(
         soonestExpiry: isComplete ? (soonestExpiry ?? null) : undefined,
         tokenExpiresAt: expiresAt === undefined ? undefined : Date.parse(expiresAt),
       };
-      return { ...report, state: await store.save(observation, AbortSignal.timeout(SAVE_TIMEOUT_MS)) };
+      return { ...report, state: await store.save(observation, AbortSignal.timeout(SAVE_WITHIN_MS)) };
     } catch (error) {
       failure =
         error instanceof Error

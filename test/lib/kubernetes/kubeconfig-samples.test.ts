@@ -51,7 +51,10 @@ afterAll(async () => {
 
 /** The access that the refresher makes of a kubeconfig. */
 function read(text: string, context?: string): Promise<UsableAccess> {
-  const signers = { eks: eksAccess({ region: 'eu-west-1', assumableRoles: [ROLE] }), keyless: NO_KEYLESS };
+  const signers = {
+    eks: eksAccess({ region: 'eu-west-1', assumableRoles: [ROLE], clusterDeadlineMs: 20_000 }),
+    keyless: NO_KEYLESS,
+  };
   const settings = { region: 'eu-west-1', allowLocalServers: false };
   // Promise.try, because readKubeconfig throws and usableAccess rejects.
   return Promise.try(() =>

@@ -125,7 +125,7 @@ describe('the verifier accepts', () => {
       domain: 'amazonaws.com',
     },
   ])('a token as $role, and identifies the role', async ({ role, region, domain }) => {
-    const access = eksAccess({ region, assumableRoles: [role] });
+    const access = eksAccess({ region, assumableRoles: [role], clusterDeadlineMs: 20_000 });
     const { token } = await access.access({ cluster: 'prod', roleArn: role }, region, signal());
     const partition = role.split(':')[1] ?? '';
     expect(await verify(token, { partition, region })).toEqual({
@@ -231,11 +231,11 @@ describe('the verifier refuses', () => {
 
     const role = 'arn:aws:iam::210987654321:role/clusters';
     const sessionUrl = async () => {
-      const { token } = await eksAccess({ region: 'eu-central-1', assumableRoles: [role] }).access(
-        { cluster: 'prod', roleArn: role },
-        'eu-central-1',
-        signal(),
-      );
+      const { token } = await eksAccess({
+        region: 'eu-central-1',
+        assumableRoles: [role],
+        clusterDeadlineMs: 20_000,
+      }).access({ cluster: 'prod', roleArn: role }, 'eu-central-1', signal());
       return new URL(Buffer.from(token.slice('k8s-aws-v1.'.length), 'base64url').toString());
     };
     const [one, another] = [await sessionUrl(), await sessionUrl()];

@@ -94,7 +94,11 @@ async function runOn(
 ) {
   await using registry = await startSecretsManager({ [`${CLUSTERS_PREFIX}a`]: text });
   const [report] = await run(
-    { secrets: registry.client, eks: eksAccess({ region: REGION, assumableRoles }), keyless: NO_KEYLESS },
+    {
+      secrets: registry.client,
+      eks: eksAccess({ region: REGION, assumableRoles, clusterDeadlineMs: 20_000 }),
+      keyless: NO_KEYLESS,
+    },
     readEvent({}),
     { ...SETTINGS, allowLocalServers, clusterDeadlineMs },
     Date.now,
@@ -261,7 +265,7 @@ describe('tagged clusters', () => {
     await using registry = await startSecretsManager(Object.fromEntries(secrets));
     const services = {
       secrets: registry.client,
-      eks: eksAccess({ region: REGION, assumableRoles: [] }),
+      eks: eksAccess({ region: REGION, assumableRoles: [], clusterDeadlineMs: 20_000 }),
       keyless: NO_KEYLESS,
       ...(state && { state }),
     };
@@ -397,7 +401,7 @@ describe('tagged clusters', () => {
     const results = await revoke(
       {
         secrets: registry.client,
-        eks: eksAccess({ region: REGION, assumableRoles: [] }),
+        eks: eksAccess({ region: REGION, assumableRoles: [], clusterDeadlineMs: 20_000 }),
         keyless: NO_KEYLESS,
       },
       [arnOf('tagged')],
@@ -459,7 +463,10 @@ test('the region is that of the endpoint if the kubeconfig has none', async () =
   const access = await usableAccess(
     'a',
     { server, identity: { eks: { cluster: 'prod' } } },
-    { eks: eksAccess({ region: REGION, assumableRoles: [] }), keyless: NO_KEYLESS },
+    {
+      eks: eksAccess({ region: REGION, assumableRoles: [], clusterDeadlineMs: 20_000 }),
+      keyless: NO_KEYLESS,
+    },
     { region: REGION, allowLocalServers: false },
     AbortSignal.timeout(10_000),
   );

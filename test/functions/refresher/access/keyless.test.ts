@@ -148,6 +148,7 @@ async function runOn(
   const keyless = keylessTokens({
     region: 'eu-central-1',
     stage: stage === null ? undefined : (stage ?? STAGE),
+    clusterDeadlineMs,
   });
   return await run(
     { secrets: registry.client, eks: NO_EKS, keyless },

@@ -1,7 +1,7 @@
 // Tests how the registered clusters are read from Secrets Manager: which secrets are clusters, how their values are batched,
 // and that a failure affects only its own cluster.
 
-import { afterEach, expect, test } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 import { CLUSTERS_PREFIX, TAG } from '../../../../contract/names.ts';
 import type { FailureCode } from '../../../../contract/refresher-api.ts';
 import { listClusters } from '../../../../functions/refresher/clusters/registered-clusters.ts';
@@ -10,6 +10,7 @@ import { run } from '../../../../functions/refresher/run/run.ts';
 import { type ApiServer, json, kubeconfigFor, page, startApiServer } from '../../api-server.ts';
 import { NO_EKS, NO_KEYLESS } from '../../real-cluster.ts';
 import {
+  HALF_AN_ANSWER,
   type SecretsManager,
   type SecretsManagerOptions,
   startSecretsManager,
@@ -204,24 +205,66 @@ test('reads the values in batches of twenty, each once', async () => {
   );
 });
 
-test('a batch that fails as a whole fails its own clusters and no others', async () => {
-  const { kubeconfig } = await emptyCluster();
-  const names = Array.from({ length: 25 }, (_, index) => `c${String(index).padStart(2, '0')}`);
-  let batches = 0;
-  const secrets = await registryOf(Object.fromEntries(names.map((name) => [name, kubeconfig])), {
-    before(operation) {
-      if (operation !== 'BatchGetSecretValue') return;
-      batches += 1;
-      if (batches === 1)
+describe('a batch that fails as a whole', () => {
+  const NAMES = Array.from({ length: 25 }, (_, index) => `c${String(index).padStart(2, '0')}`);
+
+  test.each<{ how: string; before: (batch: number) => Promise<void> | void; deadlineMs?: number }>([
+    {
+      how: 'is denied',
+      before: () => {
         throw { status: 400, type: 'AccessDeniedException', message: 'not authorized to BatchGet' };
-      // Throttled once; the SDK retries.
-      if (batches === 2) throw { status: 400, type: 'ThrottlingException', message: 'Rate exceeded' };
+      },
     },
+    { how: 'has no answer', before: () => new Promise(() => {}), deadlineMs: 3_000 },
+    {
+      how: 'has half an answer',
+      before: () => {
+        throw HALF_AN_ANSWER;
+      },
+      deadlineMs: 3_000,
+    },
+  ])(
+    'is read value by value if it $how, and another batch is not',
+    async ({ before, deadlineMs = 20_000 }) => {
+      const { kubeconfig } = await emptyCluster();
+      let batches = 0;
+      const secrets = await registryOf(Object.fromEntries(NAMES.map((name) => [name, kubeconfig])), {
+        before(operation) {
+          if (operation !== 'BatchGetSecretValue') return;
+          batches += 1;
+          if (batches === 1) return before(batches);
+          // Throttled once; the SDK retries.
+          if (batches === 2) throw { status: 400, type: 'ThrottlingException', message: 'Rate exceeded' };
+        },
+      });
+      const reports = await runAll(secrets, {}, undefined, { ...SETTINGS, clusterDeadlineMs: deadlineMs });
+      expect(reports.map(({ cluster, served }) => (served ? cluster : ''))).toEqual(NAMES);
+      const alone = secrets.calls.filter(({ operation }) => operation === 'GetSecretValue');
+      expect(alone.map(({ input }) => input.SecretId).toSorted()).toEqual(
+        NAMES.slice(0, 20).map((name) => `${CLUSTERS_PREFIX}${name}`),
+      );
+    },
+  );
+
+  test('fails only the clusters whose values cannot be read alone', async () => {
+    const { kubeconfig } = await emptyCluster();
+    const denied = { error: { status: 400, type: 'AccessDeniedException', message: 'not authorized' } };
+    const secrets = await registryOf(
+      { a: kubeconfig, b: denied, c: 'never' },
+      {
+        attemptMs: 200,
+        before(operation) {
+          if (operation === 'BatchGetSecretValue') throw denied.error;
+        },
+      },
+    );
+    const reports = await runAll(secrets, {}, undefined, { ...SETTINGS, clusterDeadlineMs: 60_000 });
+    expect(reports.map(({ cluster, codes, reason }) => [cluster, codes, reason])).toEqual([
+      ['a', undefined, undefined],
+      ['b', ['registration-unreadable'], 'AccessDeniedException: not authorized'],
+      ['c', ['registration-unreadable'], 'no answer in time'],
+    ]);
   });
-  const reports = await runAll(secrets, {}, undefined, { ...SETTINGS, clusterDeadlineMs: 20_000 });
-  const failed = reports.filter((report) => report.failed);
-  expect(failed.map(({ cluster }) => cluster)).toEqual(names.slice(0, 20));
-  for (const { codes } of failed) expect(codes).toEqual(['registration-unreadable']);
 });
 
 test('a run without registered clusters has no reports', async () => {
