@@ -238,17 +238,26 @@ function select(files: readonly File[], options: KubeOptions, where: string): Ku
   const context = find(files, 'contexts', name)?.entry.context;
   const cluster = context && find(files, 'clusters', context.cluster);
   const user = context && find(files, 'users', context.user);
-  // kubectl would call localhost:8080, or ask for a name and a password.
-  if (!context || !cluster?.entry.cluster.server || (context.user && !user)) {
+  if (!context) {
     const contexts = [...new Set(files.flatMap(({ config }) => config.contexts.map((one) => one.name)))];
     throw new CliError(
       'no-context',
-      `The kubeconfig ${where} has no context ${line(name)} with a server and a user.`,
+      `The kubeconfig ${where} has no context ${line(name)}.`,
       contexts.length === 0
         ? 'It has no contexts. Select another kubeconfig with --kubeconfig.'
         : `Select one of its contexts with --context: ${contexts.map(line).join(', ')}.`,
     );
   }
+  // kubectl would call localhost:8080, or ask for a name and a password.
+  const incomplete = (what: string) =>
+    new CliError(
+      'no-context',
+      `The context ${line(name)} of the kubeconfig ${where} names ${what}.`,
+      'Correct the kubeconfig, or select another context with --context.',
+    );
+  if (!cluster?.entry.cluster.server)
+    throw incomplete(`the cluster ${line(context.cluster) || '""'}, which is missing or has no server`);
+  if (context.user && !user) throw incomplete(`the user ${line(context.user)}, which is missing`);
   const selected = {
     name,
     cluster: resolvedCluster(context.cluster, cluster.entry.cluster, cluster.file),

@@ -4,7 +4,7 @@ import { type LookupAddress, lookup as systemLookup } from 'node:dns';
 import { isIP, type LookupFunction, connect as netConnect, type Socket } from 'node:net';
 import { abortable } from '../abort.ts';
 
-/** The time after which an attempt gets company ("Connection Attempt Delay", RFC 8305, section 8). */
+/** The delay before the next address is tried, while the earlier attempts go on ("Connection Attempt Delay", RFC 8305, section 8). */
 const ATTEMPT_DELAY_MS = 250;
 
 /**

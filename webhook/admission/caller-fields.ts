@@ -33,7 +33,7 @@ export function setOnlyRequest(object: unknown, oldObject: unknown, options: unk
   const entries = entriesOf(object);
   const [own, ...more] = entries.filter(({ manager }) => manager === REFRESHER_FIELD_MANAGER);
   if (!own || more.length > 0 || own.operation !== 'Update' || own.subresource) return false;
-  // A caller that backdates other entries has its own merged with them.
+  // A caller can give the other entries a time in the future. Its own entry is then among the oldest, which are merged.
   const merged = (all: readonly Entry[]) =>
     all.filter(({ manager }) => manager === MERGED).map(({ fieldsV1 }) => fieldsV1);
   if (!isDeepStrictEqual(merged(entries), merged(entriesOf(oldObject)))) return false;

@@ -1,5 +1,6 @@
 // Reads, writes and watches the webhook's own objects, as its own ServiceAccount: the Secret with its certificates or with
-// the caller proof, and the caBundle of its configuration. Every write names the resource version it is based on.
+// the caller proof, and the caBundle of its configuration. Every change names the resource version it is based on; only the
+// creation of a missing Secret has none.
 import { readFile } from 'node:fs/promises';
 import { join, posix } from 'node:path';
 import { z } from 'zod';
@@ -27,7 +28,7 @@ const WATCH_SECONDS = 10 * 60;
  * connection is broken and neither end noticed. If a server sends no bookmarks, the watch begins again this often.
  */
 const WATCH_IDLE_MS = 3 * 60_000;
-/** The name of the webhook in the `managedFields` of both objects. */
+/** The name of the webhook in the `managedFields` of these objects. */
 const FIELD_MANAGER = 'ecr-anywhere-webhook';
 /** An annotation of the Secret with which an operator requests a new certificate authority. */
 export const ROTATE_ANNOTATION = 'ecr-anywhere.centml.ai/rotate-ca';

@@ -40,16 +40,13 @@ export async function checkMutators(
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     if (!isRefusedChange(error, installation)) return [skipped('mutators', error.serverMessage)];
-    const others = await otherMutators(kubernetes, installation);
-    const names = formatList(others) || 'none that you may list';
+    const { kinds, names } = await otherMutators(kubernetes, installation);
     return [
       failed(
         'changed-by-other-mutator',
-        `Another mutator changes Secrets in the refresher's requests: ${error.serverMessage} Mutators of Secrets: ${names}.`,
+        `Another mutator changes Secrets in the refresher's requests: ${error.serverMessage} Mutators of Secrets: ${formatList(names) || 'none that you may list'}.`,
         {
-          investigate: commands.kubectl([
-            ...['get', 'mutatingwebhookconfigurations,mutatingadmissionpolicies', '--output=yaml'],
-          ]),
+          investigate: commands.kubectl([...['get', kinds.join(','), '--output=yaml']]),
           hint: `Exclude ${username} from the mutator. See "Another mutator changes the Secret" in docs/troubleshooting.md.`,
         },
       ),
@@ -65,17 +62,24 @@ function isRefusedChange({ causes, serverMessage }: ApiError, { refresher }: Ins
   );
 }
 
-/** The webhook configurations and policies that may change Secrets, as kind/name, without the chart's. */
-async function otherMutators(kubernetes: Kubernetes, { name }: Installation): Promise<string[]> {
-  const list = (plural: string) => kubernetes.list(`${REGISTRATION}/${plural}`).catch(() => []);
+/** The webhook configurations and policies that may change Secrets, as kind/name, without the chart's; and the kinds to list. */
+async function otherMutators(
+  kubernetes: Kubernetes,
+  { name }: Installation,
+): Promise<{ kinds: string[]; names: string[] }> {
+  const list = (plural: string) =>
+    kubernetes.list(`${REGISTRATION}/${plural}`).catch((error: unknown) => {
+      if (error instanceof ApiError) return undefined;
+      throw error;
+    });
   const [configurations, policies] = await Promise.all([
     list('mutatingwebhookconfigurations'),
     // Kubernetes before 1.36 has none.
     list('mutatingadmissionpolicies'),
   ]);
-  const webhooks = configurations.map((item) => WebhookConfiguration.parse(item));
-  const ofPolicies = policies.map((item) => Policy.parse(item));
-  return [
+  const webhooks = (configurations ?? []).map((item) => WebhookConfiguration.parse(item));
+  const ofPolicies = (policies ?? []).map((item) => Policy.parse(item));
+  const names = [
     ...webhooks
       .filter(({ webhooks: all }) => all?.some(({ rules }) => matchesSecrets(rules)))
       .map(({ metadata }) => `mutatingwebhookconfiguration/${metadata.name}`),
@@ -83,6 +87,10 @@ async function otherMutators(kubernetes: Kubernetes, { name }: Installation): Pr
       .filter(({ spec }) => matchesSecrets(spec.matchConstraints?.resourceRules))
       .map(({ metadata }) => `mutatingadmissionpolicy/${metadata.name}`),
   ].filter((other) => ![name, `${name}-caller-proof`].some((own) => other.endsWith(`/${own}`)));
+  return {
+    kinds: ['mutatingwebhookconfigurations', ...(policies ? ['mutatingadmissionpolicies'] : [])],
+    names,
+  };
 }
 
 function matchesSecrets(rules: z.infer<typeof Rules>): boolean {

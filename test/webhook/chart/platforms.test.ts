@@ -341,6 +341,7 @@ describe.each<Rendering & { title: string; check: (all: Manifest[]) => void }>([
         all.find(({ kind }) => kind === 'MutatingWebhookConfiguration')?.metadata.annotations,
       ).toMatchObject({
         'admissions.enforcer/disabled': 'true',
+        'ecr-anywhere.centml.ai/callers': expect.any(String),
         'ecr-anywhere.centml.ai/tls-mode': 'self',
       }),
   },
