@@ -45,11 +45,11 @@ export type Action = NonNullable<RefresherEvent['action']>;
  * the AWS SDK's error name there, a function that ran out of time has Lambda's `Sandbox.Timedout`.
  */
 export const ERROR_TYPE = {
-  /** The event has an unknown field or action, or a wrong value. The function did nothing. */
+  /** Of functions of earlier versions; others answer with an `InvalidEventAnswer`. */
   invalidEvent: 'InvalidEventError',
   /** A run over all clusters could not list the Secrets of any cluster that is not paused. */
   noClusterServed: 'NoClusterServedError',
-  /** A run over all clusters could not store the state of at least one cluster. */
+  /** A run over all clusters could not store the states of most clusters. */
   stateNotSaved: 'StateNotSavedError',
 } as const;
 
@@ -361,4 +361,14 @@ export interface NotRegisteredAnswer {
   };
 }
 
-export type Answer = RefreshAnswer | StatusAnswer | RevokeAnswer | NotRegisteredAnswer;
+/** To an event that has an unknown field or action, or a wrong value. The function did nothing. */
+export interface InvalidEventAnswer {
+  readonly invalidEvent: {
+    /** What is wrong, and which events the function accepts. */
+    readonly message: string;
+    /** The names of the invalid fields; empty if the event is not an object. */
+    readonly fields: readonly string[];
+  };
+}
+
+export type Answer = RefreshAnswer | StatusAnswer | RevokeAnswer | NotRegisteredAnswer | InvalidEventAnswer;

@@ -38,6 +38,7 @@ const NotRegistered = z.object({
     failures: z.array(z.string()).optional(),
   }),
 });
+const InvalidEvent = z.object({ invalidEvent: z.object({ message: z.string() }) });
 type NotRegisteredNames = z.infer<typeof NotRegistered>['notRegistered'];
 /** The required part of an answer. Answers of other versions may have more. */
 const Clusters = z.looseObject({
@@ -103,6 +104,8 @@ export class Refresher {
     if (FunctionError !== undefined) throw this.#failureOf(Failure.safeParse(answer).data ?? {});
     const unknown = NotRegistered.safeParse(answer);
     if (unknown.success) throw this.notRegistered(unknown.data.notRegistered);
+    const invalid = InvalidEvent.safeParse(answer);
+    if (invalid.success) throw this.#eventNotUnderstood(invalid.data.invalidEvent.message);
     const expected = schema.safeParse(answer);
     if (expected.success) return expected.data;
     throw this.#versionMismatch(
@@ -125,10 +128,7 @@ export class Refresher {
     const { functionName } = this.#stack;
     const { errorType } = failure;
     const errorMessage = line(failure.errorMessage ?? errorType ?? '');
-    if (errorType === ERROR_TYPE.invalidEvent)
-      return this.#versionMismatch(
-        `The function ${functionName} does not understand this version of the command line: ${errorMessage}`,
-      );
+    if (errorType === ERROR_TYPE.invalidEvent) return this.#eventNotUnderstood(errorMessage);
     if (errorType === TIMED_OUT || (errorType === undefined && /Task timed out/.test(errorMessage)))
       return new CliError(
         'function-timeout',
@@ -139,6 +139,12 @@ export class Refresher {
       'function-failed',
       `The function ${functionName} failed: ${errorMessage || 'it gave no reason.'}`,
       'Read its log: the output TailLog of the stack is the command.',
+    );
+  }
+
+  #eventNotUnderstood(message: string): CliError {
+    return this.#versionMismatch(
+      `The function ${this.#stack.functionName} does not understand this version of the command line: ${line(message)}`,
     );
   }
 

@@ -44,7 +44,7 @@ const Event = z
 /** An event with its defaults. */
 export type ParsedEvent = Readonly<z.infer<typeof Event>>;
 
-/** The event is not one of the function API. Lambda returns the name as `errorType`. */
+/** The event is not one of the function API. */
 export class InvalidEventError extends Error {
   override readonly name = ERROR_TYPE.invalidEvent;
   /** The names of the invalid fields; empty if the event is not an object. */

@@ -8,6 +8,7 @@ import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import type { Context } from 'aws-lambda';
 import type {
   Answer,
+  InvalidEventAnswer,
   NotRegisteredAnswer,
   RefreshAnswer,
   RevokeResult,
@@ -20,7 +21,7 @@ import { clusterStatuses } from './actions/status.ts';
 import { clusterStates, SAVE_WITHIN_MS } from './clusters/cluster-state.ts';
 import { NotRegisteredError } from './clusters/clusters.ts';
 import { readConfig } from './config.ts';
-import { isWholeRun, type ParsedEvent, readEvent } from './event.ts';
+import { InvalidEventError, isWholeRun, type ParsedEvent, readEvent } from './event.ts';
 import type { ClusterReport } from './run/cluster-report.ts';
 import { run } from './run/run.ts';
 import { summarize, summarizeAll, summarizeNamed } from './run/summaries.ts';
@@ -38,10 +39,11 @@ const logger = new Logger({ serviceName: config.service });
 
 /** Performs the action of the event. A run over all clusters rejects if it failed as a whole. */
 export async function handler(rawEvent: unknown, context: Context): Promise<Answer> {
-  const event = readEvent(rawEvent);
+  logger.appendKeys({ function_request_id: context.awsRequestId });
   const timeoutMs = context.getRemainingTimeInMillis();
   const signal = AbortSignal.timeout(Math.max(timeoutMs - REPORTING_SECONDS * 1000, 1_000));
   try {
+    const event = readEvent(rawEvent);
     switch (event.action) {
       case 'status':
         return { clusters: await clusterStatuses(services, config, timeoutMs, signal) };
@@ -52,6 +54,8 @@ export async function handler(rawEvent: unknown, context: Context): Promise<Answ
     }
   } catch (error) {
     if (error instanceof NotRegisteredError) return notRegistered(error);
+    // An invocation that fails sets off an alarm, which a mistyped event must not.
+    if (error instanceof InvalidEventError) return invalidEvent(error);
     throw error;
   }
 }
@@ -87,6 +91,11 @@ function notRegistered({ names, registered, failures }: NotRegisteredError): Not
       ...(failures.length > 0 && { failures: sentences, discoveryFailures: failures }),
     },
   };
+}
+
+function invalidEvent({ message, fields }: InvalidEventError): InvalidEventAnswer {
+  logger.warn('invalid event', { fields, reason: message });
+  return { invalidEvent: { message, fields } };
 }
 
 function log(report: ClusterReport): void {

@@ -61,6 +61,8 @@ export const METRIC = {
   secretsRefreshed: 'SecretsRefreshed',
   secretsRefused: 'SecretsRefused',
   secretsNotAttempted: 'SecretsNotAttempted',
+  /** Clusters whose state could not be stored. */
+  statesNotSaved: 'StatesNotSaved',
   /** Seconds until the first of all managed credentials expires; negative after that. */
   soonestExpiry: 'SoonestExpiry',
 } as const;

@@ -259,7 +259,15 @@ describe('AWS or the function answers unexpectedly', () => {
       'Task timed out after 3 seconds',
     ],
     [
-      'the function rejects the event',
+      'the function answers that the event is invalid',
+      'status',
+      INVOKE('status'),
+      functionAnswer({ invalidEvent: { message: 'event.action: unknown', fields: ['action'] } }),
+      'function-too-old',
+      'event.action: unknown',
+    ],
+    [
+      'the function of an earlier version rejects the event',
       'status',
       INVOKE('status'),
       failed({ errorType: 'InvalidEventError', errorMessage: 'event.action: unknown' }),

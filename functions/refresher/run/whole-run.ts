@@ -38,6 +38,7 @@ export function metricsOf(
     [METRIC.secretsRefreshed]: count('refreshed'),
     [METRIC.secretsRefused]: count('refused', 'not-mutated', 'partial'),
     [METRIC.secretsNotAttempted]: count('not-attempted'),
+    [METRIC.statesNotSaved]: reports.filter(isNotSaved).length,
     ...(expiries.length > 0 && {
       [METRIC.soonestExpiry]: Math.round((expiries.reduce((a, b) => Math.min(a, b)) - now) / 1000),
     }),
@@ -45,9 +46,9 @@ export function metricsOf(
 }
 
 /**
- * The error with which the invocation fails, if it does: no cluster that is not paused was served, or the state of a
- * cluster could not be stored. Without stored state, no metric would show that clusters which do not respond are ageing.
- * The metrics and alarms report anything less: among thousands of clusters, one is always down.
+ * The error with which the invocation fails, if it does: no cluster that is not paused was served, or most states could
+ * not be stored. Without stored state, no metric would show that clusters which do not respond are ageing. The metrics and
+ * alarms report anything less: among thousands of clusters, one is always down, and a write to DynamoDB may time out.
  */
 export function runFailure(reports: readonly ClusterReport[]): RunFailedError | undefined {
   const active = reports.filter(({ isPaused }) => !isPaused);
@@ -58,11 +59,15 @@ export function runFailure(reports: readonly ClusterReport[]): RunFailedError | 
       `None of ${active.length} clusters could be served. ${reasons.join(' | ')}`,
     );
   }
-  const notSaved = reports.filter(({ stateNotSaved }) => stateNotSaved !== undefined);
-  if (notSaved.length > 0)
+  const notSaved = reports.filter(isNotSaved);
+  if (notSaved.length > reports.filter(({ state }) => state !== undefined).length)
     return new RunFailedError(
       ERROR_TYPE.stateNotSaved,
       `The state of ${notSaved.length} clusters could not be stored in DynamoDB: ${notSaved[0]?.stateNotSaved}`,
     );
   return undefined;
+}
+
+function isNotSaved({ stateNotSaved }: ClusterReport): boolean {
+  return stateNotSaved !== undefined;
 }

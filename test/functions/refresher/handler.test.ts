@@ -6,7 +6,7 @@ import { ENVIRONMENT } from '../../../functions/refresher/settings.ts';
 import { type SecretsManager, startSecretsManager } from '../secrets-manager.ts';
 
 let registry: SecretsManager;
-let invoke: (event: RefresherEvent | object) => Promise<Answer>;
+let invoke: (event: RefresherEvent | object | string) => Promise<Answer>;
 
 beforeAll(async () => {
   registry = await startSecretsManager({ [`${CLUSTERS_PREFIX}broken`]: 'not a kubeconfig' });
@@ -35,9 +35,18 @@ afterAll(async () => {
   await registry?.[Symbol.asyncDispose]();
 });
 
-test('an unknown action rejects with InvalidEventError', async () => {
-  await expect(invoke({ action: 'delete' })).rejects.toMatchObject({ name: ERROR_TYPE.invalidEvent });
-});
+test.each([
+  { event: { action: 'delete' }, fields: ['action'] },
+  { event: { dryrun: true }, fields: ['dryrun'] },
+  { event: 'refresh', fields: [] },
+])(
+  'the event $event is answered with its invalid fields, and the invocation succeeds',
+  async ({ event, fields }) => {
+    expect(await invoke(event)).toEqual({
+      invalidEvent: { message: expect.stringContaining('The refresher accepts'), fields },
+    });
+  },
+);
 
 test('a run over all clusters rejects with NoClusterServedError if none can be served', async () => {
   await expect(invoke({})).rejects.toMatchObject({ name: ERROR_TYPE.noClusterServed });

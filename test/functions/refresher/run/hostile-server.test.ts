@@ -23,7 +23,7 @@ import { bundleIn } from '../../invoke-bundle.ts';
 import { type SecretsManager, startSecretsManager } from '../../secrets-manager.ts';
 
 const HOUR = 3_600_000;
-const NAMESPACES = page(Array.from({ length: 40 }, (_, index) => ({ name: `team-${index}` })));
+const NAMESPACES = page(Array.from({ length: 12 }, (_, index) => ({ name: `team-${index}` })));
 const START = '{"kind":"PartialObjectMetadataList","metadata":{},"items":[';
 const TINY_ITEM = '{"metadata":{"name":"a"}}';
 /** 12.7 MB. */
@@ -116,6 +116,8 @@ test('a run within the memory of Lambda refreshes the good clusters and names th
   expect(figures.maxMib).toBeLessThan(512);
 
   const log = lines.slice(0, -1).map((line) => JSON.parse(line));
+  const ownLines = log.filter(({ message }) => message !== undefined);
+  expect(new Set(ownLines.map((line) => line.function_request_id))).toEqual(new Set(['request-1']));
   const started = log.filter(({ message }) => message === 'cluster started');
   expect(started.map(({ cluster }) => cluster)).toEqual([
     'good-and-soon',

@@ -58,6 +58,7 @@ test('the metrics are the sums over all clusters', () => {
     SecretsRefreshed: 11,
     SecretsRefused: 6,
     SecretsNotAttempted: 5,
+    StatesNotSaved: 0,
     SoonestExpiry: 3_600,
   });
 });
@@ -112,9 +113,17 @@ test.each<{ title: string; reports: ClusterReport[]; fails: boolean }>([
   expect(runFailure(reports)?.name).toBe(fails ? ERROR_TYPE.noClusterServed : undefined);
 });
 
-test('the invocation fails with StateNotSavedError if the state of a served cluster was not stored', () => {
-  const reports = [served('a'), served('b', { stateNotSaved: 'denied' })];
-  expect(runFailure(reports)?.name).toBe(ERROR_TYPE.stateNotSaved);
+test.each([
+  { title: 'one of a thousand states was not stored', lost: 1, of: 1_000, fails: false },
+  { title: 'half of the states were not stored', lost: 500, of: 1_000, fails: false },
+  { title: 'most states were not stored', lost: 501, of: 1_000, fails: true },
+  { title: 'the only state was not stored', lost: 1, of: 1, fails: true },
+])('whether the invocation fails if $title: $fails', ({ lost, of, fails }) => {
+  const reports = Array.from({ length: of }, (_, index) =>
+    served(`c${index}`, index < lost ? { stateNotSaved: 'denied' } : { state: { failures: 0 } }),
+  );
+  expect(runFailure(reports)?.name).toBe(fails ? ERROR_TYPE.stateNotSaved : undefined);
+  expect(metricsOf(reports, NOW).StatesNotSaved).toBe(lost);
 });
 
 test("the error's message has the number of clusters, and the reasons of the first five", () => {
