@@ -138,16 +138,15 @@ test.each<{ silence: Silence }>([{ silence: 'no answer' }, { silence: 'half an a
       ),
     });
     expect(JSON.stringify(answer)).not.toContain('stateNotSaved');
-    const count = (operation: string) => calls.filter((call) => call === operation).length;
-    // The table's first item is silent; the items of both clusters are saved at the same time.
-    expect(count('DynamoDB_20120810.UpdateItem')).toBe(3);
-    for (const operation of [
-      'secretsmanager.ListSecrets',
-      'secretsmanager.BatchGetSecretValue',
+    const repeated = calls.filter((call, index) => calls.indexOf(call) !== index);
+    expect([...new Set(repeated)].toSorted()).toEqual([
       'AssumeRole',
+      'DynamoDB_20120810.Scan',
+      'DynamoDB_20120810.UpdateItem',
       'GET /clusters/prod',
       'GetWebIdentityToken',
-    ])
-      expect([operation, count(operation)]).toEqual([operation, 2]);
+      'secretsmanager.BatchGetSecretValue',
+      'secretsmanager.ListSecrets',
+    ]);
   },
 );
