@@ -1,7 +1,7 @@
 // ecr-anywhere get-token: prints a token for a keyless cluster, as an exec plugin of kubectl.
 import { STSClient } from '@aws-sdk/client-sts';
 import { DEFAULT_STACK_NAME } from '../../contract/keyless.ts';
-import { webIdentityToken } from '../../lib/aws/web-identity.ts';
+import { SIGN_IN_AGAIN, webIdentityToken } from '../../lib/aws/web-identity.ts';
 import { Aws, clientConfig } from '../aws/aws.ts';
 import type { Io } from '../output/io.ts';
 import { checkedAudience } from './audience.ts';
@@ -25,7 +25,7 @@ export async function getToken(
   await new Aws(options, io.signal).region();
   const { token, expiresAt } = await webIdentityToken(
     new STSClient(clientConfig(options)),
-    { stage: stackName, cluster },
+    { stage: stackName, cluster, nextSession: SIGN_IN_AGAIN },
     AbortSignal.any([io.signal, AbortSignal.timeout(TIMEOUT_MS)]),
   );
   const credential = {

@@ -13,22 +13,30 @@ export interface WebIdentityToken {
 }
 
 /** What the operator can do, by the name of the STS error (STS API reference, GetWebIdentityToken). */
-const HINTS: Readonly<Record<string, string>> = {
+const hintsFor = (nextSession: string): Readonly<Record<string, string>> => ({
   OutboundWebIdentityFederationDisabledException:
     'to enable it for the account: aws iam enable-outbound-web-identity-federation',
-  SessionDurationEscalationException: `the session ends within ${TOKEN_SECONDS / 60} minutes, before the token would: sign in again`,
-};
+  SessionDurationEscalationException: `the session ends within ${TOKEN_SECONDS / 60} minutes, before the token would: ${nextSession}`,
+});
+
+/** For `nextSession`, if an operator requests the token. */
+export const SIGN_IN_AGAIN = 'sign in again';
 
 /**
  * Has STS sign a token for the caller's AWS identity. Only one cluster accepts it.
  *
  * @param stage the stack name
  * @param cluster the registered name
+ * @param nextSession how the caller gets a session that lasts longer, for the message if its own ends too soon
  * @throws ClusterError with the reason and what the operator can do
  */
 export async function webIdentityToken(
   sts: STSClient,
-  { stage, cluster }: { readonly stage: string; readonly cluster: string },
+  {
+    stage,
+    cluster,
+    nextSession,
+  }: { readonly stage: string; readonly cluster: string; readonly nextSession: string },
   signal: AbortSignal,
 ): Promise<WebIdentityToken> {
   const command = new GetWebIdentityTokenCommand({
@@ -40,7 +48,8 @@ export async function webIdentityToken(
     .send(command, { abortSignal: signal })
     .catch((cause: Error) => {
       const reason = signal.aborted ? 'no answer in time' : describeAwsError(cause);
-      const hint = Object.hasOwn(HINTS, cause.name) ? ` (${HINTS[cause.name]})` : '';
+      const hints = hintsFor(nextSession);
+      const hint = Object.hasOwn(hints, cause.name) ? ` (${hints[cause.name]})` : '';
       // A permanent error means that the role or the account lacks a permission or a setting.
       const failedAt = isPermanentAwsError(cause) ? 'setting' : 'reach';
       const code = failedAt === 'setting' ? 'aws-refused' : 'aws-unavailable';

@@ -2,7 +2,7 @@
 import { STSClient } from '@aws-sdk/client-sts';
 import { z } from 'zod';
 import { REFRESHER_GROUP } from '../../../contract/names.ts';
-import { webIdentityToken } from '../../../lib/aws/web-identity.ts';
+import { SIGN_IN_AGAIN, webIdentityToken } from '../../../lib/aws/web-identity.ts';
 import { clientConfig } from '../../aws/aws.ts';
 import type { Server } from '../../kubernetes/client.ts';
 import { CliError } from '../../output/errors.ts';
@@ -50,7 +50,7 @@ async function determineIssuer({ aws, stack, name, options, commands }: Register
   let issuer: string;
   try {
     const { token } = await aws.ask('asking STS for the token issuer', (signal) =>
-      webIdentityToken(sts, { stage: stack.stackName, cluster: name }, signal),
+      webIdentityToken(sts, { stage: stack.stackName, cluster: name, nextSession: SIGN_IN_AGAIN }, signal),
     );
     const payload = JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString());
     issuer = z.object({ iss: z.url() }).parse(payload).iss;

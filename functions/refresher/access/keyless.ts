@@ -9,6 +9,9 @@ import type { KeylessIdentity } from '../../../lib/kubernetes/exec-plugin.ts';
 import { KubeconfigError } from '../../../lib/kubernetes/kubeconfig.ts';
 import { sanitizeName } from '../../../lib/text.ts';
 
+/** Lambda renews the session of the function's role. */
+const NEXT_SESSION = 'the next run has a new session';
+
 export interface Keyless {
   /**
    * Requests a token that only one cluster accepts.
@@ -44,7 +47,7 @@ export function keylessTokens({
         throw new KubeconfigError(
           `the kubeconfig is for the stack ${sanitizeName(namedStage)}, and this refresher's stack is ${stage}`,
         );
-      const { token } = await webIdentityToken(sts, { stage, cluster }, signal);
+      const { token } = await webIdentityToken(sts, { stage, cluster, nextSession: NEXT_SESSION }, signal);
       return token;
     },
   };
