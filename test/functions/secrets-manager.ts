@@ -124,11 +124,15 @@ export async function startSecretsManager(
     return reply(200, { Name: name });
   };
 
-  const list = (reply: Reply, { NextToken, MaxResults }: Record<string, unknown>) => {
+  const list = (reply: Reply, { NextToken, MaxResults, Filters }: Record<string, unknown>) => {
     if (lists === 'never') return;
     if (lists) return fail(reply, lists);
     const start = Number(NextToken ?? 0);
-    const names = Object.keys(secrets);
+    const names = Object.keys(secrets).filter((name) =>
+      (Filters as readonly NameFilter[]).every(({ Values }) =>
+        Values.some((value) => name.startsWith(value)),
+      ),
+    );
     const end = start + Math.min(pageSize, Number(MaxResults));
     reply(200, {
       SecretList: names.slice(start, end).map((Name) => ({
@@ -235,6 +239,12 @@ const NOT_FOUND: AwsError = {
   type: 'ResourceNotFoundException',
   message: "Secrets Manager can't find the specified secret.",
 };
+
+/** Matches the beginnings of names, in the same case (API reference, Filter). */
+interface NameFilter {
+  readonly Key: 'name';
+  readonly Values: readonly string[];
+}
 
 /** Sets the response of a request. */
 type Reply = (status: number, body: object) => void;

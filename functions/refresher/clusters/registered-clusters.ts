@@ -46,7 +46,7 @@ export async function listClusters(
   );
   for await (const { SecretList } of pages) {
     for (const { Name, Tags } of SecretList ?? []) {
-      // The filter ignores case, IAM does not.
+      // The prefix itself is no cluster. All other matches begin with it in AWS, but not in every emulator of AWS.
       if (!Name?.startsWith(CLUSTERS_PREFIX) || Name === CLUSTERS_PREFIX) continue;
       const tags = Object.fromEntries((Tags ?? []).map(({ Key, Value }) => [Key, Value]));
       const { [TAG.context]: context, [TAG.clusterUid]: clusterUid } = tags;
