@@ -149,8 +149,19 @@ const Settings = z.object({
 
 export type Settings = Readonly<z.infer<typeof Settings>>;
 
-/** All context keys of the CDK itself contain one of these characters; other keys are settings. */
-const CDK_KEY = /[:/@-]/;
+/** Context keys of the CDK itself: nearly all, comments of cdk.json included, contain one of these characters. */
+const CDK_KEY = /[:/@]/;
+const OTHER_CDK_KEYS: ReadonlySet<string> = new Set([
+  'acknowledged-issue-numbers',
+  'cdk-migrate',
+  'cli-telemetry',
+]);
+
+/** Without case and punctuation: `alarm-email`, `ALARM_EMAIL` and `alarmEmail` are alike. */
+const plain = (key: string) => key.toLowerCase().replaceAll(/[^a-z0-9]/g, '');
+const NAMES: ReadonlyMap<string, string> = new Map(
+  Object.keys(Settings.shape).map((name) => [plain(name), name]),
+);
 
 /**
  * Reads the settings.
@@ -159,14 +170,48 @@ const CDK_KEY = /[:/@-]/;
  * @throws Error that names every invalid and every unknown setting, so that a mistyped `alarmEmail` is not ignored
  */
 export function readSettings(context: Readonly<Record<string, unknown>>): Settings {
-  const settings = Object.fromEntries(Object.entries(context).filter(([key]) => !CDK_KEY.test(key)));
+  const settings = Object.fromEntries(Object.entries(context).filter(([key]) => !isOfCdk(key)));
   const parsed = Settings.strict().safeParse(settings);
   if (parsed.success) return parsed.data;
-  const problems = parsed.error.issues.map((issue) =>
-    issue.path.length > 0 ? `${issue.path.join('.')}: ${issue.message}` : issue.message,
-  );
+  const problems = parsed.error.issues.flatMap((issue) => {
+    if (issue.code === 'unrecognized_keys' && issue.path.length === 0) return issue.keys.map(unknownSetting);
+    return issue.path.length > 0 ? `${issue.path.join('.')}: ${issue.message}` : issue.message;
+  });
   throw new Error(
     `The settings in the CDK context are not valid:\n${problems.map((problem) => `  - ${problem}`).join('\n')}\n` +
-      `Correct them with -c key=value or under context in cdk.json (docs/settings.md). Known settings: ${Object.keys(Settings.shape).join(', ')}.`,
+      `Correct them with -c key=value or under context in cdk.json (docs/settings.md). Known settings: ${[...NAMES.values()].join(', ')}.`,
   );
+}
+
+/** Whether a context key is the CDK's and not a setting, not even a mistyped one. */
+function isOfCdk(key: string): boolean {
+  return OTHER_CDK_KEYS.has(key) || (CDK_KEY.test(key) && !NAMES.has(plain(key)));
+}
+
+function unknownSetting(key: string): string {
+  const name = NAMES.get(plain(key)) ?? nearestSetting(plain(key));
+  return `${key}: there is no such setting${name === undefined ? '' : `; did you mean ${name}?`}`;
+}
+
+/** The setting whose name differs least, in at most a third of its characters. */
+function nearestSetting(key: string): string | undefined {
+  const candidates = [...NAMES].map(([other, name]) => ({ name, edits: editsBetween(key, other) }));
+  const [nearest] = candidates
+    .filter(({ name, edits }) => edits <= name.length / 3)
+    .sort((a, b) => a.edits - b.edits);
+  return nearest?.name;
+}
+
+/** The number of characters to insert, remove or replace (Levenshtein). */
+function editsBetween(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (const [i, character] of [...a].entries()) {
+    const next = [i + 1];
+    for (const [j, other] of [...b].entries())
+      next.push(
+        Math.min((row[j] ?? 0) + (character === other ? 0 : 1), (row[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1),
+      );
+    row = next;
+  }
+  return row.at(-1) ?? 0;
 }

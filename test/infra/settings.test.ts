@@ -24,7 +24,9 @@ test('returns the defaults, and ignores the context keys of the CDK', () => {
       '@aws-cdk/aws-iam:minimizePolicies': true,
       'aws:cdk:enable-path-metadata': true,
       '// settings': 'a comment',
+      'availability-zones:account=123456789012:region=eu-central-1': ['eu-central-1a'],
       'acknowledged-issue-numbers': [1],
+      'cli-telemetry': false,
     }),
   ).toEqual(DEFAULTS);
 });
@@ -78,9 +80,29 @@ test.each([
   expect(() => readSettings(context)).toThrow(new RegExp(`- ${Object.keys(context)[0]}(\\.0)?: `));
 });
 
+test.each([
+  { key: 'alarm-email', name: 'alarmEmail' },
+  { key: 'ALARM_EMAIL', name: 'alarmEmail' },
+  { key: 'alarm:email', name: 'alarmEmail' },
+  { key: 'alarmMail', name: 'alarmEmail' },
+  { key: 'alarm-emial', name: 'alarmEmail' },
+  { key: 'stack-name', name: 'stackName' },
+  { key: 'eks-region', name: 'eksRegions' },
+])('refuses $key and names $name', ({ key, name }) => {
+  expect(() => readSettings({ [key]: 'a@example.com' })).toThrow(
+    `  - ${key}: there is no such setting; did you mean ${name}?`,
+  );
+});
+
+test('refuses a key that resembles no setting', () => {
+  expect(() => readSettings({ 'log-retention': '7' })).toThrow(
+    /^ {2}- log-retention: there is no such setting$/m,
+  );
+});
+
 test('reports all problems together, with unknown names and the list of known ones', () => {
   expect(() => readSettings({ rateMinutes: 0, clusterConcurrency: 0, alarmMail: 'a@example.com' })).toThrow(
-    /rateMinutes.*clusterConcurrency.*"alarmMail".*Known settings: stackName/s,
+    /rateMinutes.*clusterConcurrency.*alarmMail.*Known settings: stackName/s,
   );
 });
 
