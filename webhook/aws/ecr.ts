@@ -10,13 +10,15 @@ import {
   GetAuthorizationTokenCommand as GetPublicAuthorizationTokenCommand,
 } from '@aws-sdk/client-ecr-public';
 import { fromNodeProviderChain, fromTemporaryCredentials } from '@aws-sdk/credential-providers';
-import type { AwsCredentialIdentityProvider } from '@aws-sdk/types';
 import pRetry from 'p-retry';
 import type { TokenFailure } from '../../contract/denials.ts';
 import { requestLimits } from '../../lib/aws/request-limits.ts';
 import type { FetchToken, Token } from './ecr-tokens.ts';
 import type { TokenSource } from './registries.ts';
 import { TokenError, timedOut } from './token-error.ts';
+
+/** The SDK's type, whose own package is no dependency of this project. */
+type CredentialProvider = ECRClient['config']['credentials'];
 
 /** The result of one attempt, as the metric counts it. */
 export const ECR_RESULTS = ['ok', 'throttled', 'denied', 'unavailable', 'no-identity', 'error'] as const;
@@ -76,12 +78,9 @@ export function fetchFromEcr(settings: AwsSettings): FetchToken {
       httpsAgent,
     },
   }).config;
-  const cached = (credentials: AwsCredentialIdentityProvider): AwsCredentialIdentityProvider =>
+  const cached = (credentials: CredentialProvider): CredentialProvider =>
     new ECRClient({ region: settings.region, credentials, requestHandler }).config.credentials;
-  const assuming = (
-    role: NonNullable<TokenSource['role']>,
-    from: AwsCredentialIdentityProvider,
-  ): AwsCredentialIdentityProvider =>
+  const assuming = (role: NonNullable<TokenSource['role']>, from: CredentialProvider): CredentialProvider =>
     describingFailures(
       role.arn,
       fromTemporaryCredentials({
@@ -210,10 +209,7 @@ function unusable(): Error {
 }
 
 /** A provider whose errors are IdentityErrors. @param roleArn the role that it assumes, if it does */
-function describingFailures(
-  roleArn: string | undefined,
-  provider: AwsCredentialIdentityProvider,
-): AwsCredentialIdentityProvider {
+function describingFailures(roleArn: string | undefined, provider: CredentialProvider): CredentialProvider {
   const what =
     roleArn === undefined ? 'the webhook has no AWS identity' : `the role ${roleArn} cannot be assumed`;
   return async (properties) => {

@@ -4,7 +4,6 @@
 import { type Cluster, DescribeClusterCommand, EKSClient, paginateListClusters } from '@aws-sdk/client-eks';
 import { STSClient } from '@aws-sdk/client-sts';
 import { fromTemporaryCredentials } from '@aws-sdk/credential-providers';
-import type { AwsCredentialIdentityProvider } from '@aws-sdk/types';
 import { SignatureV4 } from '@smithy/signature-v4';
 import pMap from 'p-map';
 import { TAG } from '../../../contract/names.ts';
@@ -77,7 +76,7 @@ const IN_USE: ReadonlySet<string> = new Set(['ACTIVE', 'UPDATING']);
 /** Calls EKS as the refresher, or as roles of the allow-list. Clients and credentials stay for later runs. */
 export function eksAccess({ region: ownRegion, assumableRoles, clusterDeadlineMs }: EksSettings): Eks {
   const limits = clientLimits(awsRequestMs(clusterDeadlineMs));
-  const roles = new Map<string, AwsCredentialIdentityProvider>();
+  const roles = new Map<string, STSClient['config']['credentials']>();
   const stsClients = new Map<string, STSClient>();
   const eksClients = new Map<string, EKSClient>();
 
