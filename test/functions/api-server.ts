@@ -158,6 +158,13 @@ export function page(items: readonly object[], next?: string): object {
   };
 }
 
+/** The page that a request asks for, by its `limit` and `continue`. */
+export function pageFor({ query }: Received, items: readonly object[]): object {
+  const start = Number(query.get('continue') ?? 0);
+  const end = start + Number(query.get('limit') ?? items.length);
+  return page(items.slice(start, end), end < items.length ? String(end) : undefined);
+}
+
 /** The metadata of one object. */
 export function object(metadata: object): object {
   return { kind: 'PartialObjectMetadata', apiVersion: 'meta.k8s.io/v1', metadata };

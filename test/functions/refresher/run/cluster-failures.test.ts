@@ -6,7 +6,7 @@ import type { FailureCode } from '../../../../contract/refresher-api.ts';
 import { KubernetesApi } from '../../../../functions/refresher/kubernetes/client.ts';
 import { refreshCluster } from '../../../../functions/refresher/run/cluster.ts';
 import type { ClusterReport } from '../../../../functions/refresher/run/cluster-report.ts';
-import { type Answer, json, object, page, refuse, startApiServer } from '../../api-server.ts';
+import { type Answer, json, object, page, pageFor, refuse, startApiServer } from '../../api-server.ts';
 import { outcomesOf } from '../../real-cluster.ts';
 
 const NOW = Date.parse('2026-11-23T12:00:00Z');
@@ -31,14 +31,28 @@ async function refresh({
   namespaces = ['team'],
   secrets = [],
   patch = (_, response) => json(response, object({ name: 'x', annotations: FRESH })),
-  list = (_, response) => json(response, page(secrets.map((name) => ({ name })))),
+  list = (request, response) =>
+    json(
+      response,
+      pageFor(
+        request,
+        secrets.map((name) => ({ name })),
+      ),
+    ),
   deadlineMs = 30_000,
 }: Fake): Promise<ClusterReport> {
   const server = stack.use(
     await startApiServer((request, response, count) => {
       if (request.method === 'PATCH') patch(request, response, count);
       else if (request.path.endsWith('/secrets')) list(request, response, count);
-      else json(response, page(namespaces.map((name) => ({ name }))));
+      else
+        json(
+          response,
+          pageFor(
+            request,
+            namespaces.map((name) => ({ name })),
+          ),
+        );
     }),
   );
   const signal = AbortSignal.timeout(deadlineMs);
