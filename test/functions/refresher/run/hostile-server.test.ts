@@ -15,7 +15,9 @@ import {
   kubeconfigFor,
   object,
   page,
+  pageFor,
   type Response,
+  refuse,
   startApiServer,
 } from '../../api-server.ts';
 import { type ClusterStateTable, startClusterStateTable } from '../../cluster-state-table.ts';
@@ -51,6 +53,14 @@ const HOSTILE: Readonly<Record<string, Answer>> = {
   ),
 };
 
+/** Refuses each of its 200 Secrets with a message that is 1.9 MB long, of which the report keeps the beginning. */
+const longRefusals: Answer = (request, response) => {
+  if (request.path === '/api/v1/namespaces') return json(response, page([{ name: 'team' }]));
+  if (request.method !== 'GET') return refuse(response, 403, 'x'.repeat(1_900_000));
+  const secrets = Array.from({ length: 200 }, (_, index) => ({ name: `pull-${index}` }));
+  return json(response, pageFor(request, secrets));
+};
+
 const good: Answer = ({ method, path }, response) => {
   if (path === '/api/v1/namespaces') return json(response, page([{ name: 'team' }]));
   if (method === 'GET') return json(response, page([{ name: 'pull', namespace: 'team' }]));
@@ -72,7 +82,12 @@ beforeAll(async () => {
   const bundle = bundleIn(join(dir, 'bundle'));
   table = await startClusterStateTable(join(dir, 'aws'));
   const secrets: Record<string, string> = {};
-  for (const [name, answer] of Object.entries({ ...HOSTILE, good, 'good-and-soon': good })) {
+  for (const [name, answer] of Object.entries({
+    ...HOSTILE,
+    'd-long-refusals': longRefusals,
+    good,
+    'good-and-soon': good,
+  })) {
     const server = await startApiServer(answer);
     servers.push(server);
     secrets[`${CLUSTERS_PREFIX}${name}`] = kubeconfigFor(server, 'token');
@@ -108,10 +123,11 @@ test('a run within the memory of Lambda refreshes the good clusters and names th
     'a-tiny-items': ['too-much-data'],
     'b-tiny-values': ['too-much-data'],
     'c-endless-annotations': ['too-much-data'],
+    'd-long-refusals': ['secrets-not-refreshed'],
   });
   expect(clusters.filter(({ outcomes }) => outcomes.refreshed === 1)).toHaveLength(2);
   expect(embeddedMetrics(lines)).toContainEqual(
-    expect.objectContaining({ name: METRIC.clustersServed, value: 2 }),
+    expect.objectContaining({ name: METRIC.clustersServed, value: 3 }),
   );
   expect(figures.maxMib).toBeLessThan(512);
 
@@ -125,5 +141,6 @@ test('a run within the memory of Lambda refreshes the good clusters and names th
     'a-tiny-items',
     'b-tiny-values',
     'c-endless-annotations',
+    'd-long-refusals',
   ]);
 });
