@@ -1,4 +1,5 @@
 // The HTTPS server: routes, limits, certificates, and a shutdown that answers every request in flight.
+import { constants } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Server, type Socket } from 'node:net';
 import { finished } from 'node:stream/promises';
@@ -133,6 +134,8 @@ export function webhookServer(
     const options = {
       ...served,
       minVersion: 'TLSv1.2' as const,
+      // Node.js would show the new certificate, and the verdict on the old one.
+      secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
       // Probes have no certificate.
       ...(clients && {
         ...trust(clients.ca()),

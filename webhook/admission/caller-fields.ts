@@ -7,6 +7,7 @@ import { ANNOTATION, DOMAIN, REFRESHER_FIELD_MANAGER, REQUEST_ANNOTATIONS } from
 const Entry = z.object({
   manager: z.string().optional(),
   operation: z.string().optional(),
+  apiVersion: z.string().optional(),
   subresource: z.string().nullish(),
   fieldsV1: z.unknown(),
 });
@@ -16,7 +17,7 @@ const Owned = z.object({ metadata: z.object({ managedFields: z.array(Entry).null
 const Options = z.object({ fieldManager: z.literal(REFRESHER_FIELD_MANAGER) });
 /** The fields of a manager that set request annotations and nothing else. */
 const RequestFields = z.strictObject({
-  'f:metadata': z.strictObject({ 'f:annotations': z.record(z.string(), z.unknown()) }),
+  'f:metadata': z.strictObject({ 'f:annotations': z.record(z.string(), z.strictObject({})) }),
 });
 /** The manager into which the API server merges the oldest of more than ten. */
 const MERGED = 'ancient-changes';
@@ -32,7 +33,9 @@ export function setOnlyRequest(object: unknown, oldObject: unknown, options: unk
   if (!Options.safeParse(options).success) return false;
   const entries = entriesOf(object);
   const [own, ...more] = entries.filter(({ manager }) => manager === REFRESHER_FIELD_MANAGER);
-  if (!own || more.length > 0 || own.operation !== 'Update' || own.subresource) return false;
+  // Together with the manager these identify an entry: the caller can add one that differs in any of them.
+  const isCallers = own?.operation === 'Update' && own.apiVersion === 'v1' && !own.subresource;
+  if (!isCallers || more.length > 0) return false;
   // A caller can give the other entries a time in the future. Its own entry is then among the oldest, which are merged.
   const merged = (all: readonly Entry[]) =>
     all.filter(({ manager }) => manager === MERGED).map(({ fieldsV1 }) => fieldsV1);

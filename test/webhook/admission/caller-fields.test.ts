@@ -42,6 +42,8 @@ describe('managedFields', () => {
     { what: 'a field by server-side apply', entries: [own(), own({ 'f:note': {} }, { operation: 'Apply' })] },
     { what: 'a request by server-side apply', entries: [own(undefined, { operation: 'Apply' })] },
     { what: 'no request', entries: [own({})] },
+    { what: 'something below a request annotation', entries: [own({ [REQUESTED]: { 'f:x': {} } })] },
+    { what: 'something in another API version', entries: [own(undefined, { apiVersion: '/v1' })] },
     { what: 'something under a subresource', entries: [own(undefined, { subresource: 'status' })] },
     { what: 'something that is not recorded', entries: [OTHER] },
     { what: 'something without managedFields', entries: [] },

@@ -1,9 +1,10 @@
 // Client certificates of callers, against the running bundle: which callers get an answer, and what happens when the accepted
 // authorities change.
+import { once } from 'node:events';
 import { rename, writeFile } from 'node:fs/promises';
 import { Agent, request } from 'node:https';
 import { join } from 'node:path';
-import type { SecureVersion, TLSSocket } from 'node:tls';
+import { connect, createSecureContext, type SecureVersion, type TLSSocket } from 'node:tls';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { WEBHOOK_PATH } from '../../../contract/names.ts';
 import { type Authority, createAuthority, type KeyPair } from '../../bed/certificates.ts';
@@ -85,6 +86,26 @@ describe('a caller gets an answer', () => {
   test.each(['/healthz', '/readyz'])('without a certificate from %s, as the kubelet', async (path) => {
     expect((await sendAs(undefined, { path })).status).toBe(200);
   });
+});
+
+test('a caller cannot present another certificate by renegotiation, which Node.js would not verify', async () => {
+  const alice = await callers.client('alice', []);
+  const forged = await (await createAuthority('evil')).client(NAME, []);
+  const socket = connect({
+    ...{ host: '127.0.0.1', port: webhook.port, servername: 'localhost', ca: webhook.authority.caPem },
+    ...{ cert: alice.certPem, key: alice.keyPem, maxVersion: 'TLSv1.2' },
+  });
+  try {
+    await once(socket, 'secureConnect');
+    socket.setKeyCert(createSecureContext({ cert: forged.certPem, key: forged.keyPem }));
+    const renegotiated = await new Promise((resolve) => {
+      socket.on('error', resolve);
+      socket.renegotiate({}, (error) => resolve(error ?? 'renegotiated'));
+    });
+    expect(renegotiated).toMatchObject({ code: 'ERR_SSL_NO_RENEGOTIATION' });
+  } finally {
+    socket.destroy();
+  }
 });
 
 describe('a session is resumed, and its caller gets an answer,', () => {

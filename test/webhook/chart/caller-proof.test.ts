@@ -8,6 +8,7 @@ import {
   ANNOTATION,
   NAMESPACE_LABEL,
   PROOF_ANNOTATION,
+  SECRET_KEY,
   SECRET_LABEL,
   SECRET_TYPE,
   WEBHOOK_PATH,
@@ -357,6 +358,21 @@ describe('a Secret is refused, not stored with the proof', () => {
     });
     await expect.poll(create, POLL).toBe('created');
   });
+
+  // A namespace can lose its label between the policy that adds the proof and the one that refuses to store it.
+  test.each(['default', NAMESPACE])(
+    'in the namespace %s, which the webhook does not serve',
+    async (namespace) => {
+      const { metadata } = secret();
+      const annotated = secret({
+        data: { [SECRET_KEY]: encode('{"auths":{}}') },
+        metadata: { ...metadata, annotations: { [PROOF_ANNOTATION]: 'x' } },
+      });
+      await expect(
+        admin('POST', `/api/v1/namespaces/${namespace}/secrets?dryRun=All`, annotated),
+      ).rejects.toThrow(BY_POLICY);
+    },
+  );
 
   test('when the policy that adds the proof is not bound, and the denial says so', async () => {
     await admin('DELETE', BINDING);

@@ -58,9 +58,13 @@ export const DENIALS = {
   withoutRequest:
     'The refresher may change credentials and their annotations only through the webhook, together with a new ecr-anywhere.centml.ai/marked_for_update_at.',
   time: 'The refresher may set ecr-anywhere.centml.ai/marked_for_update_at only to an RFC 3339 time such as 2026-01-31T12:00:00Z.',
+  force:
+    'The refresher may set ecr-anywhere.centml.ai/force only to the value of ecr-anywhere.centml.ai/marked_for_update_at.',
   managedFields: 'The refresher may not reset managedFields.',
   applied: 'The refresher may not change fields that another manager applied.',
+  disowned: 'The refresher may not take the labels and annotations of others from managedFields.',
   ownership: 'The refresher may not own fields other than its request annotations (managedFields).',
+  tooManyOwners: 'The refresher may not add owners to the managedFields of a Secret that has many.',
   createOrDelete:
     'The refresher may not create or delete Secrets. To revoke its own tokens, its ServiceAccount may delete Secret ecr-anywhere-refresher-token, with the uid as a precondition.',
 } as const;
