@@ -362,7 +362,7 @@ describe('the caller proof', () => {
     expect(find(all, 'Secret', PROOF_NAME)).not.toHaveProperty('data');
   });
 
-  test('is added to exactly the Secrets that the API server sends to the webhook', async () => {
+  test('is added to exactly the Secrets that the API server sends to the webhook, and stored in none', async () => {
     const all = await manifests({}, FROM_1_36);
     const [webhook] = (
       find(all, 'MutatingWebhookConfiguration') as unknown as {
@@ -382,7 +382,7 @@ describe('the caller proof', () => {
       },
     });
     const validating = find<Policy>(all, 'ValidatingAdmissionPolicy', PROOF_NAME).spec;
-    expect(validating.matchConstraints).toEqual({ resourceRules: rules, namespaceSelector });
+    expect(validating.matchConstraints).toEqual({ resourceRules: rules });
     expect(validating.validations[0]?.expression).toContain(`'${PROOF_ANNOTATION}'`);
   });
 

@@ -358,6 +358,7 @@ describe.each<Rendering & { title: string; check: (all: Manifest[]) => void }>([
     check: (all) =>
       expect(all.find(({ kind }) => kind === 'MutatingWebhookConfiguration')?.metadata.annotations).toEqual({
         'argocd.argoproj.io/sync-wave': '1',
+        'ecr-anywhere.centml.ai/callers': expect.any(String),
         'ecr-anywhere.centml.ai/tls-mode': 'self',
       }),
   },
