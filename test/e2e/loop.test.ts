@@ -190,7 +190,10 @@ describe('two healthy clusters, one that never responds, and one whose secret is
 
   test('the function names the valid fields for an invalid event, and the registered clusters for an unknown one', async () => {
     const wrong = await bed.deployment.invoke({ cluster: 'alpha' });
-    expect(wrong.payload).toMatchObject({ errorMessage: expect.stringContaining('"clusters": [names]') });
+    expect(wrong.functionError).toBeUndefined();
+    expect(wrong.payload).toMatchObject({
+      invalidEvent: { message: expect.stringContaining('"clusters": [names]') },
+    });
     const unknown = await bed.deployment.invoke({ clusters: ['gamma'] });
     expect(unknown.functionError).toBeUndefined();
     expect(unknown.payload).toEqual({
