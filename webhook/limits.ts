@@ -1,5 +1,5 @@
-// Limits what callers can make the webhook hold: connections and bytes. An address that uses much has no advantage over
-// one that uses little. Any pod may reach the port, and the API servers must still be answered.
+// Limits the connections that callers can make the webhook hold. An address that uses many has no advantage over one that
+// uses few. Any pod may reach the port, and the API servers must still be answered.
 
 /** A connection, as its limit sees it. */
 export interface Connection {
@@ -50,86 +50,5 @@ export class Connections {
     let most: readonly Connection[] = [];
     for (const connections of waiting.values()) if (connections.length > most.length) most = connections;
     return most[0];
-  }
-}
-
-interface Waiter {
-  readonly bytes: number;
-  readonly admit: () => void;
-}
-
-/** A number of bytes that requests share. Addresses that wait take turns. */
-export class ByteBudget {
-  #free: number;
-  /** By address. The address whose turn it is comes first. */
-  readonly #waiting = new Map<string, Set<Waiter>>();
-
-  constructor(bytes: number) {
-    this.#free = bytes;
-  }
-
-  /**
-   * Waits until so many bytes are free, and takes them.
-   *
-   * @param signal ends the wait
-   * @returns a function that gives the bytes back; undefined if the wait ended before
-   */
-  async take(bytes: number, address: string, signal: AbortSignal): Promise<(() => void) | undefined> {
-    if (signal.aborted) return undefined;
-    if (this.#waiting.size > 0 || bytes > this.#free) {
-      if (!(await this.#turn(bytes, address, signal))) return undefined;
-    } else {
-      this.#free -= bytes;
-    }
-    let isTaken = true;
-    return () => {
-      if (!isTaken) return;
-      isTaken = false;
-      this.#free += bytes;
-      this.#admit();
-    };
-  }
-
-  #turn(bytes: number, address: string, signal: AbortSignal): Promise<boolean> {
-    return new Promise((resolve) => {
-      const waiter: Waiter = {
-        bytes,
-        admit: () => {
-          signal.removeEventListener('abort', giveUp);
-          resolve(true);
-        },
-      };
-      const giveUp = () => {
-        this.#forget(address, waiter);
-        resolve(false);
-        this.#admit();
-      };
-      signal.addEventListener('abort', giveUp, { once: true });
-      const waiters = this.#waiting.get(address) ?? new Set();
-      this.#waiting.set(address, waiters.add(waiter));
-    });
-  }
-
-  #forget(address: string, waiter: Waiter): void {
-    const waiters = this.#waiting.get(address);
-    waiters?.delete(waiter);
-    if (waiters?.size === 0) this.#waiting.delete(address);
-  }
-
-  /** Admits waiters in turn until the next one does not fit. */
-  #admit(): void {
-    for (;;) {
-      const [next] = this.#waiting;
-      if (!next) return;
-      const [address, waiters] = next;
-      const [waiter] = waiters;
-      if (!waiter || waiter.bytes > this.#free) return;
-      this.#free -= waiter.bytes;
-      waiters.delete(waiter);
-      // The next turn is that of another address.
-      this.#waiting.delete(address);
-      if (waiters.size > 0) this.#waiting.set(address, waiters);
-      waiter.admit();
-    }
   }
 }

@@ -9,11 +9,12 @@ import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest }
 import type { Logger } from 'pino';
 import type { DenialReason } from '../contract/denials.ts';
 import { WEBHOOK_PATH } from '../contract/names.ts';
+import { Budget } from '../lib/budget.ts';
 import { trust } from '../lib/kubernetes/trust.ts';
 import { parseJson } from '../lib/parse-json.ts';
 import type { Answer, Caller } from './admission/admission.ts';
 import type { ClientCertificates } from './caller/client-certificate.ts';
-import { ByteBudget, type Connection, Connections } from './limits.ts';
+import { type Connection, Connections } from './limits.ts';
 import type { KeyPair } from './tls/tls.ts';
 
 /** The API server accepts bodies of up to 3 MiB; a review contains an object twice, and some fields. */
@@ -123,8 +124,8 @@ export function webhookServer(
   let lastProblem: string | undefined;
   const connections = new Connections(MAX_CONNECTIONS);
   const connectionOf = new Map<string, ServedConnection>();
-  const largeBodies = new ByteBudget(LARGE_BODIES_BYTES);
-  const smallBodies = new ByteBudget(SMALL_BODIES_BYTES);
+  const largeBodies = new Budget(LARGE_BODIES_BYTES);
+  const smallBodies = new Budget(SMALL_BODIES_BYTES);
   let served = pair;
   /** Counts the changes of the client authorities. A connection is judged by those at its start. */
   let authorities = 0;

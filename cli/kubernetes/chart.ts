@@ -15,9 +15,11 @@ const TLS_MODE = 'ecr-anywhere.centml.ai/tls-mode';
 /** Annotation beside it: what limits the callers that the webhook answers. */
 const CALLERS = 'ecr-anywhere.centml.ai/callers';
 
-const CONFIGURATIONS = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations';
-const POLICIES = '/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies';
-const BINDINGS = '/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings';
+/** The path of the API group of webhook configurations and policies. */
+export const REGISTRATION = '/apis/admissionregistration.k8s.io/v1';
+const CONFIGURATIONS = `${REGISTRATION}/mutatingwebhookconfigurations`;
+const POLICIES = `${REGISTRATION}/validatingadmissionpolicies`;
+const BINDINGS = `${REGISTRATION}/validatingadmissionpolicybindings`;
 
 const Text = z.record(z.string(), z.string()).optional();
 const LabelSelector = z.object({

@@ -105,7 +105,7 @@ function keep(
     await keepUp(
       {
         async check() {
-          // A read that has begun may miss the change.
+          // A read that has already started may miss the change.
           await reading;
           await update();
         },

@@ -1,10 +1,8 @@
 // The check of who gets an answer from the webhook. doctor cannot send a request from a pod, so it reads what the chart has
 // set up, and whether those objects exist. `helm test` tries it from a pod.
-import type { Installation } from '../../kubernetes/chart.ts';
+import { type Installation, REGISTRATION } from '../../kubernetes/chart.ts';
 import { type Finding, failed, passed, skipped } from './checks.ts';
-import type { Cluster } from './observe.ts';
-
-const POLICIES = '/apis/admissionregistration.k8s.io/v1';
+import type { InstalledCluster } from './observe.ts';
 
 /** What keeps other pods from the webhook's answers: the objects that it consists of, and a sentence about it. */
 const WAYS: Readonly<
@@ -13,8 +11,8 @@ const WAYS: Readonly<
   'caller-proof': {
     says: 'only the API server gets an answer: it sends the caller proof',
     needs: ({ name }) => [
-      `${POLICIES}/mutatingadmissionpolicies/${name}-caller-proof`,
-      `${POLICIES}/mutatingadmissionpolicybindings/${name}-caller-proof`,
+      `${REGISTRATION}/mutatingadmissionpolicies/${name}-caller-proof`,
+      `${REGISTRATION}/mutatingadmissionpolicybindings/${name}-caller-proof`,
     ],
   },
   'client-certificate': {
@@ -40,7 +38,7 @@ export async function checkCallers({
   kubernetes,
   installation,
   commands,
-}: Cluster & { readonly installation: Installation }): Promise<Finding[]> {
+}: InstalledCluster): Promise<Finding[]> {
   const { callers } = installation;
   if (callers === undefined) return [skipped('callers', 'the installed chart does not say it')];
   const way = WAYS[callers];

@@ -2,13 +2,11 @@
 // the response whether the write policy refuses what another mutator made of it.
 import { z } from 'zod';
 import { ANNOTATION, REFRESHER_FIELD_MANAGER } from '../../../contract/names.ts';
-import { type Installation, refresherUsername } from '../../kubernetes/chart.ts';
+import { type Installation, REGISTRATION, refresherUsername } from '../../kubernetes/chart.ts';
 import { ApiError, type Kubernetes } from '../../kubernetes/client.ts';
 import { formatList } from '../../output/format-list.ts';
 import { type Finding, failed, passed, skipped } from './checks.ts';
-import type { Cluster, Metadata } from './observe.ts';
-
-const REGISTRATION = '/apis/admissionregistration.k8s.io/v1';
+import type { InstalledCluster, Metadata } from './observe.ts';
 
 const Rules = z
   .array(z.object({ apiGroups: z.array(z.string()).nullish(), resources: z.array(z.string()).nullish() }))
@@ -24,7 +22,7 @@ const Policy = z.object({
 
 /** @param secret a managed Secret of an enabled namespace. @throws CliError */
 export async function checkMutators(
-  { kubernetes, installation, commands }: Cluster & { readonly installation: Installation },
+  { kubernetes, installation, commands }: InstalledCluster,
   { namespace = '', name }: Metadata,
 ): Promise<Finding[]> {
   const username = refresherUsername(installation);
@@ -46,7 +44,7 @@ export async function checkMutators(
         'changed-by-other-mutator',
         `Another mutator changes Secrets in the refresher's requests: ${error.serverMessage} Mutators of Secrets: ${formatList(names) || 'none that you may list'}.`,
         {
-          investigate: commands.kubectl([...['get', kinds.join(','), '--output=yaml']]),
+          investigate: commands.kubectl(['get', kinds.join(','), '--output=yaml']),
           hint: `Exclude ${username} from the mutator. See "Another mutator changes the Secret" in docs/troubleshooting.md.`,
         },
       ),

@@ -23,6 +23,9 @@ export interface Cluster {
   readonly commands: ShellCommands;
 }
 
+/** A cluster in which the chart is installed. */
+export type InstalledCluster = Cluster & { readonly installation: Installation };
+
 /** Returns the findings of `work`. If it fails, these checks are skipped and the others go on. */
 export async function observe(
   checks: readonly CheckName[],

@@ -1,4 +1,5 @@
 // Limits what API servers can make a run hold in memory, so that a malicious or broken one fails alone. Pure.
+import { Budget } from '../../../lib/budget.ts';
 
 /** Response bodies above 128 KiB that a run, and each of its clusters, read at the same time. */
 const LARGE_BODIES = 16;
@@ -14,7 +15,7 @@ const SHARED_BYTES = 64 * 1024 * 1024;
 
 /** The memory of one run. */
 export class RunMemory {
-  readonly largeBodies = new Slots(LARGE_BODIES);
+  readonly largeBodies = new Budget(LARGE_BODIES);
   /** Bytes that clusters keep beyond their own share. */
   shared = 0;
 }
@@ -22,7 +23,7 @@ export class RunMemory {
 /** What one cluster makes a run keep. Dispose of it at the end of the cluster run. */
 export class ClusterMemory implements Disposable {
   readonly #run: RunMemory;
-  readonly #largeBodies = new Slots(LARGE_BODIES_OF_CLUSTER);
+  readonly #largeBodies = new Budget(LARGE_BODIES_OF_CLUSTER);
   #kept = 0;
 
   constructor(run: RunMemory) {
@@ -46,19 +47,17 @@ export class ClusterMemory implements Disposable {
     return this.#kept > KEPT_BYTES || this.#isSharedUsedUp();
   }
 
-  /** Waits until one more large body may be read. @returns a function to call when it has been read */
+  /** Waits until one more large body may be read. @returns a function to call when it has been read. @throws the signal's reason */
   async admitLargeBody(signal: AbortSignal): Promise<() => void> {
-    const releaseOwn = await this.#largeBodies.take(signal);
-    try {
-      const releaseShared = await this.#run.largeBodies.take(signal);
+    const releaseOwn = await this.#largeBodies.take(1, '', signal);
+    const releaseShared = releaseOwn && (await this.#run.largeBodies.take(1, '', signal));
+    if (releaseShared)
       return () => {
         releaseShared();
         releaseOwn();
       };
-    } catch (error) {
-      releaseOwn();
-      throw error;
-    }
+    releaseOwn?.();
+    throw signal.reason;
   }
 
   [Symbol.dispose](): void {
@@ -72,43 +71,5 @@ export class ClusterMemory implements Disposable {
 
   #isSharedUsedUp(): boolean {
     return this.#kept > OWN_BYTES && this.#run.shared > SHARED_BYTES;
-  }
-}
-
-/** A number of things at the same time; more wait in their order. */
-class Slots {
-  #free: number;
-  readonly #waiting = new Set<() => void>();
-
-  constructor(count: number) {
-    this.#free = count;
-  }
-
-  /** @returns a function that frees the slot @throws the signal's reason */
-  async take(signal: AbortSignal): Promise<() => void> {
-    signal.throwIfAborted();
-    if (this.#free > 0) this.#free -= 1;
-    else await this.#wait(signal);
-    return () => {
-      const [next] = this.#waiting;
-      if (next === undefined) this.#free += 1;
-      else next();
-    };
-  }
-
-  #wait(signal: AbortSignal): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const abort = () => {
-        this.#waiting.delete(next);
-        reject(signal.reason as Error);
-      };
-      const next = () => {
-        this.#waiting.delete(next);
-        signal.removeEventListener('abort', abort);
-        resolve();
-      };
-      this.#waiting.add(next);
-      signal.addEventListener('abort', abort, { once: true });
-    });
   }
 }

@@ -97,13 +97,13 @@ async function audited(): Promise<Audited[]> {
 const requests = async (verb: string, since = 0): Promise<Audited[]> =>
   (await audited()).slice(since).filter((request) => request.verb === verb);
 
-/** Waits until a watch of each object has begun after the first `since` requests. */
+/** Waits until a watch of each object has started after the first `since` requests. */
 async function untilWatching(since: number): Promise<void> {
-  const begun = async () =>
+  const started = async () =>
     (await requests('watch', since))
       .filter(({ stage, code }) => stage === 'ResponseStarted' && code === 200)
       .map(({ name }) => name);
-  await expect.poll(begun, POLL).toEqual(expect.arrayContaining(OBJECTS));
+  await expect.poll(started, POLL).toEqual(expect.arrayContaining(OBJECTS));
 }
 
 interface Configuration {
@@ -162,8 +162,8 @@ describe('the webhook', () => {
     proxy.cut();
     await untilWatching(since);
     await expectRepairs();
-    const begun = (await requests('watch', since)).filter(({ stage }) => stage === 'ResponseStarted');
-    expect((await requests('get', since)).length).toBeLessThanOrEqual(4 * begun.length + 4);
+    const started = (await requests('watch', since)).filter(({ stage }) => stage === 'ResponseStarted');
+    expect((await requests('get', since)).length).toBeLessThanOrEqual(4 * started.length + 4);
   });
 
   test('finds what changed while it had no connection', async () => {

@@ -4,18 +4,11 @@ import { chartFinding, configuration } from '../../../../cli/commands/doctor/che
 import type { Found, Installation } from '../../../../cli/kubernetes/chart.ts';
 import { ShellCommands } from '../../../../cli/output/shell-commands.ts';
 import { NAMESPACE_LABEL, SECRET_LABEL, WEBHOOK_NAME } from '../../../../contract/names.ts';
+import { INSTALLATION } from './installation.ts';
 
 const commands = new ShellCommands({}, { context: 'prod' });
 const installation: Installation = {
-  ...{
-    name: 'ecr-anywhere',
-    release: 'ecr-anywhere',
-    namespace: 'ecr-anywhere',
-    index: 0,
-    tlsMode: 'self',
-    callers: 'any',
-  },
-  ...{ version: '1', refresher: 'ecr-anywhere-refresher', tokenSecret: 'ecr-anywhere-refresher-token' },
+  ...INSTALLATION,
   webhook: {
     name: WEBHOOK_NAME,
     clientConfig: { service: { name: 'ecr-anywhere', namespace: 'ecr-anywhere' } },

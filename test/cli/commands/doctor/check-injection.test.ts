@@ -8,25 +8,13 @@ import {
   type Refusal,
 } from '../../../../cli/commands/doctor/check-injection.ts';
 import { type FailureCode, firstProblem } from '../../../../cli/commands/doctor/checks.ts';
-import type { Installation } from '../../../../cli/kubernetes/chart.ts';
 import { ShellCommands } from '../../../../cli/output/shell-commands.ts';
 import { type DenialCause, registryField } from '../../../../contract/denials.ts';
 import { ANNOTATION, WEBHOOK_NAME } from '../../../../contract/names.ts';
 import { formatFingerprint } from '../../../../contract/version.ts';
+import { INSTALLATION as installation } from './installation.ts';
 
 const commands = new ShellCommands({}, { context: 'prod' });
-const installation: Installation = {
-  ...{
-    name: 'ecr-anywhere',
-    release: 'ecr-anywhere',
-    namespace: 'ecr-anywhere',
-    index: 0,
-    tlsMode: 'self',
-    callers: 'any',
-  },
-  ...{ version: '1', refresher: 'ecr-anywhere-refresher', tokenSecret: 'ecr-anywhere-refresher-token' },
-  webhook: { name: WEBHOOK_NAME, clientConfig: {} },
-};
 const KUBECTL = 'kubectl --context prod --namespace ecr-anywhere';
 const LOGS = `${KUBECTL} logs deployment/ecr-anywhere --tail=50`;
 
