@@ -1,4 +1,4 @@
-// The refresher's five CloudWatch alarms. Each goes off hours before the first Pod cannot pull.
+// The refresher's six CloudWatch alarms. Each goes off hours before the first Pod cannot pull.
 //
 // How much time is left: a Secret becomes due when its credentials are still valid for the refresh window (six hours). If
 // every refresh fails from then on, at the first failed run at least the window minus one interval is left, at the second
@@ -28,6 +28,7 @@ export interface RefresherAlarmsProps {
   readonly failures: IQueue;
   readonly interval: Duration;
   readonly flexibleWindow: Duration;
+  readonly toleratedFailingClusters: number;
   readonly topic: ITopic;
 }
 
@@ -77,18 +78,34 @@ export class RefresherAlarms extends Construct {
         "run the command in the stack's output TailLog, without --follow.",
     });
 
-    // Time left: the window minus two intervals. Two runs, because a cluster that is upgraded or restarted works again at
-    // the next run. Missing data is ignored for the same reason as above.
+    // Time left: the window minus two intervals. A cluster counts from its second failure in a row, because one that is
+    // upgraded or restarted works again at the next run, and for a day: clusters that are down for days would otherwise hide
+    // all others. Missing data is ignored for the same reason as above.
     this.addAlarm('ClustersFailed', {
-      metric: metric(METRIC.clustersFailed, Stats.MAXIMUM, period),
-      comparison: ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
-      threshold: 1,
-      periods: 2,
+      metric: metric(METRIC.clustersFailing, Stats.MAXIMUM, period),
+      comparison: ComparisonOperator.GREATER_THAN_THRESHOLD,
+      threshold: props.toleratedFailingClusters,
+      periods: 1,
       missing: TreatMissingData.IGNORE,
       description:
-        'In two consecutive runs, at least one cluster failed: it could not be reached, or a due Secret was not refreshed. ' +
-        `Pods in it can pull for at least ${hours(windowMinutes - 2 * oneRun)} more. Find the cluster and the reason: run ` +
-        '"ecr-anywhere status", then "ecr-anywhere doctor" with the name of the cluster.',
+        `More than ${props.toleratedFailingClusters} clusters have failed twice in a row within the last day: they could not ` +
+        'be reached, or a due Secret was not refreshed. ' +
+        `Pods in them can pull for at least ${hours(windowMinutes - 2 * oneRun)} more. A message to this topic names each ` +
+        'cluster. Or run "ecr-anywhere status", then "ecr-anywhere doctor" with the name of the cluster.',
+    });
+
+    // Time left: the window minus three intervals, because the next run announces what this one could not.
+    this.addAlarm('AnnouncementsFailed', {
+      metric: metric(METRIC.transitionsNotAnnounced, Stats.MAXIMUM, period),
+      comparison: ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
+      threshold: 1,
+      periods: 1,
+      missing: TreatMissingData.IGNORE,
+      description:
+        'The refresher could not announce the transition of at least one cluster; each run tries again. ' +
+        `Pods in it can pull for at least ${hours(windowMinutes - 3 * oneRun)} more. Run "ecr-anywhere status" for the ` +
+        'cluster. The reason is in the lines "not announced" of the function\'s log: run the command in the stack\'s output ' +
+        'TailLog, without --follow.',
     });
 
     // This alarm detects missing runs, so missing data breaches it. It has many short periods rather than two long ones,
@@ -122,7 +139,7 @@ export class RefresherAlarms extends Construct {
       missing: TreatMissingData.MISSING,
       description:
         `The credentials in at least one managed Secret expire within ${hours(threshold / 60)}, and every refresh has ` +
-        'failed since they became due. After the expiry, new Pods that use the Secret cannot pull (ImagePullBackOff). ' +
+        'failed since they became due, for less than a day. After the expiry, new Pods that use the Secret cannot pull (ImagePullBackOff). ' +
         'Find the cluster: run "ecr-anywhere status". Find the Secret: run the command in the stack\'s output DryRun.',
     });
 

@@ -5,8 +5,10 @@ import { PolicyDocument, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk
 import { ApplicationLogLevel, Architecture, LoggingFormat, Runtime } from 'aws-cdk-lib/aws-lambda';
 import { LogLevel, NodejsFunction, OutputFormat } from 'aws-cdk-lib/aws-lambda-nodejs';
 import { LogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
+import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import type { Queue } from 'aws-cdk-lib/aws-sqs';
 import { Construct } from 'constructs';
+import { EVENT_SOURCE, EVENT_TYPE } from '../contract/cluster-events.ts';
 import { audiencePattern, SIGNING_ALGORITHM, TOKEN_SECONDS } from '../contract/keyless.ts';
 import { CLUSTERS_PREFIX } from '../contract/names.ts';
 import { ENVIRONMENT, STATE_ATTRIBUTE } from '../functions/refresher/settings.ts';
@@ -15,6 +17,8 @@ import { deadLetters } from './dead-letters.ts';
 export interface RefresherFunctionProps {
   readonly entry: string;
   readonly interval: Duration;
+  /** For announcements. */
+  readonly topic: ITopic;
   readonly clusterDeadline: Duration;
   readonly clusterConcurrency: number;
   readonly eksRegions: readonly string[];
@@ -58,7 +62,7 @@ export class RefresherFunction extends Construct {
     const role = new Role(this, 'Role', {
       assumedBy: new ServicePrincipal('lambda.amazonaws.com'),
       description:
-        'The refresher of ECR Anywhere: reads registered kubeconfigs and renews their tokens, writes its own log.',
+        'The refresher of ECR Anywhere: reads registered kubeconfigs, renews their tokens, announces what changed, writes its own log.',
       inlinePolicies: {
         Refresh: new PolicyDocument({
           statements: [
@@ -89,12 +93,31 @@ export class RefresherFunction extends Construct {
                 }),
               ],
             }),
-            // UpdateItem saves and returns the state of a cluster; Scan answers `ecr-anywhere status`.
+            // UpdateItem saves and returns the state of a cluster, and what was announced of it; Scan answers `ecr-anywhere status`.
             new PolicyStatement({
               actions: ['dynamodb:UpdateItem', 'dynamodb:Scan'],
               resources: [this.clusterStateTable.tableArn],
             }),
             new PolicyStatement({ actions: ['sqs:SendMessage'], resources: [this.failures.queueArn] }),
+            // Announcements: a message for people, an event of one kind for machines.
+            new PolicyStatement({ actions: ['sns:Publish'], resources: [props.topic.topicArn] }),
+            new PolicyStatement({
+              actions: ['events:PutEvents'],
+              resources: [
+                Stack.of(this).formatArn({
+                  service: 'events',
+                  resource: 'event-bus',
+                  resourceName: 'default',
+                }),
+              ],
+              // The source is a list of values in the context of a request (Service Authorization Reference, EventBridge).
+              conditions: {
+                'ForAllValues:StringEquals': {
+                  'events:source': EVENT_SOURCE,
+                  'events:detail-type': EVENT_TYPE,
+                },
+              },
+            }),
             ...this.eksStatements(props),
             ...this.keylessStatements(props),
           ],
@@ -118,6 +141,8 @@ export class RefresherFunction extends Construct {
       environment: {
         [ENVIRONMENT.clusterDeadline]: String(props.clusterDeadline.toSeconds()),
         [ENVIRONMENT.stateTable]: this.clusterStateTable.tableName,
+        [ENVIRONMENT.topic]: props.topic.topicArn,
+        [ENVIRONMENT.stackName]: Stack.of(this).stackName,
         [ENVIRONMENT.clusterConcurrency]: String(props.clusterConcurrency),
         ...(props.assumableRoles.length > 0 && {
           [ENVIRONMENT.assumableRoles]: props.assumableRoles.join(','),

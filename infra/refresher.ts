@@ -47,7 +47,9 @@ export interface RefresherProps {
    * was just refreshed is not due. An account whose limit is still 10 executions cannot reserve any. Default: false.
    */
   readonly exclusive?: boolean;
-  /** The topic of the alarms; CloudWatch must be allowed to publish to it. Default: a new topic. */
+  /** The number of clusters that may be failing before the alarm ClustersFailed goes off; each is announced anyway. Default: 0. */
+  readonly toleratedFailingClusters?: number;
+  /** The topic of the alarms and announcements; CloudWatch must be allowed to publish to it. Default: a new topic. */
   readonly alarmTopic?: ITopic;
   /** An e-mail address to subscribe to the new topic. Default: none. */
   readonly alarmEmail?: string;
@@ -74,9 +76,12 @@ export class Refresher extends Construct {
     }
     const flexibleWindow = props.flexibleWindow ?? Duration.minutes(Math.floor(minutes / 6));
 
+    this.alarmTopic =
+      props.alarmTopic ?? new AlarmTopic(this, 'AlarmTopic', { email: props.alarmEmail }).topic;
     const refresher = new RefresherFunction(this, 'Function', {
       entry: props.entry ?? fileURLToPath(new URL('../functions/refresher/handler.ts', import.meta.url)),
       interval,
+      topic: this.alarmTopic,
       clusterDeadline: props.clusterDeadline ?? Duration.seconds(CLUSTER_DEADLINE.default),
       clusterConcurrency: props.clusterConcurrency ?? CLUSTER_CONCURRENCY.default,
       eksRegions: props.eksRegions ?? [],
@@ -100,14 +105,13 @@ export class Refresher extends Construct {
       enabled: props.scheduleEnabled ?? true,
     });
 
-    this.alarmTopic =
-      props.alarmTopic ?? new AlarmTopic(this, 'AlarmTopic', { email: props.alarmEmail }).topic;
     new RefresherAlarms(this, 'Alarms', {
       function: this.function,
       scheduleDeadLetters: schedule.deadLetters,
       failures: refresher.failures,
       interval,
       flexibleWindow,
+      toleratedFailingClusters: props.toleratedFailingClusters ?? 0,
       topic: this.alarmTopic,
     });
   }

@@ -108,6 +108,8 @@ const Settings = z.object({
   clusterDeadlineSeconds: number(CLUSTER_DEADLINE).default(CLUSTER_DEADLINE.default),
   /** Number of clusters served at the same time. */
   clusterConcurrency: number(CLUSTER_CONCURRENCY).default(CLUSTER_CONCURRENCY.default),
+  /** Number of clusters that may be failing before the alarm ClustersFailed goes off. */
+  toleratedFailingClusters: number({ min: 0, max: 10_000 }).default(0),
   /** Regions whose EKS clusters may be registered with "aws eks get-token" instead of a token. */
   eksRegions: list(REGION, 'must be an AWS region such as eu-central-1'),
   /** ARNs of the roles that such a kubeconfig may use, in this account or others. */

@@ -22,6 +22,7 @@ export class EcrAnywhereStack extends Stack {
       scheduleEnabled: settings.scheduleEnabled,
       clusterDeadline: Duration.seconds(settings.clusterDeadlineSeconds),
       clusterConcurrency: settings.clusterConcurrency,
+      toleratedFailingClusters: settings.toleratedFailingClusters,
       eksRegions: settings.eksRegions,
       assumableRoles: settings.assumableRoles,
       eksDiscovery: settings.eksDiscovery,

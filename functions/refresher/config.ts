@@ -22,6 +22,8 @@ const Environment = z
     [ENVIRONMENT.allowLocalServers]: z.stringbool().default(false),
     [ENVIRONMENT.keylessStage]: z.string().min(1).optional(),
     [ENVIRONMENT.stateTable]: z.string().min(1),
+    [ENVIRONMENT.topic]: z.string().min(1),
+    [ENVIRONMENT.stackName]: z.string().min(1),
     AWS_LAMBDA_FUNCTION_NAME: z.string().min(1),
     AWS_REGION: z.string().min(1),
   })
@@ -33,6 +35,8 @@ const Environment = z
     eksDiscovery: env.EKS_DISCOVERY,
     stage: env.KEYLESS_STAGE,
     stateTable: env.MEMORY_TABLE,
+    topicArn: env.TOPIC_ARN,
+    stackName: env.STACK_NAME,
     allowLocalServers: env.ALLOW_LOCAL_SERVERS,
     /** Dimension of the metrics, which distinguishes several deployments in one account. */
     service: env.AWS_LAMBDA_FUNCTION_NAME,

@@ -4,7 +4,9 @@
 import { Logger } from '@aws-lambda-powertools/logger';
 import { Metrics, MetricUnit } from '@aws-lambda-powertools/metrics';
 import { DynamoDBClient } from '@aws-sdk/client-dynamodb';
+import { EventBridgeClient } from '@aws-sdk/client-eventbridge';
 import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
+import { SNSClient } from '@aws-sdk/client-sns';
 import type { Context } from 'aws-lambda';
 import type {
   Answer,
@@ -22,7 +24,9 @@ import { clusterStates, SAVE_WITHIN_MS } from './clusters/cluster-state.ts';
 import { NotRegisteredError } from './clusters/clusters.ts';
 import { readConfig } from './config.ts';
 import { InvalidEventError, isWholeRun, type ParsedEvent, readEvent } from './event.ts';
+import { announce } from './run/announcements.ts';
 import type { ClusterReport } from './run/cluster-report.ts';
+import { publisher } from './run/publisher.ts';
 import { run } from './run/run.ts';
 import { summarize, summarizeAll, summarizeNamed } from './run/summaries.ts';
 import { metricsOf, runFailure } from './run/whole-run.ts';
@@ -35,6 +39,15 @@ const services = {
   keyless: keylessTokens(config),
   state: clusterStates(new DynamoDBClient(clientLimits(SAVE_WITHIN_MS, 3)), config.stateTable),
 };
+/** The time for one request of an announcement, in milliseconds. */
+const ANNOUNCE_WITHIN_MS = 4_000;
+const announcements = publisher(
+  {
+    events: new EventBridgeClient(clientLimits(ANNOUNCE_WITHIN_MS, 3)),
+    sns: new SNSClient(clientLimits(ANNOUNCE_WITHIN_MS, 3)),
+  },
+  config.topicArn,
+);
 const logger = new Logger({ serviceName: config.service });
 
 /** Performs the action of the event. A run over all clusters rejects if it failed as a whole. */
@@ -66,7 +79,9 @@ async function refresh(event: ParsedEvent, signal: AbortSignal): Promise<Refresh
     onOrderUnknown: (error) => logger.warn('cluster states not read', { reason: String(error) }),
   });
   if (isWholeRun(event)) {
-    writeMetrics(reports);
+    // First, because a run that is ended while it announces has metrics too.
+    writeMetrics(metricsOf(reports, Date.now()));
+    writeMetrics({ [METRIC.transitionsNotAnnounced]: await announceTransitions(reports) });
     // Callers of any other event get the failures in the answer.
     const failure = runFailure(reports);
     if (failure) throw failure;
@@ -118,9 +133,17 @@ function logRevoked(result: RevokeResult): void {
   logger[isProblem ? 'error' : 'info']('revoke', { ...result });
 }
 
-function writeMetrics(reports: readonly ClusterReport[]): void {
+/** @returns the number of clusters whose transition could not be announced */
+async function announceTransitions(reports: readonly ClusterReport[]): Promise<number> {
+  const { announced, failures } = await announce(reports, services.state, announcements, config, Date.now());
+  for (const transition of announced) logger.info('announced', { ...transition });
+  for (const failure of failures) logger.error('not announced', { ...failure });
+  return failures.length;
+}
+
+function writeMetrics(figures: Readonly<Record<string, number>>): void {
   const metrics = new Metrics({ namespace: METRICS_NAMESPACE, serviceName: config.service });
-  for (const [name, value] of Object.entries(metricsOf(reports, Date.now()))) {
+  for (const [name, value] of Object.entries(figures)) {
     metrics.addMetric(name, name === METRIC.soonestExpiry ? MetricUnit.Seconds : MetricUnit.Count, value);
   }
   metrics.publishStoredMetrics();

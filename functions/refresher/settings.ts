@@ -17,6 +17,10 @@ export const ENVIRONMENT = {
   keylessStage: 'KEYLESS_STAGE',
   /** Name of the DynamoDB table with the state of each cluster. */
   stateTable: 'MEMORY_TABLE',
+  /** ARN of the SNS topic for announcements. */
+  topic: 'TOPIC_ARN',
+  /** Name of the CloudFormation stack, for the commands in announcements. */
+  stackName: 'STACK_NAME',
   /** Whether API servers may have loopback and link-local addresses; only for tests, where they are local processes. */
   allowLocalServers: 'ALLOW_LOCAL_SERVERS',
 } as const;
@@ -37,6 +41,15 @@ export const STATE_ATTRIBUTE = {
   /** Consecutive failures. */
   failures: 'failures',
   failingSince: 'failingSince',
+  /** Consecutive runs that did not fail; absent before the first after an upgrade. */
+  successes: 'successes',
+  /** The conditions that were announced (`Condition`), and when something was last announced. Absent if there are none. */
+  announced: 'announced',
+  announcedAt: 'announcedAt',
+  /** When its recovery was last announced. */
+  recoveredAt: 'recoveredAt',
+  /** When a run began to announce; until it has ended, no other run announces. */
+  announcing: 'announcing',
   /** Why the last run failed: a sentence, and a list of codes (`FailureCode`). Absent if it did not fail. */
   reason: 'reason',
   codes: 'codes',
@@ -55,6 +68,9 @@ export const METRIC = {
   clustersRegistered: 'ClustersRegistered',
   clustersServed: 'ClustersServed',
   clustersFailed: 'ClustersFailed',
+  /** Clusters that failed in at least two runs in a row: for less than a day, and for longer. */
+  clustersFailing: 'ClustersFailing',
+  clustersFailingForDays: 'ClustersFailingForDays',
   clustersPaused: 'ClustersPaused',
   secretsManaged: 'SecretsManaged',
   secretsDue: 'SecretsDue',
@@ -63,6 +79,11 @@ export const METRIC = {
   secretsNotAttempted: 'SecretsNotAttempted',
   /** Clusters whose state could not be stored. */
   statesNotSaved: 'StatesNotSaved',
-  /** Seconds until the first of all managed credentials expires; negative after that. */
+  /** Clusters whose transition could not be announced. */
+  transitionsNotAnnounced: 'TransitionsNotAnnounced',
+  /**
+   * Seconds until the first of all managed credentials expires; negative after that. Without those of clusters that have
+   * been failing for days, which would hide all others.
+   */
   soonestExpiry: 'SoonestExpiry',
 } as const;

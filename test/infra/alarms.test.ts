@@ -1,4 +1,4 @@
-// The five alarms: their properties in the template, and when they go off by CloudWatch's rules over days of runs.
+// The six alarms: their properties in the template, and when they go off by CloudWatch's rules over days of runs.
 import { describe, expect, test } from 'vitest';
 import { REFRESH_WINDOW_MS } from '../../contract/freshness.ts';
 import { METRIC, METRICS_NAMESPACE } from '../../functions/refresher/settings.ts';
@@ -9,7 +9,13 @@ const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 
-type Name = 'Errors' | 'ClustersFailed' | 'NotRunning' | 'SoonestExpiry' | 'ScheduleDeadLetters';
+type Name =
+  | 'AnnouncementsFailed'
+  | 'Errors'
+  | 'ClustersFailed'
+  | 'NotRunning'
+  | 'SoonestExpiry'
+  | 'ScheduleDeadLetters';
 type Text = string | { readonly 'Fn::Join': readonly [string, readonly unknown[]] };
 type Alarm = AlarmProperties & { readonly AlarmDescription: Text };
 
@@ -31,6 +37,7 @@ const service = { Name: 'service', Value: { Ref: expect.stringMatching(/^Refresh
 
 test('each publishes to the topic when it goes off and when it is OK again, with the first command to run', () => {
   expect(Object.keys(hourly).sort()).toEqual([
+    'AnnouncementsFailed',
     'ClustersFailed',
     'Errors',
     'NotRunning',
@@ -76,12 +83,25 @@ test.each<[Name, object]>([
     'ClustersFailed',
     {
       Namespace: METRICS_NAMESPACE,
-      MetricName: METRIC.clustersFailed,
+      MetricName: METRIC.clustersFailing,
       Dimensions: [service],
       Statistic: 'Maximum',
       Period: 4200,
-      EvaluationPeriods: 2,
-      DatapointsToAlarm: 2,
+      EvaluationPeriods: 1,
+      Threshold: 0,
+      ComparisonOperator: 'GreaterThanThreshold',
+      TreatMissingData: 'ignore',
+    },
+  ],
+  [
+    'AnnouncementsFailed',
+    {
+      Namespace: METRICS_NAMESPACE,
+      MetricName: METRIC.transitionsNotAnnounced,
+      Dimensions: [service],
+      Statistic: 'Maximum',
+      Period: 4200,
+      EvaluationPeriods: 1,
       Threshold: 1,
       ComparisonOperator: 'GreaterThanOrEqualToThreshold',
       TreatMissingData: 'ignore',
@@ -170,6 +190,7 @@ describe('over days of hourly runs, each at a random time of its window', () => 
 
   test.each<{ name: Name; value: number; expected: string[] }>([
     { name: 'ClustersFailed', value: 0, expected: ['OK'] },
+    { name: 'AnnouncementsFailed', value: 0, expected: ['OK'] },
     // The alarm is on until the first run has finished.
     { name: 'NotRunning', value: 3, expected: ['ALARM', 'OK'] },
     { name: 'SoonestExpiry', value: 6 * 3600, expected: ['OK'] },
@@ -189,17 +210,26 @@ describe('over days of hourly runs, each at a random time of its window', () => 
     expect(states('NotRunning', all.toSpliced(20, 4))).toEqual(['ALARM', 'OK', 'ALARM', 'OK']);
   });
 
-  test('ClustersFailed goes off after two failed runs, and is OK again after a good run', () => {
-    const failing = (from: number, to: number) =>
-      runs(60, 3 * DAY, (run) => (run >= from && run < to ? 2 : 0));
-    expect(states('ClustersFailed', failing(20, 21))).toEqual(['OK']);
-    expect(states('ClustersFailed', failing(20, 22))).toEqual(['OK', 'ALARM', 'OK']);
-    expect(states('ClustersFailed', failing(20, 200))).toEqual(['OK', 'ALARM']);
-  });
+  const between = (from: number, to: number, value: number) =>
+    runs(60, 3 * DAY, (run) => (run >= from && run < to ? value : 0));
 
-  test('ClustersFailed stays in ALARM when runs stop after two failures', () => {
-    const samples = runs(60, 22 * HOUR, (run) => (run >= 20 ? 2 : 0));
-    expect(states('ClustersFailed', samples).at(-1)).toBe('ALARM');
+  test.each(['ClustersFailed', 'AnnouncementsFailed'] as const)(
+    '%s goes off with one cluster, is OK again without one, and stays in ALARM when runs stop',
+    (name) => {
+      expect(states(name, between(20, 21, 1))).toEqual(['OK', 'ALARM', 'OK']);
+      expect(states(name, between(20, 200, 1))).toEqual(['OK', 'ALARM']);
+      const stopped = runs(60, 22 * HOUR, (run) => (run >= 20 ? 2 : 0));
+      expect(states(name, stopped).at(-1)).toBe('ALARM');
+    },
+  );
+
+  test('ClustersFailed tolerates as many clusters as are configured', () => {
+    const { ClustersFailed } = alarms({ toleratedFailingClusters: 3 });
+    const history = (value: number) =>
+      alarmHistory(ClustersFailed, between(20, 22, value), 0, 3 * DAY).map(({ state }) => state);
+    expect(history(3)).toEqual(['OK']);
+    expect(history(4)).toEqual(['OK', 'ALARM', 'OK']);
+    expect(textOf(ClustersFailed.AlarmDescription)).toContain('More than 3 clusters');
   });
 
   test('Errors goes off within a minute of a failed run, and is OK after the next good one', () => {

@@ -39,6 +39,8 @@ test('the bundle loads under Node 24 outside the checkout, so it contains the AW
     CLUSTER_DEADLINE_SECONDS: '120',
     CLUSTER_CONCURRENCY: '25',
     MEMORY_TABLE: 'memory',
+    TOPIC_ARN: 'arn:aws:sns:eu-central-1:111122223333:alarms',
+    STACK_NAME: 'EcrAnywhere',
   };
   expect(load(env).trim()).toBe('function');
 });

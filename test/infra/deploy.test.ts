@@ -182,6 +182,11 @@ describe('the stack', () => {
       { timeout: 20_000, interval: 500 },
     );
     expect(relay.metrics.map(({ name }) => name)).toContain(METRIC.clustersFailed);
+    // With the permissions of the function's role.
+    const announcements = (await stack.logs()).filter(({ message }) => message.includes('announced"'));
+    expect(announcements.map(({ message }) => JSON.parse(message))).toEqual([
+      expect.objectContaining({ message: 'announced', cluster: 'nowhere', transition: 'failing' }),
+    ]);
     await stack.unregisterCluster('nowhere');
     expect(await stack.invoke()).toMatchObject({ payload: { clusters: [] } });
   });

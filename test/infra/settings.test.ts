@@ -10,6 +10,7 @@ const DEFAULTS = {
   scheduleEnabled: true,
   clusterDeadlineSeconds: 120,
   clusterConcurrency: 25,
+  toleratedFailingClusters: 0,
   eksRegions: [],
   assumableRoles: [],
   eksDiscovery: [],

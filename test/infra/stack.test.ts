@@ -55,6 +55,22 @@ describe('roles', () => {
               Resource: arn('RefresherFunctionMemory'),
             },
             { Effect: 'Allow', Action: 'sqs:SendMessage', Resource: arn('RefresherFunctionFailures') },
+            {
+              Effect: 'Allow',
+              Action: 'sns:Publish',
+              Resource: { Ref: expect.stringMatching(/^RefresherAlarmTopic/) },
+            },
+            {
+              Effect: 'Allow',
+              Action: 'events:PutEvents',
+              Resource: arnOf(':events:{Region}:{AccountId}:event-bus/default'),
+              Condition: {
+                'ForAllValues:StringEquals': {
+                  'events:source': 'ecr-anywhere',
+                  'events:detail-type': 'ECR Anywhere Cluster Transition',
+                },
+              },
+            },
           ],
         },
       },

@@ -230,7 +230,15 @@ function getOrCreate<Value>(map: Map<string, Value>, key: string, create: () => 
   return created;
 }
 
+/** Registered names and ARNs contain no spaces. */
+const TARGET = 'EKS in ';
+
 /** The name of a discovery target in reports, and its key in the cluster state. */
 export function discoveryTargetName({ region, roleArn }: DiscoveryTarget): string {
-  return `EKS in ${region}${roleArn === undefined ? '' : ` as ${roleArn}`}`;
+  return `${TARGET}${region}${roleArn === undefined ? '' : ` as ${roleArn}`}`;
+}
+
+/** Whether a name in the cluster state is a discovery target's. */
+export function isDiscoveryTarget(name: string): boolean {
+  return name.startsWith(TARGET);
 }

@@ -8,6 +8,7 @@ import {
   UpdateItemCommand,
 } from '@aws-sdk/client-dynamodb';
 import { z } from 'zod';
+import { CONDITIONS, type Condition } from '../../../contract/cluster-events.ts';
 import { FAILURE_CODES, type FailureCode } from '../../../contract/refresher-api.ts';
 import { STATE_ATTRIBUTE } from '../settings.ts';
 
@@ -33,11 +34,40 @@ export interface Observation {
 
 /** The state that a run uses, after this observation or a more recent one. Times are milliseconds since the epoch. */
 export interface ClusterState {
-  readonly reachedAt?: number;
-  readonly soonestExpiry?: number;
+  readonly reachedAt?: number | undefined;
+  readonly soonestExpiry?: number | undefined;
+  readonly tokenExpiresAt?: number | undefined;
   /** Consecutive failures. */
   readonly failures: number;
-  readonly failingSince?: number;
+  readonly failingSince?: number | undefined;
+  /** Consecutive runs that did not fail. */
+  readonly successes: number;
+  readonly isPaused: boolean;
+  readonly reason?: string | undefined;
+  readonly codes: readonly FailureCode[];
+  /** The conditions that were announced, and when something was last announced. */
+  readonly announced: readonly Condition[];
+  readonly announcedAt?: number | undefined;
+  readonly recoveredAt?: number | undefined;
+}
+
+/** What a run announced of a cluster. */
+export interface Announced {
+  readonly announced: readonly Condition[];
+  readonly isRecovery: boolean;
+}
+
+export interface AnnouncementStore {
+  /**
+   * Reserves the announcement for this run, so that runs that overlap do not both announce.
+   *
+   * @param announcedAt as the run knows it from the state
+   * @returns whether no other run announces or has announced
+   * @throws Error of DynamoDB
+   */
+  reserve(cluster: string, announcedAt: number | undefined, now: number): Promise<boolean>;
+  /** Ends the reservation. @param announced absent if nothing could be announced: the next run tries again */
+  settle(cluster: string, now: number, announced?: Announced): Promise<void>;
 }
 
 export interface ClusterStateWriter {
@@ -69,22 +99,14 @@ export interface ClusterStateReader {
 
 /** The time for saving one state, in milliseconds. */
 export const SAVE_WITHIN_MS = 5_000;
+/** After this many milliseconds, longer than any run, a reservation is one of a run that was killed. */
+const RESERVED_MS = 20 * 60_000;
 /** Days after the last observation of a cluster when DynamoDB deletes its state. */
 const EXPIRE_AFTER_DAYS = 30;
 /** The most characters that are stored of a reason. */
 const MAX_REASON_LENGTH = 1_000;
 
 const Time = z.object({ S: z.iso.datetime() }).transform(({ S }) => Date.parse(S));
-const Item = z.object({
-  [STATE_ATTRIBUTE.reachedAt]: Time.optional(),
-  [STATE_ATTRIBUTE.soonestExpiry]: Time.optional(),
-  [STATE_ATTRIBUTE.failingSince]: Time.optional(),
-  [STATE_ATTRIBUTE.failures]: z
-    .object({ N: z.coerce.number() })
-    .transform(({ N }) => N)
-    .default(0),
-});
-
 const Text = z
   .object({ S: z.string() })
   .transform(({ S }) => S)
@@ -98,6 +120,33 @@ const Codes = z
   .object({ L: z.array(z.object({ S: z.enum(FAILURE_CODES).catch('unknown') })) })
   .transform(({ L }) => L.map(({ S }) => S))
   .optional();
+const Count = z
+  .object({ N: z.coerce.number() })
+  .transform(({ N }) => N)
+  .default(0);
+/** Without those of a later version. */
+const Conditions = z
+  .object({ L: z.array(z.object({ S: z.string() })) })
+  .transform(({ L }) => CONDITIONS.filter((condition) => L.some(({ S }) => S === condition)))
+  .default([]);
+const Item = z
+  .object({
+    [STATE_ATTRIBUTE.reachedAt]: Time.optional(),
+    [STATE_ATTRIBUTE.soonestExpiry]: Time.optional(),
+    [STATE_ATTRIBUTE.tokenExpiresAt]: Time.optional(),
+    [STATE_ATTRIBUTE.failingSince]: Time.optional(),
+    [STATE_ATTRIBUTE.failures]: Count,
+    [STATE_ATTRIBUTE.successes]: Count,
+    [STATE_ATTRIBUTE.pausedSince]: Time.optional(),
+    [STATE_ATTRIBUTE.reason]: Text,
+    [STATE_ATTRIBUTE.codes]: Codes.default([]),
+    [STATE_ATTRIBUTE.announced]: Conditions,
+    [STATE_ATTRIBUTE.announcedAt]: Time.optional(),
+    [STATE_ATTRIBUTE.recoveredAt]: Time.optional(),
+  })
+  .transform(
+    ({ pausedSince, ...state }): ClusterState => ({ ...state, isPaused: pausedSince !== undefined }),
+  );
 const WholeItem = z
   .object({
     [STATE_ATTRIBUTE.cluster]: z.object({ S: z.string() }).transform(({ S }) => S),
@@ -119,8 +168,55 @@ const WholeItem = z
 export function clusterStates(
   client: DynamoDBClient,
   table: string,
-): ClusterStateWriter & ClusterStateReader {
+): ClusterStateWriter & ClusterStateReader & AnnouncementStore {
   return {
+    async reserve(cluster, announcedAt, now) {
+      const { announcing, announcedAt: at } = STATE_ATTRIBUTE;
+      const command = new UpdateItemCommand({
+        TableName: table,
+        Key: { [STATE_ATTRIBUTE.cluster]: { S: cluster } },
+        UpdateExpression: `SET ${announcing} = :now`,
+        // The reservation of this run counts as its own, because the SDK may send the update twice.
+        ConditionExpression:
+          `(attribute_not_exists(${announcing}) OR ${announcing} < :overdue OR ${announcing} = :now) AND ` +
+          (announcedAt === undefined ? `attribute_not_exists(${at})` : `${at} = :at`),
+        ExpressionAttributeValues: {
+          ':now': { S: timeText(now) },
+          ':overdue': { S: timeText(now - RESERVED_MS) },
+          ...(announcedAt !== undefined && { ':at': { S: timeText(announcedAt) } }),
+        },
+      });
+      try {
+        await client.send(command, { abortSignal: AbortSignal.timeout(SAVE_WITHIN_MS) });
+        return true;
+      } catch (error) {
+        if (error instanceof ConditionalCheckFailedException) return false;
+        throw error;
+      }
+    },
+
+    async settle(cluster, now, result) {
+      const { announcing, announced, announcedAt, recoveredAt } = STATE_ATTRIBUTE;
+      const command = new UpdateItemCommand({
+        TableName: table,
+        Key: { [STATE_ATTRIBUTE.cluster]: { S: cluster } },
+        UpdateExpression: result
+          ? `SET ${announced} = :announced, ${announcedAt} = :now${result.isRecovery ? `, ${recoveredAt} = :now` : ''} REMOVE ${announcing}`
+          : `REMOVE ${announcing}`,
+        ConditionExpression: `${announcing} = :now`,
+        ExpressionAttributeValues: {
+          ':now': { S: timeText(now) },
+          ...(result && { ':announced': { L: result.announced.map((condition) => ({ S: condition })) } }),
+        },
+      });
+      try {
+        await client.send(command, { abortSignal: AbortSignal.timeout(SAVE_WITHIN_MS) });
+      } catch (error) {
+        // The update was sent twice, or the reservation was overdue and another run has it.
+        if (!(error instanceof ConditionalCheckFailedException)) throw error;
+      }
+    },
+
     async load(signal) {
       const states: StoredState[] = [];
       // Consistent: operators ask for the status right after a run.
@@ -150,19 +246,15 @@ export function clusterStates(
 }
 
 function stateOf(item: Record<string, AttributeValue> | undefined): ClusterState {
-  const { reachedAt, soonestExpiry, failures, failingSince } = Item.parse(item ?? {});
-  return {
-    failures,
-    ...(reachedAt !== undefined && { reachedAt }),
-    ...(soonestExpiry !== undefined && { soonestExpiry }),
-    ...(failingSince !== undefined && { failingSince }),
-  };
+  return Item.parse(item ?? {});
 }
 
-/**
- * The update for an observation. Times are RFC 3339 in UTC with milliseconds, which sort as text and which operators can
- * read in the table.
- */
+/** RFC 3339 in UTC with milliseconds, which sorts as text and which operators can read in the table. */
+function timeText(ms: number): string {
+  return new Date(ms).toISOString();
+}
+
+/** The update for an observation. */
 function updateFor(observation: Observation) {
   const { at, served, failed, isPaused = false, reason, codes = [], managed, due } = observation;
   const { soonestExpiry, tokenExpiresAt } = observation;
@@ -179,7 +271,7 @@ function updateFor(observation: Observation) {
     set.push(`#${name} = if_not_exists(#${name}, :${name})`);
     values[`:${name}`] = { S: value };
   };
-  const time = new Date(at).toISOString();
+  const time = timeText(at);
   setText(STATE_ATTRIBUTE.lookedAt, time);
   setNumber(STATE_ATTRIBUTE.forgetAt, Math.round(at / 1000) + EXPIRE_AFTER_DAYS * 86_400);
 
@@ -191,20 +283,21 @@ function updateFor(observation: Observation) {
     setNumber(STATE_ATTRIBUTE.due, due);
   }
   if (soonestExpiry === null) remove.push(STATE_ATTRIBUTE.soonestExpiry);
-  else if (soonestExpiry !== undefined)
-    setText(STATE_ATTRIBUTE.soonestExpiry, new Date(soonestExpiry).toISOString());
+  else if (soonestExpiry !== undefined) setText(STATE_ATTRIBUTE.soonestExpiry, timeText(soonestExpiry));
   if (tokenExpiresAt === undefined) remove.push(STATE_ATTRIBUTE.tokenExpiresAt);
-  else setText(STATE_ATTRIBUTE.tokenExpiresAt, new Date(tokenExpiresAt).toISOString());
-  if (failed) {
-    set.push(`#${STATE_ATTRIBUTE.failures} = if_not_exists(#${STATE_ATTRIBUTE.failures}, :zero) + :one`);
+  else setText(STATE_ATTRIBUTE.tokenExpiresAt, timeText(tokenExpiresAt));
+  const count = (up: string, reset: string) => {
+    set.push(`#${up} = if_not_exists(#${up}, :zero) + :one`, `#${reset} = :zero`);
     values[':zero'] = { N: '0' };
     values[':one'] = { N: '1' };
+  };
+  if (failed) {
+    count(STATE_ATTRIBUTE.failures, STATE_ATTRIBUTE.successes);
     setIfAbsent(STATE_ATTRIBUTE.failingSince, time);
     setText(STATE_ATTRIBUTE.reason, (reason ?? '').slice(0, MAX_REASON_LENGTH));
     setValue(STATE_ATTRIBUTE.codes, { L: codes.map((code) => ({ S: code })) });
   } else {
-    set.push(`#${STATE_ATTRIBUTE.failures} = :zero`);
-    values[':zero'] = { N: '0' };
+    count(STATE_ATTRIBUTE.successes, STATE_ATTRIBUTE.failures);
     remove.push(STATE_ATTRIBUTE.failingSince, STATE_ATTRIBUTE.reason, STATE_ATTRIBUTE.codes);
   }
 

@@ -3,6 +3,7 @@
 import { ERROR_TYPE, type Outcome } from '../../../contract/refresher-api.ts';
 import { METRIC } from '../settings.ts';
 import { type ClusterReport, soonestExpiryOf } from './cluster-report.ts';
+import { FAILURES, isFailingForDays } from './transitions.ts';
 
 type MetricName = (typeof METRIC)[keyof typeof METRIC];
 
@@ -27,11 +28,16 @@ export function metricsOf(
   const results = reports.flatMap((report) => report.results);
   const count = (...outcomes: Outcome[]) =>
     results.filter(({ outcome }) => outcomes.includes(outcome)).length;
-  const expiries = reports.flatMap((report) => soonestExpiryOf(report) ?? []);
+  const forDays = new Set(
+    reports.filter(({ isPaused, state }) => !isPaused && state && isFailingForDays(state, now)),
+  );
+  const expiries = reports.flatMap((report) => (!forDays.has(report) && soonestExpiryOf(report)) || []);
   return {
     [METRIC.clustersRegistered]: reports.length,
     [METRIC.clustersServed]: reports.filter(({ served }) => served).length,
     [METRIC.clustersFailed]: reports.filter(({ failed }) => failed).length,
+    [METRIC.clustersFailing]: reports.filter((report) => isFailing(report) && !forDays.has(report)).length,
+    [METRIC.clustersFailingForDays]: forDays.size,
     [METRIC.clustersPaused]: reports.filter(({ isPaused }) => isPaused).length,
     [METRIC.secretsManaged]: reports.reduce((sum, { managed }) => sum + managed, 0),
     [METRIC.secretsDue]: results.length,
@@ -66,6 +72,11 @@ export function runFailure(reports: readonly ClusterReport[]): RunFailedError | 
       `The state of ${notSaved.length} clusters could not be stored in DynamoDB: ${notSaved[0]?.stateNotSaved}`,
     );
   return undefined;
+}
+
+/** A cluster whose state could not be stored counts from its first failure on. */
+function isFailing({ failed, isPaused, state }: ClusterReport): boolean {
+  return failed && !isPaused && (state?.failures ?? FAILURES) >= FAILURES;
 }
 
 function isNotSaved({ stateNotSaved }: ClusterReport): boolean {

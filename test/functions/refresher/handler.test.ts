@@ -14,6 +14,8 @@ beforeAll(async () => {
     [ENVIRONMENT.clusterDeadline]: '5',
     [ENVIRONMENT.clusterConcurrency]: '1',
     [ENVIRONMENT.stateTable]: 'no-table',
+    [ENVIRONMENT.topic]: 'arn:aws:sns:eu-central-1:111122223333:alarms',
+    [ENVIRONMENT.stackName]: 'EcrAnywhere',
     AWS_LAMBDA_FUNCTION_NAME: 'refresher',
     AWS_REGION: 'eu-central-1',
     AWS_ACCESS_KEY_ID: 'test',

@@ -113,6 +113,8 @@ test.each<{ silence: Silence }>([{ silence: 'no answer' }, { silence: 'half an a
       [ENVIRONMENT.clusterDeadline]: '30',
       [ENVIRONMENT.clusterConcurrency]: '2',
       [ENVIRONMENT.stateTable]: 'table',
+      [ENVIRONMENT.topic]: 'arn:aws:sns:eu-central-1:111122223333:alarms',
+      [ENVIRONMENT.stackName]: 'EcrAnywhere',
       [ENVIRONMENT.assumableRoles]: ROLE,
       [ENVIRONMENT.keylessStage]: STAGE,
       [ENVIRONMENT.allowLocalServers]: 'true',

@@ -190,6 +190,8 @@ test('the bundled function refreshes a keyless cluster and an EKS cluster', asyn
       AWS_ENDPOINT_URL_SECRETS_MANAGER: registry.url,
       AWS_ENDPOINT_URL_EKS: eks.url,
       [ENVIRONMENT.stateTable]: table.name,
+      [ENVIRONMENT.topic]: 'arn:aws:sns:eu-central-1:111122223333:alarms',
+      [ENVIRONMENT.stackName]: 'EcrAnywhere',
       [ENVIRONMENT.keylessStage]: STAGE,
     },
   });

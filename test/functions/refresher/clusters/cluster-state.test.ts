@@ -103,6 +103,10 @@ const unreachable = (minutes: number, reason = 'no answer') =>
 test('stores the observations of a cluster that is served, unreachable, served in part and served again', async () => {
   expect(await states.save(observed(0), signal())).toEqual({
     failures: 0,
+    successes: 1,
+    isPaused: false,
+    codes: [],
+    announced: [],
     reachedAt: NOON,
     soonestExpiry: NOON + 10 * HOUR,
   });
@@ -112,6 +116,7 @@ test('stores the observations of a cluster that is served, unreachable, served i
     ...OBSERVED,
     soonestExpiry: '2026-11-24T22:00:00.000Z',
     failures: 0,
+    successes: 1,
   });
 
   await states.save(unreachable(60), signal());
@@ -122,6 +127,7 @@ test('stores the observations of a cluster that is served, unreachable, served i
     ...OBSERVED,
     soonestExpiry: '2026-11-24T22:00:00.000Z',
     failures: 2,
+    successes: 0,
     failingSince: '2026-11-24T13:00:00.000Z',
     reason: 'still none',
     codes: ['unreachable'],
@@ -135,6 +141,11 @@ test('stores the observations of a cluster that is served, unreachable, served i
   });
   expect(await states.save(partial, signal())).toEqual({
     failures: 3,
+    successes: 0,
+    isPaused: false,
+    reason: 'one is forbidden',
+    codes: ['forbidden', 'secrets-not-refreshed'],
+    announced: [],
     failingSince: NOON + HOUR,
     reachedAt: NOON + 3 * HOUR,
     soonestExpiry: NOON + 10 * HOUR,
@@ -152,6 +163,7 @@ test('stores the observations of a cluster that is served, unreachable, served i
     due: 0,
     soonestExpiry: '2026-11-25T03:00:00.000Z',
     failures: 0,
+    successes: 1,
   });
 
   expect(await states.save(observed(300, { soonestExpiry: null }), signal())).not.toHaveProperty(
@@ -173,12 +185,17 @@ test('a pause keeps the observed values, ends the failures and is stored with it
     soonestExpiry: '2026-11-24T22:00:00.000Z',
     pausedSince: '2026-11-24T13:00:00.000Z',
   };
-  expect(await item()).toEqual({ ...paused, failures: 0 });
+  expect(await item()).toEqual({ ...paused, failures: 0, successes: 2 });
   // A paused cluster whose token could not be renewed.
   await states.save(observed(180, { ...isPaused, failed: true, reason: 'late' }), signal());
   expect(await item()).toMatchObject({ failures: 1, reason: 'late', pausedSince: paused.pausedSince });
   await states.save(observed(240, isPaused), signal());
-  expect(await item()).toEqual({ ...paused, lookedAt: '2026-11-24T16:00:00.000Z', failures: 0 });
+  expect(await item()).toEqual({
+    ...paused,
+    lookedAt: '2026-11-24T16:00:00.000Z',
+    failures: 0,
+    successes: 1,
+  });
   await states.save(observed(300), signal());
   expect(await item()).not.toHaveProperty('pausedSince');
 });

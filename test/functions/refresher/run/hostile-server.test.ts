@@ -103,6 +103,8 @@ beforeAll(async () => {
     ...table.emulator.env,
     AWS_ENDPOINT_URL_SECRETS_MANAGER: registry.url,
     [ENVIRONMENT.stateTable]: table.name,
+    [ENVIRONMENT.topic]: 'arn:aws:sns:eu-central-1:111122223333:alarms',
+    [ENVIRONMENT.stackName]: 'EcrAnywhere',
   };
   invoke = () => bundle({ env });
 });

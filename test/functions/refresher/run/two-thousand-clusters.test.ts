@@ -56,6 +56,8 @@ test('a run over 2,000 clusters with nothing due serves all of them within the m
       ...table.emulator.env,
       AWS_ENDPOINT_URL_SECRETS_MANAGER: registry.url,
       [ENVIRONMENT.stateTable]: table.name,
+      [ENVIRONMENT.topic]: 'arn:aws:sns:eu-central-1:111122223333:alarms',
+      [ENVIRONMENT.stackName]: 'EcrAnywhere',
     },
   });
   console.log(`${CLUSTERS} clusters, an empty run:`, figures);

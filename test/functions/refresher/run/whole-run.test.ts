@@ -27,6 +27,9 @@ function served(cluster: string, more: Partial<ClusterReport> = {}): ClusterRepo
   return { cluster, served: true, failed: false, namespaces: [], managed: 0, results: [], ...more };
 }
 
+/** The state of a cluster that never failed. */
+const NEW = { failures: 0, successes: 0, isPaused: false, codes: [], announced: [] };
+
 /** So many Secrets of each outcome. */
 const ALL: Record<Outcome, number> = {
   refreshed: 10,
@@ -52,6 +55,9 @@ test('the metrics are the sums over all clusters', () => {
     ClustersRegistered: 6,
     ClustersServed: 3,
     ClustersFailed: 3,
+    // Without a stored state, they count at once.
+    ClustersFailing: 3,
+    ClustersFailingForDays: 0,
     ClustersPaused: 1,
     SecretsManaged: 42,
     SecretsDue: 26,
@@ -69,15 +75,37 @@ test('SoonestExpiry is negative for an expiry in the past, and absent without an
 });
 
 test('SoonestExpiry includes the stored expiry of clusters that were not completely observed, except paused ones', () => {
-  const state = { failures: 1, soonestExpiry: NOW + 1_000 };
+  const state = { ...NEW, failures: 1, soonestExpiry: NOW + 1_000 };
   const observed = { soonestExpiry: NOW + 2_000 };
   const soonest = (report: ClusterReport) => metricsOf([report], NOW).SoonestExpiry;
   expect(soonest({ ...notServed('a', [failure('down')]), state })).toBe(1);
-  expect(soonest({ ...notServed('a', [failure('down')]), state: { failures: 1 } })).toBeUndefined();
+  expect(soonest({ ...notServed('a', [failure('down')]), state: { ...NEW, failures: 1 } })).toBeUndefined();
   expect(soonest(served('a', { ...observed, state }))).toBe(2);
   expect(soonest(served('a', { ...observed, state, isPartial: true }))).toBe(1);
   expect(soonest(served('a', { ...observed, isPartial: true }))).toBe(2);
   expect(soonest({ ...paused('a'), state })).toBeUndefined();
+});
+
+test('a cluster is failing from its second failure on, and failing for days after a day', () => {
+  const HOURS = 3_600_000;
+  const failing = (name: string, failures: number, hours: number): ClusterReport => ({
+    ...notServed(name, [failure('down')]),
+    state: { ...NEW, failures, failingSince: NOW - hours * HOURS, soonestExpiry: NOW - hours * HOURS },
+  });
+  const first = failing('a', 1, 0);
+  const second = failing('b', 2, 1);
+  const dead = failing('c', 24, 24);
+  const gone = { ...dead, isPaused: true };
+  const counts = (reports: ClusterReport[]) => {
+    const { ClustersFailed, ClustersFailing, ClustersFailingForDays, SoonestExpiry } = metricsOf(
+      reports,
+      NOW,
+    );
+    return [ClustersFailed, ClustersFailing, ClustersFailingForDays, SoonestExpiry];
+  };
+  expect(counts([first])).toEqual([1, 0, 0, 0]);
+  expect(counts([first, second, dead])).toEqual([3, 1, 1, -3_600]);
+  expect(counts([dead, gone])).toEqual([2, 0, 1, undefined]);
 });
 
 test('the metrics cover three thousand clusters', () => {
@@ -120,7 +148,7 @@ test.each([
   { title: 'the only state was not stored', lost: 1, of: 1, fails: true },
 ])('whether the invocation fails if $title: $fails', ({ lost, of, fails }) => {
   const reports = Array.from({ length: of }, (_, index) =>
-    served(`c${index}`, index < lost ? { stateNotSaved: 'denied' } : { state: { failures: 0 } }),
+    served(`c${index}`, index < lost ? { stateNotSaved: 'denied' } : { state: NEW }),
   );
   expect(runFailure(reports)?.name).toBe(fails ? ERROR_TYPE.stateNotSaved : undefined);
   expect(metricsOf(reports, NOW).StatesNotSaved).toBe(lost);
