@@ -80,6 +80,7 @@ export class RefresherFunction extends Construct {
             // The last two actions store a renewed token of a cluster.
             new PolicyStatement({
               actions: [
+                'secretsmanager:DescribeSecret',
                 'secretsmanager:GetSecretValue',
                 'secretsmanager:PutSecretValue',
                 'secretsmanager:UpdateSecretVersionStage',

@@ -49,6 +49,12 @@ export interface SecretsManagerOptions {
   readonly pageSize?: number;
   /** By full names. */
   readonly tags?: Readonly<Record<string, Readonly<Record<string, string>>>>;
+  /** Full names of recent secrets, which ListSecrets does not show yet. It lags by up to five minutes. */
+  readonly unlisted?: readonly string[];
+  /** By full names: the earlier tags, if ListSecrets still shows them. */
+  readonly listedTags?: Readonly<Record<string, Readonly<Record<string, string>>>>;
+  /** Full names of secrets that are scheduled for deletion, which ListSecrets still shows. */
+  readonly deleted?: readonly string[];
   /** The client's time for the response to an attempt, in milliseconds. */
   readonly attemptMs?: number;
   /** Called before an operation. It may wait, or throw the response: an AwsError, HANG_UP, or HALF_AN_ANSWER. */
@@ -60,7 +66,16 @@ export interface SecretsManagerOptions {
 /** Starts it on a free loopback port. @param secrets by their full names, as ListSecrets finds them */
 export async function startSecretsManager(
   secrets: Readonly<Record<string, Value>>,
-  { pageSize = 2, tags = {}, attemptMs, before, after }: SecretsManagerOptions = {},
+  {
+    pageSize = 2,
+    tags = {},
+    unlisted = [],
+    listedTags = {},
+    deleted = [],
+    attemptMs,
+    before,
+    after,
+  }: SecretsManagerOptions = {},
 ): Promise<SecretsManager> {
   const calls: { operation: string; input: Record<string, unknown> }[] = [];
   let lists: AwsError | 'never' | undefined;
@@ -128,18 +143,29 @@ export async function startSecretsManager(
     if (lists === 'never') return;
     if (lists) return fail(reply, lists);
     const start = Number(NextToken ?? 0);
-    const names = Object.keys(secrets).filter((name) =>
-      (Filters as readonly NameFilter[]).every(({ Values }) =>
-        Values.some((value) => name.startsWith(value)),
-      ),
+    const names = Object.keys(secrets).filter(
+      (name) =>
+        !unlisted.includes(name) &&
+        (Filters as readonly NameFilter[]).every(({ Values }) =>
+          Values.some((value) => name.startsWith(value)),
+        ),
     );
     const end = start + Math.min(pageSize, Number(MaxResults));
     reply(200, {
       SecretList: names.slice(start, end).map((Name) => ({
         Name,
-        Tags: Object.entries(tags[Name] ?? {}).map(([Key, Value]) => ({ Key, Value })),
+        Tags: tagsOf(listedTags[Name] ?? tags[Name]),
       })),
       ...(end < names.length && { NextToken: String(end) }),
+    });
+  };
+  const describe = (reply: Reply, { SecretId }: Record<string, unknown>) => {
+    const Name = String(SecretId);
+    if (!(Name in secrets)) return fail(reply, NOT_FOUND);
+    return reply(200, {
+      Name,
+      Tags: tagsOf(tags[Name]),
+      ...(deleted.includes(Name) && { DeletedDate: 1_700_000_000 }),
     });
   };
   const returnBatch = (reply: Reply, { SecretIdList }: Record<string, unknown>) => {
@@ -191,6 +217,7 @@ export async function startSecretsManager(
   });
   const answer = (reply: Reply, operation: string, input: Record<string, unknown>) => {
     if (operation === 'ListSecrets') list(reply, input);
+    else if (operation === 'DescribeSecret') describe(reply, input);
     else if (operation === 'GetSecretValue') returnValue(reply, input);
     else if (operation === 'BatchGetSecretValue') returnBatch(reply, input);
     else if (operation === 'PutSecretValue') putVersion(reply, input);
@@ -251,6 +278,10 @@ type Reply = (status: number, body: object) => void;
 
 type Unavailable = 'never' | { readonly error: AwsError };
 type Stored = Extract<Value, string | { readonly binary: string }>;
+
+function tagsOf(tags: Readonly<Record<string, string>> = {}): object[] {
+  return Object.entries(tags).map(([Key, Value]) => ({ Key, Value }));
+}
 
 function isValue(value: Value | undefined): value is Stored {
   return value !== undefined && value !== 'never' && (typeof value === 'string' || 'binary' in value);

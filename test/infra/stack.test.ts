@@ -42,6 +42,7 @@ describe('roles', () => {
             {
               Effect: 'Allow',
               Action: [
+                'secretsmanager:DescribeSecret',
                 'secretsmanager:GetSecretValue',
                 'secretsmanager:PutSecretValue',
                 'secretsmanager:UpdateSecretVersionStage',

@@ -10,7 +10,7 @@ import type { DiscoveryTarget, Eks } from '../access/eks.ts';
 import { discoveryTargetName } from '../access/eks.ts';
 import type { UsableAccess } from '../kubernetes/client.ts';
 import { renewToken } from '../tokens/renewal.ts';
-import { listClusters, type RegisteredCluster, Registrations } from './registered-clusters.ts';
+import { findClusters, listClusters, type RegisteredCluster, Registrations } from './registered-clusters.ts';
 
 export interface ClusterSources extends TokenSources {
   readonly secrets: SecretsManagerClient;
@@ -87,7 +87,7 @@ export class NotRegisteredError extends Error {
  *
  * @param only names, if the event has any
  * @param order compares names; clusters that it does not distinguish start in the order of their names, registered ones first
- * @throws NotRegisteredError if a name is unknown; Error if the registered clusters cannot be listed
+ * @throws NotRegisteredError if a name is unknown; Error if the registered clusters cannot be read
  */
 export async function selectClusters(
   { secrets, ...tokenSources }: ClusterSources,
@@ -96,11 +96,9 @@ export async function selectClusters(
   signal: AbortSignal,
   order: (a: string, b: string) => number = () => 0,
 ): Promise<Selection> {
-  const listed = await listClusters(secrets, signal);
-  const selected = listed
-    .filter(({ name }) => !only || only.includes(name))
-    // The order in which `registrations` reads them.
-    .sort((a, b) => order(a.name, b.name));
+  const found = await (only ? findClusters(secrets, only, signal) : listClusters(secrets, signal));
+  // The order in which `registrations` reads them.
+  const selected = found.sort((a, b) => order(a.name, b.name));
   const names = selected.map(({ name }) => name);
   const registrations = new Registrations(secrets, names, settings.clusterDeadlineMs, signal);
   const registered = selected.map((cluster, index) =>
@@ -118,7 +116,9 @@ export async function selectClusters(
   const selectedTagged = tagged.filter(({ name }) => missing.has(name));
   const unknown = missing.difference(new Set(selectedTagged.map(({ name }) => name)));
   if (unknown.size === 0) return { clusters: [...registered, ...selectedTagged], discoveries: [] };
-  const all = [...listed, ...tagged].map(({ name }) => name);
+  const listed = await listClusters(secrets, signal);
+  // A list may still show a registration that was deleted.
+  const all = [...listed, ...tagged].map(({ name }) => name).filter((name) => !unknown.has(name));
   const failures = discoveries.flatMap(({ target, failure }) => (failure ? [{ target, ...failure }] : []));
   throw new NotRegisteredError([...unknown], all, failures);
 }

@@ -4,9 +4,11 @@
 import {
   BatchGetSecretValueCommand,
   type BatchGetSecretValueCommandOutput,
+  DescribeSecretCommand,
   GetSecretValueCommand,
   paginateListSecrets,
   type SecretsManagerClient,
+  type Tag,
 } from '@aws-sdk/client-secrets-manager';
 import { CLUSTERS_PREFIX, TAG } from '../../../contract/names.ts';
 import { abortable } from '../../../lib/abort.ts';
@@ -33,7 +35,7 @@ export interface Registration {
   readonly versionId: string;
 }
 
-/** The registered clusters, sorted by name. */
+/** The registered clusters, sorted by name. A list may be up to five minutes behind (API reference, ListSecrets). */
 export async function listClusters(
   client: SecretsManagerClient,
   signal: AbortSignal,
@@ -48,18 +50,46 @@ export async function listClusters(
     for (const { Name, Tags } of SecretList ?? []) {
       // The prefix itself is no cluster. All other matches begin with it in AWS, but not in every emulator of AWS.
       if (!Name?.startsWith(CLUSTERS_PREFIX) || Name === CLUSTERS_PREFIX) continue;
-      const tags = Object.fromEntries((Tags ?? []).map(({ Key, Value }) => [Key, Value]));
-      const { [TAG.context]: context, [TAG.clusterUid]: clusterUid } = tags;
-      clusters.push({
-        name: Name.slice(CLUSTERS_PREFIX.length),
-        isPaused: tags[TAG.paused] === 'true',
-        // Tags may have empty values.
-        ...(context && { context }),
-        ...(clusterUid && { clusterUid }),
-      });
+      clusters.push(clusterOf(Name.slice(CLUSTERS_PREFIX.length), Tags));
     }
   }
   return clusters.sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+/**
+ * The registered clusters among the names, sorted by name. Each is read by its name, because lists do not show a recent
+ * registration, tag or deletion.
+ */
+export async function findClusters(
+  client: SecretsManagerClient,
+  names: readonly string[],
+  signal: AbortSignal,
+): Promise<RegisteredCluster[]> {
+  // Other names, such as ARNs, cannot be names of secrets: AWS rejects the request.
+  const possible = [...new Set(names)].filter((name) => /^[\w/+=.@-]+$/.test(name)).sort();
+  const found = await Promise.all(
+    possible.map(async (name) => {
+      const command = new DescribeSecretCommand({ SecretId: `${CLUSTERS_PREFIX}${name}` });
+      const secret = await client.send(command, { abortSignal: signal }).catch((error: Error) => {
+        if (error.name === 'ResourceNotFoundException') return undefined;
+        throw error;
+      });
+      return secret && !secret.DeletedDate ? [clusterOf(name, secret.Tags)] : [];
+    }),
+  );
+  return found.flat();
+}
+
+function clusterOf(name: string, list: readonly Tag[] = []): RegisteredCluster {
+  const tags = Object.fromEntries(list.map(({ Key, Value }) => [Key, Value]));
+  const { [TAG.context]: context, [TAG.clusterUid]: clusterUid } = tags;
+  return {
+    name,
+    isPaused: tags[TAG.paused] === 'true',
+    // Tags may have empty values.
+    ...(context && { context }),
+    ...(clusterUid && { clusterUid }),
+  };
 }
 
 /**
