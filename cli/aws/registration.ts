@@ -12,6 +12,7 @@ import {
   UpdateSecretVersionStageCommand,
 } from '@aws-sdk/client-secrets-manager';
 import { CLUSTERS_PREFIX, TAG } from '../../contract/names.ts';
+import type { ClusterStatus } from '../../contract/refresher-api.ts';
 import { CliError } from '../output/errors.ts';
 import { ShellCommands } from '../output/shell-commands.ts';
 import type { Aws } from './aws.ts';
@@ -22,6 +23,7 @@ const PREVIOUS = 'AWSPREVIOUS';
 /** Secrets Manager reserves the name of a secret for a short time after it was deleted without recovery. */
 const NAME_RESERVED_MS = 30_000;
 const NAME_RETRY_MS = 2_000;
+const SECRET_NAME = /^[\w/+=.@-]+$/;
 
 export interface Registration {
   readonly name: string;
@@ -31,7 +33,7 @@ export interface Registration {
 
 /** Checks the characters and length of a name (Secrets Manager API reference, CreateSecret, Name). @throws CliError */
 export function checkName(name: string): void {
-  if (!/^[\w/+=.@-]+$/.test(name) || CLUSTERS_PREFIX.length + name.length > 512)
+  if (!SECRET_NAME.test(name) || CLUSTERS_PREFIX.length + name.length > 512)
     throw new CliError(
       'usage',
       `"${name}" is not a valid cluster name.`,
@@ -176,7 +178,38 @@ async function untag(aws: Aws, id: string, key: string): Promise<void> {
   await aws.change(`untagging ${id}`, (abortSignal) => aws.secrets().send(command, { abortSignal }));
 }
 
+/**
+ * The clusters with the registration of one name as it is now. The function's answer has those of ListSecrets, which may lag
+ * by five minutes (Secrets Manager API reference). Without the permission to describe the secret, it stays as listed.
+ */
+export async function withCurrent(
+  aws: Aws,
+  name: string,
+  listed: readonly ClusterStatus[],
+): Promise<readonly ClusterStatus[]> {
+  if (!SECRET_NAME.test(name)) return listed;
+  const described = await describe(aws, secretId(name)).catch((error: unknown) => {
+    if (error instanceof CliError) return undefined;
+    throw error;
+  });
+  if (!described) return listed;
+  const others = listed.filter((one) => one.name !== name || one.source !== 'registered');
+  if (!described.exists) return others;
+  const clusterUid = described.tags.get(TAG.clusterUid);
+  const { clusterUid: _, ...known } = listed.find((one) => one.name === name) ?? {};
+  const current: ClusterStatus = {
+    ...known,
+    name,
+    source: 'registered',
+    isPaused: described.tags.get(TAG.paused) === 'true',
+    ...(clusterUid && { clusterUid }),
+  };
+  return [...others, current];
+}
+
 interface Described {
+  /** There is such a secret, and it is not scheduled for deletion. */
+  readonly exists: boolean;
   /** Ids of all versions. */
   readonly versions: ReadonlySet<string>;
   /** Id of the version with the label AWSCURRENT. */
@@ -188,18 +221,25 @@ interface Described {
 
 /** The versions and tags of a secret; empty if there is no such secret. */
 async function describe(aws: Aws, id: string): Promise<Described> {
-  const { VersionIdsToStages = {}, Tags = [] } = await aws.ask(`describing ${id}`, (abortSignal) =>
+  const {
+    ARN,
+    DeletedDate,
+    VersionIdsToStages = {},
+    Tags = [],
+  } = await aws.ask(`describing ${id}`, (abortSignal) =>
     aws
       .secrets()
       .send(new DescribeSecretCommand({ SecretId: id }), { abortSignal })
       .catch((error: Error) => {
-        if (error.name === 'ResourceNotFoundException') return { VersionIdsToStages: {}, Tags: [] };
+        if (error.name === 'ResourceNotFoundException')
+          return { ARN: undefined, DeletedDate: undefined, VersionIdsToStages: {}, Tags: [] };
         throw error;
       }),
   );
   const versions = Object.entries(VersionIdsToStages);
   const labelled = (label: string) => versions.find(([, stages]) => stages.includes(label))?.[0];
   return {
+    exists: ARN !== undefined && DeletedDate === undefined,
     versions: new Set(versions.map(([version]) => version)),
     current: labelled(CURRENT),
     previous: labelled(PREVIOUS),

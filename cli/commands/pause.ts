@@ -5,7 +5,7 @@ import { TAG } from '../../contract/names.ts';
 import { parseEksArn } from '../aws/arn.ts';
 import { Aws, clientConfig } from '../aws/aws.ts';
 import { Refresher } from '../aws/refresher.ts';
-import { tagPaused } from '../aws/registration.ts';
+import { tagPaused, withCurrent } from '../aws/registration.ts';
 import { CliError } from '../output/errors.ts';
 import type { Io, IoOptions } from '../output/io.ts';
 import type { AwsOptions } from '../output/options.ts';
@@ -21,7 +21,9 @@ export async function setPaused(
   const aws = new Aws(options, io.signal);
   const commands = new ShellCommands(options, {});
   const refresher = new Refresher(aws, await io.step('finding the deployed refresher', () => aws.stack()));
-  const clusters = await io.step('reading the saved state', () => refresher.status());
+  const clusters = await io.step('reading the saved state', async () =>
+    withCurrent(aws, name, await refresher.status()),
+  );
   const cluster = clusters.find((one) => one.name === name);
   if (!cluster) throw refresher.notRegistered({ names: [name], registered: clusters.map((one) => one.name) });
   if (cluster.source === 'eks-discovery')

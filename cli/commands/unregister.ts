@@ -3,7 +3,7 @@
 import type { RevokeResult } from '../../contract/refresher-api.ts';
 import { Aws } from '../aws/aws.ts';
 import { Refresher } from '../aws/refresher.ts';
-import { deleteRegistration } from '../aws/registration.ts';
+import { deleteRegistration, withCurrent } from '../aws/registration.ts';
 import { CliError, EXIT, InterruptedError } from '../output/errors.ts';
 import type { Io, IoOptions } from '../output/io.ts';
 import type { AwsOptions } from '../output/options.ts';
@@ -18,7 +18,9 @@ export async function unregister(name: string, options: UnregisterOptions, io: I
   const aws = new Aws(options, io.signal);
   const commands = new ShellCommands(options, {});
   const refresher = new Refresher(aws, await io.step('finding the deployed refresher', () => aws.stack()));
-  const clusters = await io.step('reading the saved state', () => refresher.status());
+  const clusters = await io.step('reading the saved state', async () =>
+    withCurrent(aws, name, await refresher.status()),
+  );
   const cluster = clusters.find((one) => one.name === name);
   if (!cluster) throw refresher.notRegistered({ names: [name], registered: clusters.map((one) => one.name) });
   if (cluster.source !== 'registered')

@@ -3,7 +3,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { Aws } from '../../aws/aws.ts';
 import { Refresher } from '../../aws/refresher.ts';
-import { checkName, createRegistration, replaceRegistration } from '../../aws/registration.ts';
+import { checkName, createRegistration, replaceRegistration, withCurrent } from '../../aws/registration.ts';
 import { Rollback } from '../../aws/rollback.ts';
 import { clusterUidOf } from '../../kubernetes/chart.ts';
 import { Kubernetes } from '../../kubernetes/client.ts';
@@ -59,7 +59,7 @@ async function registerCluster(
     clusterUidOf(kubernetes),
   );
   const { clusters, note: uidNote } = await io.step('looking for an existing registration', async () =>
-    determineUids(refresher, await refresher.status(), name),
+    determineUids(refresher, await withCurrent(aws, name, await refresher.status()), name),
   );
   checkNotRegistered(name, uid, clusters, isReplacing, new ShellCommands(options, { context }));
   if (uidNote !== undefined) io.note(uidNote);

@@ -10,6 +10,7 @@ import {
   type SecretsManagerClient,
   type Tag,
 } from '@aws-sdk/client-secrets-manager';
+import pMap from 'p-map';
 import { CLUSTERS_PREFIX, TAG } from '../../../contract/names.ts';
 import { abortable } from '../../../lib/abort.ts';
 import { describeAwsError } from '../../../lib/aws/errors.ts';
@@ -17,6 +18,8 @@ import { awsRequestMs } from '../../../lib/aws/request-limits.ts';
 
 /** The most secrets that one BatchGetSecretValue returns (Secrets Manager API reference). */
 const BATCH = 20;
+/** Requests for single secrets at the same time, because Secrets Manager throttles them. */
+const DESCRIBED_AT_ONCE = 8;
 
 export interface RegisteredCluster {
   readonly name: string;
@@ -67,15 +70,17 @@ export async function findClusters(
 ): Promise<RegisteredCluster[]> {
   // Other names, such as ARNs, cannot be names of secrets: AWS rejects the request.
   const possible = [...new Set(names)].filter((name) => /^[\w/+=.@-]+$/.test(name)).sort();
-  const found = await Promise.all(
-    possible.map(async (name) => {
+  const found = await pMap(
+    possible,
+    async (name) => {
       const command = new DescribeSecretCommand({ SecretId: `${CLUSTERS_PREFIX}${name}` });
       const secret = await client.send(command, { abortSignal: signal }).catch((error: Error) => {
         if (error.name === 'ResourceNotFoundException') return undefined;
         throw error;
       });
       return secret && !secret.DeletedDate ? [clusterOf(name, secret.Tags)] : [];
-    }),
+    },
+    { concurrency: DESCRIBED_AT_ONCE },
   );
   return found.flat();
 }
