@@ -36,9 +36,14 @@ function missing([command, args, [major, minor], how]) {
   return isOld ? `${command} is ${version[0]}: install ${how}` : undefined;
 }
 
-function run(command, args) {
+function exitCode(command, args) {
   const { status, error } = spawnSync(command, args, { cwd: root, stdio: 'inherit' });
   if (error) throw error;
+  return status;
+}
+
+function run(command, args) {
+  const status = exitCode(command, args);
   if (status !== 0) {
     console.error(`\n✖ ${command} ${args.join(' ')} failed (exit code ${status}). See its output above.`);
     process.exit(1);
@@ -60,7 +65,12 @@ const lockfile = createHash('sha256')
   .digest('hex');
 if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== lockfile) {
   console.log('• npm dependencies: installing');
-  run('npm', ['ci', '--prefer-offline', '--no-audit', '--no-fund', '--loglevel=error']);
+  const install = ['ci', '--no-audit', '--no-fund', '--loglevel=error'];
+  // npm's cache may hold a list of versions that is older than the lockfile, and `--prefer-offline` believes it.
+  if (exitCode('npm', [...install, '--prefer-offline']) !== 0) {
+    console.log("• npm dependencies: again, with the registry's lists of versions in place of the cached ones");
+    run('npm', [...install, '--prefer-online']);
+  }
   writeFileSync(stamp, lockfile);
 }
 if (!isNpmOnly) run(`${root}node_modules/.bin/node`, ['test/bed/toolchain.ts']);
