@@ -68,7 +68,9 @@ if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== lockfile) {
   const install = ['ci', '--no-audit', '--no-fund', '--loglevel=error'];
   // npm's cache may hold a list of versions that is older than the lockfile, and `--prefer-offline` believes it.
   if (exitCode('npm', [...install, '--prefer-offline']) !== 0) {
-    console.log("• npm dependencies: again, with the registry's lists of versions in place of the cached ones");
+    console.log(
+      "• npm dependencies: again, with the registry's lists of versions in place of the cached ones",
+    );
     run('npm', [...install, '--prefer-online']);
   }
   writeFileSync(stamp, lockfile);
