@@ -1,4 +1,4 @@
-// The refresher's six CloudWatch alarms. Each goes off hours before the first Pod cannot pull.
+// The refresher's CloudWatch alarms. Each goes off hours before the first Pod cannot pull.
 //
 // How much time is left: a Secret becomes due when its credentials are still valid for the refresh window (six hours). If
 // every refresh fails from then on, at the first failed run at least the window minus one interval is left, at the second
@@ -6,8 +6,11 @@
 import { Duration } from 'aws-cdk-lib';
 import {
   Alarm,
+  AlarmRule,
   ComparisonOperator,
+  CompositeAlarm,
   type IMetric,
+  MathExpression,
   Metric,
   Stats,
   TreatMissingData,
@@ -18,7 +21,8 @@ import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import type { IQueue } from 'aws-cdk-lib/aws-sqs';
 import { Construct } from 'constructs';
 import { REFRESH_WINDOW_MS } from '../contract/freshness.ts';
-import { METRIC, METRICS_NAMESPACE } from '../functions/refresher/settings.ts';
+import { FAILURES } from '../functions/refresher/run/transitions.ts';
+import { CLUSTER_DIMENSION, METRIC, METRICS_NAMESPACE } from '../functions/refresher/settings.ts';
 
 export interface RefresherAlarmsProps {
   readonly function: IFunction;
@@ -30,6 +34,10 @@ export interface RefresherAlarmsProps {
   readonly flexibleWindow: Duration;
   readonly toleratedFailingClusters: number;
   readonly topic: ITopic;
+  /** Gets a message when the first of the alarms goes off, and when all are OK again. */
+  readonly pagerTopic: ITopic | undefined;
+  /** Whether the refresher publishes a metric for each cluster. */
+  readonly hasClusterMetrics: boolean;
 }
 
 interface AlarmDefinition {
@@ -42,8 +50,13 @@ interface AlarmDefinition {
   readonly description: string;
 }
 
+/** What a Metrics Insights alarm can evaluate (CloudWatch User Guide, "Limits"): of the last three hours. */
+const METRICS_INSIGHTS_MINUTES = 180;
+
 /** The refresher's alarms. Each publishes to the topic when it goes off and when it is OK again. */
 export class RefresherAlarms extends Construct {
+  /** In the order of the dashboard. */
+  readonly alarms: Alarm[] = [];
   private readonly action: SnsAction;
 
   constructor(scope: Construct, id: string, props: RefresherAlarmsProps) {
@@ -93,6 +106,33 @@ export class RefresherAlarms extends Construct {
         `Pods in them can pull for at least ${hours(windowMinutes - 2 * oneRun)} more. A message to this topic names each ` +
         'cluster. Or run "ecr-anywhere status", then "ecr-anywhere doctor" with the name of the cluster.',
     });
+
+    // Time left: as for ClustersFailed. Each cluster is a contributor of this alarm, with notifications of its own, so that
+    // it needs no tolerated number. It has the same states of the clusters as the announcements.
+    if (props.hasClusterMetrics) {
+      if (oneRun > METRICS_INSIGHTS_MINUTES)
+        throw new Error(
+          `clusterMetrics: the alarm ClusterFailing evaluates at most ${METRICS_INSIGHTS_MINUTES} minutes, and two runs are ` +
+            `up to ${oneRun} minutes apart. Shorten the interval, or leave clusterMetrics off.`,
+        );
+      this.addAlarm('ClusterFailing', {
+        metric: new MathExpression({
+          expression:
+            `SELECT MAX(${METRIC.consecutiveFailures}) FROM SCHEMA("${METRICS_NAMESPACE}", ${CLUSTER_DIMENSION}, service) ` +
+            `WHERE service = '${props.function.functionName}' GROUP BY ${CLUSTER_DIMENSION} ORDER BY MAX() DESC`,
+          usingMetrics: {},
+          period,
+        }),
+        comparison: ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
+        threshold: FAILURES,
+        periods: 1,
+        missing: TreatMissingData.IGNORE,
+        description:
+          'The clusters that contribute to this alarm have failed twice in a row: they could not be reached, or a due Secret ' +
+          `was not refreshed. Pods in them can pull for at least ${hours(windowMinutes - 2 * oneRun)} more. ` +
+          'Run "ecr-anywhere doctor" with the name of the cluster. To silence a cluster, run "ecr-anywhere pause".',
+      });
+    }
 
     // Time left: the window minus three intervals, because the next run announces what this one could not.
     this.addAlarm('AnnouncementsFailed', {
@@ -161,6 +201,17 @@ export class RefresherAlarms extends Construct {
         '--message-attribute-names All". Correct it, invoke the function with the event {} for the lost run, and purge ' +
         'the queue.',
     });
+
+    if (props.pagerTopic) {
+      const pager = new CompositeAlarm(this, 'Pager', {
+        alarmRule: AlarmRule.anyOf(...this.alarms),
+        alarmDescription:
+          'At least one alarm of ECR Anywhere is on: Pods in some cluster may not be able to pull within hours. The first ' +
+          'command to run is in the description of that alarm. Or run "ecr-anywhere status".',
+      });
+      pager.addAlarmAction(new SnsAction(props.pagerTopic));
+      pager.addOkAction(new SnsAction(props.pagerTopic));
+    }
   }
 
   private addAlarm(
@@ -178,6 +229,7 @@ export class RefresherAlarms extends Construct {
     });
     alarm.addAlarmAction(this.action);
     alarm.addOkAction(this.action);
+    this.alarms.push(alarm);
   }
 }
 

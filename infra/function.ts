@@ -25,6 +25,7 @@ export interface RefresherFunctionProps {
   readonly assumableRoles: readonly string[];
   readonly eksDiscovery: readonly string[];
   readonly keylessStackName: string | undefined;
+  readonly hasClusterMetrics: boolean;
   readonly allowLocalServers: boolean;
   readonly memorySize: number;
   readonly timeout: Duration;
@@ -150,6 +151,7 @@ export class RefresherFunction extends Construct {
         }),
         ...(props.eksDiscovery.length > 0 && { [ENVIRONMENT.eksDiscovery]: props.eksDiscovery.join(',') }),
         ...(props.keylessStackName !== undefined && { [ENVIRONMENT.keylessStage]: props.keylessStackName }),
+        ...(props.hasClusterMetrics && { [ENVIRONMENT.clusterMetrics]: 'true' }),
         ...(props.allowLocalServers && { [ENVIRONMENT.allowLocalServers]: 'true' }),
         NODE_OPTIONS: '--enable-source-maps',
       },

@@ -1,6 +1,7 @@
 // The refresher as a construct for any stack: function, schedule, dead-letter queues, alarms and permissions.
 import { fileURLToPath } from 'node:url';
 import { Duration } from 'aws-cdk-lib';
+import type { Dashboard } from 'aws-cdk-lib/aws-cloudwatch';
 import type { Table } from 'aws-cdk-lib/aws-dynamodb';
 import type { IFunction } from 'aws-cdk-lib/aws-lambda';
 import type { ILogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
@@ -8,6 +9,7 @@ import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import { Construct } from 'constructs';
 import { AlarmTopic } from './alarm-topic.ts';
 import { RefresherAlarms } from './alarms.ts';
+import { RefresherDashboard } from './dashboard.ts';
 import { RefresherFunction } from './function.ts';
 import { CLUSTER_CONCURRENCY, CLUSTER_DEADLINE, FUNCTION_TIMEOUT_SECONDS, INTERVAL } from './limits.ts';
 import { RefresherSchedule } from './schedule.ts';
@@ -53,6 +55,18 @@ export interface RefresherProps {
   readonly alarmTopic?: ITopic;
   /** An e-mail address to subscribe to the new topic. Default: none. */
   readonly alarmEmail?: string;
+  /**
+   * A topic for a pager: a composite alarm publishes when the first alarm goes off, and when all are OK again. CloudWatch
+   * must be allowed to publish to it. Default: no composite alarm.
+   */
+  readonly pagerTopic?: ITopic;
+  /**
+   * Whether to publish a metric for each cluster, and to create an alarm that notifies for each of them, up to 500. Each is
+   * a custom metric that AWS charges for. Default: false.
+   */
+  readonly clusterMetrics?: boolean;
+  /** Whether to create a CloudWatch dashboard. Default: true. */
+  readonly dashboard?: boolean;
   /** The source file of the function's handler. Default: this project's handler. */
   readonly entry?: string;
 }
@@ -62,6 +76,8 @@ export class Refresher extends Construct {
   readonly function: IFunction;
   readonly logGroup: ILogGroup;
   readonly alarmTopic: ITopic;
+  /** Absent if it is switched off. */
+  readonly dashboard: Dashboard | undefined;
   /** The most recent observation of each cluster. */
   readonly clusterStateTable: Table;
 
@@ -78,6 +94,7 @@ export class Refresher extends Construct {
 
     this.alarmTopic =
       props.alarmTopic ?? new AlarmTopic(this, 'AlarmTopic', { email: props.alarmEmail }).topic;
+    const timeout = props.timeout ?? Duration.seconds(FUNCTION_TIMEOUT_SECONDS);
     const refresher = new RefresherFunction(this, 'Function', {
       entry: props.entry ?? fileURLToPath(new URL('../functions/refresher/handler.ts', import.meta.url)),
       interval,
@@ -88,9 +105,10 @@ export class Refresher extends Construct {
       assumableRoles: props.assumableRoles ?? [],
       eksDiscovery: props.eksDiscovery ?? [],
       keylessStackName: props.keylessStackName,
+      hasClusterMetrics: props.clusterMetrics ?? false,
       allowLocalServers: props.allowLocalServers ?? false,
       memorySize: props.memorySize ?? 512,
-      timeout: props.timeout ?? Duration.seconds(FUNCTION_TIMEOUT_SECONDS),
+      timeout,
       logRetention: props.logRetention,
       exclusive: props.exclusive ?? false,
     });
@@ -105,7 +123,7 @@ export class Refresher extends Construct {
       enabled: props.scheduleEnabled ?? true,
     });
 
-    new RefresherAlarms(this, 'Alarms', {
+    const { alarms } = new RefresherAlarms(this, 'Alarms', {
       function: this.function,
       scheduleDeadLetters: schedule.deadLetters,
       failures: refresher.failures,
@@ -113,6 +131,18 @@ export class Refresher extends Construct {
       flexibleWindow,
       toleratedFailingClusters: props.toleratedFailingClusters ?? 0,
       topic: this.alarmTopic,
+      pagerTopic: props.pagerTopic,
+      hasClusterMetrics: props.clusterMetrics ?? false,
     });
+    if (props.dashboard ?? true)
+      this.dashboard = new RefresherDashboard(this, 'Dashboard', {
+        alarms,
+        function: this.function,
+        timeout,
+        logGroup: this.logGroup,
+        failures: refresher.failures,
+        scheduleDeadLetters: schedule.deadLetters,
+        period: interval.plus(flexibleWindow),
+      }).dashboard;
   }
 }

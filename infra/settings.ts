@@ -110,6 +110,18 @@ const Settings = z.object({
   clusterConcurrency: number(CLUSTER_CONCURRENCY).default(CLUSTER_CONCURRENCY.default),
   /** Number of clusters that may be failing before the alarm ClustersFailed goes off. */
   toleratedFailingClusters: number({ min: 0, max: 10_000 }).default(0),
+  /** Whether to create a CloudWatch dashboard. */
+  dashboard: flag.default(true),
+  /** ARN of a topic for a pager: a composite alarm publishes to it when the first alarm goes off, and when all are OK again. */
+  pagerTopicArn: z
+    .string()
+    .regex(
+      /^arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[\w-]{1,256}$/,
+      'must be the ARN of a standard SNS topic such as arn:aws:sns:eu-central-1:123456789012:pager',
+    )
+    .optional(),
+  /** Whether to publish a metric for each cluster, and to create the alarm ClusterFailing on them. AWS charges for each. */
+  clusterMetrics: flag.default(false),
   /** Regions whose EKS clusters may be registered with "aws eks get-token" instead of a token. */
   eksRegions: list(REGION, 'must be an AWS region such as eu-central-1'),
   /** ARNs of the roles that such a kubeconfig may use, in this account or others. */

@@ -1,5 +1,6 @@
 // The stack of the CDK app: one refresher, the webhooks' roles, and outputs with the next commands.
 import { CfnOutput, Duration, Stack, type StackProps } from 'aws-cdk-lib';
+import { Topic } from 'aws-cdk-lib/aws-sns';
 import type { Construct } from 'constructs';
 import { DEFAULT_STACK_NAME } from '../contract/keyless.ts';
 import { ClusterIdentity } from './cluster-identity.ts';
@@ -23,6 +24,11 @@ export class EcrAnywhereStack extends Stack {
       clusterDeadline: Duration.seconds(settings.clusterDeadlineSeconds),
       clusterConcurrency: settings.clusterConcurrency,
       toleratedFailingClusters: settings.toleratedFailingClusters,
+      dashboard: settings.dashboard,
+      ...(settings.pagerTopicArn !== undefined && {
+        pagerTopic: Topic.fromTopicArn(this, 'PagerTopic', settings.pagerTopicArn),
+      }),
+      clusterMetrics: settings.clusterMetrics,
       eksRegions: settings.eksRegions,
       assumableRoles: settings.assumableRoles,
       eksDiscovery: settings.eksDiscovery,
@@ -38,6 +44,7 @@ export class EcrAnywhereStack extends Stack {
       // The principal for EKS access entries and for trust policies of roles in other accounts.
       RoleArn: refresher.function.role?.roleArn ?? '',
       AlarmTopicArn: refresher.alarmTopic.topicArn,
+      ...(refresher.dashboard && { DashboardName: refresher.dashboard.dashboardName }),
       RegisterCluster: `ecr-anywhere register NAME --context CONTEXT --region ${this.region}${stackOption}`,
       DryRun: `aws lambda invoke --region ${this.region} --function-name ${functionName} --cli-binary-format raw-in-base64-out --cli-read-timeout 900 --payload '{"dryRun":true}' /dev/stdout`,
       Status: `aws dynamodb scan --region ${this.region} --table-name ${refresher.clusterStateTable.tableName} --output table --query 'Items[].{cluster:cluster.S,lookedAt:lookedAt.S,reachedAt:reachedAt.S,managed:managed.N,due:due.N,soonestExpiry:soonestExpiry.S,failures:failures.N,failingSince:failingSince.S,reason:reason.S}'`,

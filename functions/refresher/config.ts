@@ -19,6 +19,7 @@ const Environment = z
         return { region, ...(roleArn.length > 0 && { roleArn: roleArn.join('=') }) };
       }),
     ),
+    [ENVIRONMENT.clusterMetrics]: z.stringbool().default(false),
     [ENVIRONMENT.allowLocalServers]: z.stringbool().default(false),
     [ENVIRONMENT.keylessStage]: z.string().min(1).optional(),
     [ENVIRONMENT.stateTable]: z.string().min(1),
@@ -37,6 +38,7 @@ const Environment = z
     stateTable: env.MEMORY_TABLE,
     topicArn: env.TOPIC_ARN,
     stackName: env.STACK_NAME,
+    hasClusterMetrics: env.CLUSTER_METRICS,
     allowLocalServers: env.ALLOW_LOCAL_SERVERS,
     /** Dimension of the metrics, which distinguishes several deployments in one account. */
     service: env.AWS_LAMBDA_FUNCTION_NAME,

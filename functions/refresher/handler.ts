@@ -29,8 +29,8 @@ import type { ClusterReport } from './run/cluster-report.ts';
 import { publisher } from './run/publisher.ts';
 import { run } from './run/run.ts';
 import { summarize, summarizeAll, summarizeNamed } from './run/summaries.ts';
-import { metricsOf, runFailure } from './run/whole-run.ts';
-import { METRIC, METRICS_NAMESPACE, REPORTING_SECONDS } from './settings.ts';
+import { clusterMetricsOf, metricsOf, runFailure } from './run/whole-run.ts';
+import { CLUSTER_DIMENSION, METRIC, METRICS_NAMESPACE, REPORTING_SECONDS } from './settings.ts';
 
 const config = readConfig(process.env);
 const services = {
@@ -81,6 +81,7 @@ async function refresh(event: ParsedEvent, signal: AbortSignal): Promise<Refresh
   if (isWholeRun(event)) {
     // First, because a run that is ended while it announces has metrics too.
     writeMetrics(metricsOf(reports, Date.now()));
+    if (config.hasClusterMetrics) writeClusterMetrics(reports);
     writeMetrics({ [METRIC.transitionsNotAnnounced]: await announceTransitions(reports) });
     // Callers of any other event get the failures in the answer.
     const failure = runFailure(reports);
@@ -141,8 +142,25 @@ async function announceTransitions(reports: readonly ClusterReport[]): Promise<n
   return failures.length;
 }
 
-function writeMetrics(figures: Readonly<Record<string, number>>): void {
+/** What one Metrics Insights query returns (CloudWatch User Guide, "CloudWatch Metrics Insights quotas"). */
+const METRICS_INSIGHTS_SERIES = 500;
+
+function writeClusterMetrics(reports: readonly ClusterReport[]): void {
+  for (const { cluster, failures } of clusterMetricsOf(reports))
+    writeMetrics({ [METRIC.consecutiveFailures]: failures }, { [CLUSTER_DIMENSION]: cluster });
+  if (reports.length > METRICS_INSIGHTS_SERIES)
+    logger.warn('too many clusters for the alarm ClusterFailing', {
+      clusters: reports.length,
+      evaluated: METRICS_INSIGHTS_SERIES,
+    });
+}
+
+function writeMetrics(
+  figures: Readonly<Record<string, number>>,
+  dimensions: Readonly<Record<string, string>> = {},
+): void {
   const metrics = new Metrics({ namespace: METRICS_NAMESPACE, serviceName: config.service });
+  metrics.addDimensions(dimensions);
   for (const [name, value] of Object.entries(figures)) {
     metrics.addMetric(name, name === METRIC.soonestExpiry ? MetricUnit.Seconds : MetricUnit.Count, value);
   }

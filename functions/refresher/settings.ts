@@ -21,6 +21,8 @@ export const ENVIRONMENT = {
   topic: 'TOPIC_ARN',
   /** Name of the CloudFormation stack, for the commands in announcements. */
   stackName: 'STACK_NAME',
+  /** Whether to publish a metric for each cluster. */
+  clusterMetrics: 'CLUSTER_METRICS',
   /** Whether API servers may have loopback and link-local addresses; only for tests, where they are local processes. */
   allowLocalServers: 'ALLOW_LOCAL_SERVERS',
 } as const;
@@ -60,8 +62,10 @@ export const STATE_ATTRIBUTE = {
   forgetAt: 'forgetAt',
 } as const;
 
-/** CloudWatch namespace of the metrics. Their one dimension is `service`, the function's name. */
+/** CloudWatch namespace of the metrics. They have the dimension `service`, the function's name. */
 export const METRICS_NAMESPACE = 'EcrAnywhere';
+/** The second dimension of the metric of a single cluster: its name. */
+export const CLUSTER_DIMENSION = 'cluster';
 
 /** Written once per scheduled run, in embedded metric format. */
 export const METRIC = {
@@ -86,4 +90,6 @@ export const METRIC = {
    * been failing for days, which would hide all others.
    */
   soonestExpiry: 'SoonestExpiry',
+  /** Of one cluster: runs that failed in a row, 0 while it is paused. Only with `clusterMetrics`. */
+  consecutiveFailures: 'ConsecutiveFailures',
 } as const;

@@ -1,5 +1,6 @@
-// `npm run pictures`: draws the README's pictures of the command line from its output on the test bed, with healthy,
-// failing, unreachable and paused clusters.
+// `npm run pictures`: draws the README's pictures. Those of the command line show its output on the test bed, with healthy,
+// failing, unreachable and paused clusters; that of the dashboard shows the template. "npm run pictures -- dashboard" draws
+// the latter only, and needs no test bed.
 import { execFile } from 'node:child_process';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
@@ -8,6 +9,9 @@ import { promisify } from 'node:util';
 import type { ListrTask } from 'listr2';
 import { NAMESPACE_LABEL, SECRET_LABEL, SECRET_TYPE } from '../../contract/names.ts';
 import { startCommandLine } from '../cli/command-line.ts';
+import { drawDashboard } from '../infra/dashboard-picture.ts';
+import { widgetsOf } from '../infra/dashboard-widgets.ts';
+import { deployed } from '../infra/synth.ts';
 import { runSteps } from './progress.ts';
 import { tools } from './toolchain.ts';
 import { Bed } from './up.ts';
@@ -17,6 +21,10 @@ const DRAW = fileURLToPath(new URL('./terminal-picture.py', import.meta.url));
 const COLUMNS = 118;
 /** A token lifetime that makes a Secret due and shows as expiring. */
 const SHORT_LIFE_S = 2 * 3600;
+
+await mkdir(IMAGES, { recursive: true });
+await writeFile(join(IMAGES, 'dashboard.svg'), drawDashboard(widgetsOf(deployed())));
+if (process.argv[2] === 'dashboard') process.exit(0);
 
 const stack = new AsyncDisposableStack();
 const bed = stack.use(
@@ -77,7 +85,6 @@ const steps: ListrTask[] = [
   {
     title: 'Draw docs/images',
     task: async () => {
-      await mkdir(IMAGES, { recursive: true });
       await draw('status', ['status']);
       await draw('doctor', ['doctor', 'edge', '--context', 'edge']);
     },

@@ -58,7 +58,7 @@ test("every script of npm's exists", () => {
 });
 
 test('every setting that is set with -c exists', () => {
-  const known = Object.keys(readSettings({})).concat('alarmEmail');
+  const known = Object.keys(readSettings({})).concat('alarmEmail', 'pagerTopicArn');
   const named = code.flatMap(({ line }) =>
     [...line.matchAll(/(?:^|\s)-c (\w+)=/g)].map(([, name = '']) => name),
   );

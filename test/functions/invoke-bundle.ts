@@ -36,7 +36,7 @@ export function bundleIn(dir: string): (options: InvokeOptions) => Promise<Invoc
       const seconds = (performance.now() - startedAt) / 1000;
       const figures = { answer, seconds, cpuSeconds: (userCPUTime + systemCPUTime) / 1e6, maxMib: maxRSS / 1024 };
       process.stdout.write(JSON.stringify(figures), () => process.exit(0));`;
-    const { stdout } = await promisify(execFile)(
+    const { stdout, stderr } = await promisify(execFile)(
       process.execPath,
       [`--max-old-space-size=${heapMib}`, '--input-type=module', '-e', program],
       {
@@ -50,8 +50,10 @@ export function bundleIn(dir: string): (options: InvokeOptions) => Promise<Invoc
         maxBuffer: 64 * 1024 * 1024,
       },
     );
-    keepEvidence('log', 'function', stdout);
-    const lines = stdout.trim().split('\n');
+    // Warnings and errors of the log go to stderr.
+    const output = `${stderr}${stdout}`.trim();
+    keepEvidence('log', 'function', output);
+    const lines = output.split('\n');
     return { ...JSON.parse(lines.at(-1) ?? ''), lines };
   };
 }

@@ -1,9 +1,11 @@
-// The six alarms: their properties in the template, and when they go off by CloudWatch's rules over days of runs.
+// The alarms: their properties in the template, and when they go off by CloudWatch's rules over days of runs.
+import { Duration, Stack } from 'aws-cdk-lib';
 import { describe, expect, test } from 'vitest';
 import { REFRESH_WINDOW_MS } from '../../contract/freshness.ts';
-import { METRIC, METRICS_NAMESPACE } from '../../functions/refresher/settings.ts';
+import { CLUSTER_DIMENSION, METRIC, METRICS_NAMESPACE } from '../../functions/refresher/settings.ts';
+import { Refresher } from '../../infra/refresher.ts';
 import { type AlarmProperties, alarmHistory, type Sample } from '../bed/cloudwatch-alarms.ts';
-import { resources, synth } from './synth.ts';
+import { resources, synth, templateOf } from './synth.ts';
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
@@ -259,6 +261,73 @@ describe('over days of hourly runs, each at a random time of its window', () => 
   test('ScheduleDeadLetters goes off with one message, and is OK when the queue is empty', () => {
     const samples = Array.from({ length: 10 }, (_, minute) => ({ time: HOUR + minute * MINUTE, value: 1 }));
     expect(states('ScheduleDeadLetters', samples, DAY)).toEqual(['OK', 'ALARM', 'OK']);
+  });
+});
+
+describe('with clusterMetrics, the alarm ClusterFailing', () => {
+  const { ClusterFailing } = alarms({ clusterMetrics: true }) as unknown as Record<string, Alarm & Query>;
+  interface Query {
+    readonly Metrics: readonly { readonly Expression: Text; readonly Period: number }[];
+  }
+  const [query] = ClusterFailing?.Metrics ?? [];
+
+  test('is one series for each cluster of this function', () => {
+    expect(textOf(query?.Expression ?? '')).toBe(
+      `SELECT MAX(${METRIC.consecutiveFailures}) FROM SCHEMA("${METRICS_NAMESPACE}", ${CLUSTER_DIMENSION}, service) ` +
+        "WHERE service = '{}' GROUP BY cluster ORDER BY MAX() DESC",
+    );
+    expect(ClusterFailing).toMatchObject({ Threshold: 2, EvaluationPeriods: 1, TreatMissingData: 'ignore' });
+    // CloudWatch evaluates Metrics Insights over three hours at most.
+    expect(query?.Period).toBeLessThanOrEqual(3 * 3600);
+    const text = textOf(ClusterFailing?.AlarmDescription ?? '');
+    expect(text).toContain('Pods in them can pull for at least 3.7 h more');
+  });
+
+  test('goes off for a cluster that fails twice in a row, and is OK after its next good run', () => {
+    const alarm = { ...hourly.ClustersFailed, ...ClusterFailing, Period: query?.Period ?? 0 };
+    const statesOf = (failures: (run: number) => number) =>
+      alarmHistory(alarm, runs(60, 2 * DAY, failures), 0, 2 * DAY).map(({ state }) => state);
+    expect(statesOf((run) => (run === 20 ? 1 : 0))).toEqual(['OK']);
+    expect(statesOf((run) => (run >= 20 && run < 30 ? run - 19 : 0))).toEqual(['OK', 'ALARM', 'OK']);
+    expect(statesOf((run) => run + 100)).toEqual(['ALARM']);
+  });
+
+  test.each([1, 120])('can be evaluated with a run every %i minutes', (rateMinutes) => {
+    expect(() => synth({ clusterMetrics: true, rateMinutes })).not.toThrow();
+  });
+
+  test('is refused if two runs can be further apart than CloudWatch looks back', () => {
+    const make = () =>
+      templateOf((app) => {
+        const stack = new Stack(app, 'Test');
+        new Refresher(stack, 'Refresher', {
+          clusterMetrics: true,
+          interval: Duration.hours(2),
+          flexibleWindow: Duration.minutes(61),
+        });
+        return stack;
+      });
+    expect(make).toThrow('clusterMetrics: the alarm ClusterFailing evaluates at most 180 minutes');
+  });
+});
+
+describe('with pagerTopicArn, the composite alarm Pager', () => {
+  const pagerTopicArn = 'arn:aws:sns:eu-central-1:111122223333:pager';
+  const template = synth({ pagerTopicArn, clusterMetrics: true });
+  const [pager] = Object.values(resources(template, 'AWS::CloudWatch::CompositeAlarm'));
+
+  test('is on while any alarm is, and publishes to that topic only', () => {
+    const rule = pager?.Properties.AlarmRule as { 'Fn::Join': [string, (string | object)[]] };
+    const inRule = rule['Fn::Join'][1].flatMap((part) => (typeof part === 'string' ? [] : [part]));
+    const ids = Object.keys(template.findResources('AWS::CloudWatch::Alarm'));
+    expect(inRule).toEqual(expect.arrayContaining(ids.map((id) => ({ 'Fn::GetAtt': [id, 'Arn'] }))));
+    expect(inRule).toHaveLength(ids.length);
+    expect(textOf(rule as Text)).toMatch(/^\(ALARM\("\{\}"\)( OR ALARM\("\{\}"\))*\)$/);
+    expect(pager?.Properties).toMatchObject({ AlarmActions: [pagerTopicArn], OKActions: [pagerTopicArn] });
+  });
+
+  test('does not exist by default', () => {
+    expect(resources(synth(), 'AWS::CloudWatch::CompositeAlarm')).toEqual({});
   });
 });
 

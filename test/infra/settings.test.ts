@@ -14,6 +14,8 @@ const DEFAULTS = {
   eksRegions: [],
   assumableRoles: [],
   eksDiscovery: [],
+  clusterMetrics: false,
+  dashboard: true,
   keyless: false,
   webhooks: [],
   allowLocalServers: false,

@@ -328,6 +328,7 @@ test('the outputs have the next commands, with the name of another stack', () =>
     'FunctionName',
     'RoleArn',
     'AlarmTopicArn',
+    'DashboardName',
     'RegisterCluster',
     'DryRun',
     'Status',

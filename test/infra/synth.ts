@@ -16,6 +16,12 @@ export function synth(context: Readonly<Record<string, unknown>> = {}): Template
   return templateOf((app) => new EcrAnywhereStack(app, 'Test', { settings: readSettings(context) }));
 }
 
+/** The template that a person deploys who sets nothing but these settings. */
+export function deployed(context: Readonly<Record<string, unknown>> = {}): Template {
+  const settings = readSettings(context);
+  return templateOf((app) => new EcrAnywhereStack(app, settings.stackName, { settings }));
+}
+
 /** The template of a stack. Bundles are not built, because the template contains only their hashes. */
 export function templateOf(make: (app: App) => Stack): Template {
   const outdir = mkdtempSync(join(tmpdir(), 'ecr-anywhere-'));

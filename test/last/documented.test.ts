@@ -2,7 +2,11 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { METRICS_NAMESPACE } from '../../functions/refresher/settings.ts';
+import { embeddedMetrics } from '../bed/cloudwatch-alarms.ts';
 import { EVIDENCE_DIR, type Kind } from '../bed/evidence.ts';
+import { fieldsOf, metricsOf, widgetsOf } from '../infra/dashboard-widgets.ts';
+import { deployed } from '../infra/synth.ts';
 
 const dir = process.env[EVIDENCE_DIR] ?? '';
 const docs = (name: string) => readFile(new URL(`../../docs/${name}`, import.meta.url), 'utf8');
@@ -56,4 +60,22 @@ test('the pages name every outcome of the function API, and every reason why a S
   expect(words.size).toBeGreaterThan(8);
   const text = `${await page}${await docs('function-api.md')}`;
   expect([...words].filter((word) => !text.includes(`\`${word}\``))).toEqual([]);
+});
+
+test('each metric of the dashboard was published, and each field of its queries was logged', async () => {
+  const widgets = widgetsOf(deployed());
+  const log = (await textsOf('log')).join('\n').split('\n');
+  const lines = log
+    .filter((line) => line.startsWith('{') && line.includes('function_request_id'))
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
+  for (const { properties } of widgets) {
+    const { query } = properties;
+    if (query === undefined) continue;
+    const [, message] = /message = "(\w+)"/.exec(query) ?? [];
+    const logged = new Set(lines.filter((line) => line.message === message).flatMap(Object.keys));
+    expect(fieldsOf(query).filter((field) => !field.startsWith('@') && !logged.has(field))).toEqual([]);
+  }
+  const published = new Set(embeddedMetrics(log).map(({ name }) => name));
+  const own = widgets.flatMap(metricsOf).filter(({ namespace }) => namespace === METRICS_NAMESPACE);
+  expect(own.map(({ name }) => name).filter((name) => !published.has(name))).toEqual([]);
 });

@@ -51,6 +51,14 @@ export function metricsOf(
   };
 }
 
+/** The metric of each cluster. */
+export function clusterMetricsOf(reports: readonly ClusterReport[]): { cluster: string; failures: number }[] {
+  return reports.map(({ cluster, failed, isPaused, state }) => ({
+    cluster,
+    failures: isPaused ? 0 : (state?.failures ?? (failed ? FAILURES : 0)),
+  }));
+}
+
 /**
  * The error with which the invocation fails, if it does: no cluster that is not paused was served, or most states could
  * not be stored. Without stored state, no metric would show that clusters which do not respond are ageing. The metrics and

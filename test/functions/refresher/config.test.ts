@@ -24,6 +24,7 @@ test('reads the environment variables that the CDK app sets', () => {
     stateTable: 'memory',
     topicArn: 'arn:aws:sns:eu-central-1:111122223333:alarms',
     stackName: 'EcrAnywhere',
+    hasClusterMetrics: false,
     allowLocalServers: false,
     service: 'refresher',
   });
@@ -34,8 +35,10 @@ test('reads the environment variables that the CDK app sets', () => {
       [ENVIRONMENT.assumableRoles]: roles.join(),
       [ENVIRONMENT.eksDiscovery]: `eu-central-1,us-east-1=${roles[0]}`,
       [ENVIRONMENT.allowLocalServers]: 'true',
+      [ENVIRONMENT.clusterMetrics]: 'true',
     }),
   ).toMatchObject({
+    hasClusterMetrics: true,
     assumableRoles: roles,
     eksDiscovery: [{ region: 'eu-central-1' }, { region: 'us-east-1', roleArn: roles[0] }],
     allowLocalServers: true,
@@ -50,6 +53,7 @@ test.each([
   { variable: ENVIRONMENT.stackName, values: [undefined, ''] },
   { variable: 'AWS_LAMBDA_FUNCTION_NAME', values: [undefined, ''] },
   { variable: 'AWS_REGION', values: [undefined, ''] },
+  { variable: ENVIRONMENT.clusterMetrics, values: ['', 'perhaps'] },
   { variable: ENVIRONMENT.allowLocalServers, values: ['', 'perhaps'] },
 ])('names $variable if it is missing or out of bounds', ({ variable, values }) => {
   for (const value of values) expect(() => readConfig({ ...env, [variable]: value })).toThrow(`${variable} `);

@@ -58,6 +58,7 @@ test('a run over 2,000 clusters with nothing due serves all of them within the m
       [ENVIRONMENT.stateTable]: table.name,
       [ENVIRONMENT.topic]: 'arn:aws:sns:eu-central-1:111122223333:alarms',
       [ENVIRONMENT.stackName]: 'EcrAnywhere',
+      [ENVIRONMENT.clusterMetrics]: 'true',
     },
   });
   console.log(`${CLUSTERS} clusters, an empty run:`, figures);
@@ -73,9 +74,13 @@ test('a run over 2,000 clusters with nothing due serves all of them within the m
   }).toEqual({ lists: CLUSTERS / 100, batches: CLUSTERS / 20, alone: 0 });
   expect(server.requests).toHaveLength(CLUSTERS);
 
-  expect(embeddedMetrics(lines)).toContainEqual(
-    expect.objectContaining({ name: METRIC.clustersServed, value: CLUSTERS }),
-  );
+  const metrics = embeddedMetrics(lines);
+  expect(metrics).toContainEqual(expect.objectContaining({ name: METRIC.clustersServed, value: CLUSTERS }));
+  const ofClusters = metrics.filter(({ name }) => name === METRIC.consecutiveFailures);
+  expect(new Set(ofClusters.map(({ dimensions }) => dimensions.cluster)).size).toBe(CLUSTERS);
+  expect(ofClusters[0]).toMatchObject({ dimensions: { service: expect.any(String) }, value: 0 });
+  const warnings = lines.filter((line) => line.includes('too many clusters for the alarm ClusterFailing'));
+  expect(warnings).toHaveLength(1);
   let stored = 0;
   for (let from: Record<string, never> | undefined, first = true; first || from; first = false) {
     const { Count = 0, LastEvaluatedKey } = await table.client.send(

@@ -8,7 +8,7 @@ import {
   notServed,
   paused,
 } from '../../../../functions/refresher/run/cluster-report.ts';
-import { metricsOf, runFailure } from '../../../../functions/refresher/run/whole-run.ts';
+import { clusterMetricsOf, metricsOf, runFailure } from '../../../../functions/refresher/run/whole-run.ts';
 
 const NOW = Date.parse('2026-11-23T12:00:00Z');
 
@@ -67,6 +67,23 @@ test('the metrics are the sums over all clusters', () => {
     StatesNotSaved: 0,
     SoonestExpiry: 3_600,
   });
+});
+
+test('the metric of a cluster counts its failed runs in a row, and is 0 while it is paused', () => {
+  const state = { ...NEW, failures: 7 };
+  const reports = [
+    served('good', { state: NEW }),
+    { ...notServed('bad', [failure('no answer')]), state },
+    { ...paused('silent'), state },
+    // Without a stored state, it counts at once.
+    notServed('not-saved', [failure('no answer')]),
+  ];
+  expect(clusterMetricsOf(reports)).toEqual([
+    { cluster: 'good', failures: 0 },
+    { cluster: 'bad', failures: 7 },
+    { cluster: 'silent', failures: 0 },
+    { cluster: 'not-saved', failures: 2 },
+  ]);
 });
 
 test('SoonestExpiry is negative for an expiry in the past, and absent without any expiry', () => {
