@@ -13,7 +13,7 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 export interface DeployOptions {
   /** Settings of the app (infra/settings.ts). */
   readonly context?: Readonly<Record<string, string | number | boolean>>;
-  /** A CDK app in place of the project's, as in cdk.json, and the name of its only stack. */
+  /** A CDK app or a cloud assembly in place of the project's, as for `cdk --app`, and the name of its only stack. */
   readonly app?: { readonly command: string; readonly stackName: string };
 }
 
@@ -35,7 +35,13 @@ export async function deployStack(emulator: Emulator, options: DeployOptions = {
   return Deployment.of(emulator, stackName, outputs[stackName] ?? {});
 }
 
-async function exists(emulator: Emulator, StackName: string): Promise<boolean> {
+/** Destroys the stack, as the project's app does. */
+export async function destroyStack(emulator: Emulator, stackName: string): Promise<void> {
+  await cdk(emulator, ['destroy', stackName, '--force', '--context', `stackName=${stackName}`]);
+}
+
+/** Whether the account has the stack. */
+export async function exists(emulator: Emulator, StackName: string): Promise<boolean> {
   const client = new CloudFormationClient(emulator.clientConfig);
   try {
     await client.send(new DescribeStacksCommand({ StackName }));
