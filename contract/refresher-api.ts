@@ -69,7 +69,7 @@ export type FailedAt = 'kubeconfig' | 'setting' | 'reach' | 'credential' | 'perm
 /** Why something failed: a cluster, a request for one Secret, a renewal, a revocation. */
 export const FAILURE_CODES = [
   // The registration
-  /** Secrets Manager did not return the registered secret, or it has no text. */
+  /** Secrets Manager did not describe or return the registered secret, or it has no text. */
   'registration-unreadable',
   /** The kubeconfig cannot be parsed, or uses something that the refresher does not support. */
   'kubeconfig-unusable',

@@ -59,7 +59,7 @@ export async function handler(rawEvent: unknown, context: Context): Promise<Answ
     const event = readEvent(rawEvent);
     switch (event.action) {
       case 'status':
-        return { clusters: await clusterStatuses(services, config, timeoutMs, signal) };
+        return { clusters: await clusterStatuses(services, config, timeoutMs, Date.now(), signal) };
       case 'revoke':
         return { revoked: await revoke(services, event.clusters ?? [], config, signal, logRevoked) };
       default:

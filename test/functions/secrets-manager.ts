@@ -55,6 +55,8 @@ export interface SecretsManagerOptions {
   readonly listedTags?: Readonly<Record<string, Readonly<Record<string, string>>>>;
   /** Full names of secrets that are scheduled for deletion, which ListSecrets still shows. */
   readonly deleted?: readonly string[];
+  /** By full names: the error of DescribeSecret. */
+  readonly notDescribed?: Readonly<Record<string, AwsError>>;
   /** The client's time for the response to an attempt, in milliseconds. */
   readonly attemptMs?: number;
   /** Called before an operation. It may wait, or throw the response: an AwsError, HANG_UP, or HALF_AN_ANSWER. */
@@ -72,6 +74,7 @@ export async function startSecretsManager(
     unlisted = [],
     listedTags = {},
     deleted = [],
+    notDescribed = {},
     attemptMs,
     before,
     after,
@@ -161,6 +164,8 @@ export async function startSecretsManager(
   };
   const describe = (reply: Reply, { SecretId }: Record<string, unknown>) => {
     const Name = String(SecretId);
+    const error = notDescribed[Name];
+    if (error) return fail(reply, error);
     if (!(Name in secrets)) return fail(reply, NOT_FOUND);
     return reply(200, {
       Name,

@@ -6,22 +6,40 @@ import type { ClusterStatus } from '../../../contract/refresher-api.ts';
 import type { DiscoveryTarget } from '../access/eks.ts';
 import { discoveryTargetName } from '../access/eks.ts';
 import type { ClusterStateReader, StoredState } from '../clusters/cluster-state.ts';
-import { listClusters, type RegisteredCluster } from '../clusters/registered-clusters.ts';
+import {
+  findClusters,
+  LIST_LAG_MS,
+  listClusters,
+  type RegisteredCluster,
+} from '../clusters/registered-clusters.ts';
 
 /**
  * The status of all clusters: first the registered ones, then tagged EKS clusters, then discovery targets, each group
  * sorted by name.
  *
  * @param timeoutMs the function's timeout: the longest time between a cluster run and the end of the whole run
+ * @param now milliseconds since the epoch
  * @throws Error of Secrets Manager or DynamoDB
  */
 export async function clusterStatuses(
   { secrets, state }: { readonly secrets: SecretsManagerClient; readonly state: ClusterStateReader },
   { eksDiscovery }: { readonly eksDiscovery: readonly DiscoveryTarget[] },
   timeoutMs: number,
+  now: number,
   signal: AbortSignal,
 ): Promise<ClusterStatus[]> {
-  const [registered, stored] = await Promise.all([listClusters(secrets, signal), state.load(signal)]);
+  const [listed, stored] = await Promise.all([listClusters(secrets, signal), state.load(signal)]);
+  const names = new Set(listed.map(({ name }) => name));
+  // `register` ends with a run over the cluster, so the table has clusters that the list does not show yet.
+  const unlisted = stored
+    .filter(
+      ({ cluster, lookedAt = '' }) => !names.has(cluster) && now - Date.parse(lookedAt) < 2 * LIST_LAG_MS,
+    )
+    .map(({ cluster }) => cluster);
+  const found = (await findClusters(secrets, unlisted, signal)).filter(
+    ({ failure }) => failure === undefined,
+  );
+  const registered = [...listed, ...found].sort((a, b) => (a.name < b.name ? -1 : 1));
   return mergeStatuses(registered, stored, eksDiscovery, timeoutMs);
 }
 

@@ -125,7 +125,7 @@ export async function selectClusters(
 
 /** @param index the cluster's among the registrations */
 function registeredCluster(
-  { name, isPaused, context }: RegisteredCluster,
+  { name, isPaused, context, failure }: RegisteredCluster,
   index: number,
   {
     registrations,
@@ -140,7 +140,9 @@ function registeredCluster(
   },
 ): Cluster {
   const open = (signal: AbortSignal): OpenCluster => {
-    const registration = registrations.take(index, signal).catch((error: Error) => error);
+    const registration = (
+      failure === undefined ? registrations.take(index, signal) : Promise.reject(new Error(failure))
+    ).catch((error: Error) => error);
     const registered = async () => {
       const value = await registration;
       if (value instanceof Error)

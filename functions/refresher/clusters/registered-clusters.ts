@@ -29,6 +29,8 @@ export interface RegisteredCluster {
   readonly context?: string;
   /** By its tag, for the command line; the refresher does not use it. */
   readonly clusterUid?: string;
+  /** Why Secrets Manager did not describe it. */
+  readonly failure?: string;
 }
 
 /** A registered secret's value. */
@@ -38,7 +40,10 @@ export interface Registration {
   readonly versionId: string;
 }
 
-/** The registered clusters, sorted by name. A list may be up to five minutes behind (API reference, ListSecrets). */
+/** A list may lack the changes of the last five minutes (Secrets Manager API reference, ListSecrets). */
+export const LIST_LAG_MS = 5 * 60_000;
+
+/** The registered clusters as Secrets Manager lists them, sorted by name. */
 export async function listClusters(
   client: SecretsManagerClient,
   signal: AbortSignal,
@@ -61,7 +66,7 @@ export async function listClusters(
 
 /**
  * The registered clusters among the names, sorted by name. Each is read by its name, because lists do not show a recent
- * registration, tag or deletion.
+ * registration, tag or deletion. One that Secrets Manager does not describe has its `failure`, so that the others are served.
  */
 export async function findClusters(
   client: SecretsManagerClient,
@@ -74,11 +79,10 @@ export async function findClusters(
     possible,
     async (name) => {
       const command = new DescribeSecretCommand({ SecretId: `${CLUSTERS_PREFIX}${name}` });
-      const secret = await client.send(command, { abortSignal: signal }).catch((error: Error) => {
-        if (error.name === 'ResourceNotFoundException') return undefined;
-        throw error;
-      });
-      return secret && !secret.DeletedDate ? [clusterOf(name, secret.Tags)] : [];
+      const secret = await client.send(command, { abortSignal: signal }).catch((error: Error) => error);
+      if (!(secret instanceof Error)) return secret.DeletedDate ? [] : [clusterOf(name, secret.Tags)];
+      if (secret.name === 'ResourceNotFoundException') return [];
+      return [{ name, isPaused: false, failure: describeAwsError(secret) }];
     },
     { concurrency: DESCRIBED_AT_ONCE },
   );

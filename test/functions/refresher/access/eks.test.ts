@@ -381,6 +381,7 @@ describe('tagged clusters', () => {
         { secrets: registry.client, state },
         { eksDiscovery: [{ region: REGION }] },
         15 * 60_000,
+        Date.now(),
         AbortSignal.timeout(10_000),
       );
     const soonestExpiry = new Date(expiresAt).toISOString();

@@ -67,7 +67,7 @@ test('merges the registrations as they are tagged now with the stored states, wi
   await save('a', { tokenExpiresAt: NOON + 24 * HOUR });
   await save('b', { at: NOON - HOUR });
   await save('b', { ...unreachable, reason: 'no answer', codes: ['unreachable', 'token-late'] });
-  await save('gone');
+  await save('gone', { at: NOON - HOUR });
   await save('paused', { served: false, isPaused: true, soonestExpiry: undefined });
   const tags = {
     new: { [TAG.context]: 'second', [TAG.clusterUid]: UID },
@@ -82,7 +82,7 @@ test('merges the registrations as they are tagged now with the stored states, wi
     { tags: prefixed(tags) },
   );
   const services = { secrets: registry.client, state: states };
-  const status = await clusterStatuses(services, { eksDiscovery: [] }, TIMEOUT, signal());
+  const status = await clusterStatuses(services, { eksDiscovery: [] }, TIMEOUT, NOON, signal());
   const time = (at: number) => new Date(at).toISOString();
   expect(status).toEqual([
     {
@@ -105,6 +105,22 @@ test('merges the registrations as they are tagged now with the stored states, wi
   expect(registry.calls.every(({ operation }) => operation === 'ListSecrets')).toBe(true);
 });
 
+test('shows a cluster of the last minutes that the list does not show yet, and none that was unregistered since', async () => {
+  await save('recent', { at: NOON - 4 * MINUTE });
+  await save('unregistered', { at: NOON - 4 * MINUTE });
+  await save(arnOf('tagged'), { at: NOON - 4 * MINUTE });
+  const recent = `${CLUSTERS_PREFIX}recent`;
+  await using registry = await startSecretsManager(
+    { [recent]: 'never' },
+    { unlisted: [recent], tags: { [recent]: { [TAG.clusterUid]: UID } } },
+  );
+  const services = { secrets: registry.client, state: states };
+  const status = await clusterStatuses(services, { eksDiscovery: [] }, TIMEOUT, NOON, signal());
+  expect(status).toEqual([
+    expect.objectContaining({ name: 'recent', source: 'registered', clusterUid: UID, managed: 5 }),
+  ]);
+});
+
 test('loads states that take more than one page', async () => {
   const names = Array.from({ length: 1_000 }, (_, index) => `many-${String(index).padStart(3, '0')}`);
   // A page of Scan is a megabyte at most.
@@ -120,7 +136,9 @@ test('loads states that take more than one page', async () => {
 test('rejects with the error of a table that cannot be read', async () => {
   await using registry = await startSecretsManager({});
   const services = { secrets: registry.client, state: clusterStates(table.client, 'no-such-table') };
-  await expect(clusterStatuses(services, { eksDiscovery: [] }, TIMEOUT, signal())).rejects.toMatchObject({
+  await expect(
+    clusterStatuses(services, { eksDiscovery: [] }, TIMEOUT, NOON, signal()),
+  ).rejects.toMatchObject({
     name: 'ResourceNotFoundException',
   });
 });
@@ -144,7 +162,7 @@ test('runs store when the token expires, also of a cluster that fails, and remov
       () => {},
     );
   const tokenExpiries = async () =>
-    (await clusterStatuses(services, settings, TIMEOUT, signal())).map(
+    (await clusterStatuses(services, settings, TIMEOUT, NOON + HOUR, signal())).map(
       ({ tokenExpiresAt }) => tokenExpiresAt,
     );
   await runAt(NOON);

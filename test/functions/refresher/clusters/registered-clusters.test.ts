@@ -101,6 +101,20 @@ test('a cluster that an event names is found, paused and forgotten before lists 
   );
 });
 
+test('a named cluster that Secrets Manager does not describe fails alone', async () => {
+  const { kubeconfig } = await emptyCluster();
+  const denied = { status: 400, type: 'AccessDeniedException', message: 'not authorized to describe' };
+  const secrets = await registryOf(
+    { denied: kubeconfig, good: kubeconfig },
+    { notDescribed: { [`${CLUSTERS_PREFIX}denied`]: denied } },
+  );
+  const reports = await runAll(secrets, { clusters: ['denied', 'good'] });
+  expect(reports.map(({ cluster, served, codes, reason }) => [cluster, served, codes, reason])).toEqual([
+    ['denied', false, ['registration-unreadable'], 'AccessDeniedException: not authorized to describe'],
+    ['good', true, undefined, undefined],
+  ]);
+});
+
 test('a value that cannot be read or used fails only its own cluster', async () => {
   const { kubeconfig } = await emptyCluster();
   const error = (type: string, message: string) => ({ error: { status: 400, type, message } });
