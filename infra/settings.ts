@@ -163,6 +163,8 @@ const Settings = z.object({
 
 export type Settings = Readonly<z.infer<typeof Settings>>;
 
+export const SETTING_NAMES: readonly string[] = Object.keys(Settings.shape);
+
 /** Context keys of the CDK itself: nearly all, comments of cdk.json included, contain one of these characters. */
 const CDK_KEY = /[:/@]/;
 const OTHER_CDK_KEYS: ReadonlySet<string> = new Set([
@@ -173,9 +175,7 @@ const OTHER_CDK_KEYS: ReadonlySet<string> = new Set([
 
 /** Without case and punctuation: `alarm-email`, `ALARM_EMAIL` and `alarmEmail` are alike. */
 const plain = (key: string) => key.toLowerCase().replaceAll(/[^a-z0-9]/g, '');
-const NAMES: ReadonlyMap<string, string> = new Map(
-  Object.keys(Settings.shape).map((name) => [plain(name), name]),
-);
+const NAMES: ReadonlyMap<string, string> = new Map(SETTING_NAMES.map((name) => [plain(name), name]));
 
 /**
  * Reads the settings.
@@ -193,7 +193,7 @@ export function readSettings(context: Readonly<Record<string, unknown>>): Settin
   });
   throw new Error(
     `The settings in the CDK context are not valid:\n${problems.map((problem) => `  - ${problem}`).join('\n')}\n` +
-      `Correct them with -c key=value or under context in cdk.json (docs/settings.md). Known settings: ${[...NAMES.values()].join(', ')}.`,
+      `Correct them with -c key=value or under context in cdk.json (docs/settings.md). Known settings: ${SETTING_NAMES.join(', ')}.`,
   );
 }
 

@@ -1,6 +1,6 @@
 // The test bed's programs that npm does not have: kube-apiserver, etcd, kubectl, helm 3 and 4, aws-iam-authenticator's
-// token verifier, a Python with the local AWS, and CustomResourceDefinitions of other projects. They are built once into a
-// cache outside the checkout; the name of a cache entry is derived from its sources.
+// token verifier, a Python with the local AWS, cfn-lint, and CustomResourceDefinitions of other projects. They are built
+// once into a cache outside the checkout; the name of a cache entry is derived from its sources.
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -31,6 +31,8 @@ export interface Tools {
   readonly crds: string;
   /** A Python that has the local AWS. */
   readonly python: string;
+  /** The linter of CloudFormation templates. */
+  readonly cfnLint: string;
 }
 
 interface Build {
@@ -39,6 +41,8 @@ interface Build {
   readonly inputs: readonly string[];
   /** A file of the result, whose existence shows that it was built. */
   readonly result: string;
+  /** Whether it is built where it stays, because it contains its own path. Then the result must be written last. */
+  readonly inPlace?: boolean;
   readonly commands: (target: string) => readonly { command: string; args: readonly string[]; cwd: string }[];
 }
 
@@ -113,19 +117,28 @@ const CRDS: Build = {
     { command: process.execPath, args: ['copy.ts', target], cwd: join(SOURCES, 'crds') },
   ],
 };
-const LOCAL_AWS: Build = {
-  title: 'the local AWS (MiniStack)',
-  inputs: [join(SOURCES, 'requirements.txt')],
-  result: 'bin/ministack',
-  commands: (target) => [
-    { command: 'python3', args: ['-m', 'venv', target], cwd: SOURCES },
-    {
-      command: join(target, 'bin/python'),
-      args: ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '-r', 'requirements.txt'],
-      cwd: SOURCES,
-    },
-  ],
-};
+
+/** A virtual environment with pinned packages. @param folder of its requirements.txt */
+function pythonBuild(title: string, folder: string, result: string): Build {
+  const cwd = join(SOURCES, folder);
+  return {
+    title,
+    inputs: [join(cwd, 'requirements.txt')],
+    result,
+    inPlace: true,
+    commands: (target) => [
+      { command: 'python3', args: ['-m', 'venv', target], cwd },
+      {
+        command: join(target, 'bin/python'),
+        args: ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '-r', 'requirements.txt'],
+        cwd,
+      },
+    ],
+  };
+}
+
+const LOCAL_AWS = pythonBuild('the local AWS (MiniStack)', '.', 'bin/ministack');
+const CFN_LINT = pythonBuild('cfn-lint', 'cfn-lint', 'bin/cfn-lint');
 
 /** Returns the programs' paths. @throws Error with the command that builds a missing one */
 export function tools(): Tools {
@@ -144,6 +157,7 @@ export function tools(): Tools {
     eksTokenVerifier: inCache(EKS_TOKEN_VERIFIER),
     crds: dirname(inCache(CRDS)),
     python: inCache(LOCAL_AWS, 'bin/python'),
+    cfnLint: inCache(CFN_LINT),
   };
 }
 
@@ -173,8 +187,7 @@ async function ensure(build: Build): Promise<void> {
   mkdirSync(CACHE, { recursive: true });
   await using _ = await lock(`${folder}.lock`, build.title);
   if (existsSync(join(folder, build.result))) return;
-  // A virtual environment contains its own path, so it is created in place; its result file is written last.
-  const inPlace = build === LOCAL_AWS;
+  const { inPlace = false } = build;
   const target = inPlace ? folder : `${folder}.${process.pid}`;
   rmSync(target, { recursive: true, force: true });
   const startedAt = performance.now();
@@ -243,6 +256,7 @@ if (import.meta.main) {
     EKS_TOKEN_VERIFIER,
     CRDS,
     LOCAL_AWS,
+    CFN_LINT,
   ];
   for (const build of builds) await ensure(build);
 }

@@ -11,6 +11,28 @@ const { context: flags } = JSON.parse(readFileSync(new URL('../../cdk.json', imp
   context: Record<string, unknown>;
 };
 
+/** A value for every setting, so that the template has all resources that it can have. */
+export const EVERYTHING: Readonly<Record<string, unknown>> = {
+  stackName: 'Everything',
+  rateMinutes: 30,
+  scheduleEnabled: true,
+  alarmEmail: 'platform@example.com',
+  clusterDeadlineSeconds: 60,
+  clusterConcurrency: 50,
+  toleratedFailingClusters: 3,
+  dashboard: true,
+  pagerTopicArn: 'arn:aws:sns:eu-central-1:123456789012:pager',
+  clusterMetrics: true,
+  eksRegions: 'eu-central-1',
+  assumableRoles: 'arn:aws:iam::210987654321:role/clusters',
+  eksDiscovery: 'us-east-1,eu-west-1=arn:aws:iam::321098765432:role/discovery',
+  keyless: true,
+  webhooks: [
+    { name: 'one', issuer: 'https://oidc.example.com/one', repositories: ['team/*'], namespace: 'pull' },
+  ],
+  allowLocalServers: true,
+};
+
 /** The template of the stack. @param context settings, as `-c` would give them */
 export function synth(context: Readonly<Record<string, unknown>> = {}): Template {
   return templateOf((app) => new EcrAnywhereStack(app, 'Test', { settings: readSettings(context) }));

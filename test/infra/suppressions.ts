@@ -1,0 +1,60 @@
+// The findings of cdk-nag and cfn-lint that the project accepts, each with its reason.
+export interface Suppression {
+  /** The rule, as the test prints it; cdk-nag adds the resource to the rule for wildcards. */
+  readonly rule: RegExp;
+  /** The path of the construct in the stack (cdk-nag), or of the property in the template (cfn-lint). */
+  readonly at: RegExp;
+  readonly reason: string;
+}
+
+const FUNCTION_ROLE = /^Refresher\/Function\/Role\//;
+const WEBHOOK_ROLE = /^Webhook-[^/]+\/Role\//;
+
+export const CDK_NAG: readonly Suppression[] = [
+  {
+    rule: /^AwsSolutions-SQS3$/,
+    at: /\/(Failures|DeadLetters)\/Resource$/,
+    reason: 'It is itself a dead-letter queue: of the function, or of the schedule.',
+  },
+  {
+    rule: /^AwsSolutions-DDB3$/,
+    at: /^Refresher\/Function\/Memory\/Resource$/,
+    reason: 'The next run observes the clusters again, so the table needs no backup.',
+  },
+  {
+    rule: /^AwsSolutions-IAM5\[Resource::\*\]$/,
+    at: FUNCTION_ROLE,
+    reason:
+      'secretsmanager:ListSecrets and BatchGetSecretValue, eks:ListClusters and sts:GetWebIdentityToken support no ' +
+      'resources. A condition restricts the last two; GetSecretValue restricts what BatchGetSecretValue returns.',
+  },
+  {
+    rule: /^AwsSolutions-IAM5\[Resource::\S+:secretsmanager:\S+:secret:ecr-anywhere\/clusters\/\*\]$/,
+    at: FUNCTION_ROLE,
+    reason: 'Clusters are registered after the deployment, under this prefix.',
+  },
+  {
+    rule: /^AwsSolutions-IAM5\[Resource::\S+:eks:[a-z0-9-]+:<AWS::AccountId>:cluster\/\*\]$/,
+    at: FUNCTION_ROLE,
+    reason: 'eks:DescribeCluster for clusters that are registered or tagged after the deployment.',
+  },
+  {
+    rule: /^AwsSolutions-IAM5\[Resource::\*\]$/,
+    at: WEBHOOK_ROLE,
+    reason: 'ecr:GetAuthorizationToken supports no resources.',
+  },
+  {
+    rule: /^AwsSolutions-IAM5\[Resource::\S+:ecr:\S+:repository\/.*\]$/,
+    at: WEBHOOK_ROLE,
+    reason: 'The setting webhooks may name repositories with *.',
+  },
+];
+
+export const CFN_LINT: readonly Suppression[] = [
+  {
+    rule: /^W3005$/,
+    at: /\/DependsOn\/\d+$/,
+    reason:
+      'The CDK writes every dependency that it knows; one that a reference implies already does no harm.',
+  },
+];
