@@ -1,10 +1,16 @@
 // The refresher's Lambda function: its bundle, log group, cluster state table, and a role with only what a run needs.
+import { fileURLToPath } from 'node:url';
 import { ArnFormat, Duration, RemovalPolicy, Stack } from 'aws-cdk-lib';
 import { AttributeType, BillingMode, Table } from 'aws-cdk-lib/aws-dynamodb';
 import { PolicyDocument, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
-import { ApplicationLogLevel, Architecture, LoggingFormat, Runtime } from 'aws-cdk-lib/aws-lambda';
-import { LogLevel, NodejsFunction, OutputFormat } from 'aws-cdk-lib/aws-lambda-nodejs';
-import { LogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
+import { ApplicationLogLevel, Architecture, LoggingFormat, Runtime, Tracing } from 'aws-cdk-lib/aws-lambda';
+import {
+  LogLevel,
+  NodejsFunction,
+  type NodejsFunctionProps,
+  OutputFormat,
+} from 'aws-cdk-lib/aws-lambda-nodejs';
+import { LogGroup } from 'aws-cdk-lib/aws-logs';
 import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import type { Queue } from 'aws-cdk-lib/aws-sqs';
 import { Construct } from 'constructs';
@@ -13,24 +19,24 @@ import { audiencePattern, SIGNING_ALGORITHM, TOKEN_SECONDS } from '../contract/k
 import { CLUSTERS_PREFIX } from '../contract/names.ts';
 import { ENVIRONMENT, STATE_ATTRIBUTE } from '../functions/refresher/settings.ts';
 import { deadLetters } from './dead-letters.ts';
+import type { RefresherSettings } from './settings.ts';
+
+/** Properties of the function that a CDK app may choose. The others belong to what the alarms and the role rely on. */
+export type FunctionProps = Readonly<
+  Partial<
+    Omit<
+      NodejsFunctionProps,
+      'logGroup' | 'loggingFormat' | 'applicationLogLevelV2' | 'onFailure' | 'retryAttempts' | 'maxEventAge'
+    >
+  >
+>;
 
 export interface RefresherFunctionProps {
-  readonly entry: string;
-  readonly interval: Duration;
+  readonly settings: RefresherSettings;
   /** For announcements. */
   readonly topic: ITopic;
-  readonly clusterDeadline: Duration;
-  readonly clusterConcurrency: number;
-  readonly eksRegions: readonly string[];
-  readonly assumableRoles: readonly string[];
-  readonly eksDiscovery: readonly string[];
   readonly keylessStackName: string | undefined;
-  readonly hasClusterMetrics: boolean;
-  readonly allowLocalServers: boolean;
-  readonly memorySize: number;
-  readonly timeout: Duration;
-  readonly logRetention: RetentionDays | undefined;
-  readonly exclusive: boolean;
+  readonly functionProps: FunctionProps;
 }
 
 /** The function, which the schedule and operators invoke. */
@@ -44,9 +50,10 @@ export class RefresherFunction extends Construct {
 
   constructor(scope: Construct, id: string, props: RefresherFunctionProps) {
     super(scope, id);
+    const { settings, functionProps } = props;
     this.failures = deadLetters(this, 'Failures');
     this.logGroup = new LogGroup(this, 'Logs', {
-      retention: props.logRetention ?? RetentionDays.ONE_MONTH,
+      retention: settings.logRetentionDays,
       // The log has no use after the stack is deleted.
       removalPolicy: RemovalPolicy.DESTROY,
     });
@@ -120,7 +127,16 @@ export class RefresherFunction extends Construct {
                 },
               },
             }),
-            ...this.eksStatements(props),
+            // Neither action supports resources (Service Authorization Reference, X-Ray).
+            ...(settings.tracing
+              ? [
+                  new PolicyStatement({
+                    actions: ['xray:PutTraceSegments', 'xray:PutTelemetryRecords'],
+                    resources: ['*'],
+                  }),
+                ]
+              : []),
+            ...this.eksStatements(settings),
             ...this.keylessStatements(props),
           ],
         }),
@@ -129,38 +145,42 @@ export class RefresherFunction extends Construct {
 
     this.function = new NodejsFunction(this, 'Refresher', {
       description: 'Requests a refresh of the due ECR pull Secrets in every registered cluster.',
-      entry: props.entry,
+      entry: fileURLToPath(new URL('../functions/refresher/handler.ts', import.meta.url)),
       runtime: Runtime.NODEJS_24_X,
       architecture: Architecture.ARM_64,
-      memorySize: props.memorySize,
-      timeout: props.timeout,
-      role,
+      memorySize: settings.memorySize,
+      // The CDK would otherwise add permissions.
+      role: role.withoutPolicyUpdates(),
+      ...(settings.tracing && { tracing: Tracing.ACTIVE }),
+      ...functionProps,
       logGroup: this.logGroup,
       // Lambda passes JSON lines on unchanged. Embedded metrics have no level and count as INFO: a higher level here
       // would discard them, and the alarms would see no runs.
       loggingFormat: LoggingFormat.JSON,
       applicationLogLevelV2: ApplicationLogLevel.INFO,
       environment: {
-        [ENVIRONMENT.clusterDeadline]: String(props.clusterDeadline.toSeconds()),
+        [ENVIRONMENT.clusterDeadline]: String(settings.clusterDeadlineSeconds),
         [ENVIRONMENT.stateTable]: this.clusterStateTable.tableName,
         [ENVIRONMENT.topic]: props.topic.topicArn,
         [ENVIRONMENT.stackName]: Stack.of(this).stackName,
-        [ENVIRONMENT.clusterConcurrency]: String(props.clusterConcurrency),
-        ...(props.assumableRoles.length > 0 && {
-          [ENVIRONMENT.assumableRoles]: props.assumableRoles.join(','),
+        [ENVIRONMENT.clusterConcurrency]: String(settings.clusterConcurrency),
+        ...(settings.assumableRoles.length > 0 && {
+          [ENVIRONMENT.assumableRoles]: settings.assumableRoles.join(','),
         }),
-        ...(props.eksDiscovery.length > 0 && { [ENVIRONMENT.eksDiscovery]: props.eksDiscovery.join(',') }),
+        ...(settings.eksDiscovery.length > 0 && {
+          [ENVIRONMENT.eksDiscovery]: settings.eksDiscovery.join(','),
+        }),
         ...(props.keylessStackName !== undefined && { [ENVIRONMENT.keylessStage]: props.keylessStackName }),
-        ...(props.hasClusterMetrics && { [ENVIRONMENT.clusterMetrics]: 'true' }),
-        ...(props.allowLocalServers && { [ENVIRONMENT.allowLocalServers]: 'true' }),
+        ...(settings.clusterMetrics && { [ENVIRONMENT.clusterMetrics]: 'true' }),
+        ...(settings.allowLocalServers && { [ENVIRONMENT.allowLocalServers]: 'true' }),
         NODE_OPTIONS: '--enable-source-maps',
+        ...functionProps.environment,
       },
       // The next scheduled run is the retry. An event that waits for a free execution expires before that run.
       retryAttempts: 0,
-      maxEventAge: Duration.minutes(Math.max(1, Math.floor(props.interval.toMinutes() / 2))),
+      maxEventAge: Duration.minutes(Math.max(1, Math.floor(settings.rateMinutes / 2))),
       // SqsDestination would grant the role more than sqs:SendMessage.
       onFailure: { bind: () => ({ destination: this.failures.queueArn }) },
-      ...(props.exclusive && { reservedConcurrentExecutions: 1 }),
       bundling: {
         format: OutputFormat.ESM,
         target: 'node24',
@@ -197,11 +217,11 @@ export class RefresherFunction extends Construct {
   }
 
   /** Lets the refresher describe EKS clusters, list them in discovery targets, and assume the configured roles. */
-  private eksStatements(props: RefresherFunctionProps): PolicyStatement[] {
-    const targets = props.eksDiscovery.map((target) => target.split(/=(.*)/));
+  private eksStatements(settings: RefresherSettings): PolicyStatement[] {
+    const targets = settings.eksDiscovery.map((target) => target.split(/=(.*)/));
     const ownRegions = targets.flatMap(([region = '', roleArn]) => (roleArn === undefined ? region : []));
-    const described = [...new Set([...props.eksRegions, ...ownRegions])];
-    const roles = new Set([...props.assumableRoles, ...targets.flatMap(([, roleArn]) => roleArn ?? [])]);
+    const described = [...new Set([...settings.eksRegions, ...ownRegions])];
+    const roles = new Set([...settings.assumableRoles, ...targets.flatMap(([, roleArn]) => roleArn ?? [])]);
     return [
       ...(ownRegions.length > 0
         ? [

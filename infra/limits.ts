@@ -19,3 +19,6 @@ export const CLUSTER_DEADLINE = {
 
 /** Clusters served at the same time. Each needs up to 8 connections, and a function may open 1,024 files. */
 export const CLUSTER_CONCURRENCY = { min: 1, max: 100, default: 25 } as const;
+
+/** The function's memory in MB. What API servers can make a run hold is limited for the minimum; the maximum is Lambda's. */
+export const MEMORY = { min: 512, max: 10_240, default: 512 } as const;

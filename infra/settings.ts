@@ -1,7 +1,9 @@
 // The settings of the CDK app: reads them from the CDK context and reports all problems together.
+import { Token } from 'aws-cdk-lib';
+import { RetentionDays } from 'aws-cdk-lib/aws-logs';
 import { z } from 'zod';
 import { DEFAULT_STACK_NAME } from '../contract/keyless.ts';
-import { CLUSTER_CONCURRENCY, CLUSTER_DEADLINE, INTERVAL } from './limits.ts';
+import { CLUSTER_CONCURRENCY, CLUSTER_DEADLINE, INTERVAL, MEMORY } from './limits.ts';
 
 /** A number, or its text: `-c key=value` on the command line gives text. */
 const number = (limits: { min: number; max: number }) =>
@@ -34,6 +36,12 @@ const fromJson = (value: unknown) => {
   } catch {
     return value;
   }
+};
+
+/** Reads `name=value,other=value`: `-c key=value` gives text. Leaves other values, JSON included, to the schema. */
+const fromTagText = (value: unknown) => {
+  if (typeof value !== 'string' || value.startsWith('{')) return fromJson(value);
+  return Object.fromEntries(value.split(',').map((tag) => tag.trim().split(/=(.*)/s, 2)));
 };
 
 /** A name of a Kubernetes object (RFC 1123). */
@@ -89,19 +97,29 @@ type Webhook = z.infer<typeof Webhook>;
 const hasUnique = (keyOf: (webhook: Webhook) => string) => (webhooks: readonly Webhook[]) =>
   new Set(webhooks.map(keyOf)).size === webhooks.length;
 
-const Settings = z.object({
-  /** Name of the CloudFormation stack. A second deployment in the same account and region needs another name. */
-  stackName: z
-    .string()
-    .regex(
-      /^[A-Za-z][A-Za-z0-9-]{0,127}$/,
-      'must start with a letter and consist of letters, digits and hyphens',
-    )
-    .default(DEFAULT_STACK_NAME),
+/** A string without spaces, or a placeholder of the CDK for a value that is known at deployment. */
+const arn = (pattern: RegExp, message: string) =>
+  z.string().refine((value) => Token.isUnresolved(value) || pattern.test(value), message);
+const topicArn = arn(
+  /^arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[\w-]{1,256}$/,
+  'must be the ARN of a standard SNS topic such as arn:aws:sns:eu-central-1:123456789012:alarms',
+);
+const oneOf = (values: readonly number[], message: string) =>
+  z.coerce.number().refine((value) => values.includes(value), message);
+
+/** Days for which CloudWatch Logs can keep a log (PutRetentionPolicy). */
+const RETENTION_DAYS = Object.values(RetentionDays)
+  .filter((value) => typeof value === 'number')
+  .filter((days) => days !== RetentionDays.INFINITE);
+
+/** The settings of the construct `Refresher`, which are also settings of the CDK app. */
+const RefresherSettings = z.strictObject({
   /** Minutes between two runs. */
   rateMinutes: number(INTERVAL).default(INTERVAL.default),
   /** Whether the schedule is enabled. If not, the function still answers, and the alarm NotRunning goes off without runs. */
   scheduleEnabled: flag.default(true),
+  /** ARN of an existing topic for alarms and announcements; CloudWatch must be allowed to publish to it. Without it, the stack creates one. */
+  alarmTopicArn: topicArn.optional(),
   /** E-mail address for the alarms; AWS sends a confirmation request first. Without it, subscribe to the topic by hand. */
   alarmEmail: z.email().optional(),
   /** Time limit of one cluster run, in seconds. */
@@ -113,15 +131,18 @@ const Settings = z.object({
   /** Whether to create a CloudWatch dashboard. */
   dashboard: flag.default(true),
   /** ARN of a topic for a pager: a composite alarm publishes to it when the first alarm goes off, and when all are OK again. */
-  pagerTopicArn: z
-    .string()
-    .regex(
-      /^arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[\w-]{1,256}$/,
-      'must be the ARN of a standard SNS topic such as arn:aws:sns:eu-central-1:123456789012:pager',
-    )
-    .optional(),
+  pagerTopicArn: topicArn.optional(),
   /** Whether to publish a metric for each cluster, and to create the alarm ClusterFailing on them. AWS charges for each. */
   clusterMetrics: flag.default(false),
+  /** The function's memory in MB; its share of a processor grows with it. */
+  memorySize: number(MEMORY).default(MEMORY.default),
+  /** Whether AWS X-Ray traces the function. */
+  tracing: flag.default(false),
+  /** Days for which the function's log is kept. */
+  logRetentionDays: oneOf(
+    RETENTION_DAYS,
+    `must be a number of days that CloudWatch Logs offers: ${RETENTION_DAYS.join(', ')}`,
+  ).default(RetentionDays.ONE_MONTH),
   /** Regions whose EKS clusters may be registered with "aws eks get-token" instead of a token. */
   eksRegions: list(REGION, 'must be an AWS region such as eu-central-1'),
   /** ARNs of the roles that such a kubeconfig may use, in this account or others. */
@@ -134,6 +155,21 @@ const Settings = z.object({
     `${REGION}(=${ROLE_ARN})?`,
     'must be an AWS region such as eu-central-1, or eu-central-1=arn:aws:iam::123456789012:role/refresher',
   ),
+  /** Whether API servers may have loopback and link-local addresses. Only for tests on one machine. */
+  allowLocalServers: flag.default(false),
+});
+
+/** The settings of the CDK app. */
+const Settings = z.strictObject({
+  /** Name of the CloudFormation stack. A second deployment in the same account and region needs another name. */
+  stackName: z
+    .string()
+    .regex(
+      /^[A-Za-z][A-Za-z0-9-]{0,127}$/,
+      'must start with a letter and consist of letters, digits and hyphens',
+    )
+    .default(DEFAULT_STACK_NAME),
+  ...RefresherSettings.shape,
   /** Whether clusters may be keyless: the refresher may request tokens for them from STS (docs/keyless.md). */
   keyless: flag.default(false),
   /**
@@ -157,10 +193,44 @@ const Settings = z.object({
         ),
     )
     .default([]),
-  /** Whether API servers may have loopback and link-local addresses. Only for tests on one machine. */
-  allowLocalServers: flag.default(false),
+  /** Tags of all resources of the stack: {"name": "value"}, or text such as name=value,other=value. */
+  tags: z
+    .preprocess(
+      fromTagText,
+      z.record(
+        // CloudFormation, Tag.
+        z
+          .string()
+          .regex(
+            /^(?!aws:)[\p{L}\p{Z}\p{N}_.:/=+@-]{1,128}$/u,
+            'must be the name of a tag: at most 128 letters, digits, spaces and _.:/=+-@, not starting with aws:',
+          ),
+        z
+          .string()
+          .regex(
+            /^[\p{L}\p{Z}\p{N}_.:/=+@-]{0,256}$/u,
+            'must be the value of a tag: at most 256 letters, digits, spaces and _.:/=+-@',
+          ),
+      ),
+    )
+    .refine((tags) => Object.keys(tags).length <= 50, 'must be at most 50 tags, because AWS allows no more')
+    .default({}),
+  /** ARN of a policy that limits what all roles of the stack may do. */
+  permissionsBoundary: arn(
+    /^arn:aws[a-z-]*:iam::(\d{12}|aws):policy\/[\w+=.@/-]+$/,
+    'must be the ARN of an IAM policy such as arn:aws:iam::123456789012:policy/boundary',
+  ).optional(),
 });
 
+/** What a setting excludes or requires of others. Each returns a problem, or undefined. */
+const COMBINATIONS: readonly ((settings: RefresherSettings) => string | undefined)[] = [
+  ({ alarmTopicArn, alarmEmail }) =>
+    alarmTopicArn !== undefined && alarmEmail !== undefined
+      ? 'alarmEmail: is for the topic that the stack creates; with alarmTopicArn, subscribe the address to that topic'
+      : undefined,
+];
+
+export type RefresherSettings = Readonly<z.infer<typeof RefresherSettings>>;
 export type Settings = Readonly<z.infer<typeof Settings>>;
 
 export const SETTING_NAMES: readonly string[] = Object.keys(Settings.shape);
@@ -185,16 +255,44 @@ const NAMES: ReadonlyMap<string, string> = new Map(SETTING_NAMES.map((name) => [
  */
 export function readSettings(context: Readonly<Record<string, unknown>>): Settings {
   const settings = Object.fromEntries(Object.entries(context).filter(([key]) => !isOfCdk(key)));
-  const parsed = Settings.strict().safeParse(settings);
-  if (parsed.success) return parsed.data;
-  const problems = parsed.error.issues.flatMap((issue) => {
-    if (issue.code === 'unrecognized_keys' && issue.path.length === 0) return issue.keys.map(unknownSetting);
-    return issue.path.length > 0 ? `${issue.path.join('.')}: ${issue.message}` : issue.message;
-  });
-  throw new Error(
-    `The settings in the CDK context are not valid:\n${problems.map((problem) => `  - ${problem}`).join('\n')}\n` +
-      `Correct them with -c key=value or under context in cdk.json (docs/settings.md). Known settings: ${SETTING_NAMES.join(', ')}.`,
+  return check(
+    Settings,
+    settings,
+    'The settings in the CDK context are not valid',
+    `Correct them with -c key=value or under context in cdk.json (docs/settings.md). Known settings: ${SETTING_NAMES.join(', ')}.`,
   );
+}
+
+/**
+ * Reads the settings of the construct `Refresher`: values of the same names, types and limits.
+ *
+ * @throws Error that names every invalid setting
+ */
+export function readRefresherSettings(settings: Partial<RefresherSettings>): RefresherSettings {
+  return check(
+    RefresherSettings,
+    settings,
+    'The properties of the construct Refresher are not valid',
+    'docs/settings.md describes them.',
+  );
+}
+
+function check<T extends RefresherSettings>(
+  schema: z.ZodType<T>,
+  values: unknown,
+  title: string,
+  hint: string,
+): T {
+  const parsed = schema.safeParse(values);
+  const problems = parsed.success
+    ? COMBINATIONS.flatMap((problemOf) => problemOf(parsed.data) ?? [])
+    : parsed.error.issues.flatMap((issue) => {
+        if (issue.code === 'unrecognized_keys' && issue.path.length === 0)
+          return issue.keys.map(unknownSetting);
+        return issue.path.length > 0 ? `${issue.path.join('.')}: ${issue.message}` : issue.message;
+      });
+  if (parsed.success && problems.length === 0) return parsed.data;
+  throw new Error(`${title}:\n${problems.map((problem) => `  - ${problem}`).join('\n')}\n${hint}`);
 }
 
 /** Whether a context key is the CDK's and not a setting, not even a mistyped one. */

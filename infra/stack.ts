@@ -1,6 +1,5 @@
 // The stack of the CDK app: one refresher, the webhooks' roles, and outputs with the next commands.
-import { CfnOutput, Duration, Stack, type StackProps } from 'aws-cdk-lib';
-import { Topic } from 'aws-cdk-lib/aws-sns';
+import { CfnOutput, PermissionsBoundary, Stack, type StackProps } from 'aws-cdk-lib';
 import type { Construct } from 'constructs';
 import { DEFAULT_STACK_NAME } from '../contract/keyless.ts';
 import { ClusterIdentity } from './cluster-identity.ts';
@@ -14,31 +13,21 @@ export interface EcrAnywhereStackProps extends StackProps {
 /** One refresher. Two stacks in one account and region serve the same registered clusters. */
 export class EcrAnywhereStack extends Stack {
   constructor(scope: Construct, id: string, { settings, ...props }: EcrAnywhereStackProps) {
+    const { stackName, keyless, webhooks, tags, permissionsBoundary, ...refresherSettings } = settings;
     super(scope, id, {
       description: 'ECR Anywhere: keeps the ECR pull Secrets of Kubernetes clusters fresh.',
+      tags,
+      ...(permissionsBoundary !== undefined && {
+        permissionsBoundary: PermissionsBoundary.fromArn(permissionsBoundary),
+      }),
       ...props,
     });
     const refresher = new Refresher(this, 'Refresher', {
-      interval: Duration.minutes(settings.rateMinutes),
-      scheduleEnabled: settings.scheduleEnabled,
-      clusterDeadline: Duration.seconds(settings.clusterDeadlineSeconds),
-      clusterConcurrency: settings.clusterConcurrency,
-      toleratedFailingClusters: settings.toleratedFailingClusters,
-      dashboard: settings.dashboard,
-      ...(settings.pagerTopicArn !== undefined && {
-        pagerTopic: Topic.fromTopicArn(this, 'PagerTopic', settings.pagerTopicArn),
-      }),
-      clusterMetrics: settings.clusterMetrics,
-      eksRegions: settings.eksRegions,
-      assumableRoles: settings.assumableRoles,
-      eksDiscovery: settings.eksDiscovery,
-      ...(settings.keyless && { keylessStackName: settings.stackName }),
-      allowLocalServers: settings.allowLocalServers,
-      ...(settings.alarmEmail !== undefined && { alarmEmail: settings.alarmEmail }),
+      ...refresherSettings,
+      ...(keyless && { keylessStackName: stackName }),
     });
     const { functionName } = refresher.function;
-    const stackOption =
-      settings.stackName === DEFAULT_STACK_NAME ? '' : ` --stack-name ${settings.stackName}`;
+    const stackOption = stackName === DEFAULT_STACK_NAME ? '' : ` --stack-name ${stackName}`;
     const outputs = {
       FunctionName: functionName,
       // The principal for EKS access entries and for trust policies of roles in other accounts.
@@ -50,7 +39,7 @@ export class EcrAnywhereStack extends Stack {
       Status: `aws dynamodb scan --region ${this.region} --table-name ${refresher.clusterStateTable.tableName} --output table --query 'Items[].{cluster:cluster.S,lookedAt:lookedAt.S,reachedAt:reachedAt.S,managed:managed.N,due:due.N,soonestExpiry:soonestExpiry.S,failures:failures.N,failingSince:failingSince.S,reason:reason.S}'`,
       TailLog: `aws logs tail ${refresher.logGroup.logGroupName} --region ${this.region} --follow`,
     };
-    for (const { name, ...props } of settings.webhooks) {
+    for (const { name, ...props } of webhooks) {
       const { role } = new ClusterIdentity(this, `Webhook-${name}`, props);
       // The value of the chart's aws.webIdentity.roleArn.
       new CfnOutput(this, `WebhookRoleArn-${name}`, { value: role.roleArn });

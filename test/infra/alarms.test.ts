@@ -302,7 +302,7 @@ describe('with clusterMetrics, the alarm ClusterFailing', () => {
         const stack = new Stack(app, 'Test');
         new Refresher(stack, 'Refresher', {
           clusterMetrics: true,
-          interval: Duration.hours(2),
+          rateMinutes: 120,
           flexibleWindow: Duration.minutes(61),
         });
         return stack;

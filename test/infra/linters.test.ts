@@ -72,8 +72,8 @@ const accepts =
 
 const builds = { 'the defaults': build({}), 'every setting': build(EVERYTHING) };
 
-test('every setting has a value in the template with every setting', () => {
-  expect(Object.keys(EVERYTHING).toSorted()).toEqual(SETTING_NAMES.toSorted());
+test('every setting has a value in the template with every setting, except one that excludes another', () => {
+  expect([...Object.keys(EVERYTHING), 'alarmTopicArn'].toSorted()).toEqual(SETTING_NAMES.toSorted());
 });
 
 // To accept a finding, add it to suppressions.ts with the reason.

@@ -1,5 +1,6 @@
 // The construct in another stack: what its properties change.
 import { Duration, Stack } from 'aws-cdk-lib';
+import { Match } from 'aws-cdk-lib/assertions';
 import { Topic } from 'aws-cdk-lib/aws-sns';
 import { expect, test } from 'vitest';
 import { Refresher, type RefresherProps } from '../../infra/refresher.ts';
@@ -22,24 +23,41 @@ test('two refreshers fit into one stack', () => {
   template.resourceCountIs('AWS::Lambda::Function', 2);
 });
 
-test('exclusive reserves one concurrent execution', () => {
-  withProps({ exclusive: true }).hasResourceProperties('AWS::Lambda::Function', {
+test('function replaces properties of the function, and adds environment variables', () => {
+  withProps({
+    function: {
+      reservedConcurrentExecutions: 1,
+      timeout: Duration.minutes(5),
+      environment: { NODE_EXTRA_CA_CERTS: '/opt/ca.pem' },
+    },
+  }).hasResourceProperties('AWS::Lambda::Function', {
     ReservedConcurrentExecutions: 1,
+    Timeout: 300,
+    MemorySize: 512,
+    Environment: {
+      Variables: Match.objectLike({ NODE_EXTRA_CA_CERTS: '/opt/ca.pem', CLUSTER_CONCURRENCY: '25' }),
+    },
   });
 });
 
-test('alarmTopic receives the alarms, and no other topic is created', () => {
+test('refuses a timeout of the function that is shorter than a cluster run', () => {
+  expect(() => withProps({ function: { timeout: Duration.minutes(2) } })).toThrow(
+    'clusterDeadlineSeconds: must be at most 110, because the timeout of the function is 120 seconds',
+  );
+});
+
+test('alarmTopicArn receives the alarms, and no other topic is created', () => {
   const template = templateOf((app) => {
     const stack = new Stack(app, 'Embedding');
-    new Refresher(stack, 'Refresher', { alarmTopic: new Topic(stack, 'Pager') });
+    new Refresher(stack, 'Refresher', { alarmTopicArn: new Topic(stack, 'Pager').topicArn });
     return stack;
   });
   expect(Object.keys(resources(template, 'AWS::SNS::Topic'))).toEqual(['Pager']);
   expect(Object.values(resources(template, 'AWS::SNS::TopicPolicy'))).toEqual([]);
 });
 
-test('refuses an interval at which the alarms would come too late', () => {
-  expect(() => withProps({ interval: Duration.minutes(121) })).toThrow(
-    'The interval must be 1 to 120 minutes, not 121',
+test('checks its properties like the settings', () => {
+  expect(() => withProps({ rateMinutes: 121, clusterConcurrency: 0 })).toThrow(
+    /properties of the construct Refresher.*- rateMinutes: .*- clusterConcurrency: /s,
   );
 });

@@ -11,6 +11,9 @@ const DEFAULTS = {
   clusterDeadlineSeconds: 120,
   clusterConcurrency: 25,
   toleratedFailingClusters: 0,
+  memorySize: 512,
+  tracing: false,
+  logRetentionDays: 30,
   eksRegions: [],
   assumableRoles: [],
   eksDiscovery: [],
@@ -18,6 +21,7 @@ const DEFAULTS = {
   dashboard: true,
   keyless: false,
   webhooks: [],
+  tags: {},
   allowLocalServers: false,
 };
 
@@ -59,8 +63,26 @@ test('reads comma-separated text like a list', () => {
     });
 });
 
+test('reads tags as a list of name=value, as JSON, and as an object', () => {
+  const tags = { team: 'platform', 'cost center': 'a=b' };
+  for (const given of ['team=platform, cost center=a=b', JSON.stringify(tags), tags])
+    expect(readSettings({ tags: given })).toEqual({ ...DEFAULTS, tags });
+});
+
 test.each([
   { rateMinutes: 0 },
+  { memorySize: 511 },
+  { memorySize: 10_241 },
+  { tracing: 'active' },
+  { logRetentionDays: 31 },
+  { logRetentionDays: 9_999 },
+  { alarmTopicArn: 'alarms' },
+  { alarmTopicArn: 'arn:aws:sns:eu-central-1:123456789012:alarms.fifo' },
+  { tags: 'team' },
+  { tags: { 'aws:team': 'platform' } },
+  { tags: { team: 'x'.repeat(257) } },
+  { tags: Object.fromEntries(Array.from({ length: 51 }, (_, index) => [`tag${index}`, ''])) },
+  { permissionsBoundary: 'arn:aws:iam::123456789012:role/boundary' },
   { eksRegions: 'frankfurt' },
   { eksRegions: '*' },
   { eksDiscovery: 'eu-central-1=*' },
@@ -79,8 +101,8 @@ test.each([
   { clusterConcurrency: 101 },
   { scheduleEnabled: 'maybe' },
 ])('refuses %j with the name of the setting', (context) => {
-  // For a list, the name of the item.
-  expect(() => readSettings(context)).toThrow(new RegExp(`- ${Object.keys(context)[0]}(\\.0)?: `));
+  // For a list, the number of the item; for tags, the name.
+  expect(() => readSettings(context)).toThrow(new RegExp(`- ${Object.keys(context)[0]}(\\.[^ ]+)?: `));
 });
 
 test.each([
@@ -98,9 +120,17 @@ test.each([
 });
 
 test('refuses a key that resembles no setting', () => {
-  expect(() => readSettings({ 'log-retention': '7' })).toThrow(
-    /^ {2}- log-retention: there is no such setting$/m,
+  expect(() => readSettings({ 'log-group-class': '7' })).toThrow(
+    /^ {2}- log-group-class: there is no such setting$/m,
   );
+});
+
+test('refuses alarmEmail with alarmTopicArn, because the address could not be subscribed', () => {
+  const settings = {
+    alarmTopicArn: 'arn:aws:sns:eu-central-1:123456789012:alarms',
+    alarmEmail: 'a@example.com',
+  };
+  expect(() => readSettings(settings)).toThrow(/^ {2}- alarmEmail: .*subscribe the address to that topic$/m);
 });
 
 test('reports all problems together, with unknown names and the list of known ones', () => {

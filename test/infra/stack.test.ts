@@ -1,9 +1,16 @@
 // The synthesized template: permissions, schedule, queues for failures, topic and outputs.
+import { App } from 'aws-cdk-lib';
 import { Match, type Template } from 'aws-cdk-lib/assertions';
 import { describe, expect, test } from 'vitest';
-import { type Resource, resources, synth } from './synth.ts';
+import { readSettings } from '../../infra/settings.ts';
+import { EcrAnywhereStack } from '../../infra/stack.ts';
+import { EVERYTHING, type Resource, resources, synth } from './synth.ts';
 
 const template = synth();
+const stackOf = (context: Record<string, unknown>) =>
+  new EcrAnywhereStack(new App({ context: { 'aws:cdk:bundling-stacks': [] } }), 'Test', {
+    settings: readSettings(context),
+  });
 const arn = (path: string) => ({ 'Fn::GetAtt': [expect.stringMatching(`^${path}[0-9A-F]{8}$`), 'Arn'] });
 const arnOf = (rest: string) => ({
   'Fn::Join': ['', ['arn:', { Ref: 'AWS::Partition' }, ...join(rest)]],
@@ -304,6 +311,54 @@ describe('the topic', () => {
       Protocol: 'email',
       Endpoint: 'someone@example.com',
     });
+  });
+});
+
+describe('settings of a platform', () => {
+  test('memorySize and logRetentionDays set the memory of the function and the retention of its log', () => {
+    const large = synth({ memorySize: '1024', logRetentionDays: '365' });
+    large.hasResourceProperties('AWS::Lambda::Function', { MemorySize: 1024 });
+    large.hasResourceProperties('AWS::Logs::LogGroup', { RetentionInDays: 365 });
+    template.hasResourceProperties('AWS::Logs::LogGroup', { RetentionInDays: 30 });
+  });
+
+  test('tracing turns on X-Ray, with an inline permission', () => {
+    template.hasResourceProperties('AWS::Lambda::Function', { TracingConfig: Match.absent() });
+    const traced = synth({ tracing: true });
+    traced.hasResourceProperties('AWS::Lambda::Function', { TracingConfig: { Mode: 'Active' } });
+    traced.resourceCountIs('AWS::IAM::Policy', 0);
+    expect(JSON.stringify(resources(traced, 'AWS::IAM::Role'))).toContain('xray:PutTraceSegments');
+    expect(JSON.stringify(resources(template, 'AWS::IAM::Role'))).not.toContain('xray:');
+  });
+
+  test('permissionsBoundary is that of every role', () => {
+    const { permissionsBoundary } = EVERYTHING;
+    const roles = Object.values(resources(synth(EVERYTHING), 'AWS::IAM::Role'));
+    expect(roles).toHaveLength(3);
+    for (const { Properties } of roles)
+      expect(Properties).toMatchObject({ PermissionsBoundary: permissionsBoundary });
+  });
+
+  test('tags are those of the stack, which CloudFormation copies to its resources', () => {
+    const stack = stackOf({ tags: 'team=platform' });
+    expect(stack.tags.tagValues()).toEqual({ team: 'platform' });
+    expect(stackOf({}).tags.tagValues()).toEqual({});
+  });
+
+  test('alarmTopicArn receives alarms and announcements, and the stack creates no topic', () => {
+    const alarmTopicArn = 'arn:aws:sns:eu-central-1:123456789012:alarms';
+    const own = synth({ alarmTopicArn });
+    own.resourceCountIs('AWS::SNS::Topic', 0);
+    own.resourceCountIs('AWS::SNS::TopicPolicy', 0);
+    for (const { Properties } of Object.values(resources(own, 'AWS::CloudWatch::Alarm')))
+      expect(Properties).toMatchObject({ AlarmActions: [alarmTopicArn], OKActions: [alarmTopicArn] });
+    own.hasResourceProperties('AWS::Lambda::Function', {
+      Environment: { Variables: Match.objectLike({ TOPIC_ARN: alarmTopicArn }) },
+    });
+    expect(JSON.stringify(resources(own, 'AWS::IAM::Role').RefresherFunctionRole)).toContain(
+      `"Action":"sns:Publish","Effect":"Allow","Resource":"${alarmTopicArn}"`,
+    );
+    own.hasOutput('AlarmTopicArn', { Value: alarmTopicArn });
   });
 });
 

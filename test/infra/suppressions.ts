@@ -25,8 +25,9 @@ export const CDK_NAG: readonly Suppression[] = [
     rule: /^AwsSolutions-IAM5\[Resource::\*\]$/,
     at: FUNCTION_ROLE,
     reason:
-      'secretsmanager:ListSecrets and BatchGetSecretValue, eks:ListClusters and sts:GetWebIdentityToken support no ' +
-      'resources. A condition restricts the last two; GetSecretValue restricts what BatchGetSecretValue returns.',
+      'secretsmanager:ListSecrets and BatchGetSecretValue, eks:ListClusters, sts:GetWebIdentityToken and the actions of ' +
+      'X-Ray support no resources. Conditions restrict ListClusters and GetWebIdentityToken; GetSecretValue restricts what ' +
+      'BatchGetSecretValue returns.',
   },
   {
     rule: /^AwsSolutions-IAM5\[Resource::\S+:secretsmanager:\S+:secret:ecr-anywhere\/clusters\/\*\]$/,

@@ -11,7 +11,7 @@ const { context: flags } = JSON.parse(readFileSync(new URL('../../cdk.json', imp
   context: Record<string, unknown>;
 };
 
-/** A value for every setting, so that the template has all resources that it can have. */
+/** Settings with which the template has all resources that it can have. */
 export const EVERYTHING: Readonly<Record<string, unknown>> = {
   stackName: 'Everything',
   rateMinutes: 30,
@@ -23,6 +23,9 @@ export const EVERYTHING: Readonly<Record<string, unknown>> = {
   dashboard: true,
   pagerTopicArn: 'arn:aws:sns:eu-central-1:123456789012:pager',
   clusterMetrics: true,
+  memorySize: 1024,
+  tracing: true,
+  logRetentionDays: 90,
   eksRegions: 'eu-central-1',
   assumableRoles: 'arn:aws:iam::210987654321:role/clusters',
   eksDiscovery: 'us-east-1,eu-west-1=arn:aws:iam::321098765432:role/discovery',
@@ -30,6 +33,8 @@ export const EVERYTHING: Readonly<Record<string, unknown>> = {
   webhooks: [
     { name: 'one', issuer: 'https://oidc.example.com/one', repositories: ['team/*'], namespace: 'pull' },
   ],
+  tags: { team: 'platform' },
+  permissionsBoundary: 'arn:aws:iam::123456789012:policy/boundary',
   allowLocalServers: true,
 };
 

@@ -5,6 +5,6 @@ import { Refresher } from '../../../infra/refresher.ts';
 
 const stack = new Stack(new App(), 'Probe');
 new Refresher(stack, 'Refresher', {
-  entry: fileURLToPath(new URL('./handler.ts', import.meta.url)),
+  function: { entry: fileURLToPath(new URL('./handler.ts', import.meta.url)) },
   scheduleEnabled: false,
 });
