@@ -3,18 +3,9 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { EventBridgeClient, PutRuleCommand, PutTargetsCommand } from '@aws-sdk/client-eventbridge';
-import { CreateTopicCommand, SNSClient, SubscribeCommand } from '@aws-sdk/client-sns';
-import {
-  CreateQueueCommand,
-  DeleteMessageCommand,
-  GetQueueAttributesCommand,
-  ReceiveMessageCommand,
-  SetQueueAttributesCommand,
-  SQSClient,
-} from '@aws-sdk/client-sqs';
+import { EventBridgeClient } from '@aws-sdk/client-eventbridge';
+import { CreateTopicCommand, SNSClient } from '@aws-sdk/client-sns';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
-import { type ClusterTransition, EVENT_SOURCE, EVENT_TYPE } from '../../../../contract/cluster-events.ts';
 import {
   type AnnouncementStore,
   type ClusterStateWriter,
@@ -23,6 +14,7 @@ import {
 } from '../../../../functions/refresher/clusters/cluster-state.ts';
 import { announce } from '../../../../functions/refresher/run/announcements.ts';
 import { publisher } from '../../../../functions/refresher/run/publisher.ts';
+import { type Subscribers, subscribe } from '../../../bed/subscribers.ts';
 import { type ClusterStateTable, startClusterStateTable } from '../../cluster-state-table.ts';
 import { HOUR } from '../../real-cluster.ts';
 
@@ -34,74 +26,31 @@ let table: ClusterStateTable;
 let states: ClusterStateWriter & AnnouncementStore;
 let events: EventBridgeClient;
 let sns: SNSClient;
-let sqs: SQSClient;
 let topicArn: string;
-const queues = { messages: '', events: '' };
+let subscribers: Subscribers;
 
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
   table = await startClusterStateTable(dir);
   states = clusterStates(table.client, table.name);
-  const { clientConfig } = table.emulator;
-  events = new EventBridgeClient(clientConfig);
-  sns = new SNSClient(clientConfig);
-  sqs = new SQSClient(clientConfig);
-  const arns = { messages: '', events: '' };
-  for (const [name, service] of [
-    ['messages', 'sns'],
-    ['events', 'events'],
-  ] as const) {
-    const { QueueUrl = '' } = await sqs.send(new CreateQueueCommand({ QueueName: name }));
-    const { Attributes } = await sqs.send(
-      new GetQueueAttributesCommand({ QueueUrl, AttributeNames: ['QueueArn'] }),
-    );
-    const QueueArn = Attributes?.QueueArn ?? '';
-    const Principal = { Service: `${service}.amazonaws.com` };
-    const statement = { Effect: 'Allow', Principal, Action: 'sqs:SendMessage', Resource: QueueArn };
-    const Policy = JSON.stringify({ Version: '2012-10-17', Statement: [statement] });
-    await sqs.send(new SetQueueAttributesCommand({ QueueUrl, Attributes: { Policy } }));
-    queues[name] = QueueUrl;
-    arns[name] = QueueArn;
-  }
+  events = new EventBridgeClient(table.emulator.clientConfig);
+  sns = new SNSClient(table.emulator.clientConfig);
   topicArn = (await sns.send(new CreateTopicCommand({ Name: 'alarms' }))).TopicArn ?? '';
-  await sns.send(new SubscribeCommand({ TopicArn: topicArn, Protocol: 'sqs', Endpoint: arns.messages }));
-  const pattern = { source: [EVENT_SOURCE], 'detail-type': [EVENT_TYPE] };
-  await events.send(new PutRuleCommand({ Name: 'transitions', EventPattern: JSON.stringify(pattern) }));
-  await events.send(
-    new PutTargetsCommand({
-      Rule: 'transitions',
-      Targets: [{ Id: 'queue', Arn: arns.events }],
-    }),
-  );
+  subscribers = await subscribe(table.emulator, topicArn);
 });
 afterAll(async () => {
-  for (const client of [events, sns, sqs]) client?.destroy();
+  for (const client of [events, sns]) client?.destroy();
+  subscribers?.[Symbol.dispose]();
   await table?.[Symbol.asyncDispose]();
   await rm(dir, { recursive: true, force: true });
 });
 beforeEach(async () => {
-  await received('messages');
-  await received('events');
+  await subscribers.messages();
+  await subscribers.events();
 });
 
-/** Takes all messages out of a queue. */
-async function received(name: keyof typeof queues): Promise<Record<string, unknown>[]> {
-  const bodies: Record<string, unknown>[] = [];
-  for (;;) {
-    const { Messages = [] } = await sqs.send(
-      new ReceiveMessageCommand({ QueueUrl: queues[name], MaxNumberOfMessages: 10, WaitTimeSeconds: 0 }),
-    );
-    if (Messages.length === 0) return bodies;
-    for (const { Body = '', ReceiptHandle } of Messages) {
-      bodies.push(JSON.parse(Body));
-      await sqs.send(new DeleteMessageCommand({ QueueUrl: queues[name], ReceiptHandle }));
-    }
-  }
-}
-
-const details = async () => (await received('events')).map(({ detail }) => detail as ClusterTransition);
 const told = async () =>
-  (await details()).map(({ cluster, transition }) => `${cluster}: ${transition}`).sort();
+  (await subscribers.events()).map(({ cluster, transition }) => `${cluster}: ${transition}`).sort();
 
 const target = () => publisher({ events, sns }, topicArn);
 const signal = () => AbortSignal.timeout(30_000);
@@ -137,7 +86,7 @@ const failed = (cluster: string, at: number): Observation => ({
 
 test('a message and an event have the name, the reason and the first command', async () => {
   for (const hour of [0, 1]) await run([failed('edge-7', START + hour * HOUR)], START + hour * HOUR);
-  expect(await details()).toEqual([
+  expect(await subscribers.events()).toEqual([
     {
       cluster: 'edge-7',
       transition: 'failing',
@@ -149,10 +98,10 @@ test('a message and an event have the name, the reason and the first command', a
       command: 'ecr-anywhere doctor edge-7 --region eu-central-1',
     },
   ]);
-  const [message, ...others] = await received('messages');
+  const [message, ...others] = await subscribers.messages();
   expect(others).toEqual([]);
   expect(message).toMatchObject({ Subject: 'ECR Anywhere: edge-7 is failing' });
-  expect(String(message?.Message).split('\n')).toEqual([
+  expect(message?.Message.split('\n')).toEqual([
     expect.stringMatching(/^Failed twice in a row\./),
     '',
     'edge-7',
@@ -199,7 +148,7 @@ test('three days of a fleet: each cluster in danger is announced once, whatever 
     );
     const now = await told();
     if (now.length > 0) seen.push({ hour, told: now });
-    messagesOf.push((await received('messages')).map(({ Subject }) => String(Subject)));
+    messagesOf.push((await subscribers.messages()).map(({ Subject }) => Subject));
   }
   const hoursOf = (text: string) => seen.filter((one) => one.told.includes(text)).map(({ hour }) => hour);
 
@@ -248,10 +197,10 @@ test('what SNS or EventBridge refuse is announced by the next run', async () => 
   await run([failed('later', START)], START);
   const first = await run([failed('later', START + HOUR)], START + HOUR, noTopic);
   expect(first).toMatchObject({ announced: [], failures: [{ cluster: 'later' }] });
-  expect(await received('messages')).toEqual([]);
+  expect(await subscribers.messages()).toEqual([]);
   const second = await run([failed('later', START + 2 * HOUR)], START + 2 * HOUR);
   expect(second).toEqual({ announced: [{ cluster: 'later', transition: 'failing' }], failures: [] });
-  expect(await received('messages')).toHaveLength(1);
+  expect(await subscribers.messages()).toHaveLength(1);
 });
 
 test('a run that ends while it announces leaves it to the next', async () => {
@@ -271,13 +220,13 @@ test('a thousand clusters that fail at once are a few messages, and an event eac
       all.map((cluster) => failed(cluster, START + hour * HOUR)),
       START + hour * HOUR,
     );
-  const names = (await details()).map(({ cluster }) => cluster);
+  const names = (await subscribers.events()).map(({ cluster }) => cluster);
   expect(names.sort()).toEqual(all);
-  const messages = await received('messages');
+  const messages = await subscribers.messages();
   expect(messages).toHaveLength(10);
   for (const { Subject, Message } of messages) {
-    expect(String(Subject)).toMatch(/^ECR Anywhere: region-\d+ is failing \(and 99 more\)$/);
-    expect(String(Subject).length).toBeLessThan(100);
-    expect(Buffer.byteLength(String(Message))).toBeLessThan(256 * 1024);
+    expect(Subject).toMatch(/^ECR Anywhere: region-\d+ is failing \(and 99 more\)$/);
+    expect(Subject.length).toBeLessThan(100);
+    expect(Buffer.byteLength(Message)).toBeLessThan(256 * 1024);
   }
 });
