@@ -3,7 +3,14 @@ import { fileURLToPath } from 'node:url';
 import { ArnFormat, Duration, RemovalPolicy, Stack } from 'aws-cdk-lib';
 import { AttributeType, BillingMode, Table } from 'aws-cdk-lib/aws-dynamodb';
 import { PolicyDocument, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
-import { ApplicationLogLevel, Architecture, LoggingFormat, Runtime, Tracing } from 'aws-cdk-lib/aws-lambda';
+import {
+  ApplicationLogLevel,
+  Architecture,
+  type CfnFunction,
+  LoggingFormat,
+  Runtime,
+  Tracing,
+} from 'aws-cdk-lib/aws-lambda';
 import {
   LogLevel,
   NodejsFunction,
@@ -51,6 +58,8 @@ export class RefresherFunction extends Construct {
   constructor(scope: Construct, id: string, props: RefresherFunctionProps) {
     super(scope, id);
     const { settings, functionProps } = props;
+    const { subnetIds, securityGroupIds } = settings;
+    const isInVpc = subnetIds.length > 0 || functionProps.vpc !== undefined;
     this.failures = deadLetters(this, 'Failures');
     this.logGroup = new LogGroup(this, 'Logs', {
       retention: settings.logRetentionDays,
@@ -136,6 +145,7 @@ export class RefresherFunction extends Construct {
                   }),
                 ]
               : []),
+            ...(isInVpc ? this.networkStatements(subnetIds, securityGroupIds) : []),
             ...this.eksStatements(settings),
             ...this.keylessStatements(props),
           ],
@@ -172,6 +182,11 @@ export class RefresherFunction extends Construct {
         }),
         ...(props.keylessStackName !== undefined && { [ENVIRONMENT.keylessStage]: props.keylessStackName }),
         ...(settings.clusterMetrics && { [ENVIRONMENT.clusterMetrics]: 'true' }),
+        ...(isInVpc && { [ENVIRONMENT.isInVpc]: 'true' }),
+        ...(settings.httpsProxy !== undefined && {
+          HTTPS_PROXY: settings.httpsProxy,
+          ...(settings.noProxy.length > 0 && { NO_PROXY: settings.noProxy.join(',') }),
+        }),
         ...(settings.allowLocalServers && { [ENVIRONMENT.allowLocalServers]: 'true' }),
         NODE_OPTIONS: '--enable-source-maps',
         ...functionProps.environment,
@@ -196,6 +211,55 @@ export class RefresherFunction extends Construct {
           "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);",
       },
     });
+    if (subnetIds.length > 0)
+      // CDK's own property needs the whole VPC, which it would have to look up.
+      (this.function.node.defaultChild as CfnFunction).vpcConfig = {
+        subnetIds: [...subnetIds],
+        securityGroupIds: [...securityGroupIds],
+      };
+  }
+
+  /**
+   * Lets Lambda connect the function to the VPC (Lambda Developer Guide, "Giving Lambda functions access to resources in an
+   * Amazon VPC"). Requests of the function's own code carry `lambda:SourceFunctionArn`, so it may do none of this.
+   */
+  private networkStatements(
+    subnetIds: readonly string[],
+    securityGroupIds: readonly string[],
+  ): PolicyStatement[] {
+    const conditions = { Null: { 'lambda:SourceFunctionArn': 'true' } };
+    const arnOf = (resource: string, resourceName: string, account?: string) =>
+      Stack.of(this).formatArn({ service: 'ec2', resource, resourceName, ...(account && { account }) });
+    return [
+      new PolicyStatement({
+        actions: ['ec2:CreateNetworkInterface'],
+        resources: [
+          arnOf('network-interface', '*'),
+          // A subnet may be shared by another account. Without ids, the app that gives the VPC knows them, not the construct.
+          ...(subnetIds.length > 0 ? subnetIds : ['*']).map((id) => arnOf('subnet', id, '*')),
+          ...(securityGroupIds.length > 0 ? securityGroupIds : ['*']).map((id) =>
+            arnOf('security-group', id, '*'),
+          ),
+        ],
+        conditions,
+      }),
+      new PolicyStatement({
+        actions: [
+          'ec2:DeleteNetworkInterface',
+          'ec2:AssignPrivateIpAddresses',
+          'ec2:UnassignPrivateIpAddresses',
+        ],
+        // The guide requires all resources, because Lambda does not know the interface's id beforehand.
+        resources: [arnOf('*', '*')],
+        conditions,
+      }),
+      new PolicyStatement({
+        // These actions support no resources (Service Authorization Reference, EC2).
+        actions: ['ec2:DescribeNetworkInterfaces', 'ec2:DescribeSubnets'],
+        resources: ['*'],
+        conditions,
+      }),
+    ];
   }
 
   /** Lets the refresher request tokens with the audiences of this stack's clusters and the fixed lifetime. */

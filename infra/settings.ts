@@ -12,19 +12,40 @@ const flag = z.preprocess(String, z.stringbool());
 const REGION = '[a-z]{2,4}(-[a-z]+)+-\\d+';
 // No commas, because they separate the items of a list.
 const ROLE_ARN = 'arn:aws[a-z-]*:iam::\\d{12}:role/[\\w+=.@/-]+';
-/** Lambda's limit for all environment variables is 4 KB (Lambda quotas). */
-const LIST_LENGTH = 1_500;
-/** A list, or a comma-separated text: `-c key=value` gives text. */
-const list = (item: string, message: string) =>
+/** Text of a pattern, or a placeholder of the CDK for a value that is known at deployment. */
+const matching = (pattern: RegExp, message: string) =>
+  z.string().refine((value) => Token.isUnresolved(value) || pattern.test(value), message);
+const splitText = (value: unknown) =>
+  typeof value === 'string' ? value.split(',').map((text) => text.trim()) : value;
+
+/**
+ * A list, or a comma-separated text: `-c key=value` gives text.
+ *
+ * @param length of the text. Lambda's limit for all environment variables is 4 KB (Lambda quotas)
+ */
+const list = (item: string, message: string, length = 1_500) =>
   z
     .preprocess(
-      (value) => (typeof value === 'string' ? value.split(',').map((text) => text.trim()) : value),
+      splitText,
       z
         .array(z.string().regex(new RegExp(`^${item}$`), message))
         .refine(
-          (items) => items.join().length <= LIST_LENGTH,
-          `must not be longer than ${LIST_LENGTH} characters in total, because Lambda limits the size of environment variables`,
+          (items) => items.join().length <= length,
+          `must not be longer than ${length} characters in total, because Lambda limits the size of environment variables`,
         ),
+    )
+    .default([]);
+
+/** Ids of EC2, or placeholders of the CDK; in one text, comma-separated. @param max Lambda's limit (VpcConfig) */
+const ids = (type: string, max: number) =>
+  z
+    .preprocess(
+      splitText,
+      z
+        .array(
+          matching(new RegExp(`^${type}-[0-9a-f]{8,17}$`), `must be an id such as ${type}-0123456789abcdef0`),
+        )
+        .max(max, `must be at most ${max}, because Lambda allows no more`),
     )
     .default([]);
 
@@ -97,10 +118,7 @@ type Webhook = z.infer<typeof Webhook>;
 const hasUnique = (keyOf: (webhook: Webhook) => string) => (webhooks: readonly Webhook[]) =>
   new Set(webhooks.map(keyOf)).size === webhooks.length;
 
-/** A string without spaces, or a placeholder of the CDK for a value that is known at deployment. */
-const arn = (pattern: RegExp, message: string) =>
-  z.string().refine((value) => Token.isUnresolved(value) || pattern.test(value), message);
-const topicArn = arn(
+const topicArn = matching(
   /^arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[\w-]{1,256}$/,
   'must be the ARN of a standard SNS topic such as arn:aws:sns:eu-central-1:123456789012:alarms',
 );
@@ -143,6 +161,24 @@ const RefresherSettings = z.strictObject({
     RETENTION_DAYS,
     `must be a number of days that CloudWatch Logs offers: ${RETENTION_DAYS.join(', ')}`,
   ).default(RetentionDays.ONE_MONTH),
+  /** Subnets of a VPC from which the function connects. It then reaches private endpoints there, and nothing without a route. */
+  subnetIds: ids('subnet', 16),
+  /** Security groups of the function in these subnets. They must allow HTTPS to AWS and to the API servers. */
+  securityGroupIds: ids('sg', 5),
+  /** URL of an HTTP proxy for requests to AWS. Requests to an API server use the proxy-url of its kubeconfig. */
+  httpsProxy: z
+    .url({ protocol: /^https?$/, error: 'must be the URL of a proxy such as http://proxy.example.com:3128' })
+    .refine(
+      (url) => !/^[^/]+\/\/[^/]*@/.test(url),
+      'must not contain a user or password, because the template and the configuration of the function show it',
+    )
+    .optional(),
+  /** Hosts of AWS to which the function connects without the proxy, such as those of VPC endpoints. */
+  noProxy: list(
+    '[A-Za-z0-9.*:-]+',
+    'must be a host such as sts.eu-central-1.amazonaws.com, or a suffix such as .amazonaws.com',
+    500,
+  ),
   /** Regions whose EKS clusters may be registered with "aws eks get-token" instead of a token. */
   eksRegions: list(REGION, 'must be an AWS region such as eu-central-1'),
   /** ARNs of the roles that such a kubeconfig may use, in this account or others. */
@@ -216,7 +252,7 @@ const Settings = z.strictObject({
     .refine((tags) => Object.keys(tags).length <= 50, 'must be at most 50 tags, because AWS allows no more')
     .default({}),
   /** ARN of a policy that limits what all roles of the stack may do. */
-  permissionsBoundary: arn(
+  permissionsBoundary: matching(
     /^arn:aws[a-z-]*:iam::(\d{12}|aws):policy\/[\w+=.@/-]+$/,
     'must be the ARN of an IAM policy such as arn:aws:iam::123456789012:policy/boundary',
   ).optional(),
@@ -228,6 +264,12 @@ const COMBINATIONS: readonly ((settings: RefresherSettings) => string | undefine
     alarmTopicArn !== undefined && alarmEmail !== undefined
       ? 'alarmEmail: is for the topic that the stack creates; with alarmTopicArn, subscribe the address to that topic'
       : undefined,
+  ({ subnetIds, securityGroupIds }) =>
+    subnetIds.length > 0 !== securityGroupIds.length > 0
+      ? 'subnetIds, securityGroupIds: a function in a VPC needs both'
+      : undefined,
+  ({ httpsProxy, noProxy }) =>
+    httpsProxy === undefined && noProxy.length > 0 ? 'noProxy: has no effect without httpsProxy' : undefined,
 ];
 
 export type RefresherSettings = Readonly<z.infer<typeof RefresherSettings>>;

@@ -32,6 +32,8 @@ export class EcrAnywhereStack extends Stack {
       FunctionName: functionName,
       // The principal for EKS access entries and for trust policies of roles in other accounts.
       RoleArn: refresher.function.role?.roleArn ?? '',
+      // The command line then accepts EKS clusters whose endpoints are private.
+      ...(settings.subnetIds.length > 0 && { SubnetIds: settings.subnetIds.join(',') }),
       AlarmTopicArn: refresher.alarmTopic.topicArn,
       ...(refresher.dashboard && { DashboardName: refresher.dashboard.dashboardName }),
       RegisterCluster: `ecr-anywhere register NAME --context CONTEXT --region ${this.region}${stackOption}`,

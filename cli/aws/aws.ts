@@ -25,6 +25,8 @@ export interface Stack {
   /** ARN of the function's role. */
   readonly roleArn: string;
   readonly stackName: string;
+  /** Whether the function is in a VPC, from which it may reach private endpoints. */
+  readonly isInVpc: boolean;
 }
 
 const REQUEST_MS = 10_000;
@@ -129,7 +131,7 @@ export class Aws {
   async stack(): Promise<Stack> {
     const { stackName = DEFAULT_STACK_NAME, function: name } = this.options;
     const region = await this.region();
-    if (name !== undefined) return { functionName: name, stackName, roleArn: await this.#roleOf(name) };
+    if (name !== undefined) return { functionName: name, stackName, ...(await this.#describe(name)) };
     const client = new CloudFormationClient(clientConfig(this.options));
     const missing = (message: string) =>
       new CliError(
@@ -148,14 +150,14 @@ export class Aws {
     const outputs = Object.fromEntries(
       (Stacks[0]?.Outputs ?? []).map(({ OutputKey = '', OutputValue = '' }) => [OutputKey, OutputValue]),
     );
-    const { FunctionName, RoleArn } = outputs;
+    const { FunctionName, RoleArn, SubnetIds } = outputs;
     if (!FunctionName || !RoleArn) throw missing(`The stack ${stackName} in ${region} has no refresher.`);
-    return { functionName: FunctionName, roleArn: RoleArn, stackName };
+    return { functionName: FunctionName, roleArn: RoleArn, stackName, isInVpc: SubnetIds !== undefined };
   }
 
-  async #roleOf(functionName: string): Promise<string> {
+  async #describe(functionName: string): Promise<Pick<Stack, 'roleArn' | 'isInVpc'>> {
     const client = new LambdaClient(clientConfig(this.options));
-    const { Role = '' } = await this.ask(`finding the function ${functionName}`, (abortSignal) =>
+    const { Role = '', VpcConfig } = await this.ask(`finding the function ${functionName}`, (abortSignal) =>
       client
         .send(new GetFunctionConfigurationCommand({ FunctionName: functionName }), { abortSignal })
         .catch((error: Error) => {
@@ -168,7 +170,7 @@ export class Aws {
           throw error;
         }),
     );
-    return Role;
+    return { roleArn: Role, isInVpc: Boolean(VpcConfig?.VpcId) };
   }
 
   /** Sends a request that changes nothing. @param action such as `finding the stack` @throws CliError; InterruptedError after Ctrl-C */

@@ -20,6 +20,7 @@ const Environment = z
       }),
     ),
     [ENVIRONMENT.clusterMetrics]: z.stringbool().default(false),
+    [ENVIRONMENT.isInVpc]: z.stringbool().default(false),
     [ENVIRONMENT.allowLocalServers]: z.stringbool().default(false),
     [ENVIRONMENT.keylessStage]: z.string().min(1).optional(),
     [ENVIRONMENT.stateTable]: z.string().min(1),
@@ -39,6 +40,7 @@ const Environment = z
     topicArn: env.TOPIC_ARN,
     stackName: env.STACK_NAME,
     hasClusterMetrics: env.CLUSTER_METRICS,
+    isInVpc: env.IS_IN_VPC,
     allowLocalServers: env.ALLOW_LOCAL_SERVERS,
     /** Dimension of the metrics, which distinguishes several deployments in one account. */
     service: env.AWS_LAMBDA_FUNCTION_NAME,

@@ -23,6 +23,8 @@ export const ENVIRONMENT = {
   stackName: 'STACK_NAME',
   /** Whether to publish a metric for each cluster. */
   clusterMetrics: 'CLUSTER_METRICS',
+  /** Whether the function is in a VPC, from which it may reach private endpoints. */
+  isInVpc: 'IS_IN_VPC',
   /** Whether API servers may have loopback and link-local addresses; only for tests, where they are local processes. */
   allowLocalServers: 'ALLOW_LOCAL_SERVERS',
 } as const;

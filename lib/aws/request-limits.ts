@@ -32,7 +32,13 @@ export function clientLimits(withinMs: number, maxAttempts = 5) {
   // The pauses between the attempts take about as long as one more attempt.
   const share = Math.round(withinMs / (maxAttempts + 1));
   const attemptMs = Math.min(Math.max(share, ATTEMPT_MS.min), ATTEMPT_MS.max);
-  return { maxAttempts, retryMode: 'adaptive', requestHandler: requestLimits(attemptMs) };
+  // The SDK ignores HTTPS_PROXY and NO_PROXY otherwise.
+  const httpsAgent = { keepAlive: true, proxyEnv: process.env };
+  return {
+    maxAttempts,
+    retryMode: 'adaptive',
+    requestHandler: { ...requestLimits(attemptMs), httpsAgent },
+  };
 }
 
 /**

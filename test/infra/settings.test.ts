@@ -14,6 +14,9 @@ const DEFAULTS = {
   memorySize: 512,
   tracing: false,
   logRetentionDays: 30,
+  subnetIds: [],
+  securityGroupIds: [],
+  noProxy: [],
   eksRegions: [],
   assumableRoles: [],
   eksDiscovery: [],
@@ -82,6 +85,13 @@ test.each([
   { tags: { 'aws:team': 'platform' } },
   { tags: { team: 'x'.repeat(257) } },
   { tags: Object.fromEntries(Array.from({ length: 51 }, (_, index) => [`tag${index}`, ''])) },
+  { subnetIds: 'subnet-1' },
+  { subnetIds: Array(17).fill('subnet-0123456789abcdef0') },
+  { securityGroupIds: 'subnet-0123456789abcdef0' },
+  { securityGroupIds: Array(6).fill('sg-0123456789abcdef0') },
+  { httpsProxy: 'proxy.example.com' },
+  { httpsProxy: 'http://user:password@proxy.example.com' },
+  { noProxy: 'https://sts.amazonaws.com' },
   { permissionsBoundary: 'arn:aws:iam::123456789012:role/boundary' },
   { eksRegions: 'frankfurt' },
   { eksRegions: '*' },
@@ -123,6 +133,20 @@ test('refuses a key that resembles no setting', () => {
   expect(() => readSettings({ 'log-group-class': '7' })).toThrow(
     /^ {2}- log-group-class: there is no such setting$/m,
   );
+});
+
+test.each([
+  {
+    settings: { subnetIds: 'subnet-0123456789abcdef0' },
+    problem: 'subnetIds, securityGroupIds: .*needs both',
+  },
+  {
+    settings: { securityGroupIds: 'sg-0123456789abcdef0' },
+    problem: 'subnetIds, securityGroupIds: .*needs both',
+  },
+  { settings: { noProxy: 'sts.amazonaws.com' }, problem: 'noProxy: has no effect without httpsProxy' },
+])('refuses $settings, because another setting is missing', ({ settings, problem }) => {
+  expect(() => readSettings(settings)).toThrow(new RegExp(`^ {2}- ${problem}$`, 'm'));
 });
 
 test('refuses alarmEmail with alarmTopicArn, because the address could not be subscribed', () => {

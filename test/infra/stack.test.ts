@@ -18,6 +18,14 @@ const arnOf = (rest: string) => ({
 const join = (rest: string) =>
   rest.split(/(\{\w+\})/).map((part) => (part.startsWith('{') ? { Ref: `AWS::${part.slice(1, -1)}` } : part));
 
+/** The statements of the function's role. */
+const functionStatements = (from: Template) => {
+  const role = resources(from, 'AWS::IAM::Role').RefresherFunctionRole as unknown as {
+    Properties: { Policies: { PolicyDocument: { Statement: { Action: unknown }[] } }[] };
+  };
+  return role.Properties.Policies.flatMap(({ PolicyDocument }) => PolicyDocument.Statement);
+};
+
 describe('roles', () => {
   const roles = resources(template, 'AWS::IAM::Role');
 
@@ -94,14 +102,10 @@ describe('roles', () => {
       assumableRoles: roleArns.join(),
       eksDiscovery: targets.join(),
     });
-    const own = (from: Template) => {
-      const role = resources(from, 'AWS::IAM::Role').RefresherFunctionRole as unknown as {
-        Properties: { Policies: { PolicyDocument: { Statement: unknown[] } }[] };
-      };
-      return role.Properties.Policies.flatMap(({ PolicyDocument }) => PolicyDocument.Statement);
-    };
-    const without = own(template).map((statement) => JSON.stringify(statement));
-    expect(own(withEks).filter((statement) => !without.includes(JSON.stringify(statement)))).toEqual([
+    const without = functionStatements(template).map((statement) => JSON.stringify(statement));
+    expect(
+      functionStatements(withEks).filter((statement) => !without.includes(JSON.stringify(statement))),
+    ).toEqual([
       {
         Effect: 'Allow',
         Action: 'eks:ListClusters',
@@ -329,6 +333,74 @@ describe('settings of a platform', () => {
     traced.resourceCountIs('AWS::IAM::Policy', 0);
     expect(JSON.stringify(resources(traced, 'AWS::IAM::Role'))).toContain('xray:PutTraceSegments');
     expect(JSON.stringify(resources(template, 'AWS::IAM::Role'))).not.toContain('xray:');
+  });
+
+  describe('subnetIds and securityGroupIds', () => {
+    const [subnet, group] = ['subnet-0123456789abcdef0', 'sg-0123456789abcdef0'];
+    const inVpc = synth({ subnetIds: subnet, securityGroupIds: group });
+
+    test('put the function into a VPC without a lookup, and tell its code and the command line', () => {
+      inVpc.hasResourceProperties('AWS::Lambda::Function', {
+        VpcConfig: { SubnetIds: [subnet], SecurityGroupIds: [group] },
+        Environment: { Variables: Match.objectLike({ IS_IN_VPC: 'true' }) },
+      });
+      inVpc.hasOutput('SubnetIds', { Value: subnet });
+      template.hasResourceProperties('AWS::Lambda::Function', {
+        VpcConfig: Match.absent(),
+        Environment: { Variables: Match.not(Match.objectLike({ IS_IN_VPC: Match.anyValue() })) },
+      });
+    });
+
+    test('let Lambda manage network interfaces there, and not the code of the function', () => {
+      const statements = functionStatements(inVpc).filter(({ Action }) =>
+        JSON.stringify(Action).includes('ec2:'),
+      );
+      const conditions = { Null: { 'lambda:SourceFunctionArn': 'true' } };
+      expect(statements).toEqual([
+        {
+          Effect: 'Allow',
+          Action: 'ec2:CreateNetworkInterface',
+          Resource: [
+            arnOf(':ec2:{Region}:{AccountId}:network-interface/*'),
+            // The CDK sorts resources.
+            arnOf(`:ec2:{Region}:*:security-group/${group}`),
+            arnOf(`:ec2:{Region}:*:subnet/${subnet}`),
+          ],
+          Condition: conditions,
+        },
+        {
+          Effect: 'Allow',
+          Action: [
+            'ec2:AssignPrivateIpAddresses',
+            'ec2:DeleteNetworkInterface',
+            'ec2:UnassignPrivateIpAddresses',
+          ],
+          Resource: arnOf(':ec2:{Region}:{AccountId}:*/*'),
+          Condition: conditions,
+        },
+        {
+          Effect: 'Allow',
+          Action: ['ec2:DescribeNetworkInterfaces', 'ec2:DescribeSubnets'],
+          Resource: '*',
+          Condition: conditions,
+        },
+      ]);
+      expect(JSON.stringify(functionStatements(template))).not.toContain('ec2:');
+    });
+  });
+
+  test('httpsProxy and noProxy are variables of the function', () => {
+    synth({ httpsProxy: 'http://proxy:3128', noProxy: 'a.example.com, .internal' }).hasResourceProperties(
+      'AWS::Lambda::Function',
+      {
+        Environment: {
+          Variables: Match.objectLike({
+            HTTPS_PROXY: 'http://proxy:3128',
+            NO_PROXY: 'a.example.com,.internal',
+          }),
+        },
+      },
+    );
   });
 
   test('permissionsBoundary is that of every role', () => {

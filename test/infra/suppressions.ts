@@ -25,9 +25,20 @@ export const CDK_NAG: readonly Suppression[] = [
     rule: /^AwsSolutions-IAM5\[Resource::\*\]$/,
     at: FUNCTION_ROLE,
     reason:
-      'secretsmanager:ListSecrets and BatchGetSecretValue, eks:ListClusters, sts:GetWebIdentityToken and the actions of ' +
+      'ec2:Describe*, secretsmanager:ListSecrets and BatchGetSecretValue, eks:ListClusters, sts:GetWebIdentityToken and the actions of ' +
       'X-Ray support no resources. Conditions restrict ListClusters and GetWebIdentityToken; GetSecretValue restricts what ' +
       'BatchGetSecretValue returns.',
+  },
+  {
+    rule: /^AwsSolutions-IAM5\[Resource::\S+:ec2:\S+:(\*|network-interface)\/\*\]$/,
+    at: FUNCTION_ROLE,
+    reason:
+      'Lambda creates the network interfaces, so their ids are not known; a condition excludes the code of the function.',
+  },
+  {
+    rule: /^AwsSolutions-IAM5\[Resource::\S+:ec2:<AWS::Region>:\*:(subnet|security-group)\/\S+\]$/,
+    at: FUNCTION_ROLE,
+    reason: 'A subnet or security group that another account shares has the ARN of that account.',
   },
   {
     rule: /^AwsSolutions-IAM5\[Resource::\S+:secretsmanager:\S+:secret:ecr-anywhere\/clusters\/\*\]$/,

@@ -21,7 +21,7 @@ export async function obtainEksAccess({
   options,
   kubernetes,
   aws,
-  stack: { roleArn },
+  stack: { roleArn, isInVpc },
   rollback,
   commands,
 }: RegisterContext): Promise<ObtainedCredential> {
@@ -49,7 +49,7 @@ export async function obtainEksAccess({
       `There is no EKS cluster ${name} in ${region}.`,
       `Name an existing one with --eks-name. To list them: ${command('list-clusters')}`,
     );
-  const server = serverOf(described.cluster ?? {}, name, proxyUrl, command);
+  const server = serverOf(described.cluster ?? {}, name, { proxyUrl, isInVpc }, command);
 
   const entry = { clusterName: name, principalArn: roleArn };
   const entryOptions = ['--cluster-name', name, '--principal-arn', roleArn];
@@ -123,7 +123,7 @@ export async function obtainEksAccess({
 function serverOf(
   { endpoint, certificateAuthority, status, resourcesVpcConfig, accessConfig }: Cluster,
   name: string,
-  proxyUrl: string | undefined,
+  { proxyUrl, isInVpc }: { readonly proxyUrl: string | undefined; readonly isInVpc: boolean },
   command: (...args: string[]) => string,
 ): Server {
   const { data } = certificateAuthority ?? {};
@@ -134,11 +134,11 @@ function serverOf(
       command('wait', 'cluster-active', '--name', name),
     );
   const update = (...args: string[]) => command('update-cluster-config', '--name', name, ...args);
-  if (resourcesVpcConfig?.endpointPublicAccess === false && proxyUrl === undefined)
+  if (resourcesVpcConfig?.endpointPublicAccess === false && proxyUrl === undefined && !isInVpc)
     throw new CliError(
       'eks-endpoint-private',
       `The EKS cluster ${name} has only a private endpoint, which the refresher cannot reach.`,
-      `Use a context with a proxy-url that AWS reaches, or make the endpoint public, which opens the API server to the Internet: ${update('--resources-vpc-config', 'endpointPublicAccess=true')}`,
+      `Use a context with a proxy-url that AWS reaches, deploy the refresher into a VPC that reaches the endpoint (CDK setting subnetIds), or make the endpoint public, which opens the API server to the Internet: ${update('--resources-vpc-config', 'endpointPublicAccess=true')}`,
     );
   if (accessConfig?.authenticationMode === 'CONFIG_MAP')
     throw new CliError(

@@ -59,6 +59,8 @@ export interface EksSettings {
   readonly assumableRoles: readonly string[];
   /** The time limit of a cluster run. */
   readonly clusterDeadlineMs: number;
+  /** Whether the function is in a VPC, from which it may reach private endpoints. Default: false. */
+  readonly isInVpc?: boolean;
 }
 
 /** CloudTrail shows it. */
@@ -74,7 +76,12 @@ const DESCRIBE_CONCURRENCY = 5;
 const IN_USE: ReadonlySet<string> = new Set(['ACTIVE', 'UPDATING']);
 
 /** Calls EKS as the refresher, or as roles of the allow-list. Clients and credentials stay for later runs. */
-export function eksAccess({ region: ownRegion, assumableRoles, clusterDeadlineMs }: EksSettings): Eks {
+export function eksAccess({
+  region: ownRegion,
+  assumableRoles,
+  clusterDeadlineMs,
+  isInVpc = false,
+}: EksSettings): Eks {
   const limits = clientLimits(awsRequestMs(clusterDeadlineMs));
   const roles = new Map<string, STSClient['config']['credentials']>();
   const stsClients = new Map<string, STSClient>();
@@ -165,10 +172,10 @@ export function eksAccess({ region: ownRegion, assumableRoles, clusterDeadlineMs
         const { arn, name, status = '', tags = {}, resourcesVpcConfig } = cluster ?? {};
         if (!cluster || !arn || !name || tags[TAG.managed] !== 'true' || !IN_USE.has(status)) return [];
         const access = async () => {
-          if (resourcesVpcConfig?.endpointPublicAccess === false)
+          if (resourcesVpcConfig?.endpointPublicAccess === false && !isInVpc)
             throw new ClusterError(
               'reach',
-              'the API server has a private endpoint only: register the cluster with a kubeconfig whose proxy-url reaches it, or give it a public endpoint too',
+              'the API server has a private endpoint only: register the cluster with a kubeconfig whose proxy-url reaches it, deploy the refresher into a VPC that reaches it (CDK setting subnetIds), or give it a public endpoint too',
               { code: 'endpoint-private' },
             );
           return accessTo(name, target.region, cluster, sts);

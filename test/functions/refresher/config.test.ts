@@ -25,6 +25,7 @@ test('reads the environment variables that the CDK app sets', () => {
     topicArn: 'arn:aws:sns:eu-central-1:111122223333:alarms',
     stackName: 'EcrAnywhere',
     hasClusterMetrics: false,
+    isInVpc: false,
     allowLocalServers: false,
     service: 'refresher',
   });
@@ -34,6 +35,7 @@ test('reads the environment variables that the CDK app sets', () => {
       ...env,
       [ENVIRONMENT.assumableRoles]: roles.join(),
       [ENVIRONMENT.eksDiscovery]: `eu-central-1,us-east-1=${roles[0]}`,
+      [ENVIRONMENT.isInVpc]: 'true',
       [ENVIRONMENT.allowLocalServers]: 'true',
       [ENVIRONMENT.clusterMetrics]: 'true',
     }),
@@ -41,6 +43,7 @@ test('reads the environment variables that the CDK app sets', () => {
     hasClusterMetrics: true,
     assumableRoles: roles,
     eksDiscovery: [{ region: 'eu-central-1' }, { region: 'us-east-1', roleArn: roles[0] }],
+    isInVpc: true,
     allowLocalServers: true,
   });
 });
@@ -54,6 +57,7 @@ test.each([
   { variable: 'AWS_LAMBDA_FUNCTION_NAME', values: [undefined, ''] },
   { variable: 'AWS_REGION', values: [undefined, ''] },
   { variable: ENVIRONMENT.clusterMetrics, values: ['', 'perhaps'] },
+  { variable: ENVIRONMENT.isInVpc, values: ['', 'perhaps'] },
   { variable: ENVIRONMENT.allowLocalServers, values: ['', 'perhaps'] },
 ])('names $variable if it is missing or out of bounds', ({ variable, values }) => {
   for (const value of values) expect(() => readConfig({ ...env, [variable]: value })).toThrow(`${variable} `);

@@ -45,13 +45,14 @@ interface Given {
   readonly ofContext?: { readonly cluster: string; readonly region: string } | undefined;
   readonly url?: string;
   readonly proxyUrl?: string;
+  readonly isInVpc?: boolean;
 }
 
 function obtain(given: Given = {}) {
-  const { options = {}, url = 'https://eks.example', proxyUrl } = given;
+  const { options = {}, url = 'https://eks.example', proxyUrl, isInVpc = false } = given;
   const ofContext = 'ofContext' in given ? given.ofContext : { cluster: 'prod', region: REGION };
   return obtainEksAccess({
-    ...{ options, rollback, stack: { roleArn: ROLE }, aws: new Aws({}, interruption.signal) },
+    ...{ options, rollback, stack: { roleArn: ROLE, isInVpc }, aws: new Aws({}, interruption.signal) },
     commands: new ShellCommands({}, {}),
     kubernetes: { eks: () => ofContext, server: async () => ({ url, proxyUrl }) },
   } as unknown as RegisterContext);
@@ -162,6 +163,11 @@ describe('fails before it changes the entry', () => {
     eks.clusters.set('prod', { ...PROD, isPrivate: true });
     const { server } = await obtain({ proxyUrl: 'http://proxy:1' });
     expect(server.proxyUrl).toBe('http://proxy:1');
+  });
+
+  test('accepts a private endpoint if the refresher is in a VPC', async () => {
+    eks.clusters.set('prod', { ...PROD, isPrivate: true });
+    expect((await obtain({ isInVpc: true })).server.url).toBe('https://eks.example');
   });
 });
 

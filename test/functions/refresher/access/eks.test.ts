@@ -260,12 +260,13 @@ describe('tagged clusters', () => {
     clusterDeadlineMs = SETTINGS.clusterDeadlineMs,
     registered: Readonly<Record<string, string>> = {},
     state?: ClusterStateWriter,
+    isInVpc = false,
   ) {
     const secrets = Object.entries(registered).map(([name, value]) => [`${CLUSTERS_PREFIX}${name}`, value]);
     await using registry = await startSecretsManager(Object.fromEntries(secrets));
     const services = {
       secrets: registry.client,
-      eks: eksAccess({ region: REGION, assumableRoles: [], clusterDeadlineMs: 20_000 }),
+      eks: eksAccess({ region: REGION, assumableRoles: [], clusterDeadlineMs: 20_000, isInVpc }),
       keyless: NO_KEYLESS,
       ...(state && { state }),
     };
@@ -312,6 +313,11 @@ describe('tagged clusters', () => {
     expect(token()).toMatchObject({ key: OWN_KEY, region: REGION });
     // One call returns the tags, the endpoint and the certificate authority.
     expect(eks.calls.filter(({ cluster: name }) => name === 'updating')).toHaveLength(1);
+  });
+
+  test('with a private endpoint only are refreshed by a function in a VPC', async () => {
+    const inVpc = discover([{ region: REGION }], {}, undefined, undefined, undefined, true);
+    expect(await outcomes(inVpc)).toMatchObject({ [arnOf('private')]: 'served' });
   });
 
   test('are found in another region, and in another account through a role', async () => {
