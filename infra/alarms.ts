@@ -164,7 +164,7 @@ export class RefresherAlarms extends Construct {
         `${hours(windowMinutes - silence - 3 * slice)} more. Run "ecr-anywhere doctor". If it finds no cause, check that the ` +
         `schedule is enabled, and read the messages in the queue for failures, ${props.failures.queueUrl}, and in the ` +
         `dead-letter queue, ${props.scheduleDeadLetters.queueUrl}: run "aws sqs receive-message --queue-url" with each. ` +
-        'After the first deployment this alarm is on until the first run has finished.',
+        'After the first deployment it may be on for some minutes, until the figures of the first run arrive.',
     });
 
     // Time left: half the window, or that minus one interval if only the next run finds it. This alarm watches the

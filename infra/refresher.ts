@@ -77,7 +77,7 @@ export class Refresher extends Construct {
       enabled: settings.scheduleEnabled,
     });
 
-    const { alarms } = new RefresherAlarms(this, 'Alarms', {
+    const refresherAlarms = new RefresherAlarms(this, 'Alarms', {
       function: this.function,
       scheduleDeadLetters: schedule.deadLetters,
       failures: refresher.failures,
@@ -91,6 +91,9 @@ export class Refresher extends Construct {
           : Topic.fromTopicArn(this, 'PagerTopic', settings.pagerTopicArn),
       hasClusterMetrics: settings.clusterMetrics,
     });
+    // The alarm is on without runs.
+    if (schedule.firstRun) refresherAlarms.node.findChild('NotRunning').node.addDependency(schedule.firstRun);
+    const { alarms } = refresherAlarms;
     if (settings.dashboard)
       this.dashboard = new RefresherDashboard(this, 'Dashboard', {
         alarms,

@@ -25,6 +25,8 @@ export interface RefresherScheduleProps {
 /** The schedule, with its own group, role and dead-letter queue. */
 export class RefresherSchedule extends Construct {
   readonly deadLetters: Queue;
+  /** Absent if the schedule is disabled. */
+  readonly firstRun: Schedule | undefined;
 
   constructor(scope: Construct, id: string, props: RefresherScheduleProps) {
     super(scope, id);
@@ -55,11 +57,7 @@ export class RefresherSchedule extends Construct {
       },
     });
     const windowMinutes = props.flexibleWindow.toMinutes();
-    new Schedule(this, 'Schedule', {
-      description: 'Runs the refresher of ECR Anywhere.',
-      schedule: ScheduleExpression.rate(props.interval),
-      timeWindow: windowMinutes > 0 ? TimeWindow.flexible(props.flexibleWindow) : TimeWindow.off(),
-      enabled: props.enabled,
+    const common = {
       scheduleGroup: group,
       target: new LambdaInvoke(props.function, {
         // Otherwise the target adds permissions for every version and alias of the function.
@@ -71,6 +69,23 @@ export class RefresherSchedule extends Construct {
         retryAttempts: 5,
         maxEventAge: Duration.minutes(Math.max(1, Math.floor(props.interval.toMinutes() / 4))),
       }),
+    };
+    new Schedule(this, 'Schedule', {
+      description: 'Runs the refresher of ECR Anywhere.',
+      schedule: ScheduleExpression.rate(props.interval),
+      timeWindow: windowMinutes > 0 ? TimeWindow.flexible(props.flexibleWindow) : TimeWindow.off(),
+      enabled: props.enabled,
+      ...common,
     });
+    // Without a start date, a rate-based schedule begins at once (EventBridge Scheduler User Guide, "Schedule types"), but the
+    // one above at any time of its window. Until then the alarm NotRunning would be on. The deployment does not wait for this
+    // run, so a failing cluster does not fail it. One more run a year does no harm.
+    if (props.enabled)
+      this.firstRun = new Schedule(this, 'FirstRun', {
+        description: 'Runs the refresher of ECR Anywhere once at its deployment.',
+        schedule: ScheduleExpression.rate(Duration.days(365)),
+        timeWindow: TimeWindow.off(),
+        ...common,
+      });
   }
 }

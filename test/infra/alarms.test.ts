@@ -193,7 +193,7 @@ describe('over days of hourly runs, each at a random time of its window', () => 
   test.each<{ name: Name; value: number; expected: string[] }>([
     { name: 'ClustersFailed', value: 0, expected: ['OK'] },
     { name: 'AnnouncementsFailed', value: 0, expected: ['OK'] },
-    // The alarm is on until the first run has finished.
+    // The alarm is on until the figures of the first run arrive.
     { name: 'NotRunning', value: 3, expected: ['ALARM', 'OK'] },
     { name: 'SoonestExpiry', value: 6 * 3600, expected: ['OK'] },
     { name: 'Errors', value: 0, expected: ['OK'] },

@@ -240,7 +240,7 @@ describe('the function', () => {
 
 describe('the schedule', () => {
   const schedule = (context: Record<string, unknown>) =>
-    Object.values(resources(synth(context), 'AWS::Scheduler::Schedule'))[0]?.Properties;
+    resources(synth(context), 'AWS::Scheduler::Schedule').RefresherSchedule?.Properties;
 
   test('invokes the function every hour within ten minutes, with an empty event', () => {
     expect(schedule({})).toMatchObject({
@@ -264,6 +264,26 @@ describe('the schedule', () => {
       State: 'DISABLED',
       Target: { RetryPolicy: { MaximumEventAgeInSeconds: 60 } },
     });
+  });
+
+  test('has a second one that runs at once after the deployment, before the alarm NotRunning exists', () => {
+    const { RefresherScheduleFirstRun: first, RefresherSchedule: hourly } = resources(
+      template,
+      'AWS::Scheduler::Schedule',
+    );
+    expect(first?.Properties).toMatchObject({
+      ScheduleExpression: 'rate(365 days)',
+      FlexibleTimeWindow: { Mode: 'OFF' },
+      State: 'ENABLED',
+      Target: hourly?.Properties.Target,
+    });
+    // Only without it does such a schedule begin at once.
+    expect(first?.Properties).not.toHaveProperty('StartDate');
+    const { RefresherAlarmsNotRunning: alarm } = resources(template, 'AWS::CloudWatch::Alarm');
+    expect(alarm).toMatchObject({ DependsOn: [expect.stringMatching(/^RefresherScheduleFirstRun/)] });
+    expect(Object.keys(resources(synth({ scheduleEnabled: false }), 'AWS::Scheduler::Schedule'))).toEqual([
+      'RefresherSchedule',
+    ]);
   });
 
   test('deletes its group with the stack, so that a stack of the same name can be created again', () => {
