@@ -50,7 +50,7 @@ export const STATE_ATTRIBUTE = {
   /** The conditions that were announced (`Condition`), and when something was last announced. Absent if there are none. */
   announced: 'announced',
   announcedAt: 'announcedAt',
-  /** When its recovery was last announced. */
+  /** When its recovery was last announced, or when it failed again within a day of that. */
   recoveredAt: 'recoveredAt',
   /** When a run began to announce; until it has ended, no other run announces. */
   announcing: 'announcing',

@@ -48,13 +48,14 @@ export interface ClusterState {
   /** The conditions that were announced, and when something was last announced. */
   readonly announced: readonly Condition[];
   readonly announcedAt?: number | undefined;
+  /** When its recovery was announced, or when it failed again within a day of that. */
   readonly recoveredAt?: number | undefined;
 }
 
 /** What a run announced of a cluster. */
 export interface Announced {
   readonly announced: readonly Condition[];
-  readonly isRecovery: boolean;
+  readonly startsQuietDay: boolean;
 }
 
 export interface AnnouncementStore {
@@ -201,7 +202,7 @@ export function clusterStates(
         TableName: table,
         Key: { [STATE_ATTRIBUTE.cluster]: { S: cluster } },
         UpdateExpression: result
-          ? `SET ${announced} = :announced, ${announcedAt} = :now${result.isRecovery ? `, ${recoveredAt} = :now` : ''} REMOVE ${announcing}`
+          ? `SET ${announced} = :announced, ${announcedAt} = :now${result.startsQuietDay ? `, ${recoveredAt} = :now` : ''} REMOVE ${announcing}`
           : `REMOVE ${announcing}`,
         ConditionExpression: `${announcing} = :now`,
         ExpressionAttributeValues: {

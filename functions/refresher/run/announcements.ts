@@ -112,13 +112,9 @@ export async function announce(
 
   await pMap(
     pending,
-    ({ cluster, decision: { announced, transition } }) =>
+    ({ cluster, decision: { announced, startsQuietDay = false } }) =>
       attempt(cluster, () =>
-        store.settle(
-          cluster,
-          now,
-          failed.has(cluster) ? undefined : { announced, isRecovery: transition === 'recovered' },
-        ),
+        store.settle(cluster, now, failed.has(cluster) ? undefined : { announced, startsQuietDay }),
       ),
     { concurrency: CONCURRENCY },
   );

@@ -13,8 +13,9 @@ export const DAY_MS = 24 * HOUR_MS;
 /** Credentials that expire sooner than this are announced. */
 const EXPIRING_MS = REFRESH_WINDOW_MS / 2;
 /**
- * A cluster that fails again within a day of its recovery is not announced again, unless its credentials expire sooner than
- * this: they are due then, and at least one request for them has failed.
+ * A cluster that fails again within a day of its recovery is not announced again, and the day begins anew: a cluster that
+ * flaps for weeks would send two messages a day. It is announced if its credentials expire sooner than this: they are due
+ * then, and at least one request for them has failed.
  */
 const AT_RISK_MS = (REFRESH_WINDOW_MS * 3) / 4;
 /** The time of day, UTC, from which the first run sends the daily reminder. */
@@ -26,6 +27,8 @@ export interface Decision {
   readonly conditions: readonly Condition[];
   /** What is announced after this. */
   readonly announced: readonly Condition[];
+  /** It recovered, or it failed again within a day of that: a day begins in which a further failure is not announced. */
+  readonly startsQuietDay?: boolean;
 }
 
 /** What is wrong with a cluster, the least urgent first. A paused one is silent. @param now milliseconds since the epoch */
@@ -62,9 +65,14 @@ export function decide(state: ClusterState, now: number): Decision | undefined {
           (announced.includes(condition) && (condition === 'failing' || conditions.includes(condition))),
       ),
     };
+  // Once for each time it fails: if it stays down, it is announced after the day.
+  if (conditions.includes('failing') && !announced.includes('failing') && state.failures === FAILURES)
+    return { conditions, announced, startsQuietDay: true };
   if (announced.length === 0) return undefined;
   if (conditions.length === 0)
-    return state.successes >= SUCCESSES ? { transition: 'recovered', conditions, announced: [] } : undefined;
+    return state.successes >= SUCCESSES
+      ? { transition: 'recovered', conditions, announced: [], startsQuietDay: true }
+      : undefined;
   if (isReminderDue(state, now)) return { transition: 'reminder', conditions, announced };
   return undefined;
 }

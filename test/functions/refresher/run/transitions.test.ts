@@ -83,6 +83,11 @@ describe('a cluster that fails again within a day of its recovery', () => {
     expect(transition(again, NOON + 4 * HOUR)).toBeUndefined();
   });
 
+  test('begins another such day with each failure, and not while it stays down', () => {
+    expect(decide(again, NOON)).toEqual({ conditions: ['failing'], announced: [], startsQuietDay: true });
+    expect(decide({ ...again, failures: 3 }, NOON)).toBeUndefined();
+  });
+
   test('is announced as failing when a request for its due credentials has failed', () => {
     expect(transition({ ...again, soonestExpiry: NOON + 4.5 * HOUR - 1 })).toBe('failing');
   });
