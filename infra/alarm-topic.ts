@@ -1,6 +1,7 @@
 // The SNS topic of the alarms. Only the alarms of this deployment may publish to it.
 import { ArnFormat, Stack } from 'aws-cdk-lib';
 import { PolicyStatement, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
+import type { IKey } from 'aws-cdk-lib/aws-kms';
 import { Topic } from 'aws-cdk-lib/aws-sns';
 import { EmailSubscription } from 'aws-cdk-lib/aws-sns-subscriptions';
 import { Construct } from 'constructs';
@@ -9,11 +10,19 @@ import { Construct } from 'constructs';
 export class AlarmTopic extends Construct {
   readonly topic: Topic;
 
-  constructor(scope: Construct, id: string, { email }: { email: string | undefined }) {
+  constructor(
+    scope: Construct,
+    id: string,
+    { email, key }: { email: string | undefined; key: IKey | undefined },
+  ) {
     super(scope, id);
     const { stackName, account } = Stack.of(this);
-    // No KMS key: CloudWatch cannot use the AWS managed key for SNS, and the text of an alarm is not secret.
-    this.topic = new Topic(this, 'Topic', { displayName: 'ECR Anywhere', enforceSSL: true });
+    this.topic = new Topic(this, 'Topic', {
+      displayName: 'ECR Anywhere',
+      enforceSSL: true,
+      // No key by default: CloudWatch cannot use the AWS managed key for SNS, and the text of an alarm is not secret.
+      ...(key && { masterKey: key }),
+    });
     // A topic policy replaces the default one, which lets the account's alarms publish. So allow that again.
     this.topic.addToResourcePolicy(
       new PolicyStatement({

@@ -1,8 +1,9 @@
 // The refresher's Lambda function: its bundle, log group, cluster state table, and a role with only what a run needs.
 import { fileURLToPath } from 'node:url';
 import { ArnFormat, Duration, RemovalPolicy, Stack } from 'aws-cdk-lib';
-import { AttributeType, BillingMode, Table } from 'aws-cdk-lib/aws-dynamodb';
+import { AttributeType, BillingMode, Table, TableEncryption } from 'aws-cdk-lib/aws-dynamodb';
 import { PolicyDocument, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
+import type { IKey } from 'aws-cdk-lib/aws-kms';
 import {
   ApplicationLogLevel,
   Architecture,
@@ -26,6 +27,7 @@ import { audiencePattern, SIGNING_ALGORITHM, TOKEN_SECONDS } from '../contract/k
 import { CLUSTERS_PREFIX } from '../contract/names.ts';
 import { ENVIRONMENT, STATE_ATTRIBUTE } from '../functions/refresher/settings.ts';
 import { deadLetters } from './dead-letters.ts';
+import { keyStatements } from './encryption.ts';
 import type { RefresherSettings } from './settings.ts';
 
 /** Properties of the function that a CDK app may choose. The others belong to what the alarms and the role rely on. */
@@ -42,6 +44,8 @@ export interface RefresherFunctionProps {
   readonly settings: RefresherSettings;
   /** For announcements. */
   readonly topic: ITopic;
+  /** The customer's key. */
+  readonly key: IKey | undefined;
   readonly keylessStackName: string | undefined;
   readonly functionProps: FunctionProps;
 }
@@ -57,12 +61,13 @@ export class RefresherFunction extends Construct {
 
   constructor(scope: Construct, id: string, props: RefresherFunctionProps) {
     super(scope, id);
-    const { settings, functionProps } = props;
+    const { settings, functionProps, key } = props;
     const { subnetIds, securityGroupIds } = settings;
     const isInVpc = subnetIds.length > 0 || functionProps.vpc !== undefined;
-    this.failures = deadLetters(this, 'Failures');
+    this.failures = deadLetters(this, 'Failures', key);
     this.logGroup = new LogGroup(this, 'Logs', {
       retention: settings.logRetentionDays,
+      ...(key && { encryptionKey: key }),
       // The log has no use after the stack is deleted.
       removalPolicy: RemovalPolicy.DESTROY,
     });
@@ -72,6 +77,7 @@ export class RefresherFunction extends Construct {
       partitionKey: { name: STATE_ATTRIBUTE.cluster, type: AttributeType.STRING },
       timeToLiveAttribute: STATE_ATTRIBUTE.forgetAt,
       billingMode: BillingMode.PAY_PER_REQUEST,
+      ...(key && { encryption: TableEncryption.CUSTOMER_MANAGED, encryptionKey: key }),
       // The next run restores most of the content.
       removalPolicy: RemovalPolicy.DESTROY,
     });
@@ -145,6 +151,15 @@ export class RefresherFunction extends Construct {
                   }),
                 ]
               : []),
+            ...keyStatements(this, key, ['lambda', 'secretsmanager', 'sns', 'sqs']),
+            // DynamoDB Developer Guide, "Authorizing use of your KMS key".
+            ...keyStatements(
+              this,
+              key,
+              ['dynamodb'],
+              ...['kms:DescribeKey', 'kms:Encrypt', 'kms:GenerateDataKeyWithoutPlaintext'],
+              ...['kms:ReEncryptFrom', 'kms:ReEncryptTo'],
+            ),
             ...(isInVpc ? this.networkStatements(subnetIds, securityGroupIds) : []),
             ...this.eksStatements(settings),
             ...this.keylessStatements(props),
@@ -161,6 +176,7 @@ export class RefresherFunction extends Construct {
       memorySize: settings.memorySize,
       // The CDK would otherwise add permissions.
       role: role.withoutPolicyUpdates(),
+      ...(key && { environmentEncryption: key }),
       ...(settings.tracing && { tracing: Tracing.ACTIVE }),
       ...functionProps,
       logGroup: this.logGroup,

@@ -2,6 +2,7 @@
 import { Duration } from 'aws-cdk-lib';
 import type { Dashboard } from 'aws-cdk-lib/aws-cloudwatch';
 import type { Table } from 'aws-cdk-lib/aws-dynamodb';
+import { Key } from 'aws-cdk-lib/aws-kms';
 import type { IFunction } from 'aws-cdk-lib/aws-lambda';
 import type { ILogGroup } from 'aws-cdk-lib/aws-logs';
 import { type ITopic, Topic } from 'aws-cdk-lib/aws-sns';
@@ -56,13 +57,16 @@ export class Refresher extends Construct {
         `clusterDeadlineSeconds: must be at most ${longestDeadline}, because the timeout of the function is ${timeout.toSeconds()} seconds`,
       );
 
+    const key =
+      settings.kmsKeyArn === undefined ? undefined : Key.fromKeyArn(this, 'Key', settings.kmsKeyArn);
     this.alarmTopic =
       settings.alarmTopicArn === undefined
-        ? new AlarmTopic(this, 'AlarmTopic', { email: settings.alarmEmail }).topic
+        ? new AlarmTopic(this, 'AlarmTopic', { email: settings.alarmEmail, key }).topic
         : Topic.fromTopicArn(this, 'ExistingAlarmTopic', settings.alarmTopicArn);
     const refresher = new RefresherFunction(this, 'Function', {
       settings,
       topic: this.alarmTopic,
+      key,
       keylessStackName,
       functionProps: { ...functionProps, timeout },
     });
@@ -75,6 +79,7 @@ export class Refresher extends Construct {
       interval,
       flexibleWindow,
       enabled: settings.scheduleEnabled,
+      key,
     });
 
     const refresherAlarms = new RefresherAlarms(this, 'Alarms', {

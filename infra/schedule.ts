@@ -2,6 +2,7 @@
 // could not deliver.
 import { Duration, RemovalPolicy, Stack } from 'aws-cdk-lib';
 import { PolicyDocument, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
+import type { IKey } from 'aws-cdk-lib/aws-kms';
 import type { IFunction } from 'aws-cdk-lib/aws-lambda';
 import {
   Schedule,
@@ -14,12 +15,14 @@ import { LambdaInvoke } from 'aws-cdk-lib/aws-scheduler-targets';
 import type { Queue } from 'aws-cdk-lib/aws-sqs';
 import { Construct } from 'constructs';
 import { deadLetters } from './dead-letters.ts';
+import { keyStatements } from './encryption.ts';
 
 export interface RefresherScheduleProps {
   readonly function: IFunction;
   readonly interval: Duration;
   readonly flexibleWindow: Duration;
   readonly enabled: boolean;
+  readonly key: IKey | undefined;
 }
 
 /** The schedule, with its own group, role and dead-letter queue. */
@@ -30,7 +33,7 @@ export class RefresherSchedule extends Construct {
 
   constructor(scope: Construct, id: string, props: RefresherScheduleProps) {
     super(scope, id);
-    this.deadLetters = deadLetters(this, 'DeadLetters');
+    this.deadLetters = deadLetters(this, 'DeadLetters', props.key);
     // EventBridge Scheduler passes the group as the source when it assumes the role. With a separate group, other schedules
     // of the account cannot use the role.
     const group = new ScheduleGroup(this, 'Group', { removalPolicy: RemovalPolicy.DESTROY });
@@ -52,6 +55,7 @@ export class RefresherSchedule extends Construct {
               resources: [props.function.functionArn],
             }),
             new PolicyStatement({ actions: ['sqs:SendMessage'], resources: [this.deadLetters.queueArn] }),
+            ...keyStatements(this, props.key, ['sqs']),
           ],
         }),
       },

@@ -161,6 +161,11 @@ const RefresherSettings = z.strictObject({
     RETENTION_DAYS,
     `must be a number of days that CloudWatch Logs offers: ${RETENTION_DAYS.join(', ')}`,
   ).default(RetentionDays.ONE_MONTH),
+  /** ARN of a KMS key, in the region of the stack, for everything that the stack stores. Without it, AWS' own keys. */
+  kmsKeyArn: matching(
+    /^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key\/[\w-]+$/,
+    'must be the ARN of a key (not of an alias) such as arn:aws:kms:eu-central-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef',
+  ).optional(),
   /** Subnets of a VPC from which the function connects. It then reaches private endpoints there, and nothing without a route. */
   subnetIds: ids('subnet', 16),
   /** Security groups of the function in these subnets. They must allow HTTPS to AWS and to the API servers. */

@@ -34,6 +34,7 @@ export class EcrAnywhereStack extends Stack {
       RoleArn: refresher.function.role?.roleArn ?? '',
       // The command line then accepts EKS clusters whose endpoints are private.
       ...(settings.subnetIds.length > 0 && { SubnetIds: settings.subnetIds.join(',') }),
+      ...(settings.kmsKeyArn !== undefined && { KmsKeyArn: settings.kmsKeyArn }),
       AlarmTopicArn: refresher.alarmTopic.topicArn,
       ...(refresher.dashboard && { DashboardName: refresher.dashboard.dashboardName }),
       RegisterCluster: `ecr-anywhere register NAME --context CONTEXT --region ${this.region}${stackOption}`,

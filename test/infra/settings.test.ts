@@ -85,6 +85,8 @@ test.each([
   { tags: { 'aws:team': 'platform' } },
   { tags: { team: 'x'.repeat(257) } },
   { tags: Object.fromEntries(Array.from({ length: 51 }, (_, index) => [`tag${index}`, ''])) },
+  { kmsKeyArn: 'arn:aws:kms:eu-central-1:123456789012:alias/key' },
+  { kmsKeyArn: '01234567-89ab-cdef-0123-456789abcdef' },
   { subnetIds: 'subnet-1' },
   { subnetIds: Array(17).fill('subnet-0123456789abcdef0') },
   { securityGroupIds: 'subnet-0123456789abcdef0' },

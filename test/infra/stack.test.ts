@@ -355,6 +355,56 @@ describe('settings of a platform', () => {
     expect(JSON.stringify(resources(template, 'AWS::IAM::Role'))).not.toContain('xray:');
   });
 
+  test('kmsKeyArn encrypts all that the stack stores, and each role may use it through services only', () => {
+    const kmsKeyArn = 'arn:aws:kms:eu-central-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef';
+    const encrypted = synth({ kmsKeyArn });
+    for (const [type, property] of Object.entries({
+      'AWS::DynamoDB::Table': {
+        SSESpecification: { KMSMasterKeyId: kmsKeyArn, SSEType: 'KMS', SSEEnabled: true },
+      },
+      'AWS::Logs::LogGroup': { KmsKeyId: kmsKeyArn },
+      'AWS::SNS::Topic': { KmsMasterKeyId: kmsKeyArn },
+      'AWS::SQS::Queue': { KmsMasterKeyId: kmsKeyArn },
+      'AWS::Lambda::Function': { KmsKeyArn: kmsKeyArn },
+    }))
+      encrypted.allResourcesProperties(type, property);
+    const keyStatements = Object.entries(resources(encrypted, 'AWS::IAM::Role')).map(
+      ([role, { Properties }]) => [
+        role,
+        (Properties.Policies as { PolicyDocument: { Statement: { Action: unknown; Resource: unknown }[] } }[])
+          .flatMap(({ PolicyDocument }) => PolicyDocument.Statement)
+          .filter(({ Action }) => JSON.stringify(Action).includes('kms:')),
+      ],
+    );
+    const via = (...services: string[]) => {
+      const hosts = services.map((service) => ({
+        'Fn::Join': ['', [`${service}.`, { Ref: 'AWS::Region' }, '.', { Ref: 'AWS::URLSuffix' }]],
+      }));
+      return { StringEquals: { 'kms:ViaService': hosts } };
+    };
+    const statement = (Action: string[], Condition: object) => ({
+      Effect: 'Allow',
+      Action,
+      Resource: kmsKeyArn,
+      Condition,
+    });
+    expect(Object.fromEntries(keyStatements)).toEqual({
+      RefresherFunctionRole: [
+        statement(['kms:Decrypt', 'kms:GenerateDataKey'], via('lambda', 'secretsmanager', 'sns', 'sqs')),
+        statement(
+          [
+            ...['kms:Decrypt', 'kms:DescribeKey', 'kms:Encrypt', 'kms:GenerateDataKey'],
+            ...['kms:GenerateDataKeyWithoutPlaintext', 'kms:ReEncryptFrom', 'kms:ReEncryptTo'],
+          ],
+          via('dynamodb'),
+        ),
+      ],
+      RefresherScheduleRole: [statement(['kms:Decrypt', 'kms:GenerateDataKey'], via('sqs'))],
+    });
+    encrypted.hasOutput('KmsKeyArn', { Value: kmsKeyArn });
+    expect(JSON.stringify(template)).not.toMatch(/kms:|KmsKey|KMSMaster/);
+  });
+
   describe('subnetIds and securityGroupIds', () => {
     const [subnet, group] = ['subnet-0123456789abcdef0', 'sg-0123456789abcdef0'];
     const inVpc = synth({ subnetIds: subnet, securityGroupIds: group });
