@@ -38,6 +38,25 @@ export interface RevokeEvent {
 export type RefresherEvent = RefreshEvent | InspectEvent | StatusEvent | RevokeEvent;
 export type Action = NonNullable<RefresherEvent['action']>;
 
+/**
+ * The function's alias that accepts every event. IAM cannot tell events apart, but it can tell the alias from the function:
+ * who may invoke only the function cannot end tokens.
+ */
+export const OPERATOR_ALIAS = 'operator';
+
+/** Whether only the alias accepts an event: one that ends tokens, or replaces credentials that are still valid. */
+export function needsOperatorAlias({
+  action,
+  force,
+  dryRun,
+}: {
+  readonly action?: Action;
+  readonly force?: boolean;
+  readonly dryRun?: boolean;
+}): boolean {
+  return action === 'revoke' || (force === true && dryRun !== true);
+}
+
 // ---- Errors of the invocation
 
 /**
@@ -361,7 +380,10 @@ export interface NotRegisteredAnswer {
   };
 }
 
-/** To an event that has an unknown field or action, or a wrong value. The function did nothing. */
+/**
+ * To an event that has an unknown field or action, or a wrong value, or that only the alias accepts. The function did
+ * nothing.
+ */
 export interface InvalidEventAnswer {
   readonly invalidEvent: {
     /** What is wrong, and which events the function accepts. */

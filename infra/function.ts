@@ -5,6 +5,7 @@ import { AttributeType, BillingMode, Table, TableEncryption } from 'aws-cdk-lib/
 import { PolicyDocument, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import type { IKey } from 'aws-cdk-lib/aws-kms';
 import {
+  Alias,
   ApplicationLogLevel,
   Architecture,
   type CfnFunction,
@@ -25,6 +26,7 @@ import { Construct } from 'constructs';
 import { EVENT_SOURCE, EVENT_TYPE } from '../contract/cluster-events.ts';
 import { audiencePattern, SIGNING_ALGORITHM, TOKEN_SECONDS } from '../contract/keyless.ts';
 import { CLUSTERS_PREFIX } from '../contract/names.ts';
+import { OPERATOR_ALIAS } from '../contract/refresher-api.ts';
 import { ENVIRONMENT, STATE_ATTRIBUTE } from '../functions/refresher/settings.ts';
 import { deadLetters } from './dead-letters.ts';
 import { keyStatements } from './encryption.ts';
@@ -168,6 +170,13 @@ export class RefresherFunction extends Construct {
       },
     });
 
+    const asynchronous = {
+      // The next scheduled run is the retry. An event that waits for a free execution expires before that run.
+      retryAttempts: 0,
+      maxEventAge: Duration.minutes(Math.max(1, Math.floor(settings.rateMinutes / 2))),
+      // SqsDestination would grant the role more than sqs:SendMessage.
+      onFailure: { bind: () => ({ destination: this.failures.queueArn }) },
+    };
     this.function = new NodejsFunction(this, 'Refresher', {
       description: 'Requests a refresh of the due ECR pull Secrets in every registered cluster.',
       entry: fileURLToPath(new URL('../functions/refresher/handler.ts', import.meta.url)),
@@ -207,11 +216,7 @@ export class RefresherFunction extends Construct {
         NODE_OPTIONS: '--enable-source-maps',
         ...functionProps.environment,
       },
-      // The next scheduled run is the retry. An event that waits for a free execution expires before that run.
-      retryAttempts: 0,
-      maxEventAge: Duration.minutes(Math.max(1, Math.floor(settings.rateMinutes / 2))),
-      // SqsDestination would grant the role more than sqs:SendMessage.
-      onFailure: { bind: () => ({ destination: this.failures.queueArn }) },
+      ...asynchronous,
       bundling: {
         format: OutputFormat.ESM,
         target: 'node24',
@@ -226,6 +231,13 @@ export class RefresherFunction extends Construct {
         banner:
           "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);",
       },
+    });
+    new Alias(this, 'Operator', {
+      aliasName: OPERATOR_ALIAS,
+      description:
+        'Accepts every event, also those that end tokens. Give few people lambda:InvokeFunction on it.',
+      version: this.function.latestVersion,
+      ...asynchronous,
     });
     if (subnetIds.length > 0)
       // CDK's own property needs the whole VPC, which it would have to look up.

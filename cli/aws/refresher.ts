@@ -5,6 +5,8 @@ import { z } from 'zod';
 import {
   type ClusterStatus,
   ERROR_TYPE,
+  needsOperatorAlias,
+  OPERATOR_ALIAS,
   type RefreshAnswer,
   type RevokeResult,
   SOURCES,
@@ -68,7 +70,7 @@ export class Refresher {
 
   /** A dry run that also reports the refresher's identity and permissions in each cluster. */
   async inspect(clusters: readonly string[]): Promise<RefreshAnswer> {
-    const event = { action: 'inspect', ...(clusters.length > 0 && { clusters }) };
+    const event = { action: 'inspect' as const, ...(clusters.length > 0 && { clusters }) };
     return (await this.#call('inspecting', event, Clusters)) as unknown as RefreshAnswer;
   }
 
@@ -80,7 +82,7 @@ export class Refresher {
 
   /** Revokes the tokens that are registered for a cluster. */
   async revoke(cluster: string): Promise<RevokeResult> {
-    const event = { action: 'revoke', clusters: [cluster] };
+    const event = { action: 'revoke' as const, clusters: [cluster] };
     const { revoked } = await this.#call('revoking', event, Revoked);
     if (!revoked[0]) throw this.#versionMismatch(`The answer of the refresher does not mention ${cluster}.`);
     return revoked[0] as unknown as RevokeResult;
@@ -88,16 +90,24 @@ export class Refresher {
 
   async #call<Schema extends z.ZodType>(
     action: string,
-    event: object,
+    event: Parameters<typeof needsOperatorAlias>[0],
     schema: Schema,
   ): Promise<z.infer<Schema>> {
     // No retries: each request is a run.
     const client = new LambdaClient({ ...clientConfig(this.#aws.options, INVOKE_MS), maxAttempts: 1 });
-    const { functionName } = this.#stack;
+    const isForAlias = needsOperatorAlias(event);
+    const functionName = `${this.#stack.functionName}${isForAlias ? `:${OPERATOR_ALIAS}` : ''}`;
     const command = new InvokeCommand({ FunctionName: functionName, Payload: JSON.stringify(event) });
     const { Payload, FunctionError } = await this.#aws.ask(
       `${action} (function ${functionName})`,
-      (abortSignal) => client.send(command, { abortSignal }),
+      (abortSignal) =>
+        client.send(command, { abortSignal }).catch((error: Error) => {
+          if (isForAlias && error.name === 'ResourceNotFoundException')
+            throw this.#versionMismatch(
+              `The function has no alias ${OPERATOR_ALIAS}: ${line(error.message)}`,
+            );
+          throw error;
+        }),
     );
     // For an empty body the SDK returns something else than an array of bytes.
     const answer: unknown = Payload?.length ? parsed(new TextDecoder().decode(Payload)) : undefined;

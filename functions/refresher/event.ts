@@ -1,6 +1,6 @@
 // Parses the event of an invocation. The events and their fields are in contract/refresher-api.ts.
 import { z } from 'zod';
-import { type Action, ERROR_TYPE } from '../../contract/refresher-api.ts';
+import { type Action, ERROR_TYPE, needsOperatorAlias, OPERATOR_ALIAS } from '../../contract/refresher-api.ts';
 
 /** The fields that each action accepts, beside `action`. */
 const FIELDS = {
@@ -50,16 +50,9 @@ export class InvalidEventError extends Error {
   /** The names of the invalid fields; empty if the event is not an object. */
   readonly fields: readonly string[];
 
-  constructor(error: z.ZodError) {
-    super(
-      `The event is not one that the refresher knows: ${z.prettifyError(error).replaceAll('\n', ' ')}. ` +
-        'The refresher accepts {"action": "refresh", "clusters": [names], "namespaces": [names], "dryRun": boolean, ' +
-        '"force": boolean}, all optional; {"action": "inspect", "clusters": [names]}, where clusters are optional; ' +
-        '{"action": "status"}; and {"action": "revoke", "clusters": [names]}.',
-    );
-    this.fields = error.issues.flatMap((issue) =>
-      issue.code === 'unrecognized_keys' ? issue.keys : issue.path.slice(0, 1).map(String),
-    );
+  constructor(message: string, fields: readonly string[]) {
+    super(message);
+    this.fields = fields;
   }
 }
 
@@ -67,7 +60,39 @@ export class InvalidEventError extends Error {
 export function readEvent(event: unknown): ParsedEvent {
   const parsed = Event.safeParse(event ?? {});
   if (parsed.success) return parsed.data;
-  throw new InvalidEventError(parsed.error);
+  throw notKnown(parsed.error);
+}
+
+/**
+ * Refuses an event that only the alias accepts.
+ *
+ * @param invokedArn the ARN that was invoked; undefined if it is unknown
+ * @throws InvalidEventError
+ */
+export function requireOperatorAlias(event: ParsedEvent, invokedArn: string | undefined): void {
+  if (!needsOperatorAlias(event) || qualifierOf(invokedArn) === OPERATOR_ALIAS) return;
+  throw new InvalidEventError(
+    `Update the command line, or invoke the alias "${OPERATOR_ALIAS}" of the function (aws lambda invoke --qualifier ` +
+      `${OPERATOR_ALIAS}): only it accepts "revoke" and "force".`,
+    [event.action === 'revoke' ? 'action' : 'force'],
+  );
+}
+
+/** The alias or version at the end of `arn:aws:lambda:REGION:ACCOUNT:function:NAME:QUALIFIER`. */
+function qualifierOf(arn: string | undefined): string | undefined {
+  return arn?.split(':')[7];
+}
+
+function notKnown(error: z.ZodError): InvalidEventError {
+  return new InvalidEventError(
+    `The event is not one that the refresher knows: ${z.prettifyError(error).replaceAll('\n', ' ')}. ` +
+      'The refresher accepts {"action": "refresh", "clusters": [names], "namespaces": [names], "dryRun": boolean, ' +
+      '"force": boolean}, all optional; {"action": "inspect", "clusters": [names]}, where clusters are optional; ' +
+      '{"action": "status"}; and {"action": "revoke", "clusters": [names]}.',
+    error.issues.flatMap((issue) =>
+      issue.code === 'unrecognized_keys' ? issue.keys : issue.path.slice(0, 1).map(String),
+    ),
+  );
 }
 
 /** Whether a run covers all clusters, so that its metrics can be compared with those of other runs. */

@@ -23,7 +23,7 @@ import { clusterStatuses } from './actions/status.ts';
 import { clusterStates, SAVE_WITHIN_MS } from './clusters/cluster-state.ts';
 import { NotRegisteredError } from './clusters/clusters.ts';
 import { readConfig } from './config.ts';
-import { InvalidEventError, isWholeRun, type ParsedEvent, readEvent } from './event.ts';
+import { InvalidEventError, isWholeRun, type ParsedEvent, readEvent, requireOperatorAlias } from './event.ts';
 import { announce } from './run/announcements.ts';
 import type { ClusterReport } from './run/cluster-report.ts';
 import { publisher } from './run/publisher.ts';
@@ -57,6 +57,7 @@ export async function handler(rawEvent: unknown, context: Context): Promise<Answ
   const signal = AbortSignal.timeout(Math.max(timeoutMs - REPORTING_SECONDS * 1000, 1_000));
   try {
     const event = readEvent(rawEvent);
+    requireOperatorAlias(event, context.invokedFunctionArn);
     switch (event.action) {
       case 'status':
         return { clusters: await clusterStatuses(services, config, timeoutMs, Date.now(), signal) };

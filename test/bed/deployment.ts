@@ -20,6 +20,7 @@ import {
 } from '@aws-sdk/client-secrets-manager';
 import { ReceiveMessageCommand, SQSClient } from '@aws-sdk/client-sqs';
 import { CLUSTERS_PREFIX } from '../../contract/names.ts';
+import { needsOperatorAlias, OPERATOR_ALIAS } from '../../contract/refresher-api.ts';
 import type { AlarmState } from './cloudwatch-alarms.ts';
 import type { Emulator } from './emulator.ts';
 import { keepEvidence } from './evidence.ts';
@@ -98,10 +99,11 @@ export class Deployment {
     return found[1];
   }
 
-  /** Invokes the function and waits for its answer. */
-  async invoke(event: unknown = {}): Promise<Invocation> {
+  /** Invokes the function, or its alias if the event needs it, and waits for the answer. */
+  async invoke(event: object = {}): Promise<Invocation> {
+    const FunctionName = `${this.functionName}${needsOperatorAlias(event) ? `:${OPERATOR_ALIAS}` : ''}`;
     const { Payload, FunctionError, LogResult } = await this.#clients.lambda.send(
-      new InvokeCommand({ FunctionName: this.functionName, Payload: JSON.stringify(event), LogType: 'Tail' }),
+      new InvokeCommand({ FunctionName, Payload: JSON.stringify(event), LogType: 'Tail' }),
     );
     const payload = new TextDecoder().decode(Payload);
     const logTail = Buffer.from(LogResult ?? '', 'base64').toString();

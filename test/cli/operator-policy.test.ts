@@ -8,6 +8,7 @@ import {
   IAMClient,
   PutUserPolicyCommand,
 } from '@aws-sdk/client-iam';
+import { InvokeCommand, LambdaClient } from '@aws-sdk/client-lambda';
 import {
   BatchGetSecretValueCommand,
   GetSecretValueCommand,
@@ -30,7 +31,7 @@ const page = await readFile(new URL('../../docs/command-line.md', import.meta.ur
 const documented = /```json\n(\{[^`]*"Version"[^`]*\})\n```/.exec(page)?.[1] ?? '';
 const actionsOf = ({ Action }: Statement) => [Action].flat();
 const { Statement: statements } = JSON.parse(documented) as { Statement: Statement[] };
-const ACTIONS = statements.flatMap(actionsOf);
+const ACTIONS = [...new Set(statements.flatMap(actionsOf))];
 
 /** Of the page's table: what fails without an action. */
 const fails = new Map(
@@ -83,16 +84,18 @@ afterAll(async () => {
   await bed?.[Symbol.asyncDispose]();
 });
 
-/** Gives the operator the page's policy. @param without this action */
+/** Gives the operator the page's policy. @param without this action, or the statement with this Sid */
 async function allow(without?: string): Promise<void> {
   const { account, region } = bed.deployment.emulator;
   const left = statements
     .map((statement) => ({
       ...statement,
       Action: actionsOf(statement).filter((action) => action !== without),
-      Resource: statement.Resource.replace('REGION', region).replace('ACCOUNT', account),
+      Resource: statement.Resource.replace('REGION', region)
+        .replace('ACCOUNT', account)
+        .replace('FUNCTION', bed.deployment.functionName),
     }))
-    .filter(({ Action }) => Action.length > 0);
+    .filter(({ Action, Sid }) => Action.length > 0 && Sid !== without);
   const PolicyDocument = JSON.stringify({ Version: '2012-10-17', Statement: left });
   await iam.send(new PutUserPolicyCommand({ UserName, PolicyName: 'documented', PolicyDocument }));
 }
@@ -180,6 +183,31 @@ describe('without one action of the policy', () => {
     },
     120_000,
   );
+
+  test('EndTokensAndForce, only what ends tokens or forces new ones fails', async () => {
+    await run('register alpha', root);
+    await allow('EndTokensAndForce');
+    for (const args of ['unregister alpha', 'refresh alpha --force'])
+      expect(await run(args), args).toMatchObject({
+        code: EXIT.denied,
+        stderr: expect.stringMatching(/:operator\) failed: AWS denied .*lambda:InvokeFunction/),
+      });
+    for (const args of ['status', 'doctor alpha', 'refresh alpha', 'refresh alpha --force --dry-run']) {
+      const { code, stderr, stdout } = await run(args);
+      expect(code, `${args}: ${stderr}${stdout}`).toBe(0);
+    }
+    // Nor can an event of one's own.
+    const lambda = new LambdaClient({ ...bed.deployment.emulator.clientConfig, credentials: keys });
+    const event = { action: 'revoke', clusters: ['alpha'] };
+    const FunctionName = bed.deployment.functionName;
+    const { Payload } = await lambda.send(
+      new InvokeCommand({ FunctionName, Payload: JSON.stringify(event) }),
+    );
+    expect(JSON.parse(new TextDecoder().decode(Payload))).toMatchObject({
+      invalidEvent: { fields: ['action'] },
+    });
+    expect((await run('refresh alpha', root)).code).toBe(0);
+  });
 
   test.each([
     ['secretsmanager:UpdateSecretVersionStage', 'register alpha --replace --server https://127.0.0.1:1'],

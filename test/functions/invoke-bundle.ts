@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import type { RefreshAnswer } from '../../contract/refresher-api.ts';
+import { OPERATOR_ALIAS, type RefreshAnswer } from '../../contract/refresher-api.ts';
 import { ENVIRONMENT } from '../../functions/refresher/settings.ts';
 import { keepEvidence } from '../bed/evidence.ts';
 import { synthWithBundle } from '../infra/synth.ts';
@@ -16,6 +16,9 @@ export interface Invocation {
   /** The lines of standard output. */
   readonly lines: readonly string[];
 }
+
+/** Accepts every event. */
+const ALIAS_ARN = `arn:aws:lambda:eu-central-1:111122223333:function:refresher:${OPERATOR_ALIAS}`;
 
 export interface InvokeOptions {
   readonly event?: object;
@@ -31,7 +34,7 @@ export function bundleIn(dir: string): (options: InvokeOptions) => Promise<Invoc
     const program = `
       const { handler } = await import(${JSON.stringify(bundle)});
       const startedAt = performance.now();
-      const answer = await handler(${JSON.stringify(event)}, { awsRequestId: 'request-1', getRemainingTimeInMillis: () => 900_000 });
+      const answer = await handler(${JSON.stringify(event)}, { awsRequestId: 'request-1', invokedFunctionArn: ${JSON.stringify(ALIAS_ARN)}, getRemainingTimeInMillis: () => 900_000 });
       const { userCPUTime, systemCPUTime, maxRSS } = process.resourceUsage();
       const seconds = (performance.now() - startedAt) / 1000;
       const figures = { answer, seconds, cpuSeconds: (userCPUTime + systemCPUTime) / 1e6, maxMib: maxRSS / 1024 };

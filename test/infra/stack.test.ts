@@ -226,7 +226,9 @@ describe('the function', () => {
   });
 
   test('is not retried, sends failures to a queue, and drops events older than half an interval', () => {
-    template.hasResourceProperties('AWS::Lambda::EventInvokeConfig', {
+    template.resourceCountIs('AWS::Lambda::EventInvokeConfig', 2);
+    // Of the function, and of its alias.
+    template.allResourcesProperties('AWS::Lambda::EventInvokeConfig', {
       MaximumRetryAttempts: 0,
       MaximumEventAgeInSeconds: 1800,
       DestinationConfig: {
@@ -235,6 +237,10 @@ describe('the function', () => {
         },
       },
     });
+  });
+
+  test('has an alias for events that end tokens, which follows each deployment', () => {
+    template.hasResourceProperties('AWS::Lambda::Alias', { Name: 'operator', FunctionVersion: '$LATEST' });
   });
 });
 
@@ -509,6 +515,7 @@ test('no resource has a physical name that a second stack in the account would a
     const names = Object.keys(Properties).filter((key) => /^(\w*Name|Name)$/.test(key));
     const allowed: Record<string, readonly string[]> = {
       'AWS::CloudWatch::Alarm': ['MetricName'],
+      'AWS::Lambda::Alias': ['FunctionName', 'Name'],
       'AWS::Lambda::EventInvokeConfig': ['FunctionName'],
       'AWS::SNS::Topic': ['DisplayName'],
       'AWS::Scheduler::Schedule': ['GroupName'],

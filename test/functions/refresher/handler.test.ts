@@ -1,12 +1,18 @@
 // Tests the function's answers and error types at its handler, with a local Secrets Manager and without its state table.
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { CLUSTERS_PREFIX } from '../../../contract/names.ts';
-import { type Answer, ERROR_TYPE, type RefresherEvent } from '../../../contract/refresher-api.ts';
+import {
+  type Answer,
+  ERROR_TYPE,
+  OPERATOR_ALIAS,
+  type RefresherEvent,
+} from '../../../contract/refresher-api.ts';
 import { ENVIRONMENT } from '../../../functions/refresher/settings.ts';
 import { type SecretsManager, startSecretsManager } from '../secrets-manager.ts';
 
 let registry: SecretsManager;
-let invoke: (event: RefresherEvent | object | string) => Promise<Answer>;
+const FUNCTION_ARN = 'arn:aws:lambda:eu-central-1:111122223333:function:refresher';
+let invoke: (event: RefresherEvent | object | string, invokedFunctionArn?: string) => Promise<Answer>;
 
 beforeAll(async () => {
   registry = await startSecretsManager({ [`${CLUSTERS_PREFIX}broken`]: 'not a kubeconfig' });
@@ -29,7 +35,8 @@ beforeAll(async () => {
   // The handler reads its environment when it is loaded.
   const { handler } = await import('../../../functions/refresher/handler.ts');
   const context = { getRemainingTimeInMillis: () => 60_000 };
-  invoke = (event) => handler(event, context as Parameters<typeof handler>[1]);
+  invoke = (event, invokedFunctionArn = FUNCTION_ARN) =>
+    handler(event, { ...context, invokedFunctionArn } as Parameters<typeof handler>[1]);
 });
 afterAll(async () => {
   vi.unstubAllEnvs();
@@ -49,6 +56,39 @@ test.each([
     });
   },
 );
+
+const OF_ALIAS = [
+  { event: { action: 'revoke', clusters: ['broken'] }, fields: ['action'] },
+  { event: { clusters: ['broken'], force: true }, fields: ['force'] },
+  { event: { force: true }, fields: ['force'] },
+];
+
+test.each(OF_ALIAS)('the function refuses $event, and does nothing', async ({ event, fields }) => {
+  const before = registry.calls.length;
+  for (const arn of [
+    FUNCTION_ARN,
+    `${FUNCTION_ARN}:$LATEST`,
+    `${FUNCTION_ARN}:7`,
+    `${FUNCTION_ARN}:operators`,
+    '',
+  ]) {
+    const message = expect.stringMatching(/^Update the command line, or invoke the alias "operator"/);
+    expect(await invoke(event, arn)).toEqual({ invalidEvent: { message, fields } });
+  }
+  expect(registry.calls.length).toBe(before);
+});
+
+test('the alias accepts events that end tokens or force, and the function all others', async () => {
+  const alias = `${FUNCTION_ARN}:${OPERATOR_ALIAS}`;
+  expect(await invoke({ action: 'revoke', clusters: ['broken'] }, alias)).toHaveProperty('revoked');
+  expect(await invoke({ clusters: ['broken'], force: true }, alias)).toHaveProperty('clusters');
+  for (const event of [
+    { clusters: ['broken'], force: true, dryRun: true },
+    { clusters: ['broken'], force: false },
+    { action: 'inspect', clusters: ['broken'] },
+  ])
+    expect(await invoke(event)).toHaveProperty('clusters');
+});
 
 test('a run over all clusters rejects with NoClusterServedError if none can be served', async () => {
   await expect(invoke({})).rejects.toMatchObject({ name: ERROR_TYPE.noClusterServed });
