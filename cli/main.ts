@@ -25,7 +25,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
       interruption.abort(new InterruptedError());
       return;
     }
-    // A second signal exits at once, without rollback. SIGHUP does not count: for one closed terminal both the kernel and
+    // A second signal exits at once. SIGHUP does not count: for one closed terminal both the kernel and
     // the shell send it.
     if (signal !== 'SIGHUP' && performance.now() - interruptedAt > ONE_PRESS_MS)
       process.exit(EXIT.interrupted);
@@ -37,7 +37,7 @@ for (const stream of [process.stdout, process.stderr])
   stream.on('error', () => {
     // The reader closed the pipe, as `| head` does.
     if (!isChanging) process.exit();
-    // A command that changes something rolls back first. Further writes to the closed stream do no harm.
+    // A command that changes something waits for the response first. Further writes to the closed stream do no harm.
     interruption.abort(new InterruptedError());
   });
 

@@ -104,7 +104,7 @@ Commands about registered clusters call the deployed Lambda function. Only that 
     .argument('<name>', 'name for the cluster')
     .summary('register a cluster, so that its Secrets are refreshed')
     .description(
-      'Checks the installed chart, obtains a credential for the refresher, stores it in Secrets Manager, and verifies it by a run limited to this cluster. A registration that cannot be verified is rolled back.',
+      'Checks the installed chart, obtains a credential for the refresher, stores it in Secrets Manager, and verifies it by a run limited to this cluster. No run uses a registration before it is verified. If the command is interrupted or fails, the same command completes the registration.',
     )
     .option('--server <url>', "URL of the API server as AWS reaches it (default: the context's)")
     .option(

@@ -16,6 +16,8 @@ export const TAG = {
   managed: `${DOMAIN}/managed`,
   /** `true`: the refresher sends the cluster no requests until the tag is removed. */
   paused: `${DOMAIN}/paused`,
+  /** `true` on a registered cluster's secret: `register` has not completed, so no run uses it. */
+  registering: `${DOMAIN}/registering`,
   /** On a registered cluster's secret: the kubeconfig's context to use instead of the current one. */
   context: `${DOMAIN}/context`,
   /** UID of the cluster's kube-system Namespace, by which the command line detects duplicate registrations. */
@@ -77,3 +79,9 @@ export const WEBHOOK_PORT = 8443;
 
 /** Prefix of the registered clusters' secrets in Secrets Manager, each with a kubeconfig as its value. */
 export const CLUSTERS_PREFIX = 'ecr-anywhere/clusters/';
+
+/**
+ * The staging label of the version of a registered secret that `register` has stored and not yet verified. Runs read the
+ * version with the label AWSCURRENT.
+ */
+export const REGISTERING_STAGE = 'ecr-anywhere-registering';

@@ -22,6 +22,8 @@ export interface RefreshEvent {
 export interface InspectEvent {
   readonly action: 'inspect';
   readonly clusters?: readonly string[];
+  /** Inspects this version of the registered secret in place of the current one. Requires exactly one of `clusters`. */
+  readonly version?: string;
 }
 
 /** Reads the stored state of all clusters, without a request to any API server. */
@@ -90,6 +92,8 @@ export const FAILURE_CODES = [
   // The registration
   /** Secrets Manager did not describe or return the registered secret, or it has no text. */
   'registration-unreadable',
+  /** `register` has not completed, so no run uses the registration. */
+  'registration-incomplete',
   /** The kubeconfig cannot be parsed, or uses something that the refresher does not support. */
   'kubeconfig-unusable',
   /** A setting of the CDK app, or of the AWS account, is missing. */
@@ -302,6 +306,8 @@ export interface ClusterStatus {
   readonly source: (typeof SOURCES)[number];
   /** Of a registered cluster by its tag now, of others as of the last run. */
   readonly isPaused: boolean;
+  /** `register` has not completed, so no run uses the registration. */
+  readonly isRegistering?: true;
   /** By the registered secret's tags. */
   readonly context?: string;
   readonly clusterUid?: string;

@@ -184,8 +184,8 @@ export class Aws {
   }
 
   /**
-   * Sends a request that changes something. After Ctrl-C it still waits for the response, because a change can only be
-   * rolled back if its outcome is known.
+   * Sends a request that changes something. After Ctrl-C it still waits for the response, so that the command can say what
+   * has changed.
    *
    * @param action such as `registering prod`
    * @throws CliError; InterruptedError if there was no response in time after Ctrl-C

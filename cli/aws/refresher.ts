@@ -51,6 +51,16 @@ const Statuses = z.object({
 });
 const Revoked = z.object({ revoked: z.array(z.looseObject({ cluster: z.string(), outcome: z.string() })) });
 
+/** The event names clusters that the refresher does not know. */
+export class NotRegisteredError extends CliError {
+  readonly names: readonly string[];
+
+  constructor(names: readonly string[], message: string, hint: string) {
+    super('not-registered', message, hint);
+    this.names = names;
+  }
+}
+
 /** The refresher's function. Every method rejects with a CliError. */
 export class Refresher {
   readonly #aws: Aws;
@@ -70,7 +80,16 @@ export class Refresher {
 
   /** A dry run that also reports the refresher's identity and permissions in each cluster. */
   async inspect(clusters: readonly string[]): Promise<RefreshAnswer> {
-    const event = { action: 'inspect' as const, ...(clusters.length > 0 && { clusters }) };
+    return this.#inspect(clusters.length > 0 ? { clusters } : {});
+  }
+
+  /** The same for one cluster, with a version of its registered secret that is not the current one. */
+  async inspectVersion(cluster: string, version: string): Promise<RefreshAnswer> {
+    return this.#inspect({ clusters: [cluster], version });
+  }
+
+  async #inspect(fields: object): Promise<RefreshAnswer> {
+    const event = { action: 'inspect' as const, ...fields };
     return (await this.#call('inspecting', event, Clusters)) as unknown as RefreshAnswer;
   }
 
@@ -124,11 +143,11 @@ export class Refresher {
   }
 
   /** The error for clusters that are not registered. */
-  notRegistered({ names, registered, failures = [] }: NotRegisteredNames): CliError {
+  notRegistered({ names, registered, failures = [] }: NotRegisteredNames): NotRegisteredError {
     const known = formatList(registered, MAX_NAMES) || 'none';
     const incomplete = failures.length > 0 ? ` (${failures.join('; ')})` : '';
-    return new CliError(
-      'not-registered',
+    return new NotRegisteredError(
+      names,
       `No cluster ${names.join(', ')} is registered. Registered clusters: ${known}${incomplete}.`,
       this.#commands.cli(['register', names[0] ?? 'NAME']),
     );

@@ -1,4 +1,4 @@
-// Registered secrets, as the operator changes them: create, replace, tag, delete, and roll back. Never reads a secret.
+// Registered secrets, as the operator changes them: create, replace, tag and delete. Never reads a secret.
 
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -10,26 +10,20 @@ import {
   TagResourceCommand,
   UntagResourceCommand,
   UpdateSecretVersionStageCommand,
+  type UpdateSecretVersionStageCommandInput,
 } from '@aws-sdk/client-secrets-manager';
-import { CLUSTERS_PREFIX, TAG } from '../../contract/names.ts';
+import { CLUSTERS_PREFIX, REGISTERING_STAGE, TAG } from '../../contract/names.ts';
 import type { ClusterStatus } from '../../contract/refresher-api.ts';
 import { CliError } from '../output/errors.ts';
 import { ShellCommands } from '../output/shell-commands.ts';
 import type { Aws } from './aws.ts';
-import type { Rollback } from './rollback.ts';
+import { isMissing, untilVisible } from './until-visible.ts';
 
 const CURRENT = 'AWSCURRENT';
-const PREVIOUS = 'AWSPREVIOUS';
 /** Secrets Manager reserves the name of a secret for a short time after it was deleted without recovery. */
 const NAME_RESERVED_MS = 30_000;
 const NAME_RETRY_MS = 2_000;
 const SECRET_NAME = /^[\w/+=.@-]+$/;
-
-export interface Registration {
-  readonly name: string;
-  readonly kubeconfig: string;
-  readonly clusterUid: string;
-}
 
 /** Checks the characters and length of a name (Secrets Manager API reference, CreateSecret, Name). @throws CliError */
 export function checkName(name: string): void {
@@ -41,108 +35,137 @@ export function checkName(name: string): void {
     );
 }
 
-/** Registers a cluster. @throws CliError if the name is registered or reserved */
-export async function createRegistration(
-  aws: Aws,
-  { name, kubeconfig, clusterUid }: Registration,
-  rollback: Rollback,
-): Promise<void> {
-  const id = secretId(name);
-  const commands = new ShellCommands(aws.options, {});
-  // Secrets Manager uses the request token as the version's id, so the id identifies this command's version.
-  let versionId: string = randomUUID();
-  const change = rollback.add({
-    async revert(operator) {
-      const { versions } = await describe(operator, id);
-      if (versions.has(versionId)) await deleteRegistration(operator, name);
-    },
-    manualCommand: () => commands.cli(['unregister', name, '--keep-token']),
-  });
-  const client = aws.secrets();
-  const deadline = Date.now() + NAME_RESERVED_MS;
-  await aws.change(`registering ${name}`, async (abortSignal) => {
-    for (;;) {
-      try {
-        const command = new CreateSecretCommand({
-          Name: id,
-          ClientRequestToken: versionId,
-          SecretString: kubeconfig,
-          Description: 'ECR Anywhere: a registered cluster',
-          Tags: [{ Key: TAG.clusterUid, Value: clusterUid }],
-        });
-        const created = await change.send(() => client.send(command, { abortSignal }));
-        versionId = created.VersionId ?? versionId;
-        return;
-      } catch (error) {
-        const { name: type, message } = error as Error;
-        if (!/scheduled for deletion|currently marked deleted/i.test(message))
-          throw type === 'ResourceExistsException' ? alreadyRegistered(name, commands, error) : error;
-        if (Date.now() >= deadline)
-          throw new CliError(
-            'name-unavailable',
-            `The registration ${name} was deleted, but it can still be restored, so Secrets Manager reserves its name.`,
-            `Use another name, or restore it: ${commands.aws(['secretsmanager', 'restore-secret', '--secret-id', id])}`,
-            error,
-          );
-        await sleep(NAME_RETRY_MS, undefined, { signal: aws.signal });
+/** The value of a registration that has no verified credential yet. A run that reads it nevertheless fails for its cluster. */
+const PLACEHOLDER =
+  'This registration is not complete. Repeat the register command, or remove it with unregister.';
+
+/**
+ * A registration that becomes usable when it is verified. Until then its kubeconfig is a version of the secret with a label
+ * of its own, which no run reads: the version with AWSCURRENT stays the earlier one, or a placeholder. A new registration
+ * has the tag `registering` until then. So a process that ends at any point leaves nothing that a run would use.
+ */
+export class PendingRegistration {
+  readonly #aws: Aws;
+  readonly #name: string;
+  readonly #clusterUid: string;
+  #state: 'absent' | 'incomplete' | 'complete' | 'verified';
+
+  /** @param known the registration of that name, if there is one */
+  constructor(aws: Aws, name: string, clusterUid: string, known: ClusterStatus | undefined) {
+    this.#aws = aws;
+    this.#name = name;
+    this.#clusterUid = clusterUid;
+    this.#state = known === undefined ? 'absent' : known.isRegistering ? 'incomplete' : 'complete';
+  }
+
+  /** A placeholder is stored, and no verified credential. */
+  get isIncomplete(): boolean {
+    return this.#state === 'incomplete';
+  }
+
+  /** Runs use the credential that this command has verified. */
+  get isVerified(): boolean {
+    return this.#state === 'verified';
+  }
+
+  /** Creates the secret with a placeholder, unless it exists. @throws CliError if the name is registered or reserved */
+  async begin(): Promise<void> {
+    if (this.#state !== 'absent') return;
+    const [aws, name, id] = [this.#aws, this.#name, this.#id];
+    const commands = new ShellCommands(aws.options, {});
+    const client = aws.secrets();
+    const deadline = Date.now() + NAME_RESERVED_MS;
+    const command = new CreateSecretCommand({
+      Name: id,
+      ClientRequestToken: randomUUID(),
+      SecretString: PLACEHOLDER,
+      Description: 'ECR Anywhere: a registered cluster',
+      Tags: [
+        { Key: TAG.clusterUid, Value: this.#clusterUid },
+        { Key: TAG.registering, Value: 'true' },
+      ],
+    });
+    await aws.change(`registering ${name}`, async (abortSignal) => {
+      for (;;) {
+        try {
+          return await client.send(command, { abortSignal });
+        } catch (error) {
+          const { name: type, message } = error as Error;
+          if (!/scheduled for deletion|currently marked deleted/i.test(message))
+            throw type === 'ResourceExistsException' ? alreadyRegistered(name, commands, error) : error;
+          if (Date.now() >= deadline)
+            throw new CliError(
+              'name-unavailable',
+              `The registration ${name} was deleted, but it can still be restored, so Secrets Manager reserves its name.`,
+              `Use another name, or restore it: ${commands.aws(['secretsmanager', 'restore-secret', '--secret-id', id])}`,
+              error,
+            );
+          await sleep(NAME_RETRY_MS, undefined, { signal: aws.signal });
+        }
       }
-    }
-  });
-}
+    });
+    this.#state = 'incomplete';
+  }
 
-/** Replaces the kubeconfig of a registered cluster. @throws CliError */
-export async function replaceRegistration(
-  aws: Aws,
-  { name, kubeconfig, clusterUid }: Registration,
-  rollback: Rollback,
-): Promise<void> {
-  const id = secretId(name);
-  let versionId: string = randomUUID();
-  const before = await describe(aws, id);
-  const change = rollback.add({
-    revert: (operator) => restoreVersion(operator, id, versionId, before),
-    manualCommand: () =>
-      new ShellCommands(aws.options, {}).aws([
-        ...['secretsmanager', 'update-secret-version-stage', '--secret-id', id, '--version-stage', CURRENT],
-        ...['--remove-from-version-id', versionId, '--move-to-version-id', before.current ?? ''],
-      ]),
-  });
-  const client = aws.secrets();
-  await aws.change(`registering ${name}`, async (abortSignal) => {
+  /** Stores a kubeconfig that is not verified yet. @returns the id of its version @throws CliError */
+  async stage(kubeconfig: string): Promise<string> {
+    await this.begin();
     const command = new PutSecretValueCommand({
-      SecretId: id,
+      SecretId: this.#id,
       SecretString: kubeconfig,
-      ClientRequestToken: versionId,
+      ClientRequestToken: randomUUID(),
+      VersionStages: [REGISTERING_STAGE],
     });
-    const put = await change.send(() => client.send(command, { abortSignal }));
-    versionId = put.VersionId ?? versionId;
-  });
-  if (before.tags.get(TAG.clusterUid) !== clusterUid) await tag(aws, id, TAG.clusterUid, clusterUid);
-}
-
-/** Makes the earlier version current again and removes all labels from `version`, so that Secrets Manager deletes it. */
-async function restoreVersion(operator: Aws, id: string, version: string, before: Described): Promise<void> {
-  const now = await describe(operator, id);
-  // Another operator has replaced the registration in the meantime: theirs stays.
-  if (now.current !== undefined && now.current !== version && now.current !== before.current) return;
-  const move = (VersionStage: string, MoveToVersionId: string | undefined) => {
-    const command = new UpdateSecretVersionStageCommand({
-      SecretId: id,
-      VersionStage,
-      RemoveFromVersionId: version,
-      ...(MoveToVersionId !== undefined && { MoveToVersionId }),
-    });
-    return operator.change('restoring the earlier registration', (abortSignal) =>
-      operator.secrets().send(command, { abortSignal }),
+    const client = this.#aws.secrets();
+    const { VersionId = '' } = await untilVisible(
+      () =>
+        this.#aws.change(`registering ${this.#name}`, (abortSignal) => client.send(command, { abortSignal })),
+      isMissing,
+      this.#aws.signal,
     );
-  };
-  if (now.current === version && before.current !== undefined) await move(CURRENT, before.current);
-  // Secrets Manager moves AWSPREVIOUS to the version that was current, and may have deleted the one that had the label.
-  const after = await describe(operator, id);
-  if (after.previous === version)
-    await move(PREVIOUS, after.versions.has(before.previous ?? '') ? before.previous : undefined);
-  if (now.tags.has(TAG.clusterUid) && !before.tags.has(TAG.clusterUid))
-    await untag(operator, id, TAG.clusterUid);
+    return VersionId;
+  }
+
+  /** Makes a verified version the one that runs use. @throws CliError */
+  async complete(version: string): Promise<void> {
+    const before = await this.#makeCurrent(version);
+    if (before.tags.get(TAG.clusterUid) !== this.#clusterUid)
+      await tag(this.#aws, this.#id, TAG.clusterUid, this.#clusterUid);
+    if (this.isIncomplete) await untag(this.#aws, this.#id, TAG.registering);
+    this.#state = 'verified';
+    // Another `register` may have moved the label. Nothing depends on it any more.
+    await this.#move({ VersionStage: REGISTERING_STAGE, RemoveFromVersionId: version }).catch(() => {});
+  }
+
+  /** @returns the secret as it was */
+  #makeCurrent(version: string): Promise<Described> {
+    const attempt = async () => {
+      const before = await describe(this.#aws, this.#id);
+      const { current } = before;
+      if (current !== version)
+        await this.#move({
+          VersionStage: CURRENT,
+          MoveToVersionId: version,
+          ...(current !== undefined && { RemoveFromVersionId: current }),
+        });
+      return before;
+    };
+    // AWS rejects the change if another version than the described one is current: the refresher has renewed the earlier
+    // token meanwhile, or the description is old.
+    const isRejected = (outcome: unknown) => outcome instanceof CliError && outcome.code === 'aws-error';
+    return untilVisible(attempt, isRejected, this.#aws.signal);
+  }
+
+  async #move(input: Omit<UpdateSecretVersionStageCommandInput, 'SecretId'>): Promise<void> {
+    const command = new UpdateSecretVersionStageCommand({ SecretId: this.#id, ...input });
+    await this.#aws.change(`completing the registration of ${this.#name}`, (abortSignal) =>
+      this.#aws.secrets().send(command, { abortSignal }),
+    );
+  }
+
+  get #id(): string {
+    return secretId(this.#name);
+  }
 }
 
 /** Deletes a registration without recovery: its token is revoked, or belongs to another system. */
@@ -168,6 +191,20 @@ export function alreadyRegistered(name: string, commands: ShellCommands, cause?:
   );
 }
 
+/** The error of a command that needs a complete registration. */
+export function incompleteRegistration(name: string, commands: ShellCommands): CliError {
+  return new CliError(
+    'registration-incomplete',
+    `The registration of ${name} is not complete, so no run uses it.`,
+    incompleteHint(name, commands),
+  );
+}
+
+/** What to do about a registration that is not complete. */
+export function incompleteHint(name: string, commands: ShellCommands): string {
+  return `To complete it, repeat the register command; to remove it: ${commands.cli(['unregister', name])}`;
+}
+
 async function tag(aws: Aws, id: string, Key: string, Value: string): Promise<void> {
   const command = new TagResourceCommand({ SecretId: id, Tags: [{ Key, Value }] });
   await aws.change(`tagging ${id}`, (abortSignal) => aws.secrets().send(command, { abortSignal }));
@@ -180,7 +217,9 @@ async function untag(aws: Aws, id: string, key: string): Promise<void> {
 
 /**
  * The clusters with the registration of one name as it is now. The function's answer has those of ListSecrets, which may lag
- * by five minutes (Secrets Manager API reference). Without the permission to describe the secret, it stays as listed.
+ * by five minutes (Secrets Manager API reference).
+ *
+ * @throws CliError if the secret cannot be described
  */
 export async function withCurrent(
   aws: Aws,
@@ -188,20 +227,17 @@ export async function withCurrent(
   listed: readonly ClusterStatus[],
 ): Promise<readonly ClusterStatus[]> {
   if (!SECRET_NAME.test(name)) return listed;
-  const described = await describe(aws, secretId(name)).catch((error: unknown) => {
-    if (error instanceof CliError) return undefined;
-    throw error;
-  });
-  if (!described) return listed;
+  const described = await describe(aws, secretId(name));
   const others = listed.filter((one) => one.name !== name || one.source !== 'registered');
   if (!described.exists) return others;
   const clusterUid = described.tags.get(TAG.clusterUid);
-  const { clusterUid: _, ...known } = listed.find((one) => one.name === name) ?? {};
+  const { clusterUid: _, isRegistering: __, ...known } = listed.find((one) => one.name === name) ?? {};
   const current: ClusterStatus = {
     ...known,
     name,
     source: 'registered',
     isPaused: described.tags.get(TAG.paused) === 'true',
+    ...(described.tags.get(TAG.registering) === 'true' && { isRegistering: true }),
     ...(clusterUid && { clusterUid }),
   };
   return [...others, current];
@@ -210,16 +246,12 @@ export async function withCurrent(
 interface Described {
   /** There is such a secret, and it is not scheduled for deletion. */
   readonly exists: boolean;
-  /** Ids of all versions. */
-  readonly versions: ReadonlySet<string>;
   /** Id of the version with the label AWSCURRENT. */
   readonly current: string | undefined;
-  /** Id of the version with the label AWSPREVIOUS. */
-  readonly previous: string | undefined;
   readonly tags: ReadonlyMap<string, string>;
 }
 
-/** The versions and tags of a secret; empty if there is no such secret. */
+/** The current version and the tags of a secret; empty if there is no such secret. */
 async function describe(aws: Aws, id: string): Promise<Described> {
   const {
     ARN,
@@ -236,13 +268,9 @@ async function describe(aws: Aws, id: string): Promise<Described> {
         throw error;
       }),
   );
-  const versions = Object.entries(VersionIdsToStages);
-  const labelled = (label: string) => versions.find(([, stages]) => stages.includes(label))?.[0];
   return {
     exists: ARN !== undefined && DeletedDate === undefined,
-    versions: new Set(versions.map(([version]) => version)),
-    current: labelled(CURRENT),
-    previous: labelled(PREVIOUS),
+    current: Object.entries(VersionIdsToStages).find(([, stages]) => stages.includes(CURRENT))?.[0],
     tags: new Map(Tags.map(({ Key = '', Value = '' }) => [Key, Value])),
   };
 }

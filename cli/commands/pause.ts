@@ -5,7 +5,7 @@ import { TAG } from '../../contract/names.ts';
 import { parseEksArn } from '../aws/arn.ts';
 import { Aws, clientConfig } from '../aws/aws.ts';
 import { Refresher } from '../aws/refresher.ts';
-import { tagPaused, withCurrent } from '../aws/registration.ts';
+import { incompleteRegistration, tagPaused, withCurrent } from '../aws/registration.ts';
 import { CliError } from '../output/errors.ts';
 import type { Io, IoOptions } from '../output/io.ts';
 import type { AwsOptions } from '../output/options.ts';
@@ -32,6 +32,7 @@ export async function setPaused(
       `${name} is a discovery target, not a cluster.`,
       `${commands.cli(['status'])} lists the names of the clusters.`,
     );
+  if (cluster.isRegistering) throw incompleteRegistration(name, commands);
   await io.step(isPaused ? 'pausing' : 'resuming', () =>
     cluster.source === 'eks' ? tagEks(aws, name, isPaused) : tagPaused(aws, name, isPaused),
   );

@@ -45,8 +45,7 @@ function reasons<Code extends string>(
 /** The codes of errors, which programs branch on (docs/command-line.md). A code keeps its name and its meaning. */
 export const ERRORS = {
   ...reasons(EXIT.unhealthy, {
-    'registration-not-verified':
-      'The refresher cannot use the new registration, so `register` rolled it back.',
+    'registration-not-verified': 'The refresher cannot use what `register` stored, so no run uses it.',
     'token-not-revoked': 'The registered token could not be revoked, so the cluster stays registered.',
   }),
   ...reasons(EXIT.usage, {
@@ -97,6 +96,7 @@ export const ERRORS = {
   }),
   ...reasons(EXIT.conflict, {
     'already-registered': 'The name is already registered.',
+    'registration-incomplete': '`register` was interrupted or failed, so no run uses the registration.',
     'duplicate-registration': 'The cluster is already registered under another name.',
     'name-unavailable':
       'A registration of that name was deleted, and Secrets Manager still reserves the name.',

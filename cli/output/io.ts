@@ -56,7 +56,7 @@ export function createIo(signal: AbortSignal, { output = 'text', quiet = false }
       const title = sanitize(name);
       const spinner = ora({
         text: title,
-        // ora would handle Ctrl-C itself. main.ts does, so that the work can roll back.
+        // ora would handle Ctrl-C itself. main.ts does, so that the work can end a change.
         discardStdin: false,
         stream: process.stderr,
         color: colorizeNote('red', 'x') === 'x' ? false : 'cyan',

@@ -5,7 +5,7 @@ import { type Action, ERROR_TYPE, needsOperatorAlias, OPERATOR_ALIAS } from '../
 /** The fields that each action accepts, beside `action`. */
 const FIELDS = {
   refresh: ['clusters', 'namespaces', 'dryRun', 'force'],
-  inspect: ['clusters'],
+  inspect: ['clusters', 'version'],
   status: [],
   revoke: ['clusters'],
 } as const satisfies Readonly<Record<Action, readonly string[]>>;
@@ -17,6 +17,7 @@ const Event = z
     namespaces: z.array(z.string().min(1)).min(1).optional(),
     dryRun: z.boolean().optional(),
     force: z.boolean().optional(),
+    version: z.string().min(1).optional(),
   })
   .superRefine((event, context) => {
     const { action, ...rest } = event;
@@ -32,6 +33,12 @@ const Event = z
         code: 'custom',
         path: ['clusters'],
         message: '"revoke" requires "clusters": name the clusters whose tokens to revoke',
+      });
+    if (event.version !== undefined && event.clusters?.length !== 1)
+      context.addIssue({
+        code: 'custom',
+        path: ['clusters'],
+        message: '"version" requires one of "clusters": name the cluster whose secret has that version',
       });
   })
   .transform(({ dryRun = false, force = false, ...event }) => ({
@@ -87,7 +94,7 @@ function notKnown(error: z.ZodError): InvalidEventError {
   return new InvalidEventError(
     `The event is not one that the refresher knows: ${z.prettifyError(error).replaceAll('\n', ' ')}. ` +
       'The refresher accepts {"action": "refresh", "clusters": [names], "namespaces": [names], "dryRun": boolean, ' +
-      '"force": boolean}, all optional; {"action": "inspect", "clusters": [names]}, where clusters are optional; ' +
+      '"force": boolean}, all optional; {"action": "inspect", "clusters": [names], "version": id}, both optional; ' +
       '{"action": "status"}; and {"action": "revoke", "clusters": [names]}.',
     error.issues.flatMap((issue) =>
       issue.code === 'unrecognized_keys' ? issue.keys : issue.path.slice(0, 1).map(String),

@@ -15,6 +15,7 @@ import { type ApiServer, kubeconfigFor, startApiServer } from '../functions/api-
 import {
   awsError,
   DEPLOYED,
+  description,
   functionAnswer,
   notAuthorized,
   type Reply,
@@ -29,6 +30,7 @@ type Data = RegExp | string;
 
 const STACK = 'cloudformation:DescribeStacks';
 const DELETE = 'secretsmanager:DeleteSecret';
+const DESCRIBE = 'secretsmanager:DescribeSecret';
 const INVOKE = (action: string) => `lambda:InvokeFunction ${action}`;
 const NO_CREDENTIALS = { AWS_ACCESS_KEY_ID: undefined, AWS_SECRET_ACCESS_KEY: undefined };
 const html = { 'content-type': 'text/html' };
@@ -79,8 +81,8 @@ function answer(replies: Readonly<Record<string, Reply>>): void {
     [INVOKE('revoke')]: functionAnswer({ revoked: [{ cluster: 'alpha', outcome: 'revoked' }] }),
     [DELETE]: { status: 200, headers: { 'content-type': 'application/x-amz-json-1.1' }, body: '{}' },
   };
-  aws.handle = ({ name }) => {
-    const given = replies[name] ?? usual[name];
+  aws.handle = ({ name, body }) => {
+    const given = replies[name] ?? usual[name] ?? (name === DESCRIBE ? description(body) : undefined);
     return given ? { reply: given } : undefined;
   };
 }

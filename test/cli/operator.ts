@@ -10,6 +10,7 @@ import {
 import type { ControlPlane } from '../bed/control-plane.ts';
 import { Bed } from '../bed/up.ts';
 import { type CommandLine, startCommandLine } from './command-line.ts';
+import { startListLag } from './list-lag.ts';
 import { type ClusterWire, startAwsWire, startClusterWire, type Wire } from './wire.ts';
 
 export interface Operator extends AsyncDisposable {
@@ -43,14 +44,17 @@ type: kubernetes.io/dockerconfigjson
 /** Starts the bed. No cluster is registered. */
 export async function startOperator(): Promise<Operator> {
   const stack = new AsyncDisposableStack();
+  const lag = stack.use(await startListLag());
   const bed = stack.use(
     await Bed.create({
       clusters: ['alpha', 'beta'],
       context: { scheduleEnabled: false },
       registersClusters: false,
+      functionEnv: lag.env,
     }),
   );
   await bed.start();
+  lag.attach(bed.deployment.emulator);
   const aws = stack.use(await startAwsWire(bed.deployment.emulator));
   const clusters = {
     alpha: stack.use(await startClusterWire(bed.cluster('alpha').controlPlane)),

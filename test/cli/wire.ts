@@ -110,7 +110,7 @@ type Receive = (
   wire: Wire,
 ) => Promise<{ treatment: Treatment; pass: () => Promise<Reply> }>;
 
-async function serve(
+export async function serve(
   server: ReturnType<typeof createHttpServer> | ReturnType<typeof createHttpsServer>,
   scheme: string,
   receive: Receive,
@@ -144,7 +144,7 @@ async function serve(
 }
 
 /** @param keepsHost whether to forward the Host header, which AWS' signatures cover */
-function forward(
+export function forward(
   received: IncomingMessage,
   body: string,
   target: string,
@@ -175,7 +175,8 @@ function forward(
   });
 }
 
-function awsName({ method = '', url = '', headers }: IncomingMessage, body: string): string {
+/** `secretsmanager:CreateSecret`, `lambda:InvokeFunction status`. */
+export function awsName({ method = '', url = '', headers }: IncomingMessage, body: string): string {
   const [, service = ''] = /Credential=[^/]+\/\d+\/[^/]+\/([^/]+)\//.exec(headers.authorization ?? '') ?? [];
   const target = headers['x-amz-target']?.toString();
   if (target !== undefined) return `${service}:${target.split('.').at(-1)}`;
@@ -198,7 +199,6 @@ class ClientRequestTokens {
   readonly #answers = new Map<string, Reply>();
 
   async pass({ name, body }: Call, pass: (body: string) => Promise<Reply>): Promise<Reply> {
-    if (!name.startsWith('secretsmanager:')) return pass(body);
     const makesVersion = /:(CreateSecret|PutSecretValue)$/.test(name);
     const token = makesVersion
       ? (JSON.parse(body) as { ClientRequestToken?: string }).ClientRequestToken
@@ -256,6 +256,20 @@ export const DEPLOYED: Reply = {
     )
     .join('')}</Outputs></member></Stacks></DescribeStacksResult></DescribeStacksResponse>`,
 };
+
+/** The response to DescribeSecret if only alpha is registered. @param body of the request */
+export function description(body: string): Reply {
+  const { SecretId } = JSON.parse(body) as { SecretId: string };
+  if (!SecretId.endsWith('/alpha'))
+    return awsError('secretsmanager:DescribeSecret', 'ResourceNotFound', 'no such secret');
+  return {
+    status: 200,
+    headers: { 'content-type': 'application/x-amz-json-1.1' },
+    body: JSON.stringify({
+      ARN: `arn:aws:secretsmanager:eu-central-1:111122223333:secret:${SecretId}-AbCdEf`,
+    }),
+  };
+}
 
 /** The error of AWS for a request that no policy allows. @param name of a call */
 export function notAuthorized(name: string): Reply {

@@ -42,6 +42,8 @@ export interface SecretsManager extends AsyncDisposable {
   current(name: string): string;
   /** Stores a value as an operator does with `aws secretsmanager put-secret-value`. */
   register(name: string, value: string): void;
+  /** Stores a value that is not current, under a label of its own. */
+  stage(name: string, value: string, stage: string): void;
 }
 
 export interface SecretsManagerOptions {
@@ -189,8 +191,17 @@ export async function startSecretsManager(
       }),
     });
   };
-  const returnValue = (reply: Reply, { SecretId }: Record<string, unknown>) => {
-    const value = currentOf(String(SecretId));
+  const returnValue = (
+    reply: Reply,
+    { SecretId, VersionId, VersionStage = CURRENT }: Record<string, unknown>,
+  ) => {
+    const name = String(SecretId);
+    const value =
+      VersionId === undefined && VersionStage === CURRENT
+        ? currentOf(name)
+        : versionsOf(name).find(({ id, stages }) =>
+            VersionId === undefined ? stages.has(String(VersionStage)) : id === VersionId,
+          );
     if (value === 'never') return;
     if (isVersion(value)) reply(200, answerOf(String(SecretId), value));
     else fail(reply, value?.error ?? NOT_FOUND);
@@ -255,6 +266,7 @@ export async function startSecretsManager(
       return value.value;
     },
     register: (name, value) => put(name, randomUUID(), value, [CURRENT]),
+    stage: (name, value, stage) => put(name, randomUUID(), value, [stage]),
     async [Symbol.asyncDispose]() {
       client.destroy();
       server.closeAllConnections();

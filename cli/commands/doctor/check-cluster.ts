@@ -2,6 +2,7 @@
 import { REFRESHER_GROUP } from '../../../contract/names.ts';
 import type { ClusterStatus, ClusterSummary, Inspection } from '../../../contract/refresher-api.ts';
 import { parseEksArn } from '../../aws/arn.ts';
+import { incompleteHint } from '../../aws/registration.ts';
 import { type Installation, refresherUsername } from '../../kubernetes/chart.ts';
 import { isRestricted } from '../../kubernetes/identity.ts';
 import { formatDuration } from '../../output/duration.ts';
@@ -40,13 +41,34 @@ const SOURCES = {
 
 /** The checks `registration` and `schedule`, from the stored state. @param now milliseconds since the epoch */
 export function fromStatus({ status, commands }: Subject, now: number): Finding[] {
-  const { name, isPaused, pausedSince, lookedAt, source } = status;
+  const { name, isPaused, isRegistering, pausedSince, lookedAt, source } = status;
   const since = pausedSince === undefined ? '' : ` since ${pausedSince}`;
   return [
-    passed('registration', SOURCES[source]),
+    isRegistering
+      ? failed('registration-incomplete', 'The registration is not complete, so no run uses it.', {
+          investigate: commands.cli(['register', name, '--dry-run'], true),
+          hint: incompleteHint(name, commands),
+        })
+      : passed('registration', SOURCES[source]),
     isPaused
       ? failed('paused', `The cluster is paused${since}.`, { repair: commands.cli(['resume', name]) })
       : schedule(lookedAt, now, commands),
+  ];
+}
+
+/**
+ * A failure of the check `registration` if the cluster is registered under another name, too. `register` refuses that, unless
+ * two of them run at the same time.
+ */
+export function fromOthers({ status, commands }: Subject, all: readonly ClusterStatus[]): Finding[] {
+  const { name, clusterUid } = status;
+  const other = all.find((one) => one.name !== name && clusterUid && one.clusterUid === clusterUid);
+  if (!other) return [];
+  return [
+    failed('registered-twice', `The cluster is also registered as ${other.name}.`, {
+      investigate: commands.cli(['status']),
+      hint: `The tokens of both are bound to the same Secret, so revoking one ends the other. To remove one: ${commands.cli(['unregister', other.name, '--keep-token'])}`,
+    }),
   ];
 }
 

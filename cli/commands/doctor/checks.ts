@@ -30,6 +30,8 @@ export const CHECKS = {
     codes: [
       'not-registered',
       'registered-under-other-name',
+      'registration-incomplete',
+      'registered-twice',
       'discovery-failed',
       'registration-unusable',
       'setting-missing',

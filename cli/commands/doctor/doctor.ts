@@ -6,7 +6,7 @@ import type { Io, IoOptions } from '../../output/io.ts';
 import type { AwsOptions, KubeOptions } from '../../output/options.ts';
 import { ShellCommands } from '../../output/shell-commands.ts';
 import { checkAws, type FunctionApi, inspect } from './check-aws.ts';
-import { fromInspection, fromStatus } from './check-cluster.ts';
+import { fromInspection, fromOthers, fromStatus } from './check-cluster.ts';
 import { type ContextResult, checkContext } from './check-context.ts';
 import { type Finding, failed, judge, toJson } from './checks.ts';
 import { printFleet } from './fleet.ts';
@@ -76,6 +76,7 @@ async function checkCluster(
   return [
     ...inside.findings,
     ...fromStatus(subject, Date.now()),
+    ...fromOthers(subject, clusters),
     ...(summary ? fromInspection(summary, subject) : []),
   ];
 }

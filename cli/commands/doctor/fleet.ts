@@ -5,7 +5,7 @@ import { colorize, type Io } from '../../output/io.ts';
 import { ShellCommands } from '../../output/shell-commands.ts';
 import { table, terminalColumns, wrap } from '../../output/table.ts';
 import type { FunctionApi } from './check-aws.ts';
-import { fromInspection, fromStatus } from './check-cluster.ts';
+import { fromInspection, fromOthers, fromStatus } from './check-cluster.ts';
 import { CHECKS, type Finding, firstProblem, skipped, toJson } from './checks.ts';
 import { renderChecks } from './render.ts';
 
@@ -36,6 +36,7 @@ export function printFleet(
     const isMissing = !summary && status.source !== 'eks-discovery';
     const observed = [
       ...fromStatus(subject, now),
+      ...fromOthers(subject, clusters),
       ...(summary && !summary.isPaused ? fromInspection(summary, subject) : []),
       ...(isMissing ? [skipped('reachable', "the refresher's answer does not contain the cluster")] : []),
     ];

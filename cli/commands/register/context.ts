@@ -1,7 +1,7 @@
 // What the steps of register share: the command with its cluster and stack, and the credential that it obtains.
 import type { Aws, Stack } from '../../aws/aws.ts';
 import type { Refresher } from '../../aws/refresher.ts';
-import type { Rollback } from '../../aws/rollback.ts';
+import type { PendingRegistration } from '../../aws/registration.ts';
 import type { Installation } from '../../kubernetes/chart.ts';
 import type { Kubernetes, Server } from '../../kubernetes/client.ts';
 import type { Identity } from '../../kubernetes/identity.ts';
@@ -14,13 +14,13 @@ export interface RegisterContext {
   readonly options: RegisterOptions;
   readonly aws: Aws;
   readonly stack: Stack;
-  readonly refresher: Pick<Refresher, 'inspect'>;
+  readonly refresher: Pick<Refresher, 'inspectVersion'>;
   /** The cluster of the operator's context. */
   readonly kubernetes: Kubernetes;
   /** UID of that cluster. */
   readonly uid: string;
   readonly installation: Installation;
-  readonly rollback: Rollback;
+  readonly registration: PendingRegistration;
   readonly commands: ShellCommands;
 }
 

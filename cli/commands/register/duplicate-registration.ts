@@ -2,7 +2,7 @@
 import { TAG } from '../../../contract/names.ts';
 import type { ClusterStatus } from '../../../contract/refresher-api.ts';
 import { parseEksArn } from '../../aws/arn.ts';
-import type { Refresher } from '../../aws/refresher.ts';
+import { NotRegisteredError, type Refresher } from '../../aws/refresher.ts';
 import { alreadyRegistered } from '../../aws/registration.ts';
 import { CliError } from '../../output/errors.ts';
 import { formatList } from '../../output/format-list.ts';
@@ -54,9 +54,10 @@ async function inspectUids(
   const inspect = async (some: readonly ClusterStatus[]) =>
     some.length === 0 ? [] : (await refresher.inspect(some.map(({ name }) => name))).clusters;
   const summaries = await inspect(clusters).catch((error: unknown) => {
-    // An EKS cluster has lost its tag since the last run. The refresher then rejects the whole request.
-    if (!(error instanceof CliError) || error.code !== 'not-registered') throw error;
-    return inspect(clusters.filter(({ source }) => source === 'registered'));
+    // A registration was deleted a moment ago and is still listed, or an EKS cluster has lost its tag since the last run. The
+    // refresher then rejects the whole request.
+    if (!(error instanceof NotRegisteredError)) throw error;
+    return inspect(clusters.filter(({ name }) => !error.names.includes(name)));
   });
   return new Map(
     summaries.flatMap(({ cluster, inspection }) =>
@@ -67,7 +68,7 @@ async function inspectUids(
 
 /**
  * Checks that neither the name nor the cluster is registered, or with `isReplacing`, that the name is registered for this
- * cluster.
+ * cluster. A registration of the name that is not complete may be completed either way.
  *
  * @param uid of the cluster to register
  * @throws CliError
@@ -81,7 +82,7 @@ export function checkNotRegistered(
 ): void {
   const registered = known.filter(({ source }) => source === 'registered');
   const sameName = registered.find((cluster) => cluster.name === name);
-  if (sameName && !isReplacing) throw alreadyRegistered(name, commands);
+  if (sameName && !sameName.isRegistering && !isReplacing) throw alreadyRegistered(name, commands);
   if (!sameName && isReplacing)
     throw new CliError(
       'not-registered',

@@ -1,8 +1,8 @@
-// Registering an EKS cluster: the refresher's role gets an access entry, and a rollback restores the entry as it was.
+// Registering an EKS cluster: the refresher's role gets an access entry. It stays if the registration fails, because it
+// gives access to the refresher only, and the same command finds it again.
 import {
   type Cluster,
   CreateAccessEntryCommand,
-  DeleteAccessEntryCommand,
   DescribeAccessEntryCommand,
   DescribeClusterCommand,
   EKSClient,
@@ -11,7 +11,7 @@ import {
 } from '@aws-sdk/client-eks';
 import { REFRESHER_GROUP } from '../../../contract/names.ts';
 import { regionOfEndpoint } from '../../../lib/aws/eks-endpoint.ts';
-import { type Aws, clientConfig } from '../../aws/aws.ts';
+import { clientConfig } from '../../aws/aws.ts';
 import type { Server } from '../../kubernetes/client.ts';
 import { CliError } from '../../output/errors.ts';
 import type { ObtainedCredential, RegisterContext } from './context.ts';
@@ -22,7 +22,6 @@ export async function obtainEksAccess({
   kubernetes,
   aws,
   stack: { roleArn, isInVpc },
-  rollback,
   commands,
 }: RegisterContext): Promise<ObtainedCredential> {
   const ofContext = kubernetes.eks();
@@ -37,8 +36,7 @@ export async function obtainEksAccess({
   const { url, proxyUrl } = await kubernetes.server();
   const region = ofContext?.region ?? regionOfEndpoint(url) ?? (await aws.region());
   const command = (...args: string[]) => commands.aws(['eks', ...args], region);
-  const clientOf = (operator: Aws) => new EKSClient(clientConfig({ ...operator.options, region }));
-  const client = clientOf(aws);
+  const client = new EKSClient(clientConfig({ ...aws.options, region }));
 
   const described = await aws.ask(`describing the EKS cluster ${name} in ${region}`, (abortSignal) =>
     unlessMissing(client.send(new DescribeClusterCommand({ name }), { abortSignal })),
@@ -77,33 +75,12 @@ export async function obtainEksAccess({
   const accessEntry =
     before.length === kubernetesGroups.length ? 'unchanged' : existing ? 'group-added' : 'created';
   if (accessEntry !== 'unchanged' && !options.dryRun) {
-    const manual = existing
-      ? [
-          'update-access-entry',
-          ...entryOptions,
-          '--kubernetes-groups',
-          ...(before.length > 0 ? before : ['[]']),
-        ]
-      : ['delete-access-entry', ...entryOptions];
-    const change = rollback.add({
-      async revert(operator) {
-        const own = clientOf(operator);
-        await operator.change<unknown>(`restoring the access entry in ${name}`, (abortSignal) =>
-          existing
-            ? removeGroup(own, entry, abortSignal)
-            : unlessMissing(own.send(new DeleteAccessEntryCommand(entry), { abortSignal })),
-        );
-      },
-      manualCommand: () => command(...manual),
-    });
     const input = { ...entry, kubernetesGroups };
     // If another operator creates the entry at the same time, EKS rejects this request, and their entry stays.
-    await aws.change(`changing the access entry in ${name}`, (abortSignal) =>
-      change.send<unknown>(() =>
-        existing
-          ? client.send(new UpdateAccessEntryCommand(input), { abortSignal })
-          : client.send(new CreateAccessEntryCommand(input), { abortSignal }),
-      ),
+    await aws.change<unknown>(`changing the access entry in ${name}`, (abortSignal) =>
+      existing
+        ? client.send(new UpdateAccessEntryCommand(input), { abortSignal })
+        : client.send(new CreateAccessEntryCommand(input), { abortSignal }),
     );
   }
   // The exec entry that `aws eks update-kubeconfig` writes. The refresher recognises it and signs the token itself.
@@ -148,19 +125,6 @@ function serverOf(
     );
   const ca = Buffer.from(data, 'base64').toString();
   return { url: endpoint, ca, ...(proxyUrl !== undefined && { proxyUrl }) };
-}
-
-/** Removes only the refresher's group: another operator may have changed the entry in the meantime. */
-async function removeGroup(
-  client: EKSClient,
-  entry: { readonly clusterName: string; readonly principalArn: string },
-  abortSignal: AbortSignal,
-): Promise<void> {
-  const { accessEntry } = await client.send(new DescribeAccessEntryCommand(entry), { abortSignal });
-  const groups = accessEntry?.kubernetesGroups ?? [];
-  if (!groups.includes(REFRESHER_GROUP)) return;
-  const kubernetesGroups = groups.filter((group) => group !== REFRESHER_GROUP);
-  await client.send(new UpdateAccessEntryCommand({ ...entry, kubernetesGroups }), { abortSignal });
 }
 
 /** The response; undefined if EKS knows no such cluster or entry. */

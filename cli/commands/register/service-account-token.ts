@@ -1,4 +1,4 @@
-// Creates a token of the chart's ServiceAccount and the Secret it is bound to, and revokes it if the registration fails.
+// Creates a token of the chart's ServiceAccount and the Secret it is bound to.
 import { z } from 'zod';
 import { type Installation, refresherUsername, TOKEN_MAX_SECONDS } from '../../kubernetes/chart.ts';
 import { ApiError, Kubernetes } from '../../kubernetes/client.ts';
@@ -87,7 +87,8 @@ export async function planToken(
 
 /**
  * Creates a token of the chart's ServiceAccount, bound to the release's Secret. The Secret is recreated if an earlier
- * `unregister` deleted it. A rollback deletes a Secret that was created here, and the API server then rejects the token.
+ * `unregister` deleted it. If a registration of this name was interrupted, the Secret is replaced, which ends the tokens of
+ * that attempt: no other registration uses it.
  *
  * @throws CliError
  */
@@ -96,52 +97,53 @@ export async function createToken(
   {
     aws,
     kubernetes: operator,
-    rollback,
+    registration,
     commands,
-  }: Pick<RegisterContext, 'aws' | 'kubernetes' | 'rollback' | 'commands'>,
+  }: Pick<RegisterContext, 'aws' | 'kubernetes' | 'registration' | 'commands'>,
 ): Promise<Token> {
-  const { namespace, tokenSecret } = plan.installation;
+  const { namespace, refresher, tokenSecret } = plan.installation;
   const path = `/api/v1/namespaces/${namespace}/secrets`;
-  const deleteSecret = commands.kubectlInRelease(['delete', 'secret', tokenSecret]);
-  // Ctrl-C waits for the responses: the rollback must know what was created.
-  return aws.change(`a token of ${namespace}/${plan.installation.refresher}`, async (signal) => {
+  const isRepeated = registration.isIncomplete;
+  // First: a token that was created is then one of an incomplete registration, which the next `register` ends.
+  await registration.begin();
+  return aws.change(`a token of ${namespace}/${refresher}`, async (signal) => {
     const kubernetes = operator.withSignal(signal);
     const found = await kubernetes.find(`${path}/${tokenSecret}`);
-    if (found) {
-      const created = await requestToken(kubernetes, plan, uidOf(found));
-      rollback.addManualStep(
-        `the created token is valid until ${created.expiresAt}, but it is not stored. To revoke it and all other tokens of this cluster: ${deleteSecret}`,
-      );
-      return created;
+    let uid = found === undefined ? undefined : uidOf(found);
+    if (uid !== undefined && isRepeated) {
+      await checkCreate(kubernetes, path, plan);
+      await endTokens(kubernetes, plan, uid, commands);
+      uid = undefined;
     }
-    let secretUid: string | undefined;
-    let created: Token | undefined;
-    const change = rollback.add({
-      async revert({ signal: ofRollback }) {
-        if (secretUid === undefined)
-          throw new Error(`the response was lost, so the Secret ${namespace}/${tokenSecret} may exist`);
-        const cluster = operator.withSignal(ofRollback);
-        const { token } =
-          created ?? (await requestToken(cluster, { ...plan, seconds: MIN_SECONDS }, secretUid));
-        const secretPath = `${path}/${tokenSecret}`;
-        // As the token's own identity: the operator needs no right to delete Secrets.
-        const asToken = kubeconfigFor('token', await cluster.server(), { token });
-        await deleteSecretOfUid(Kubernetes.of(asToken, ofRollback, commands), secretPath, secretUid);
-        // A proxy with users of its own rejects the token, and the Secret is still there.
-        const remaining = await cluster.find(secretPath);
-        if (remaining && uidOf(remaining) === secretUid)
-          await deleteSecretOfUid(cluster, secretPath, secretUid);
-      },
-      manualCommand: () => deleteSecret,
-    });
-    const { body } = await change.send(
-      () => kubernetes.post(path, { body: secretFor(plan) }),
-      (error) => error instanceof ApiError && error.status < 500,
-    );
-    secretUid = uidOf(body);
-    created = await requestToken(kubernetes, plan, secretUid);
-    return created;
+    uid ??= uidOf((await kubernetes.post(path, { body: secretFor(plan) })).body);
+    return requestToken(kubernetes, plan, uid);
   });
+}
+
+/** Checks that the Secret can be created again before it is deleted. @throws CliError */
+async function checkCreate(kubernetes: Kubernetes, path: string, plan: TokenPlan): Promise<void> {
+  await kubernetes.post(path, { body: secretFor(plan), query: { dryRun: 'All' } }).catch((error: unknown) => {
+    // The API server authorizes a request before it looks for the name.
+    if (!(error instanceof ApiError && error.status === 409)) throw error;
+  });
+}
+
+/** Deletes the Secret, and with it all tokens that are bound to it. @throws CliError */
+async function endTokens(
+  kubernetes: Kubernetes,
+  plan: TokenPlan,
+  uid: string,
+  commands: ShellCommands,
+): Promise<void> {
+  const { namespace, tokenSecret } = plan.installation;
+  const path = `/api/v1/namespaces/${namespace}/secrets/${tokenSecret}`;
+  // As the identity of a token: the operator needs no right to delete Secrets.
+  const { token } = await requestToken(kubernetes, { ...plan, seconds: MIN_SECONDS }, uid);
+  const asToken = kubeconfigFor('token', await kubernetes.server(), { token });
+  await deleteSecretOfUid(Kubernetes.of(asToken, kubernetes.signal, commands), path, uid);
+  // A proxy with users of its own rejects the token, and the Secret is still there.
+  const remaining = await kubernetes.find(path);
+  if (remaining && uidOf(remaining) === uid) await deleteSecretOfUid(kubernetes, path, uid);
 }
 
 function uidOf(object: unknown): string {

@@ -1,32 +1,36 @@
 // Verifies a registration: the refresher uses it from AWS. If that fails, the hint depends on where it failed.
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { ClusterSummary } from '../../../contract/refresher-api.ts';
+import type { ClusterSummary, FailureCode, RefreshAnswer } from '../../../contract/refresher-api.ts';
+import { untilVisible } from '../../aws/until-visible.ts';
 import type { Identity } from '../../kubernetes/identity.ts';
 import { CliError } from '../../output/errors.ts';
 import type { ObtainedCredential, RegisterContext } from './context.ts';
 
 const RETRY_MS = 3_000;
+/** The codes of a cluster whose secret the refresher sees as it was. */
+const OLD: ReadonlySet<string> = new Set<FailureCode>(['registration-unreadable', 'registration-incomplete']);
 
 /**
  * Has the refresher inspect the cluster.
  *
  * @param timeoutMs how long to wait until the API server accepts the credential
  * @param report called with the current state while waiting
+ * @param version of the registered secret
  * @returns the refresher's identity, according to the API server
  * @throws CliError
  */
 export async function verify(
   context: RegisterContext,
   obtained: ObtainedCredential,
+  version: string,
   timeoutMs: number,
   report: (text: string) => void,
 ): Promise<Identity> {
   const { name, options, refresher, uid, commands, aws } = context;
   const deadline = Date.now() + timeoutMs;
   for (;;) {
-    const { clusters } = await refresher.inspect([name]);
-    const [summary] = clusters;
+    const summary = await summaryOf(() => refresher.inspectVersion(name, version), aws.signal);
     if (summary?.served) {
       const { username, groups = [], clusterUid } = summary.inspection ?? {};
       if (username === undefined || clusterUid === undefined)
@@ -52,9 +56,21 @@ export async function verify(
   }
 }
 
+/** The report of the registered cluster. Repeats the request while the refresher does not see the change of a moment ago. */
+export async function summaryOf(
+  request: () => Promise<RefreshAnswer>,
+  signal: AbortSignal,
+): Promise<ClusterSummary | undefined> {
+  const isOld = (outcome: RefreshAnswer | CliError) =>
+    outcome instanceof CliError
+      ? outcome.code === 'not-registered'
+      : outcome.clusters.some(({ codes = [] }) => codes.some((code) => OLD.has(code)));
+  return (await untilVisible(request, isOld, signal)).clusters[0];
+}
+
 /** What a failure means for the registration. */
 function consequence({ name, options }: RegisterContext): string {
-  return options.replace ? `${name} keeps its earlier credential` : `${name} is not registered`;
+  return options.replace ? `${name} keeps its earlier credential` : `${name} is not refreshed`;
 }
 
 /** The error if the refresher cannot use the registration. @param summary undefined if the refresher reported none */

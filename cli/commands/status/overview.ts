@@ -44,6 +44,7 @@ const COLOURS: Readonly<Record<State, Parameters<typeof colorize>[0]>> = {
   expiring: 'red',
   failing: 'yellow',
   silent: 'yellow',
+  incomplete: 'yellow',
   new: 'cyan',
   paused: 'gray',
   healthy: 'green',
@@ -84,7 +85,15 @@ const COLUMNS: readonly Column[] = [
     cell: ({ tokenExpiresAt = '-' }) => tokenExpiresAt.replace(/\.\d+Z$/, 'Z'),
   },
   { head: 'CONTEXT', isWide: true, cell: ({ context = '-' }) => context },
-  { head: 'REASON', cell: ({ failures = 0, reason = '' }) => (failures === 0 ? '' : reason) },
+  {
+    head: 'REASON',
+    cell: ({ failures = 0, reason = '', isRegistering }) =>
+      isRegistering
+        ? 'register did not complete: repeat it, or unregister the cluster'
+        : failures === 0
+          ? ''
+          : reason,
+  },
 ];
 /** Lines of a terminal that the error of a failed update may take. */
 const ERROR_LINES = 2;
@@ -143,8 +152,13 @@ function summary(rows: readonly Row[], commands: ShellCommands): string {
   return [
     `${count}, ${others === 0 ? 'none needs attention' : red(`${others} ${others === 1 ? 'needs' : 'need'} attention`)}.`,
     ...(targets.length > 0 ? [`${red('EKS discovery fails')}: ${targets.join(', ')}.`] : []),
-    `  → ${commands.cli(first.source === 'eks-discovery' ? ['doctor'] : ['doctor', first.name])}`,
+    `  → ${commands.cli(firstCommand(first))}`,
   ].join('\n');
+}
+
+function firstCommand({ source, state, name }: Row): string[] {
+  if (source === 'eks-discovery') return ['doctor'];
+  return [state === 'incomplete' ? 'register' : 'doctor', name];
 }
 
 function formatFailedUpdate(

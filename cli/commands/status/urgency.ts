@@ -4,21 +4,38 @@ import { freshness, MAX_INTERVAL_MS, parseTime, REFRESH_WINDOW_MS } from '../../
 import type { ClusterStatus } from '../../../contract/refresher-api.ts';
 
 /** From the most urgent to the least urgent. */
-export const STATES = ['expired', 'expiring', 'failing', 'silent', 'new', 'paused', 'healthy'] as const;
+export const STATES = [
+  'expired',
+  'expiring',
+  'failing',
+  'silent',
+  'incomplete',
+  'new',
+  'paused',
+  'healthy',
+] as const;
 export type State = (typeof STATES)[number];
 
 /** The longest time between two runs: the longest schedule interval, and a sixth of it for its random start. */
 const SILENT_AFTER_MS = (MAX_INTERVAL_MS * 7) / 6;
 
 /** The states in which an operator has to act. */
-export const ATTENTION_STATES: ReadonlySet<State> = new Set(['expired', 'expiring', 'failing', 'silent']);
+export const ATTENTION_STATES: ReadonlySet<State> = new Set([
+  'expired',
+  'expiring',
+  'failing',
+  'silent',
+  'incomplete',
+]);
 
 /**
  * The state of a cluster. `expired`: Pods cannot pull. `expiring`: half of the refresh window is over, as for the alarm
- * SoonestExpiry. `silent`: no run for longer than any schedule allows. `new`: no run yet.
+ * SoonestExpiry. `silent`: no run for longer than any schedule allows. `incomplete`: `register` has not completed. `new`: no
+ * run yet.
  */
 export function stateOf(cluster: ClusterStatus, now: number): State {
-  const { soonestExpiry, failures = 0, lookedAt, isPaused } = cluster;
+  const { soonestExpiry, failures = 0, lookedAt, isPaused, isRegistering } = cluster;
+  if (isRegistering) return 'incomplete';
   const expiry = soonestExpiry === undefined ? undefined : parseTime(soonestExpiry);
   if (expiry !== undefined && expiry <= now) return 'expired';
   if (expiry !== undefined && expiry <= now + REFRESH_WINDOW_MS / 2) return 'expiring';

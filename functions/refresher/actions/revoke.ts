@@ -54,7 +54,7 @@ export async function revoke(
 type Revoked = Omit<RevokeResult, 'cluster'>;
 
 async function revokeOne(
-  { open }: Cluster,
+  { open, isRegistering }: Cluster,
   { clusterDeadlineMs }: RevokeSettings,
   runSignal: AbortSignal,
 ): Promise<Revoked> {
@@ -75,6 +75,12 @@ async function revokeOne(
     bound = { secret: { namespace, name: secret.name } };
     return { ...(await revokeToken(cluster, token, signal)), ...bound };
   } catch (error) {
+    if (isRegistering && isMissing(error))
+      return {
+        outcome: 'nothing-to-revoke',
+        reason: 'register was interrupted before it stored a credential',
+        code: 'registration-incomplete',
+      };
     const reason = error instanceof Error ? error.message : String(error);
     const failure = signal.aborted
       ? ({ reason: 'the cluster reached its deadline', code: 'cluster-time-up' } as const)
@@ -111,6 +117,13 @@ function boundTokenOf(
       code: 'token-not-bound',
     };
   return token;
+}
+
+/** Whether Secrets Manager has no such value. */
+function isMissing(error: unknown): boolean {
+  for (let at = error; at instanceof Error; at = at.cause)
+    if (at.name === 'ResourceNotFoundException') return true;
+  return false;
 }
 
 const STILL_ACCEPTED = {

@@ -30,16 +30,18 @@ export async function clusterStatuses(
 ): Promise<ClusterStatus[]> {
   const [listed, stored] = await Promise.all([listClusters(secrets, signal), state.load(signal)]);
   const names = new Set(listed.map(({ name }) => name));
-  // `register` ends with a run over the cluster, so the table has clusters that the list does not show yet.
+  // `register` ends with a run over the cluster, so the table has clusters that the list does not show yet, or shows as
+  // incomplete.
   const unlisted = stored
     .filter(
       ({ cluster, lookedAt = '' }) => !names.has(cluster) && now - Date.parse(lookedAt) < 2 * LIST_LAG_MS,
     )
     .map(({ cluster }) => cluster);
-  const found = (await findClusters(secrets, unlisted, signal)).filter(
-    ({ failure }) => failure === undefined,
-  );
-  const registered = [...listed, ...found].sort((a, b) => (a.name < b.name ? -1 : 1));
+  const incomplete = listed.filter(({ isRegistering }) => isRegistering).map(({ name }) => name);
+  const found = await findClusters(secrets, [...incomplete, ...unlisted], signal);
+  const described = found.filter(({ failure }) => failure === undefined);
+  const byName = new Map([...listed, ...described].map((cluster) => [cluster.name, cluster]));
+  const registered = [...byName.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
   return mergeStatuses(registered, stored, eksDiscovery, timeoutMs);
 }
 
@@ -59,10 +61,11 @@ export function mergeStatuses(
 ): ClusterStatus[] {
   const byName = new Map(stored.map((state) => [state.cluster, state]));
   const ofRegistered = registered.map(
-    ({ name, isPaused, context, clusterUid }): ClusterStatus => ({
+    ({ name, isPaused, isRegistering, context, clusterUid }): ClusterStatus => ({
       name,
       source: 'registered',
       isPaused,
+      ...(isRegistering && { isRegistering }),
       ...(context !== undefined && { context }),
       ...(clusterUid !== undefined && { clusterUid }),
       ...fieldsOf(byName.get(name)),

@@ -1,6 +1,7 @@
 // Selects the clusters of a run: the registered ones, and the EKS clusters that carry the tag.
 
 import type { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
+import { REGISTERING_STAGE } from '../../../contract/names.ts';
 import type { DiscoveryFailure, FailureCode, Renewal } from '../../../contract/refresher-api.ts';
 import { abortable } from '../../../lib/abort.ts';
 import { ClusterError } from '../../../lib/cluster-error.ts';
@@ -10,7 +11,13 @@ import type { DiscoveryTarget, Eks } from '../access/eks.ts';
 import { discoveryTargetName } from '../access/eks.ts';
 import type { UsableAccess } from '../kubernetes/client.ts';
 import { renewToken } from '../tokens/renewal.ts';
-import { findClusters, listClusters, type RegisteredCluster, Registrations } from './registered-clusters.ts';
+import {
+  findClusters,
+  listClusters,
+  type RegisteredCluster,
+  Registrations,
+  readVersion,
+} from './registered-clusters.ts';
 
 export interface ClusterSources extends TokenSources {
   readonly secrets: SecretsManagerClient;
@@ -28,8 +35,15 @@ export interface Cluster {
   /** As it is registered; of a tagged EKS cluster, its ARN. */
   readonly name: string;
   readonly isPaused: boolean;
-  /** Call it once, when the cluster run starts. @param signal ends the cluster run */
-  open(signal: AbortSignal): OpenCluster;
+  /** `register` has not completed. Only inspections and revocations open the cluster, and get what it has stored. */
+  readonly isRegistering?: true;
+  /**
+   * Call it once, when the cluster run starts.
+   *
+   * @param signal ends the cluster run
+   * @param version of the registered secret; default: the current one
+   */
+  open(signal: AbortSignal, version?: string): OpenCluster;
 }
 
 /** A cluster during its run. Its registration is in memory no longer than this object. */
@@ -96,7 +110,9 @@ export async function selectClusters(
   signal: AbortSignal,
   order: (a: string, b: string) => number = () => 0,
 ): Promise<Selection> {
-  const found = await (only ? findClusters(secrets, only, signal) : listClusters(secrets, signal));
+  const found = only
+    ? await findClusters(secrets, only, signal)
+    : (await listClusters(secrets, signal)).filter(({ isRegistering }) => !isRegistering);
   // The order in which `registrations` reads them.
   const selected = found.sort((a, b) => order(a.name, b.name));
   const names = selected.map(({ name }) => name);
@@ -125,7 +141,7 @@ export async function selectClusters(
 
 /** @param index the cluster's among the registrations */
 function registeredCluster(
-  { name, isPaused, context, failure }: RegisteredCluster,
+  { name, isPaused, isRegistering, context, failure }: RegisteredCluster,
   index: number,
   {
     registrations,
@@ -139,10 +155,14 @@ function registeredCluster(
     readonly settings: ClusterSettings;
   },
 ): Cluster {
-  const open = (signal: AbortSignal): OpenCluster => {
-    const registration = (
-      failure === undefined ? registrations.take(index, signal) : Promise.reject(new Error(failure))
-    ).catch((error: Error) => error);
+  const read = async (signal: AbortSignal, version: string | undefined) => {
+    if (failure !== undefined) throw new Error(failure);
+    if (version !== undefined) return readVersion(secrets, name, { VersionId: version }, signal);
+    if (isRegistering) return readVersion(secrets, name, { VersionStage: REGISTERING_STAGE }, signal);
+    return registrations.take(index, signal);
+  };
+  const open = (signal: AbortSignal, version?: string): OpenCluster => {
+    const registration = read(signal, version).catch((error: Error) => error);
     const registered = async () => {
       const value = await registration;
       if (value instanceof Error)
@@ -165,7 +185,7 @@ function registeredCluster(
     };
     return { registered, access, renew };
   };
-  return { name, isPaused, open };
+  return { name, isPaused, ...(isRegistering && { isRegistering }), open };
 }
 
 async function discover(

@@ -6,6 +6,7 @@ import {
   type BatchGetSecretValueCommandOutput,
   DescribeSecretCommand,
   GetSecretValueCommand,
+  type GetSecretValueCommandInput,
   paginateListSecrets,
   type SecretsManagerClient,
   type Tag,
@@ -25,6 +26,8 @@ export interface RegisteredCluster {
   readonly name: string;
   /** The refresher sends it no requests until the tag is removed. */
   readonly isPaused: boolean;
+  /** `register` has not completed: runs must not use it. */
+  readonly isRegistering?: true;
   /** The kubeconfig's context to use instead of the current one. */
   readonly context?: string;
   /** By its tag, for the command line; the refresher does not use it. */
@@ -95,10 +98,32 @@ function clusterOf(name: string, list: readonly Tag[] = []): RegisteredCluster {
   return {
     name,
     isPaused: tags[TAG.paused] === 'true',
+    ...(tags[TAG.registering] === 'true' && { isRegistering: true }),
     // Tags may have empty values.
     ...(context && { context }),
     ...(clusterUid && { clusterUid }),
   };
+}
+
+/**
+ * The value of one version of a registered secret.
+ *
+ * @param version default: the current one
+ * @throws Error whose message contains nothing of the value; its cause is the error of AWS
+ */
+export async function readVersion(
+  client: SecretsManagerClient,
+  name: string,
+  version: Pick<GetSecretValueCommandInput, 'VersionId' | 'VersionStage'>,
+  signal: AbortSignal,
+): Promise<Registration> {
+  const command = new GetSecretValueCommand({ SecretId: `${CLUSTERS_PREFIX}${name}`, ...version });
+  const value = await client.send(command, { abortSignal: signal }).catch((cause: Error) => {
+    throw new Error(describeAwsError(cause), { cause });
+  });
+  const read = registration(value);
+  if (read instanceof Error) throw read;
+  return read;
 }
 
 /**
@@ -140,7 +165,8 @@ export class Registrations {
     const name = this.#names[index] ?? '';
     const batch = await abortable(this.#batchOf(index), signal);
     // A secret that is neither among the batch's values nor among its errors is read alone.
-    const value = batch.get(`${CLUSTERS_PREFIX}${name}`) ?? (await this.#readAlone(name, signal));
+    const value =
+      batch.get(`${CLUSTERS_PREFIX}${name}`) ?? (await readVersion(this.#client, name, {}, signal));
     if (value instanceof Error) throw value;
     return value;
   }
@@ -171,13 +197,6 @@ export class Registrations {
         ({ SecretId, ErrorCode, Message }) => [SecretId, new Error(`${ErrorCode}: ${Message}`)] as const,
       ),
     ]);
-  }
-
-  async #readAlone(name: string, signal: AbortSignal): Promise<Registration | Error> {
-    const SecretId = `${CLUSTERS_PREFIX}${name}`;
-    return this.#client
-      .send(new GetSecretValueCommand({ SecretId }), { abortSignal: signal })
-      .then(registration, (error: Error) => new Error(describeAwsError(error), { cause: error }));
   }
 }
 

@@ -75,6 +75,13 @@ export function paused(cluster: string): ClusterReport {
   return { ...NOT_OBSERVED, cluster, failed: false, isPaused: true, reason: 'paused by its tag' };
 }
 
+/** The report of a cluster that an event names, and that `register` has not completed. */
+export function incomplete(cluster: string): ClusterReport {
+  const reason =
+    'its registration is not complete: repeat the register command, or remove it with the unregister command';
+  return notServed(cluster, [{ code: 'registration-incomplete', reason }], 'kubeconfig');
+}
+
 /** Adds what became of the cluster's token. A token that is late makes the cluster a failed one. */
 export function withRenewal(report: ClusterReport, renewal: Renewal | undefined): ClusterReport {
   if (renewal === undefined) return report;

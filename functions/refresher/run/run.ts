@@ -25,6 +25,7 @@ import { PATCHES_AT_ONCE, refreshCluster } from './cluster.ts';
 import {
   type ClusterReport,
   failureOf,
+  incomplete,
   notServed,
   paused,
   soonestExpiryOf,
@@ -79,10 +80,13 @@ export async function run(
     async (cluster) => {
       const startedAt = now();
       observer.onStart?.(cluster.name);
-      const report = await save(
-        await runCluster(cluster, event, settings, { startedAt, now, memory }, signal),
-        startedAt,
-      );
+      const report =
+        cluster.isRegistering && event.action !== 'inspect'
+          ? incomplete(cluster.name)
+          : await save(
+              await runCluster(cluster, event, settings, { startedAt, now, memory }, signal),
+              startedAt,
+            );
       onReport(report);
       // The answer has the results of the clusters that the event names only.
       return event.clusters ? report : withoutDetails(report);
@@ -135,7 +139,7 @@ async function runCluster(
       { code: 'run-time-up', reason: 'the run reached its time limit before this cluster was started' },
     ]);
   const signal = AbortSignal.any([runSignal, AbortSignal.timeout(settings.clusterDeadlineMs)]);
-  const cluster = open(signal);
+  const cluster = open(signal, event.version);
   // Concurrently, so that neither takes the other's time. A paused cluster keeps a valid token, so it is renewed too.
   const [report, renewal] = await Promise.all([
     isRequested ? refresh(name, cluster, event, turn, signal) : paused(name),

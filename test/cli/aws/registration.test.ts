@@ -1,14 +1,10 @@
-// Storing a registration when Secrets Manager rejects a request, or its response is lost.
+// Reading a registration by its name, and storing one that is not verified yet.
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { Aws } from '../../../cli/aws/aws.ts';
-import { createRegistration, withCurrent } from '../../../cli/aws/registration.ts';
-import { Rollback } from '../../../cli/aws/rollback.ts';
-import { TAG } from '../../../contract/names.ts';
+import { PendingRegistration, withCurrent } from '../../../cli/aws/registration.ts';
+import { REGISTERING_STAGE, TAG } from '../../../contract/names.ts';
 import type { ClusterStatus } from '../../../contract/refresher-api.ts';
-import { awsError, type Reply, startAwsWire, type Treatment, type Wire } from '../wire.ts';
-
-const CREATE = 'secretsmanager:CreateSecret';
-const DELETE = 'secretsmanager:DeleteSecret';
+import { awsError, type Reply, startAwsWire, type Wire } from '../wire.ts';
 
 let wire: Wire;
 beforeEach(async () => {
@@ -60,42 +56,73 @@ describe('ListSecrets lags, so a registration is read by its name', () => {
     expect(await current(json({ ARN, DeletedDate: 1_795_000_000 }), [alpha, beta])).toEqual([beta]);
   });
 
-  test('without the permission, it is as listed', async () => {
-    const denied = awsError(DESCRIBE, 'AccessDenied', 'not authorized');
-    expect(await current(denied, [alpha, beta])).toEqual([alpha, beta]);
+  test('one that is not complete is marked as such', async () => {
+    const registering = [{ Key: TAG.registering, Value: 'true' }];
+    expect(await current(json({ ARN, Tags: registering }), [])).toEqual([
+      { name: 'alpha', source: 'registered', isPaused: false, isRegistering: true },
+    ]);
   });
 });
 
-/** Creates a registration that fails, and rolls it back. @param creations treats each CreateSecret @returns the failure */
-async function failureOf(...creations: Treatment[]): Promise<unknown> {
-  let token = '';
-  wire.handle = ({ name, body }) => {
-    if (name === CREATE) {
-      token = JSON.parse(body).ClientRequestToken;
-      return creations.shift();
-    }
-    const described = { VersionIdsToStages: { [token]: ['AWSCURRENT'] } };
-    return { reply: json(name === DELETE ? {} : described) };
-  };
-  const rollback = new Rollback();
-  const aws = new Aws({}, new AbortController().signal);
-  const registration = { name: 'alpha', kubeconfig: 'kubeconfig', clusterUid: 'uid' };
-  const failure = await createRegistration(aws, registration, rollback).catch((error: unknown) => error);
-  return rollback.run({}, failure);
-}
+describe('a pending registration', () => {
+  const registration = (known?: ClusterStatus) =>
+    new PendingRegistration(new Aws({}, new AbortController().signal), 'alpha', 'uid', known);
+  const inputs = (operation: string) =>
+    wire.calls
+      .filter(({ name }) => name === `secretsmanager:${operation}`)
+      .map(({ body }) => JSON.parse(body));
 
-const calls = () => wire.calls.map(({ name }) => name);
+  test('begins with a placeholder, and stores the kubeconfig under a label that no run reads', async () => {
+    wire.handle = () => ({ reply: json({ VersionId: 'v2' }) });
+    const pending = registration();
+    expect(await pending.stage('kubeconfig')).toBe('v2');
+    expect(pending).toMatchObject({ isIncomplete: true, isVerified: false });
+    const [created] = inputs('CreateSecret');
+    expect(created.SecretString).not.toContain('kubeconfig');
+    expect(created.Tags).toContainEqual({ Key: TAG.registering, Value: 'true' });
+    expect(inputs('PutSecretValue')).toEqual([
+      expect.objectContaining({ SecretString: 'kubeconfig', VersionStages: [REGISTERING_STAGE] }),
+    ]);
+  });
 
-test('a name that another operator has registered meanwhile is not deleted', async () => {
-  const exists = awsError(CREATE, 'ResourceExists', 'A resource with the ID you requested already exists.');
-  expect(await failureOf({ reply: exists })).toMatchObject({ code: 'already-registered', exitCode: 6 });
-  expect(calls()).toEqual([CREATE]);
-});
+  test('completes although the refresher renews the earlier token at the same time', async () => {
+    let current = 'v1';
+    wire.handle = ({ name, body }) => {
+      if (name === 'secretsmanager:DescribeSecret')
+        return { reply: json({ VersionIdsToStages: { [current]: ['AWSCURRENT'] }, Tags: [] }) };
+      const { VersionStage, RemoveFromVersionId } = JSON.parse(body);
+      if (VersionStage !== 'AWSCURRENT' || RemoveFromVersionId === 'renewed') return { reply: json({}) };
+      current = 'renewed';
+      return { reply: awsError(name, 'InvalidParameter', 'The label is attached to another version.') };
+    };
+    const pending = registration({ name: 'alpha', source: 'registered', isPaused: false });
+    await pending.complete('v2');
+    expect(pending.isVerified).toBe(true);
+    expect(inputs('UpdateSecretVersionStage').map(({ VersionStage }) => VersionStage)).toEqual([
+      'AWSCURRENT',
+      'AWSCURRENT',
+      REGISTERING_STAGE,
+    ]);
+    expect(inputs('TagResource')).toEqual([
+      expect.objectContaining({ Tags: [{ Key: TAG.clusterUid, Value: 'uid' }] }),
+    ]);
+  });
 
-test('a registration is deleted if the response was lost and the retry was throttled', async () => {
-  const lost = { before: () => Promise.reject(new Error('lost')) };
-  const throttled = { reply: awsError(CREATE, 'Throttling', 'Rate exceeded') };
-  const failure = await failureOf(lost, throttled, throttled, throttled);
-  expect(failure).toMatchObject({ code: 'aws-throttled', exitCode: 10 });
-  expect(calls().at(-1)).toBe(DELETE);
+  test('stores the kubeconfig although AWS does not see the new secret at once', async () => {
+    let puts = 0;
+    wire.handle = ({ name }) => ({
+      reply:
+        name === 'secretsmanager:PutSecretValue' && puts++ === 0
+          ? awsError(name, 'ResourceNotFound', "can't find the specified secret")
+          : json({ VersionId: 'v2' }),
+    });
+    expect(await registration().stage('kubeconfig')).toBe('v2');
+    expect(puts).toBe(2);
+  });
+
+  test('fails if another operator has registered the name meanwhile', async () => {
+    wire.handle = ({ name }) => ({ reply: awsError(name, 'ResourceExists', 'already exists') });
+    await expect(registration().begin()).rejects.toMatchObject({ code: 'already-registered', exitCode: 6 });
+    expect(wire.calls).toHaveLength(1);
+  });
 });

@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parseSanitized, sanitize } from '../../../cli/output/sanitize.ts';
 import { NAMESPACE_LABEL, SECRET_LABEL, WEBHOOK_NAME } from '../../../contract/names.ts';
 import { type CommandLine, startCommandLine } from '../command-line.ts';
-import { awsError, DEPLOYED, functionAnswer, startAwsWire, type Wire } from '../wire.ts';
+import { awsError, DEPLOYED, description, functionAnswer, startAwsWire, type Wire } from '../wire.ts';
 
 /** Control sequences that write to the clipboard, start a row, set a colour, reverse the text, or are invisible. */
 const EVIL =
@@ -100,6 +100,7 @@ describe('a function', () => {
   const answers = (answer: object, action?: string) => {
     aws.handle = (call) => {
       if (call.name.startsWith('cloudformation:')) return { reply: DEPLOYED };
+      if (call.name === 'secretsmanager:DescribeSecret') return { reply: description(call.body) };
       if (call.name.startsWith('secretsmanager:'))
         return {
           reply: { status: 200, headers: { 'content-type': 'application/x-amz-json-1.1' }, body: '{}' },
@@ -199,9 +200,11 @@ describe('an API server', () => {
         ? DEPLOYED
         : call.name.startsWith('sts:')
           ? CALLER
-          : functionAnswer({
-              clusters: [call.name.endsWith('status') ? status : { ...summary, cluster: 'alpha' }],
-            }),
+          : call.name === 'secretsmanager:DescribeSecret'
+            ? description(call.body)
+            : functionAnswer({
+                clusters: [call.name.endsWith('status') ? status : { ...summary, cluster: 'alpha' }],
+              }),
     });
   });
   const CALLER = {

@@ -5,7 +5,15 @@ import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { tools } from '../../bed/toolchain.ts';
 import { type CommandLine, startCommandLine } from '../command-line.ts';
-import { awsError, DEPLOYED, functionAnswer, type Reply, startAwsWire, type Wire } from '../wire.ts';
+import {
+  awsError,
+  DEPLOYED,
+  description,
+  functionAnswer,
+  type Reply,
+  startAwsWire,
+  type Wire,
+} from '../wire.ts';
 
 let aws: Wire;
 let cli: CommandLine;
@@ -16,7 +24,8 @@ beforeAll(async () => {
     { name: 'alpha', source: 'registered', isPaused: false, failures: 3, reason: 'connect ETIMEDOUT' },
     { name: 'beta', source: 'registered', isPaused: true },
   ];
-  respond = ({ name }) => {
+  respond = ({ name, body }) => {
+    if (name === 'secretsmanager:DescribeSecret') return { reply: description(body) };
     if (name === 'cloudformation:DescribeStacks') return { reply: DEPLOYED };
     // Long enough for the progress to be shown.
     const before = () => new Promise((resolve) => setTimeout(resolve, 400));
@@ -287,7 +296,7 @@ describe('closing the terminal', () => {
     let at = 0;
     aws.handle = (call) => {
       if (call.name !== held)
-        return call.name.startsWith('secretsmanager:')
+        return call.name.startsWith('secretsmanager:Delete')
           ? { reply: awsError(call.name, 'Nope', 'no') }
           : respond(call);
       return {

@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest';
 import {
   clock,
   fromInspection,
+  fromOthers,
   fromStatus,
   type Subject,
 } from '../../../../cli/commands/doctor/check-cluster.ts';
@@ -271,4 +272,39 @@ describe('the schedule', () => {
     const findings = fromStatus({ ...subject, status: { ...status, ...changes } }, now);
     expect(findings.find(({ check }) => check === 'schedule')).toMatchObject(expected);
   });
+});
+
+test('a registration that is not complete is named, with what completes and what removes it', () => {
+  const found = firstProblem(
+    fromStatus({ ...subject, status: { ...status, isRegistering: true } }, Date.now()),
+  );
+  expect(found).toMatchObject({
+    code: 'registration-incomplete',
+    investigate: 'ecr-anywhere register alpha --dry-run --context prod',
+    hint: expect.stringContaining('ecr-anywhere unregister alpha'),
+  });
+});
+
+test('a cluster that is registered under two names is named with both', () => {
+  const named = (name: string, clusterUid?: string): ClusterStatus => ({
+    ...{ name, source: 'registered', isPaused: false },
+    ...(clusterUid && { clusterUid }),
+  });
+  const all = [
+    named('alpha', 'uid'),
+    named('beta', 'uid'),
+    named('gamma', 'other'),
+    named('delta'),
+    named('zeta'),
+  ];
+  const found = (name: string) =>
+    fromOthers({ ...subject, status: all.find((one) => one.name === name) ?? status }, all);
+  expect(found('alpha')).toEqual([
+    expect.objectContaining({
+      code: 'registered-twice',
+      message: expect.stringContaining('beta'),
+      hint: expect.stringContaining('ecr-anywhere unregister beta --keep-token'),
+    }),
+  ]);
+  expect(['gamma', 'delta'].flatMap(found)).toEqual([]);
 });

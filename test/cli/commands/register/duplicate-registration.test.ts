@@ -1,5 +1,7 @@
 // Which registrations are rejected as duplicates, and how clusters without a UID tag are identified.
+
 import { describe, expect, test, vi } from 'vitest';
+import { NotRegisteredError } from '../../../../cli/aws/refresher.ts';
 import {
   checkNotRegistered,
   determineUids,
@@ -140,9 +142,9 @@ describe('determineUids', () => {
     expect(note).toMatch(/: hand-150, hand-100, hand-101, hand-102, hand-103, 46 more\.$/);
   });
 
-  test('inspects the registered clusters alone if a tagged one has disappeared', async () => {
+  test('inspects the other clusters if one has disappeared', async () => {
     const refresher = refresherWith({ hand: 'uid-hand' });
-    refresher.inspect.mockRejectedValueOnce(new CliError('not-registered', 'no such cluster'));
+    refresher.inspect.mockRejectedValueOnce(new NotRegisteredError([ARN], 'no such cluster', ''));
     const { clusters, note } = await determineUids(refresher, [cluster('hand'), tagged()], 'alpha');
     expect(clusters).toEqual([cluster('hand', { clusterUid: 'uid-hand' }), tagged()]);
     expect(note).toContain(ARN);

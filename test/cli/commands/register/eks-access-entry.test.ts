@@ -1,11 +1,10 @@
-// How register changes the access entry of the refresher's role in an EKS cluster, and how a rollback restores it.
+// How register changes the access entry of the refresher's role in an EKS cluster.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { Aws } from '../../../../cli/aws/aws.ts';
-import { Rollback } from '../../../../cli/aws/rollback.ts';
 import type { RegisterContext } from '../../../../cli/commands/register/context.ts';
 import { obtainEksAccess } from '../../../../cli/commands/register/eks-access-entry.ts';
 import type { RegisterOptions } from '../../../../cli/commands/register/options.ts';
-import { CliError, EXIT, InterruptedError } from '../../../../cli/output/errors.ts';
+import { EXIT } from '../../../../cli/output/errors.ts';
 import { ShellCommands } from '../../../../cli/output/shell-commands.ts';
 import { type EksCluster, type EksDouble, startEks } from '../../../functions/eks.ts';
 
@@ -14,11 +13,8 @@ const GROUP = 'ecr-anywhere:refreshers';
 const ROLE = 'arn:aws:iam::123456789012:role/refresher';
 const ENTRY = `prod ${ROLE}`;
 const PROD: EksCluster = { endpoint: 'https://eks.example', ca: 'PEM', region: REGION };
-const failure = new CliError('registration-not-verified', 'It failed.');
 
 let eks: EksDouble;
-let interruption: AbortController;
-let rollback: Rollback;
 beforeAll(async () => {
   eks = await startEks();
 });
@@ -27,8 +23,6 @@ beforeEach(() => {
   const env = { AWS_ENDPOINT_URL_EKS: eks.url, AWS_REGION: 'us-east-1', AWS_ACCESS_KEY_ID: 'AKIAEXAMPLE' };
   for (const [name, value] of Object.entries({ ...env, AWS_SECRET_ACCESS_KEY: 'secret' }))
     vi.stubEnv(name, value);
-  interruption = new AbortController();
-  rollback = new Rollback();
   eks.clusters.set('prod', PROD);
 });
 afterEach(() => {
@@ -52,7 +46,7 @@ function obtain(given: Given = {}) {
   const { options = {}, url = 'https://eks.example', proxyUrl, isInVpc = false } = given;
   const ofContext = 'ofContext' in given ? given.ofContext : { cluster: 'prod', region: REGION };
   return obtainEksAccess({
-    ...{ options, rollback, stack: { roleArn: ROLE, isInVpc }, aws: new Aws({}, interruption.signal) },
+    ...{ options, stack: { roleArn: ROLE, isInVpc }, aws: new Aws({}, new AbortController().signal) },
     commands: new ShellCommands({}, {}),
     kubernetes: { eks: () => ofContext, server: async () => ({ url, proxyUrl }) },
   } as unknown as RegisterContext);
@@ -69,9 +63,8 @@ test.each<{ title: string; groups?: string[]; accessEntry: string; after: string
     after: ['viewers', GROUP],
   },
   { title: 'keeps an entry that has the group', groups: [GROUP], accessEntry: 'unchanged', after: [GROUP] },
-])('$title, and a rollback restores it', async ({ groups, accessEntry, after }) => {
+])('$title; the same command again changes nothing', async ({ groups, accessEntry, after }) => {
   if (groups) eks.entries.set(ENTRY, groups);
-  const before = entries();
   const expected = {
     server: { url: 'https://eks.example', ca: 'PEM' },
     expectedIdentity: { username: ROLE, groups: [...after, 'system:authenticated'] },
@@ -82,8 +75,9 @@ test.each<{ title: string; groups?: string[]; accessEntry: string; after: string
   expect(eks.changes).toEqual([]);
   expect(await obtain()).toMatchObject(expected);
   expect(entries()).toEqual({ [ENTRY]: after });
-  expect(await rollback.run({}, failure)).toBe(failure);
-  expect(entries()).toEqual(before);
+  const made = eks.changes.length;
+  expect(await obtain()).toMatchObject({ ...expected, details: { accessEntry: 'unchanged' } });
+  expect(eks.changes.length).toBe(made);
 });
 
 test('registers the command that `aws eks update-kubeconfig` writes', async () => {
@@ -171,60 +165,22 @@ describe('fails before it changes the entry', () => {
   });
 });
 
-describe('a rollback', () => {
-  test('is not needed if the operator may not create entries', async () => {
-    eks.isAllowed = ({ action }) => !/^(Create|Delete)AccessEntry$/.test(action);
-    await expect(obtain()).rejects.toMatchObject({
-      code: 'aws-access-denied',
-      message: expect.stringContaining('eks:CreateAccessEntry'),
-    });
-    expect(await rollback.run({}, failure)).toBe(failure);
+test('fails if the operator may not create entries', async () => {
+  eks.isAllowed = ({ action }) => action !== 'CreateAccessEntry';
+  await expect(obtain()).rejects.toMatchObject({
+    code: 'aws-access-denied',
+    message: expect.stringContaining('eks:CreateAccessEntry'),
   });
+});
 
-  test('keeps the entry that another operator creates at the same time', async () => {
-    eks.isAllowed = ({ action }) => {
-      if (action === 'CreateAccessEntry') eks.entries.set(ENTRY, ['theirs']);
-      return true;
-    };
-    await expect(obtain()).rejects.toMatchObject({
-      code: 'aws-error',
-      message: expect.stringContaining('already in use'),
-    });
-    await rollback.run({}, failure);
-    expect(entries()).toEqual({ [ENTRY]: ['theirs'] });
+test('keeps the entry that another operator creates at the same time', async () => {
+  eks.isAllowed = ({ action }) => {
+    if (action === 'CreateAccessEntry') eks.entries.set(ENTRY, ['theirs']);
+    return true;
+  };
+  await expect(obtain()).rejects.toMatchObject({
+    code: 'aws-error',
+    message: expect.stringContaining('already in use'),
   });
-
-  test('keeps groups that were added in the meantime', async () => {
-    eks.entries.set(ENTRY, ['viewers']);
-    await obtain();
-    eks.entries.set(ENTRY, ['viewers', GROUP, 'auditors']);
-    await rollback.run({}, failure);
-    expect(entries()).toEqual({ [ENTRY]: ['viewers', 'auditors'] });
-  });
-
-  test('deletes an entry that EKS created after Ctrl-C', async () => {
-    eks.isAllowed = ({ action }) => {
-      if (action === 'CreateAccessEntry') interruption.abort(new InterruptedError());
-      return true;
-    };
-    await obtain();
-    await rollback.run({}, new InterruptedError());
-    expect(eks.changes).toEqual(['CreateAccessEntry', 'DeleteAccessEntry']);
-  });
-
-  test.each<{ groups?: string[]; command: string }>([
-    { command: 'delete-access-entry --cluster-name prod' },
-    { groups: ['viewers'], command: 'update-access-entry --cluster-name prod' },
-    { groups: [], command: 'update-access-entry --cluster-name prod' },
-  ])('prints its command if EKS refuses it: $command $groups', async ({ groups, command }) => {
-    if (groups) eks.entries.set(ENTRY, groups);
-    await obtain();
-    eks.isAllowed = ({ action }) => action === 'DescribeAccessEntry';
-    const stderr = vi.spyOn(process.stderr, 'write').mockReturnValue(true);
-    await rollback.run({}, failure);
-    const kept = groups && ` --kubernetes-groups ${groups[0] ?? "'[]'"}`;
-    expect(stderr.mock.calls.join('')).toContain(
-      `\n  → aws eks ${command} --principal-arn ${ROLE}${kept ?? ''} --region ${REGION}\n`,
-    );
-  });
+  expect(entries()).toEqual({ [ENTRY]: ['theirs'] });
 });

@@ -99,13 +99,14 @@ async function argsOf(region = REGION): Promise<string[]> {
   return ['eks-prod', '--kubeconfig', await registrar.fileOf(stringify(config)), '--eks'];
 }
 
-/** Expects the registration to fail with this code, and to leave these access entries. */
+/** Expects the registration to fail with this code, and to leave these access entries. @param left names that are registered */
 async function expectFailure(
   code: ErrorCode,
   args: readonly string[],
-  entries: Readonly<Record<string, readonly string[]>> = {},
+  entries: Readonly<Record<string, readonly string[]>>,
+  left: readonly string[] = [],
 ) {
-  const failure = await registrar.expectFailure(code, args);
+  const failure = await registrar.expectFailure(code, args, { left });
   expect(Object.fromEntries(eks.entries)).toEqual(entries);
   return failure;
 }
@@ -153,32 +154,38 @@ test('--dry-run prints the expected result, and changes no entry', async () => {
   expect(await registrar.names()).toEqual([]);
 });
 
-test('rolls back the entry if the stack does not have the region, and names the setting', async () => {
+test('is not complete if the stack does not have the region, and names the setting', async () => {
   eks.clusters.set('prod', { ...prodInEks(), region: ELSEWHERE });
   // The role's policy allows the regions of the setting only.
   eks.isAllowed = (request) => isOperator(request) || request.region === REGION;
-  const { hint } = await expectFailure('registration-not-verified', await argsOf(ELSEWHERE));
+  const args = await argsOf(ELSEWHERE);
+  const entries = { [entry]: [GROUP] };
+  const { hint } = await expectFailure('registration-not-verified', args, entries, ['eks-prod']);
   expect(hint).toContain(`npx cdk deploy -c eksRegions=${ELSEWHERE} `);
-  expect(eks.changes).toEqual(['CreateAccessEntry', 'DeleteAccessEntry']);
+  // The same command finds the entry and changes nothing, and completes the registration once the region is allowed.
+  eks.isAllowed = () => true;
+  await registrar.register(args);
+  expect(eks.changes).toEqual(['CreateAccessEntry']);
 });
 
-test('rolls back the entry if one of its other groups makes the role an administrator', async () => {
+test('is not complete if one of the other groups of the entry makes the role an administrator', async () => {
   eks.entries.set(entry, ['platform']);
   await prod.kubectl([
     ...['create', 'clusterrolebinding', 'platform', '--clusterrole=cluster-admin', '--group=platform'],
   ]);
   const args = await argsOf();
   try {
-    const { message } = await expectFailure('identity-not-restricted', args, { [entry]: ['platform'] });
+    const left = { [entry]: ['platform', GROUP] };
+    const { message } = await expectFailure('identity-not-restricted', args, left, ['eks-prod']);
     expect(message).toContain('It may do anything.');
-    expect(eks.changes).toEqual(['UpdateAccessEntry', 'UpdateAccessEntry']);
-    await expectFailure('identity-not-restricted', [...args, '--dry-run'], { [entry]: ['platform'] });
+    expect(eks.changes).toEqual(['UpdateAccessEntry']);
+    await expectFailure('identity-not-restricted', [...args, '--dry-run'], left, ['eks-prod']);
   } finally {
     await prod.kubectl(['delete', 'clusterrolebinding', 'platform']);
   }
 });
 
-test('rolls back the entry if --eks-name names a different cluster than the context', async () => {
+test('is not complete if --eks-name names a different cluster than the context', async () => {
   const dir = join(registrar.bed.dir, 'other');
   const tokenWebhook = authenticator.kubeconfigFor('other');
   await using other = await startControlPlane({ name: 'other', dir, tokenWebhook });
@@ -188,7 +195,8 @@ test('rolls back the entry if --eks-name names a different cluster than the cont
   await other.kubectl([
     ...['create', 'clusterrolebinding', 'refreshers', '--clusterrole=refreshers', `--group=${GROUP}`],
   ]);
-  await expectFailure('different-cluster', [...(await argsOf()), '--eks-name', 'other']);
+  const args = [...(await argsOf()), '--eks-name', 'other'];
+  await expectFailure('different-cluster', args, { [`other ${role}`]: [GROUP] }, ['eks-prod']);
 });
 
 test('rejects a cluster that the refresher finds by its tag, until the tag is removed', async () => {

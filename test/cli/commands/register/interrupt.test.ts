@@ -1,10 +1,12 @@
-// Ctrl-C at each request of the commands that change something: exit code 130, one message, and everything rolled back.
+// Ctrl-C and SIGKILL at each request of the commands that change something: nothing is left that a run would use, and the
+// same command completes the work. After Ctrl-C: exit code 130, and one message.
 // The test holds the request until it has sent the signal.
 import type { ChildProcess } from 'node:child_process';
 import { readFile, writeFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { EXIT } from '../../../../cli/output/errors.ts';
+import { TAG } from '../../../../contract/names.ts';
 import type { Ended } from '../../command-line.ts';
 import { type Operator, startOperator } from '../../operator.ts';
 import { functionAnswer, type Treatment, type Wire } from '../../wire.ts';
@@ -71,18 +73,17 @@ async function interruptAt(
   return { ...ended, ms };
 }
 
-/** Expects exit code 130 and one message. @param message the whole standard error; default: with or without a token */
+/** Expects exit code 130 and one message. @param message the whole standard error; default: with or without a hint */
 function expectInterrupted(
   { code, stdout, stderr }: Ended,
-  message = /^ecr-anywhere: The command was interrupted\.\n( {2}→ the created token is valid until [^\n]+\n)?$/,
+  message = /^ecr-anywhere: The command was interrupted\.\n( {2}→ [^\n]+\n)?$/,
 ): void {
   expect({ code, stdout }, stderr).toEqual({ code: EXIT.interrupted, stdout: '' });
   expect(stderr).toMatch(message);
 }
 
 const run = (args: string) => operator.cli.run(args.split(' '));
-const registeredNames = async () =>
-  (await operator.cli.json<{ clusters: { name: string }[] }>(['status'])).clusters.map(({ name }) => name);
+const registeredNames = async () => ((await registered()).exists ? ['beta'] : []);
 
 const STATUS = 'lambda:InvokeFunction status';
 const INSPECT = 'lambda:InvokeFunction inspect';
@@ -93,57 +94,106 @@ const PUT = 'secretsmanager:PutSecretValue';
 const NAMESPACE = 'GET /api/v1/namespaces/kube-system';
 const TOKEN = 'POST /api/v1/namespaces/ecr-anywhere/serviceaccounts/ecr-anywhere-refresher/token';
 
+const DESCRIBE = 'secretsmanager:DescribeSecret';
+const MOVE = 'secretsmanager:UpdateSecretVersionStage';
+const UNTAG = 'secretsmanager:UntagResource';
+
+/** The registration of beta in AWS. */
+async function registered() {
+  const { registered: all } = (await operator.state()) as {
+    registered: { Name: string; tags: { Key: string }[]; versions: [string, string[]][] }[];
+  };
+  const found = all.find(({ Name }) => Name.endsWith('/beta'));
+  const current = found?.versions.find(([, stages]) => stages.includes('AWSCURRENT'));
+  return {
+    exists: found !== undefined,
+    isIncomplete: found?.tags.some(({ Key }) => Key === TAG.registering) ?? false,
+    current: current?.[0],
+  };
+}
+
+type Place = [string, Interruption & { readonly ofCluster?: true }];
+
 describe('register', () => {
-  test.each<[string, Interruption & { readonly ofCluster?: true }]>([
+  const wireOf = (ofCluster?: true) => (ofCluster ? operator.clusters.beta : operator.aws);
+  afterEach(async () => {
+    operator.reset();
+    if ((await registered()).exists) await operator.bed.deployment.unregisterCluster('beta');
+  });
+
+  test.each<Place>([
     ['cloudformation:DescribeStacks', {}],
     ['cloudformation:DescribeStacks', { hold: 'forever' }],
     [NAMESPACE, { ofCluster: true }],
     [STATUS, {}],
-    [STATUS, { signal: 'SIGTERM' }],
     ['GET /apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations', { ofCluster: true }],
-    [TOKEN, { ofCluster: true }],
-    [TOKEN, { ofCluster: true, hold: 'after' }],
     [CREATE, {}],
     // For a closed terminal, the kernel and the shell both send SIGHUP. npx forwards a SIGINT that was already received.
     [CREATE, { hold: 'after', signal: 'SIGHUP', times: 2 }],
     [CREATE, { hold: 'after', signal: 'SIGINT', times: 2 }],
-    [CREATE, { hold: 'after', heldMs: 3_000, signal: 'SIGTERM' }],
+    [TOKEN, { ofCluster: true }],
+    [TOKEN, { ofCluster: true, hold: 'after' }],
+    [PUT, { hold: 'after', heldMs: 3_000, signal: 'SIGTERM' }],
     [INSPECT, { hold: 'after' }],
     [INSPECT, { hold: 'forever' }],
+    [MOVE, { hold: 'after' }],
     [REFRESH, { hold: 'after', signal: 'SIGTERM' }],
-  ])('is rolled back at %s %j', async (name, { ofCluster, ...interruption }) => {
-    const before = await operator.state();
-    const wire = ofCluster ? operator.clusters.beta : operator.aws;
-    const ended = await interruptAt(name, 'register beta', { ...interruption, wire });
+  ])('leaves nothing that a run would use at %s %j', async (name, { ofCluster, ...interruption }) => {
+    const ended = await interruptAt(name, 'register beta', { ...interruption, wire: wireOf(ofCluster) });
     expectInterrupted(ended);
-    // From then on there is a token, which the rollback cannot revoke without revoking others.
-    if ([CREATE, INSPECT, REFRESH].includes(name))
-      expect(ended.stderr).toContain('the created token is valid until');
     expect(ended.ms).toBeLessThan(8_000);
-    expect(await operator.state()).toEqual(before);
-    expect(await registeredNames()).toEqual([]);
+    const { exists, isIncomplete } = await registered();
+    expect(isIncomplete).toBe(exists && name !== REFRESH);
+    const hint = isIncomplete
+      ? 'To complete it, repeat the register command; to remove it: ecr-anywhere unregister beta'
+      : name === REFRESH
+        ? 'beta is registered. To refresh it: ecr-anywhere refresh beta'
+        : undefined;
+    expect(ended.stderr).toBe(
+      `ecr-anywhere: The command was interrupted.\n${hint === undefined ? '' : `  → ${hint}\n`}`,
+    );
   });
 
-  test('deletes the Secret that it created for the token', async () => {
-    const { controlPlane, webhook } = operator.bed.cluster('beta');
-    const secret = ['secret', 'ecr-anywhere-refresher-token', '--namespace', 'ecr-anywhere'];
-    await controlPlane.kubectl(['delete', ...secret]);
-    const before = await operator.state();
-    const ended = await interruptAt(TOKEN, 'register beta', { wire: operator.clusters.beta });
-    expectInterrupted(ended, /^ecr-anywhere: The command was interrupted\.\n$/);
-    expect(await operator.state()).toEqual(before);
-    await webhook.upgrade({});
+  test.each<Place>([
+    [CREATE, { hold: 'after' }],
+    [TOKEN, { ofCluster: true, hold: 'after' }],
+    [PUT, {}],
+    [PUT, { hold: 'after' }],
+    [INSPECT, { hold: 'after' }],
+    [MOVE, { hold: 'after' }],
+    [UNTAG, { hold: 'forever' }],
+  ])(
+    'is completed by the same command after SIGKILL at %s %j',
+    async (name, { ofCluster, ...interruption }) => {
+      const killed = await interruptAt(name, 'register beta', {
+        ...interruption,
+        signal: 'SIGKILL',
+        wire: wireOf(ofCluster),
+      });
+      expect(killed).toMatchObject({ code: null, stdout: '', stderr: '' });
+      expect(await registered()).toMatchObject({ exists: true, isIncomplete: true });
+      expect((await run('refresh beta')).stdout).toContain('its registration is not complete');
+      expect(await run('register beta')).toMatchObject({ code: 0, stderr: '' });
+      expect(await registered()).toMatchObject({ isIncomplete: false });
+      expect(await run('refresh beta')).toMatchObject({ code: 0 });
+    },
+  );
+
+  test('of an interrupted attempt is removed by unregister, which revokes its token', async () => {
+    expectInterrupted(await interruptAt(INSPECT, 'register beta'));
+    expect(await run('unregister beta')).toMatchObject({
+      code: 0,
+      stdout: expect.stringContaining('are revoked'),
+    });
+    expectInterrupted(await interruptAt(TOKEN, 'register beta', { wire: operator.clusters.beta }));
+    expect(await run('unregister beta')).toMatchObject({
+      code: 0,
+      stdout: expect.stringContaining('interrupted before it stored a credential'),
+    });
+    expect((await registered()).exists).toBe(false);
   });
 
-  test('is rolled back by the id of its version if AWS has created it and the response is lost', async () => {
-    const before = await operator.state();
-    const ended = await interruptAt(CREATE, 'register beta', { hold: 'after', heldMs: 14_000 });
-    expectInterrupted(ended);
-    expect(ended.ms).toBeGreaterThan(9_000);
-    expect(await operator.state()).toEqual(before);
-  });
-
-  test('exits at once after a second Ctrl-C, without rollback', async () => {
+  test('exits at once after a second Ctrl-C', async () => {
     let child: ChildProcess | undefined;
     let secondAt = 0;
     operator.aws.handle = (call) => {
@@ -185,20 +235,28 @@ describe('of a registered cluster,', () => {
   });
 
   test.each<[string, Interruption]>([
-    ['secretsmanager:DescribeSecret', {}],
+    [DESCRIBE, {}],
     [PUT, {}],
-    [PUT, { hold: 'after' }],
-    [PUT, { hold: 'after', heldMs: 14_000 }],
+    [PUT, { hold: 'after', signal: 'SIGKILL' }],
     [INSPECT, {}],
+    [MOVE, { hold: 'forever', signal: 'SIGKILL' }],
+    [MOVE, { hold: 'after', signal: 'SIGKILL' }],
     [REFRESH, { hold: 'after' }],
-  ])('register --replace restores the earlier version at %s %j', async (name, interruption) => {
-    const before = await operator.state();
-    const ended = await interruptAt(name, 'register beta --replace', interruption);
-    expectInterrupted(ended);
-    const after = (await operator.state()) as { registered: { versions: [string, string[]][] }[] };
-    expect(after).toEqual(before);
-    expect(await run('refresh beta')).toMatchObject({ code: 0 });
-  });
+  ])(
+    'register --replace changes the credential only when the new one is verified, at %s %j',
+    async (name, interruption) => {
+      const before = await registered();
+      const ended = await interruptAt(name, 'register beta --replace', interruption);
+      if (interruption.signal === 'SIGKILL') expect(ended.code).toBeNull();
+      else expectInterrupted(ended);
+      const after = await registered();
+      expect(after.isIncomplete).toBe(false);
+      const isDone = name === REFRESH || (name === MOVE && interruption.hold === 'after');
+      expect(after.current === before.current).toBe(!isDone);
+      expect(await run('refresh beta')).toMatchObject({ code: 0 });
+      expect(await run('register beta --replace')).toMatchObject({ code: 0 });
+    },
+  );
 
   test.each(['cloudformation:DescribeStacks', REFRESH])('refresh stops at %s', async (name) => {
     const ended = await interruptAt(name, 'refresh beta');

@@ -1,12 +1,11 @@
-// Registering as an operator does it, with a deployed stack, real API servers and the chart: what is stored, and that a
-// registration that cannot be verified leaves nothing behind. The parts that need no stack have tests of their own.
+// Registering as an operator does it, with a deployed stack, real API servers and the chart: what is stored, and that no run
+// uses a registration that is not verified. The parts that need no stack have tests of their own. ListSecrets shows nothing
+// that a test does, but where the test says so.
 import { readFile } from 'node:fs/promises';
-import { dirname } from 'node:path';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
-import { TAG } from '../../../../contract/names.ts';
-import { type ControlPlane, runCommand } from '../../../bed/control-plane.ts';
-import { tools } from '../../../bed/toolchain.ts';
+import { REGISTERING_STAGE, TAG } from '../../../../contract/names.ts';
+import type { ControlPlane } from '../../../bed/control-plane.ts';
 import { refresherToken } from '../../../bed/webhook.ts';
 import { createManagedSecret } from '../../operator.ts';
 import { type ClusterWire, startClusterWire } from '../../wire.ts';
@@ -45,6 +44,8 @@ const claimsOf = (token: string) =>
 async function uidOf(cluster: ControlPlane, ...object: string[]): Promise<string> {
   return (await cluster.kubectl(['get', ...object, '-o', 'jsonpath={.metadata.uid}'])).stdout;
 }
+
+const tokenSecretUid = (cluster: ControlPlane) => uidOf(cluster, 'secret', TOKEN_SECRET, ...IN_RELEASE);
 
 /** The versions of all objects that a registration could change. */
 async function versionsOf(cluster: ControlPlane): Promise<string> {
@@ -99,7 +100,11 @@ describe("a token of the chart's ServiceAccount", () => {
     expect(JSON.stringify(result)).not.toContain(token);
     const { Tags, VersionIdsToStages } = await registrar.describe('alpha');
     expect(Tags).toEqual([{ Key: TAG.clusterUid, Value: await uidOf(alpha, 'namespace', 'kube-system') }]);
-    expect(Object.values(VersionIdsToStages ?? {})).toEqual([['AWSCURRENT']]);
+    expect(
+      Object.values(VersionIdsToStages ?? {})
+        .flat()
+        .sort(),
+    ).toEqual(['AWSCURRENT', 'AWSPREVIOUS']);
   });
 
   test('recreates the Secret it is bound to, and Helm keeps that Secret', async () => {
@@ -165,9 +170,9 @@ describe('--credential', () => {
   });
 });
 
-test('rolls back a registration if the certificate at the address is of another authority', async () => {
+test('does not complete a registration if the certificate at the address is of another authority', async () => {
   const args = [...asAlpha, '--server', beta.server];
-  const { message } = await registrar.expectFailure('registration-not-verified', args);
+  const { message } = await registrar.expectFailure('registration-not-verified', args, { left: ['alpha'] });
   expect(message).toContain('certificate');
 });
 
@@ -188,14 +193,18 @@ describe('through a proxy with users of its own, such as Rancher', () => {
   });
   afterAll(() => proxy?.[Symbol.asyncDispose]());
 
-  test('says that it may be the proxy, and leaves nothing behind', async () => {
-    await beta.kubectl(['delete', 'secret', TOKEN_SECRET, ...IN_RELEASE]);
-    const before = await versionsOf(beta);
-    const { message, hint } = await registrar.expectFailure('token-rejected', throughProxy);
+  test('says that it may be the proxy, and stores no credential', async () => {
+    const { message, hint } = await registrar.expectFailure('token-rejected', throughProxy, {
+      left: ['beta'],
+    });
     expect(message).toContain(`${proxy.url}/k8s/clusters/c-m-x`);
     expect(hint).toMatch(/proxy.*--server.*kubectl --kubeconfig \S+ --context \S+ get endpointslices /);
-    expect(await versionsOf(beta)).toBe(before);
-    await registrar.bed.cluster('beta').webhook.upgrade({});
+    const { VersionIdsToStages = {} } = await registrar.describe('beta');
+    expect(Object.values(VersionIdsToStages)).toEqual([['AWSCURRENT']]);
+    // The token that the proxy rejected ends, by the operator's own right.
+    const uid = await tokenSecretUid(beta);
+    await registrar.expectFailure('token-rejected', throughProxy, { left: ['beta'] });
+    expect(await tokenSecretUid(beta)).not.toBe(uid);
   });
 
   test('checks and registers the token at --server', async () => {
@@ -205,7 +214,7 @@ describe('through a proxy with users of its own, such as Rancher', () => {
 
   test('has the refresher check the token if this machine does not reach --server', async () => {
     const args = [...throughProxy, ...UNREACHABLE];
-    const { message } = await registrar.expectFailure('registration-not-verified', args);
+    const { message } = await registrar.expectFailure('registration-not-verified', args, { left: ['beta'] });
     expect(message).toContain('ECONNREFUSED');
   });
 
@@ -227,59 +236,81 @@ describe('through a proxy with users of its own, such as Rancher', () => {
   });
 });
 
-describe('rolls back what it created in the cluster', () => {
-  /** Arguments of register, with the wire as the server. */
-  const throughWire = async (wire: ClusterWire) => {
-    const kubeconfig = wire.through(await readFile(beta.adminKubeconfigPath, 'utf8'));
-    return ['beta', '--kubeconfig', await registrar.fileOf(kubeconfig)];
-  };
-
-  test("the Secret and its token, by the token's own right to delete it", async () => {
-    await using wire = await startClusterWire(beta);
-    let token = '';
-    wire.handle = ({ name, headers }) => {
-      if (name.startsWith('DELETE ')) token = String(headers.authorization).replace('Bearer ', '');
-      return undefined;
-    };
-    await beta.kubectl(['delete', 'secret', TOKEN_SECRET, ...IN_RELEASE]);
-    const before = await versionsOf(beta);
-    const args = [...(await throughWire(wire)), ...UNREACHABLE];
-    const { message, hint } = await registrar.expectFailure('registration-not-verified', args);
-    expect(message).toContain('ECONNREFUSED');
-    // Nothing is left for the operator to do.
-    expect(hint).not.toContain('delete secret');
-    expect(await versionsOf(beta)).toBe(before);
-    expect(claimsOf(token)).toMatchObject({ sub: USERNAME });
+describe('a registration that is not complete', () => {
+  const TAGGED = { Key: TAG.registering, Value: 'true' };
+  const unverified = async () => parse(await registrar.kubeconfig('beta', REGISTERING_STAGE)).users[0].user;
+  const isRejected = async (token: string) => {
     const asToken = { kubeconfig: await registrar.fileOf(beta.kubeconfigForToken(token)), mayFail: true };
     await expect
       .poll(async () => (await beta.kubectl(['get', 'namespaces'], asToken)).stderr, { timeout: 20_000 })
       .toMatch(/logged in|Unauthorized/);
+  };
+  beforeEach(async () => {
+    const { message, hint } = await registrar.expectFailure(
+      'registration-not-verified',
+      [...asBeta, ...UNREACHABLE],
+      { left: ['beta'] },
+    );
+    expect(message).toContain('ECONNREFUSED');
+    expect(hint).toMatch(/repeat the register command.*ecr-anywhere unregister beta$/);
   });
 
-  test('the Secret, if the first request for a token failed', async () => {
-    await using wire = await startClusterWire(beta);
-    let isRejected = false;
-    wire.handle = ({ name }) => {
-      if (!name.endsWith('/token') || isRejected) return undefined;
-      isRejected = true;
-      return { reply: { status: 500, body: 'x' } };
-    };
-    const before = await versionsOf(beta);
-    await registrar.expectFailure('kubernetes-error', await throughWire(wire));
-    expect({ isRejected, after: await versionsOf(beta) }).toEqual({ isRejected: true, after: before });
+  test('is used by no run and no command, and status says what to do', async () => {
+    expect(await registrar.tags('beta')).toContainEqual(TAGGED);
+    registrar.lag.catchUp();
+    const { payload } = await registrar.bed.deployment.invoke();
+    expect(payload).toMatchObject({ clusters: [] });
+    expect(await registrar.runOver('beta')).toMatchObject({ codes: ['registration-incomplete'] });
+    expect(await registrar.cli.json(['status'])).toMatchObject({
+      clusters: [{ name: 'beta', state: 'incomplete', isRegistering: true }],
+    });
+    const { stdout } = await registrar.cli.run(['status']);
+    expect(stdout).toMatch(/^beta +incomplete .*repeat it, or unregister/m);
+    expect(stdout).toContain('→ ecr-anywhere register beta');
+    const { findings } = await registrar.cli.json<{ findings: { code?: string }[] }>(['doctor', 'beta']);
+    expect(findings.map(({ code }) => code)).toContain('registration-incomplete');
+    for (const command of ['pause', 'resume']) {
+      const { code, stderr } = await registrar.cli.run([command, 'beta', '--output', 'json']);
+      expect({ code, stderr }).toEqual({
+        code: 6,
+        stderr: expect.stringContaining('"registration-incomplete"'),
+      });
+    }
+    expect(await registrar.cli.run(['refresh', 'beta'])).toMatchObject({
+      code: 1,
+      stdout: expect.stringContaining('its registration is not complete'),
+    });
   });
 
-  test('not a Secret that existed before: the hint has the expiry of the token and a command that revokes it', async () => {
-    await registrar.bed.cluster('beta').webhook.upgrade({});
-    const uid = await uidOf(beta, 'secret', TOKEN_SECRET, ...IN_RELEASE);
-    const args = [...asBeta, ...UNREACHABLE, '--duration', '2'];
-    const { hint = '' } = await registrar.expectFailure('registration-not-verified', args);
-    const [, until = '', command = ''] = /; .* valid until (\S+), .*: (kubectl .*)$/.exec(hint) ?? [];
-    expect(Date.parse(until) - Date.now()).toBeGreaterThan(1.9 * 3_600_000);
-    expect(await uidOf(beta, 'secret', TOKEN_SECRET, ...IN_RELEASE)).toBe(uid);
-    const env = { PATH: `${dirname(tools().kubectl)}:/usr/bin:/bin`, HOME: beta.dir };
-    expect(await runCommand('sh', ['-c', command], env)).toMatchObject({ code: 0 });
+  test('is completed by the same command, which ends the tokens of the first attempt', async () => {
+    const { token } = await unverified();
     await registrar.register(asBeta);
+    expect(await registrar.tags('beta')).not.toContainEqual(TAGGED);
+    expect(await registrar.user('beta')).not.toEqual({ token });
+    expect(await registrar.runOver('beta')).toMatchObject({ served: true, failed: false });
+    await isRejected(token);
+  });
+
+  test('is completed although the first request for a token of the second attempt fails', async () => {
+    await using wire = await startClusterWire(beta);
+    wire.handle = ({ name }) => (name.endsWith('/token') ? { reply: { status: 500, body: 'x' } } : undefined);
+    const kubeconfig = wire.through(await readFile(beta.adminKubeconfigPath, 'utf8'));
+    const args = ['beta', '--kubeconfig', await registrar.fileOf(kubeconfig)];
+    await registrar.expectFailure('kubernetes-error', args, { left: ['beta'] });
+    await registrar.register(asBeta);
+  });
+
+  test('is for its own cluster only', async () => {
+    const [, ...cluster] = asAlpha;
+    await registrar.expectFailure('different-cluster', ['beta', ...cluster], { left: ['beta'] });
+  });
+
+  test('is removed by unregister', async () => {
+    // The refresher does not reach the registered server, so it cannot revoke the token.
+    const failed = await registrar.cli.run(['unregister', 'beta', '--output', 'json']);
+    expect(failed.stderr).toContain('"token-not-revoked"');
+    expect(await registrar.cli.run(['unregister', 'beta', '--keep-token'])).toMatchObject({ code: 0 });
+    expect(await registrar.names()).toEqual([]);
   });
 });
 
@@ -293,13 +324,16 @@ describe('a registered cluster', () => {
     expect((await registrar.describe('alpha')).VersionIdsToStages).toEqual(before.VersionIdsToStages);
   });
 
-  test('gets the UID tag with a replacement, and loses it when the replacement is rolled back', async () => {
+  test('keeps its credential and its tags until the replacement is verified, and gets the UID tag then', async () => {
     const token = await refresherToken(alpha, '24h');
     await registrar.bed.deployment.registerCluster('alpha', alpha.kubeconfigForToken(token));
     const replace = [...asAlpha, '--replace'];
-    await registrar.expectFailure('registration-not-verified', [...replace, ...UNREACHABLE], {
-      left: ['alpha'],
-    });
+    const { message } = await registrar.expectFailure(
+      'registration-not-verified',
+      [...replace, ...UNREACHABLE],
+      { left: ['alpha'] },
+    );
+    expect(message).toContain('alpha keeps its earlier credential');
     expect(await registrar.user('alpha')).toEqual({ token });
     expect(await registrar.tags('alpha')).toEqual([]);
     expect(await registrar.runOver('alpha')).toMatchObject({ served: true, failed: false });
@@ -313,28 +347,18 @@ describe('a registered cluster', () => {
   test('is recognised without a UID tag, unless it is paused; stays paused when it is replaced', async () => {
     const kubeconfig = alpha.kubeconfigForToken(await refresherToken(alpha, '24h'));
     await registrar.bed.deployment.registerCluster('hand', kubeconfig);
+    registrar.lag.catchUp();
     const left = ['hand'];
     await registrar.expectFailure('duplicate-registration', asAlpha, { left });
     const [, ...cluster] = asBeta;
     await registrar.expectFailure('different-cluster', ['hand', ...cluster, '--replace'], { left });
     // The refresher does not contact a paused cluster.
     expect(await registrar.cli.run(['pause', 'hand'])).toMatchObject({ code: 0 });
+    registrar.lag.catchUp();
     await registrar.register(asAlpha);
     expect(await registrar.cli.run(['pause', 'alpha'])).toMatchObject({ code: 0 });
     const { run } = await registrar.register([...asAlpha, '--replace']);
     expect(run).toMatchObject({ isPaused: true });
-  });
-
-  test('keeps its current version if Secrets Manager drops the previous one during a rollback', async () => {
-    const kubeconfig = alpha.kubeconfigForToken(await refresherToken(alpha, '24h'));
-    for (const comment of ['# first', '# second'])
-      await registrar.bed.deployment.registerCluster('alpha', `${kubeconfig}${comment}\n`);
-    const args = [...asAlpha, '--replace', ...UNREACHABLE];
-    await registrar.expectFailure('registration-not-verified', args, { left: ['alpha'] });
-    expect(await registrar.kubeconfig('alpha')).toContain('# second');
-    const { VersionIdsToStages = {} } = await registrar.describe('alpha');
-    // No label leads to the version that was rolled back.
-    expect(Object.values(VersionIdsToStages).flat()).toEqual(['AWSCURRENT']);
   });
 });
 

@@ -13,6 +13,7 @@ import { ERRORS, type ErrorCode } from '../../../../cli/output/errors.ts';
 import { CLUSTERS_PREFIX } from '../../../../contract/names.ts';
 import { Bed, type BedOptions } from '../../../bed/up.ts';
 import { type CommandLine, type RunOptions, startCommandLine } from '../../command-line.ts';
+import { type ListLag, startListLag } from '../../list-lag.ts';
 
 export const GROUP = 'ecr-anywhere:refreshers';
 
@@ -30,11 +31,14 @@ export interface Failure {
 export class Registrar implements AsyncDisposable {
   readonly bed: Bed;
   readonly cli: CommandLine;
+  /** ListSecrets shows nothing that a test does before it calls `catchUp`. */
+  readonly lag: ListLag;
   readonly #secrets: SecretsManagerClient;
 
-  private constructor(bed: Bed, cli: CommandLine) {
+  private constructor(bed: Bed, cli: CommandLine, lag: ListLag) {
     this.bed = bed;
     this.cli = cli;
+    this.lag = lag;
     this.#secrets = new SecretsManagerClient(bed.deployment.emulator.clientConfig);
   }
 
@@ -43,13 +47,16 @@ export class Registrar implements AsyncDisposable {
     { context, ...options }: Omit<BedOptions, 'context'> & Partial<Pick<BedOptions, 'context'>>,
     env: Readonly<Record<string, string>> = {},
   ): Promise<Registrar> {
+    const lag = await startListLag();
     const bed = await Bed.create({
       context: { scheduleEnabled: false, clusterDeadlineSeconds: 20, ...context },
       registersClusters: false,
       ...options,
+      functionEnv: { ...options.functionEnv, ...lag.env },
     });
     await bed.start();
-    return new Registrar(bed, await startCommandLine({ ...bed.operatorEnv, ...env }));
+    lag.attach(bed.deployment.emulator);
+    return new Registrar(bed, await startCommandLine({ ...bed.operatorEnv, ...env }), lag);
   }
 
   /** Names of the registered clusters. */
@@ -58,8 +65,8 @@ export class Registrar implements AsyncDisposable {
     return SecretList.map(({ Name = '' }) => Name.replace(CLUSTERS_PREFIX, '')).sort();
   }
 
-  async kubeconfig(name: string): Promise<string> {
-    const command = new GetSecretValueCommand({ SecretId: `${CLUSTERS_PREFIX}${name}` });
+  async kubeconfig(name: string, VersionStage = 'AWSCURRENT'): Promise<string> {
+    const command = new GetSecretValueCommand({ SecretId: `${CLUSTERS_PREFIX}${name}`, VersionStage });
     return (await this.#secrets.send(command)).SecretString ?? '';
   }
 
@@ -94,7 +101,11 @@ export class Registrar implements AsyncDisposable {
     return JSON.parse(ended.stdout);
   }
 
-  /** Expects `ecr-anywhere register ARGS` to fail, to print no result, and to leave only these registrations. */
+  /**
+   * Expects `ecr-anywhere register ARGS` to fail, to print no result, and to leave only these registrations.
+   *
+   * @param options.left all names that are registered, incomplete ones included
+   */
   async expectFailure(
     code: ErrorCode,
     args: readonly string[],
@@ -103,7 +114,7 @@ export class Registrar implements AsyncDisposable {
     const ended = await this.cli.run(['register', ...args, '--output', 'json', '--quiet'], options);
     const { exitCode } = ERRORS[code];
     expect({ code: ended.code, stdout: ended.stdout }, ended.stderr).toEqual({ code: exitCode, stdout: '' });
-    // Nothing else is printed, such as the failure of a rollback.
+    // Nothing else is printed.
     expect(ended.stderr).toMatch(/^\{.*\}\n$/);
     const { error } = JSON.parse(ended.stderr) as { error: Failure };
     expect(error).toMatchObject({ code, exitCode });
@@ -121,5 +132,6 @@ export class Registrar implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.cli[Symbol.asyncDispose]();
     await this.bed[Symbol.asyncDispose]();
+    await this.lag[Symbol.asyncDispose]();
   }
 }

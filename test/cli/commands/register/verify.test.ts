@@ -3,6 +3,7 @@ import { describe, expect, test, vi } from 'vitest';
 import type { ObtainedCredential, RegisterContext } from '../../../../cli/commands/register/context.ts';
 import type { RegisterOptions } from '../../../../cli/commands/register/options.ts';
 import { notServed, verify } from '../../../../cli/commands/register/verify.ts';
+import { CliError } from '../../../../cli/output/errors.ts';
 import { ShellCommands } from '../../../../cli/output/shell-commands.ts';
 import type { ClusterSummary, RefreshAnswer } from '../../../../contract/refresher-api.ts';
 
@@ -20,15 +21,22 @@ function contextOf(
   signal = new AbortController().signal,
 ) {
   const left = [...summaries];
-  const inspect = vi.fn(async () => {
+  const inspectVersion = vi.fn(async () => {
     const summary = left.length > 1 ? left.shift() : left[0];
     return { clusters: summary ? [summary] : [] } as unknown as RefreshAnswer;
   });
   const commands = new ShellCommands({}, { context: 'ctx' });
   const context = {
-    ...{ name: 'alpha', options, refresher: { inspect }, uid: 'uid-alpha', commands, aws: { signal } },
+    ...{
+      name: 'alpha',
+      options,
+      refresher: { inspectVersion },
+      uid: 'uid-alpha',
+      commands,
+      aws: { signal },
+    },
   } as unknown as RegisterContext;
-  return { context, inspect };
+  return { context, inspectVersion };
 }
 
 const OBTAINED = {
@@ -37,13 +45,13 @@ const OBTAINED = {
 } as ObtainedCredential;
 
 const run = (context: RegisterContext, timeoutMs = 0, report: (text: string) => void = () => {}) =>
-  verify(context, OBTAINED, timeoutMs, report);
+  verify(context, OBTAINED, 'v1', timeoutMs, report);
 
 describe('verify', () => {
   test('returns the identity that the API server reports', async () => {
-    const { context, inspect } = contextOf([SERVED]);
+    const { context, inspectVersion } = contextOf([SERVED]);
     expect(await run(context)).toEqual({ username: 'refresher', groups: ['a'] });
-    expect(inspect.mock.calls).toEqual([[['alpha']]]);
+    expect(inspectVersion.mock.calls).toEqual([['alpha', 'v1']]);
   });
 
   test.each<{ title: string; summary: Partial<ClusterSummary>[]; code: string; exitCode: number }>([
@@ -76,26 +84,34 @@ describe('verify', () => {
     await expect(run(contextOf(summary).context)).rejects.toMatchObject({
       code,
       exitCode,
-      message: expect.stringContaining('alpha is not registered'),
+      message: expect.stringContaining('alpha is not refreshed'),
     });
   });
 
   test('waits until the API server accepts the credential', async () => {
-    const { context, inspect } = contextOf([UNAUTHORIZED, SERVED]);
+    const { context, inspectVersion } = contextOf([UNAUTHORIZED, SERVED]);
     const reports: string[] = [];
     expect(await run(context, 60_000, (text) => reports.push(text))).toMatchObject({ username: 'refresher' });
-    expect(inspect).toHaveBeenCalledTimes(2);
+    expect(inspectVersion).toHaveBeenCalledTimes(2);
     expect(reports).toHaveLength(1);
+  });
+
+  test('waits until the refresher sees the secret, and then its new version', async () => {
+    const unreadable = { served: false, failedAt: 'kubeconfig', codes: ['registration-unreadable'] } as const;
+    const { context, inspectVersion } = contextOf([unreadable, SERVED]);
+    inspectVersion.mockRejectedValueOnce(new CliError('not-registered', 'no such cluster'));
+    expect(await run(context)).toMatchObject({ username: 'refresher' });
+    expect(inspectVersion).toHaveBeenCalledTimes(3);
   });
 
   test('does not wait if the failure is not about the credential', async () => {
     const unreachable: Partial<ClusterSummary> = { served: false, failedAt: 'reach', reason: 'ECONNREFUSED' };
-    const { context, inspect } = contextOf([unreachable, SERVED]);
+    const { context, inspectVersion } = contextOf([unreachable, SERVED]);
     await expect(run(context, 60_000)).rejects.toMatchObject({
       code: 'registration-not-verified',
       message: expect.stringContaining('ECONNREFUSED'),
     });
-    expect(inspect).toHaveBeenCalledTimes(1);
+    expect(inspectVersion).toHaveBeenCalledTimes(1);
   });
 
   test('an interruption ends the wait', async () => {

@@ -52,6 +52,7 @@ test('orders clusters by state, then by expiry, then by name', () => {
     cluster({ name: 'a-healthy' }),
     cluster({ name: 'paused', isPaused: true }),
     { name: 'new', source: 'registered', isPaused: false } as const,
+    cluster({ name: 'incomplete', isRegistering: true }),
     cluster({ name: 'silent', lookedAt: at(-9 * HOUR) }),
     cluster({ name: 'failing-later', failures: 2, soonestExpiry: at(9 * HOUR) }),
     cluster({ name: 'failing-sooner', failures: 1, soonestExpiry: at(5 * HOUR) }),
@@ -61,12 +62,13 @@ test('orders clusters by state, then by expiry, then by name', () => {
   const sorted = clusters.toSorted(byUrgency(NOW)).map(({ name }) => name);
   expect(sorted).toEqual([
     ...['expired', 'expiring', 'failing-sooner', 'failing-later', 'silent'],
-    ...['new', 'paused', 'a-healthy', 'z-healthy'],
+    ...['incomplete', 'new', 'paused', 'a-healthy', 'z-healthy'],
   ]);
   expect(STATES.filter((state) => ATTENTION_STATES.has(state))).toEqual([
     'expired',
     'expiring',
     'failing',
     'silent',
+    'incomplete',
   ]);
 });

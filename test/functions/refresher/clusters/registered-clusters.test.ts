@@ -2,7 +2,7 @@
 // and that a failure affects only its own cluster.
 
 import { afterEach, describe, expect, test } from 'vitest';
-import { CLUSTERS_PREFIX, TAG } from '../../../../contract/names.ts';
+import { CLUSTERS_PREFIX, REGISTERING_STAGE, TAG } from '../../../../contract/names.ts';
 import type { FailureCode } from '../../../../contract/refresher-api.ts';
 import { listClusters } from '../../../../functions/refresher/clusters/registered-clusters.ts';
 import { readEvent } from '../../../../functions/refresher/event.ts';
@@ -99,6 +99,48 @@ test('a cluster that an event names is found, paused and forgotten before lists 
   await expect(runAll(secrets, { clusters: ['deleted'] })).rejects.toThrow(
     'Not registered: deleted. Registered are: other, paused.',
   );
+});
+
+describe('a registration that is not complete', () => {
+  const REGISTERING = { [TAG.registering]: 'true' };
+
+  test('is in no run over all clusters, and no event that names it uses it', async () => {
+    const { server, kubeconfig } = await emptyCluster();
+    const secrets = await registryOf({ a: kubeconfig, b: kubeconfig }, { tags: { a: REGISTERING } });
+    for (const event of [{}, { action: 'inspect' }])
+      expect((await runAll(secrets, event)).map(({ cluster }) => cluster)).toEqual(['b']);
+    const before = server.requests.length;
+    for (const event of [{ clusters: ['a'] }, { clusters: ['a'], dryRun: true }])
+      expect(await runAll(secrets, event)).toEqual([
+        expect.objectContaining({ cluster: 'a', served: false, codes: ['registration-incomplete'] }),
+      ]);
+    expect(server.requests).toHaveLength(before);
+    const read = secrets.calls.filter(({ operation }) => /Value$/.test(operation));
+    expect(JSON.stringify(read)).not.toContain(`${CLUSTERS_PREFIX}a`);
+  });
+
+  test('is inspected by name with what register has stored, as is a replacement by its version', async () => {
+    const [current, next] = [await emptyCluster(), await emptyCluster()];
+    const secrets = await registryOf(
+      { first: 'placeholder', replaced: current.kubeconfig, none: 'placeholder' },
+      { tags: { first: REGISTERING, none: REGISTERING } },
+    );
+    const versionOf = (name: string) =>
+      secrets.versions(`${CLUSTERS_PREFIX}${name}`).find(({ stages }) => stages.has(REGISTERING_STAGE))?.id;
+    for (const name of ['first', 'replaced'])
+      secrets.stage(`${CLUSTERS_PREFIX}${name}`, next.kubeconfig, REGISTERING_STAGE);
+    const inspect = async (name: string, version?: string) => {
+      const [report] = await runAll(secrets, { action: 'inspect', clusters: [name], version });
+      return [report?.served, report?.inspection?.server, report?.codes];
+    };
+    const serverOf = (kubeconfig: string) => JSON.parse(kubeconfig).clusters[0].cluster.server;
+    const [earlier, later] = [serverOf(current.kubeconfig), serverOf(next.kubeconfig)];
+    expect(await inspect('first')).toEqual([true, later, undefined]);
+    expect(await inspect('first', versionOf('first'))).toEqual([true, later, undefined]);
+    expect(await inspect('replaced', versionOf('replaced'))).toEqual([true, later, undefined]);
+    expect(await inspect('replaced')).toEqual([true, earlier, undefined]);
+    expect(await inspect('none')).toEqual([false, undefined, ['registration-unreadable']]);
+  });
 });
 
 test('a named cluster that Secrets Manager does not describe fails alone', async () => {
