@@ -231,7 +231,10 @@ export const EXPIRES_SOONER = new TokenError(
 );
 
 /** Whether a token replaces an entry: it must not expire sooner, and a cached one must expire later. */
-function isNewer(outcome: { token: Token; stale?: TokenError }, kept: Entry): boolean {
+export function isNewer(
+  outcome: { token: Token; stale?: TokenError },
+  kept: Pick<Entry, 'expiresAt'>,
+): boolean {
   // Compared in seconds, as the annotation `registries` stores expiries.
   const seconds = Math.floor(outcome.token.expiresAt / 1000);
   const keptSeconds = Math.floor(kept.expiresAt / 1000);

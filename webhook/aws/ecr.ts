@@ -43,7 +43,7 @@ const SESSION_NAME = 'ecr-anywhere-webhook';
  * Repetitions are spaced a little wider than ECR's limit (20 calls a second for an account and region), so that calls
  * that were throttled together do not return together. If there are too many for that, they return at random times.
  */
-const THROTTLED_FROM = 0.15;
+export const THROTTLED_FROM = 0.15;
 const THROTTLED_TO = 0.88;
 const SPACING_MS = 1000 / 18;
 

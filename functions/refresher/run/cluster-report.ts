@@ -7,7 +7,7 @@ import type {
   SecretResult,
 } from '../../../contract/refresher-api.ts';
 import { codeOf } from '../../../lib/cluster-error.ts';
-import type { ClusterState } from '../clusters/cluster-state.ts';
+import type { ClusterState, Observation } from '../clusters/cluster-state.ts';
 
 /** A failure as data and as a sentence. */
 export interface Failure {
@@ -146,4 +146,24 @@ export function soonestExpiryOf({
   if (isPaused || (served && !isPartial)) return soonestExpiry;
   const expiries = [soonestExpiry, state?.soonestExpiry].filter((expiry) => expiry !== undefined);
   return expiries.length > 0 ? Math.min(...expiries) : undefined;
+}
+
+/** What is stored of the cluster. @param at when the cluster run began, milliseconds since the epoch */
+export function observationOf(report: ClusterReport, at: number): Observation {
+  const { cluster, served, failed, isPaused = false, isPartial, managed, soonestExpiry, results } = report;
+  const { expiresAt } = report.renewal ?? {};
+  const isComplete = served && !isPartial;
+  return {
+    cluster,
+    at,
+    served,
+    failed,
+    isPaused,
+    managed,
+    due: results.length,
+    reason: report.reason ?? results.find(({ reason }) => reason !== undefined)?.reason,
+    codes: report.codes,
+    soonestExpiry: isComplete ? (soonestExpiry ?? null) : undefined,
+    tokenExpiresAt: expiresAt === undefined ? undefined : Date.parse(expiresAt),
+  };
 }

@@ -20,6 +20,9 @@ import { incompleteRegistries, jitterOf, outcomeOf, plan, type Refresh } from '.
 /** Concurrent requests to one cluster. Each PATCH makes the API server call the webhook. */
 export const PATCHES_AT_ONCE = 8;
 
+/** The requests of a cluster run. */
+export type SecretsApi = Pick<KubernetesApi, 'enabledNamespaces' | 'managedSecrets' | 'annotate'>;
+
 export interface RefreshOptions {
   /** Only these namespaces. */
   readonly namespaces?: readonly string[] | undefined;
@@ -35,7 +38,7 @@ export interface RefreshOptions {
  */
 export async function refreshCluster(
   cluster: string,
-  api: KubernetesApi,
+  api: SecretsApi,
   options: RefreshOptions,
   now: number,
   signal: AbortSignal,
@@ -75,7 +78,7 @@ interface Listing {
 }
 
 /** All managed Secrets. A namespace that cannot be listed is a failure, and the other namespaces are listed all the same. */
-async function list(api: KubernetesApi, only: readonly string[] | undefined): Promise<Listing> {
+async function list(api: SecretsApi, only: readonly string[] | undefined): Promise<Listing> {
   const failures: Failure[] = [];
   let failedAt: FailedAt | undefined;
   try {
@@ -114,7 +117,7 @@ const TIME_UP: Failure = { code: 'cluster-time-up', reason: 'the cluster reached
 
 /** Requests the refreshes in their order, until all are requested, the time is up, or the circuit breaker stops. */
 async function requestAll(
-  api: KubernetesApi,
+  api: SecretsApi,
   refreshes: readonly Refresh[],
   options: RefreshOptions,
   now: number,
@@ -157,7 +160,7 @@ const NOT_MUTATED: Failure = {
 };
 
 async function request(
-  api: KubernetesApi,
+  api: SecretsApi,
   refresh: Refresh,
   annotations: Readonly<Record<string, string>>,
   dryRun: boolean,

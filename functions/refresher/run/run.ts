@@ -27,6 +27,7 @@ import {
   failureOf,
   incomplete,
   notServed,
+  observationOf,
   paused,
   soonestExpiryOf,
   withoutDetails,
@@ -216,23 +217,8 @@ function stateSaver(
     if (!store || dryRun || namespaces) return report;
     // When the run's time is up, thousands of clusters cannot each wait for a table that does not respond.
     if (failure && signal.aborted) return { ...report, ...failure };
-    const { cluster, served, failed, isPaused = false, isPartial, managed, soonestExpiry, results } = report;
-    const { expiresAt } = report.renewal ?? {};
-    const isComplete = served && !isPartial;
     try {
-      const observation = {
-        cluster,
-        at,
-        served,
-        failed,
-        isPaused,
-        managed,
-        due: results.length,
-        reason: report.reason ?? results.find(({ reason }) => reason !== undefined)?.reason,
-        codes: report.codes,
-        soonestExpiry: isComplete ? (soonestExpiry ?? null) : undefined,
-        tokenExpiresAt: expiresAt === undefined ? undefined : Date.parse(expiresAt),
-      };
+      const observation = observationOf(report, at);
       return { ...report, state: await store.save(observation, AbortSignal.timeout(SAVE_WITHIN_MS)) };
     } catch (error) {
       failure =

@@ -19,6 +19,7 @@ import { type RunServices, run } from '../../../../functions/refresher/run/run.t
 import { summarize } from '../../../../functions/refresher/run/summaries.ts';
 import { metricsOf, runFailure } from '../../../../functions/refresher/run/whole-run.ts';
 import { STATE_ATTRIBUTE } from '../../../../functions/refresher/settings.ts';
+import { tableInMemory } from '../../../simulation/table.ts';
 import { json, kubeconfigFor, page, refuse, startApiServer } from '../../api-server.ts';
 import { type ClusterStateTable, startClusterStateTable } from '../../cluster-state-table.ts';
 import { HOUR, NO_EKS, NO_KEYLESS } from '../../real-cluster.ts';
@@ -227,6 +228,31 @@ test('a state expires 30 days after the last observation', async () => {
     new GetItemCommand({ TableName: table.name, Key: { [STATE_ATTRIBUTE.cluster]: { S: cluster } } }),
   );
   expect(Number(Item?.[STATE_ATTRIBUTE.forgetAt]?.N)).toBe(NOON / 1000 + 30 * 86_400);
+});
+
+test('the table in memory, which simulations use, stores the same states', async () => {
+  const stores = [
+    clusterStates(table.client, table.name),
+    clusterStates(tableInMemory(STATE_ATTRIBUTE.cluster).client, 'in-memory'),
+  ];
+  const results = await Promise.all(
+    stores.map(async (store) => {
+      const seen: unknown[] = [];
+      for (let minute = 0; minute < 20; minute++) {
+        const at = minute % 7 === 6 ? minute - 3 : minute;
+        const observation = minute % 5 < 3 ? unreachable(at) : observed(at, { isPaused: minute % 2 === 0 });
+        const state = await store.save(observation, signal());
+        const now = NOON + minute * 60_000;
+        const isOurs = await store.reserve(cluster, minute % 4 === 0 ? NOON : state.announcedAt, now);
+        const announced = { announced: ['failing'] as const, startsQuietDay: minute % 3 === 0 };
+        if (minute % 6 !== 5) await store.settle(cluster, now, minute % 2 === 0 ? announced : undefined);
+        seen.push(state, isOurs);
+      }
+      const stored = await store.load(signal());
+      return [...seen, stored.find((one) => one.cluster === cluster)];
+    }),
+  );
+  expect(results[1]).toEqual(results[0]);
 });
 
 /**
