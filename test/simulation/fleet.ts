@@ -26,6 +26,7 @@ export interface FleetSettings {
   readonly dead: number;
   /** They answer for one to twelve hours, then not for one to three hours, and so on. */
   readonly flapping: number;
+  /** They answer for three hours. Then they are down and paused. */
   readonly paused: number;
   /** Times after which a cluster is cut off for twelve hours, at the worst moment: when its Secrets have just become due. */
   readonly cutOffAfter: readonly number[];
@@ -46,7 +47,7 @@ export function fleetOf(settings: FleetSettings): Member[] {
       const member = {
         name,
         registeredAt,
-        isPaused: false,
+        isPaused: () => false,
         isReachable: () => true,
         ...more(name, index),
       };
@@ -62,7 +63,10 @@ export function fleetOf(settings: FleetSettings): Member[] {
       const outages = flappingOutages(random, registeredAt, endsAt);
       return { isReachable: (at) => !outages.some((outage) => isDuring(outage, at)) };
     }),
-    ...members('paused', settings.paused, () => ({ isPaused: true, isReachable: () => false })),
+    ...members('paused', settings.paused, () => ({
+      isPaused: (at) => at >= registeredAt + 3 * HOUR_MS,
+      isReachable: (at) => at < registeredAt + 3 * HOUR_MS,
+    })),
     ...members('cut-off', settings.cutOffAfter.length, (name, index) => ({
       isReachable: worstMoment(name, settings.cutOffAfter[index] ?? endsAt),
     })),

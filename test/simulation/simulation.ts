@@ -23,7 +23,7 @@ export interface Member {
   readonly name: string;
   /** Before, it is not registered. */
   readonly registeredAt: number;
-  readonly isPaused: boolean;
+  readonly isPaused: (at: number) => boolean;
   /** @param left the remaining life of its Secret that expires first, in milliseconds */
   readonly isReachable: (at: number, left: number) => boolean;
   /** When the webhook wrote the credentials of its Secrets. */
@@ -100,9 +100,9 @@ export interface SimulationResult {
 /** A run uses one processor at most: Node.js runs the code of the project in one thread. */
 const MB_OF_A_PROCESSOR = 1769;
 const COMMANDS = { region: 'us-east-1', stackName: 'EcrAnywhere' };
-/** DynamoDB requests of announcements at the same time, and entries of a PutEvents request. */
+/** DynamoDB requests of announcements at the same time, and events: ten requests with ten entries each. */
 const AT_ONCE = 25;
-const EVENTS_AT_ONCE = 10;
+const EVENTS_AT_ONCE = 100;
 
 /** @param onRun called after each run */
 export async function simulate(
@@ -213,7 +213,7 @@ class Simulation {
   ): Promise<{ report: ClusterReport; endedAt: number }> {
     const cluster = this.#cluster(name);
     const { awsMs, clusterDeadlineMs } = this.#settings;
-    if (isPaused) return { report: paused(name), endedAt: at + awsMs };
+    if (isPaused(at)) return { report: paused(name), endedAt: at + awsMs };
     if (at >= endsAt)
       return {
         report: notServed(name, [{ code: 'run-time-up', reason: 'the run reached its time limit' }]),
