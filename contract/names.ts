@@ -1,6 +1,8 @@
 // Names that the webhook, the refresher, the chart and the CDK app must share: labels, annotations, tags, ports, prefixes.
 // The labels and the first three annotations are those of CentML/ecr-anywhere, so that its users need not relabel.
 
+import { DEFAULT_STACK_NAME } from './keyless.ts';
+
 /** The domain of all labels, annotations and tags. */
 export const DOMAIN = 'ecr-anywhere.centml.ai';
 
@@ -12,7 +14,7 @@ export const SECRET_LABEL = { key: `${DOMAIN}/managed`, value: 'true' } as const
 
 /** AWS tags, of a registered cluster's secret or of an EKS cluster. */
 export const TAG = {
-  /** `true` on an EKS cluster in a discovery target: the refresher refreshes it without a registration. */
+  /** On an EKS cluster in a discovery target, `managedTagValue`: the refresher refreshes it without a registration. */
   managed: `${DOMAIN}/managed`,
   /** `true`: the refresher sends the cluster no requests until the tag is removed. */
   paused: `${DOMAIN}/paused`,
@@ -77,8 +79,21 @@ export const WEBHOOK_NAME = `sync.${DOMAIN}`;
 export const WEBHOOK_PATH = '/sync';
 export const WEBHOOK_PORT = 8443;
 
-/** Prefix of the registered clusters' secrets in Secrets Manager, each with a kubeconfig as its value. */
+/** Prefix of the registered clusters' secrets in Secrets Manager, each with a kubeconfig as its value: of the default stack. */
 export const CLUSTERS_PREFIX = 'ecr-anywhere/clusters/';
+
+/** The prefix of a stack without the setting `secretPrefix`. Each stack has its own, so that none serves another's clusters. */
+export function clustersPrefix(stackName: string): string {
+  return stackName === DEFAULT_STACK_NAME ? CLUSTERS_PREFIX : `ecr-anywhere-${stackName}/clusters/`;
+}
+
+/** The environment variable of the function with its prefix; absent if it is that of the default stack. */
+export const SECRET_PREFIX_VARIABLE = 'SECRET_PREFIX';
+
+/** The value of the tag `managed` of the EKS clusters that a stack serves: `true` for the clusters of the default stack. */
+export function managedTagValue(stackName: string, secretPrefix: string): string {
+  return secretPrefix === CLUSTERS_PREFIX ? 'true' : stackName;
+}
 
 /**
  * The staging label of the version of a registered secret that `register` has stored and not yet verified. Runs read the

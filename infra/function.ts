@@ -25,7 +25,7 @@ import type { Queue } from 'aws-cdk-lib/aws-sqs';
 import { Construct } from 'constructs';
 import { EVENT_SOURCE, EVENT_TYPE } from '../contract/cluster-events.ts';
 import { audiencePattern, SIGNING_ALGORITHM, TOKEN_SECONDS } from '../contract/keyless.ts';
-import { CLUSTERS_PREFIX } from '../contract/names.ts';
+import { CLUSTERS_PREFIX, clustersPrefix } from '../contract/names.ts';
 import { OPERATOR_ALIAS } from '../contract/refresher-api.ts';
 import { ENVIRONMENT, STATE_ATTRIBUTE } from '../functions/refresher/settings.ts';
 import { deadLetters } from './dead-letters.ts';
@@ -65,6 +65,7 @@ export class RefresherFunction extends Construct {
     super(scope, id);
     const { settings, functionProps, key } = props;
     const { subnetIds, securityGroupIds } = settings;
+    const { secretPrefix = clustersPrefix(Stack.of(this).stackName) } = settings;
     const isInVpc = subnetIds.length > 0 || functionProps.vpc !== undefined;
     this.failures = deadLetters(this, 'Failures', key);
     this.logGroup = new LogGroup(this, 'Logs', {
@@ -114,7 +115,7 @@ export class RefresherFunction extends Construct {
                 Stack.of(this).formatArn({
                   service: 'secretsmanager',
                   resource: 'secret',
-                  resourceName: `${CLUSTERS_PREFIX}*`,
+                  resourceName: `${secretPrefix}*`,
                   arnFormat: ArnFormat.COLON_RESOURCE_NAME,
                 }),
               ],
@@ -196,6 +197,7 @@ export class RefresherFunction extends Construct {
       environment: {
         [ENVIRONMENT.clusterDeadline]: String(settings.clusterDeadlineSeconds),
         [ENVIRONMENT.stateTable]: this.clusterStateTable.tableName,
+        ...(secretPrefix !== CLUSTERS_PREFIX && { [ENVIRONMENT.secretPrefix]: secretPrefix }),
         [ENVIRONMENT.topic]: props.topic.topicArn,
         [ENVIRONMENT.stackName]: Stack.of(this).stackName,
         [ENVIRONMENT.clusterConcurrency]: String(settings.clusterConcurrency),

@@ -3,6 +3,7 @@ import { Token } from 'aws-cdk-lib';
 import { RetentionDays } from 'aws-cdk-lib/aws-logs';
 import { z } from 'zod';
 import { DEFAULT_STACK_NAME } from '../contract/keyless.ts';
+import { CLUSTERS_PREFIX } from '../contract/names.ts';
 import { CLUSTER_CONCURRENCY, CLUSTER_DEADLINE, INTERVAL, MEMORY } from './limits.ts';
 
 /** A number, or its text: `-c key=value` on the command line gives text. */
@@ -166,6 +167,23 @@ const RefresherSettings = z.strictObject({
     /^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key\/[\w-]+$/,
     'must be the ARN of a key (not of an alias) such as arn:aws:kms:eu-central-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef',
   ).optional(),
+  /**
+   * Prefix of the registered clusters' secrets. Default: `ecr-anywhere/clusters/` for the default stack, and
+   * `ecr-anywhere-STACK/clusters/` for others.
+   */
+  secretPrefix: z
+    .string()
+    .regex(
+      /^[\w+=.@-][\w/+=.@-]{0,198}\/$/,
+      'must end with a slash and consist of at most 200 letters, digits and the characters /_+=.@-',
+    )
+    .refine(
+      (prefix) =>
+        prefix === CLUSTERS_PREFIX ||
+        (!prefix.startsWith(CLUSTERS_PREFIX) && !CLUSTERS_PREFIX.startsWith(prefix)),
+      `must not overlap ${CLUSTERS_PREFIX}, the prefix of the default stack: one of both would serve the clusters of the other`,
+    )
+    .optional(),
   /** Subnets of a VPC from which the function connects. It then reaches private endpoints there, and nothing without a route. */
   subnetIds: ids('subnet', 16),
   /** Security groups of the function in these subnets. They must allow HTTPS to AWS and to the API servers. */
@@ -189,7 +207,7 @@ const RefresherSettings = z.strictObject({
   /** ARNs of the roles that such a kubeconfig may use, in this account or others. */
   assumableRoles: list(ROLE_ARN, 'must be a role ARN such as arn:aws:iam::123456789012:role/refresher'),
   /**
-   * Discovery targets, in which EKS clusters with the tag ecr-anywhere.centml.ai/managed=true are served: regions, and for
+   * Discovery targets, in which EKS clusters with the tag ecr-anywhere.centml.ai/managed are served: regions, and for
    * another account `region=ARN of a role in it`.
    */
   eksDiscovery: list(

@@ -2,6 +2,7 @@
 import { CfnOutput, PermissionsBoundary, Stack, type StackProps } from 'aws-cdk-lib';
 import type { Construct } from 'constructs';
 import { DEFAULT_STACK_NAME } from '../contract/keyless.ts';
+import { CLUSTERS_PREFIX, clustersPrefix } from '../contract/names.ts';
 import { ClusterIdentity } from './cluster-identity.ts';
 import { Refresher } from './refresher.ts';
 import type { Settings } from './settings.ts';
@@ -10,7 +11,7 @@ export interface EcrAnywhereStackProps extends StackProps {
   readonly settings: Settings;
 }
 
-/** One refresher. Two stacks in one account and region serve the same registered clusters. */
+/** One refresher, for the clusters under its own prefix. */
 export class EcrAnywhereStack extends Stack {
   constructor(scope: Construct, id: string, { settings, ...props }: EcrAnywhereStackProps) {
     const { stackName, keyless, webhooks, tags, permissionsBoundary, ...refresherSettings } = settings;
@@ -22,8 +23,10 @@ export class EcrAnywhereStack extends Stack {
       }),
       ...props,
     });
+    const { secretPrefix = clustersPrefix(stackName) } = refresherSettings;
     const refresher = new Refresher(this, 'Refresher', {
       ...refresherSettings,
+      secretPrefix,
       ...(keyless && { keylessStackName: stackName }),
     });
     const { functionName } = refresher.function;
@@ -32,6 +35,8 @@ export class EcrAnywhereStack extends Stack {
       FunctionName: functionName,
       // The principal for EKS access entries and for trust policies of roles in other accounts.
       RoleArn: refresher.function.role?.roleArn ?? '',
+      // Where the command line registers clusters.
+      ...(secretPrefix !== CLUSTERS_PREFIX && { SecretPrefix: secretPrefix }),
       // The command line then accepts EKS clusters whose endpoints are private.
       ...(settings.subnetIds.length > 0 && { SubnetIds: settings.subnetIds.join(',') }),
       ...(settings.kmsKeyArn !== undefined && { KmsKeyArn: settings.kmsKeyArn }),

@@ -14,6 +14,7 @@ import { GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts';
 import { fromNodeProviderChain } from '@aws-sdk/credential-providers';
 import { NodeHttpHandler } from '@smithy/node-http-handler';
 import { DEFAULT_STACK_NAME } from '../../contract/keyless.ts';
+import { CLUSTERS_PREFIX, SECRET_PREFIX_VARIABLE } from '../../contract/names.ts';
 import { requestLimits } from '../../lib/aws/request-limits.ts';
 import { CliError, InterruptedError, REGION_HINT, toCliError } from '../output/errors.ts';
 import type { AwsOptions } from '../output/options.ts';
@@ -27,6 +28,10 @@ export interface Stack {
   readonly stackName: string;
   /** Whether the function is in a VPC, from which it may reach private endpoints. */
   readonly isInVpc: boolean;
+  /** Prefix of the registered clusters' secrets. */
+  readonly secretPrefix: string;
+  /** The customer's key that encrypts them; absent: AWS' own. */
+  readonly kmsKeyArn?: string | undefined;
 }
 
 const REQUEST_MS = 10_000;
@@ -150,14 +155,22 @@ export class Aws {
     const outputs = Object.fromEntries(
       (Stacks[0]?.Outputs ?? []).map(({ OutputKey = '', OutputValue = '' }) => [OutputKey, OutputValue]),
     );
-    const { FunctionName, RoleArn, SubnetIds } = outputs;
+    const { FunctionName, RoleArn, SubnetIds, SecretPrefix = CLUSTERS_PREFIX, KmsKeyArn } = outputs;
     if (!FunctionName || !RoleArn) throw missing(`The stack ${stackName} in ${region} has no refresher.`);
-    return { functionName: FunctionName, roleArn: RoleArn, stackName, isInVpc: SubnetIds !== undefined };
+    return {
+      ...{ functionName: FunctionName, roleArn: RoleArn, stackName },
+      ...{ isInVpc: SubnetIds !== undefined, secretPrefix: SecretPrefix, kmsKeyArn: KmsKeyArn },
+    };
   }
 
-  async #describe(functionName: string): Promise<Pick<Stack, 'roleArn' | 'isInVpc'>> {
+  async #describe(functionName: string): Promise<Omit<Stack, 'functionName' | 'stackName'>> {
     const client = new LambdaClient(clientConfig(this.options));
-    const { Role = '', VpcConfig } = await this.ask(`finding the function ${functionName}`, (abortSignal) =>
+    const {
+      Role = '',
+      VpcConfig,
+      Environment,
+      KMSKeyArn,
+    } = await this.ask(`finding the function ${functionName}`, (abortSignal) =>
       client
         .send(new GetFunctionConfigurationCommand({ FunctionName: functionName }), { abortSignal })
         .catch((error: Error) => {
@@ -170,7 +183,19 @@ export class Aws {
           throw error;
         }),
     );
-    return { roleArn: Role, isInVpc: Boolean(VpcConfig?.VpcId) };
+    // AWS does not decrypt the variables for an operator who may not use the key.
+    if (Environment?.Error)
+      throw new CliError(
+        'aws-access-denied',
+        `AWS cannot read the environment variables of the function ${functionName}: ${Environment.Error.Message}`,
+        `Allow your AWS identity kms:Decrypt with the key ${KMSKeyArn}.`,
+      );
+    return {
+      roleArn: Role,
+      isInVpc: Boolean(VpcConfig?.VpcId),
+      secretPrefix: Environment?.Variables?.[SECRET_PREFIX_VARIABLE] ?? CLUSTERS_PREFIX,
+      kmsKeyArn: KMSKeyArn,
+    };
   }
 
   /** Sends a request that changes nothing. @param action such as `finding the stack` @throws CliError; InterruptedError after Ctrl-C */

@@ -16,7 +16,7 @@ import { CLUSTERS_PREFIX, REGISTERING_STAGE, TAG } from '../../contract/names.ts
 import type { ClusterStatus } from '../../contract/refresher-api.ts';
 import { CliError } from '../output/errors.ts';
 import { ShellCommands } from '../output/shell-commands.ts';
-import type { Aws } from './aws.ts';
+import type { Aws, Stack } from './aws.ts';
 import { isMissing, untilVisible } from './until-visible.ts';
 
 const CURRENT = 'AWSCURRENT';
@@ -46,13 +46,15 @@ const PLACEHOLDER =
  */
 export class PendingRegistration {
   readonly #aws: Aws;
+  readonly #stack: Stack;
   readonly #name: string;
   readonly #clusterUid: string;
   #state: 'absent' | 'incomplete' | 'complete' | 'verified';
 
   /** @param known the registration of that name, if there is one */
-  constructor(aws: Aws, name: string, clusterUid: string, known: ClusterStatus | undefined) {
+  constructor(aws: Aws, stack: Stack, name: string, clusterUid: string, known: ClusterStatus | undefined) {
     this.#aws = aws;
+    this.#stack = stack;
     this.#name = name;
     this.#clusterUid = clusterUid;
     this.#state = known === undefined ? 'absent' : known.isRegistering ? 'incomplete' : 'complete';
@@ -79,6 +81,7 @@ export class PendingRegistration {
       Name: id,
       ClientRequestToken: randomUUID(),
       SecretString: PLACEHOLDER,
+      ...(this.#stack.kmsKeyArn !== undefined && { KmsKeyId: this.#stack.kmsKeyArn }),
       Description: 'ECR Anywhere: a registered cluster',
       Tags: [
         { Key: TAG.clusterUid, Value: this.#clusterUid },
@@ -164,22 +167,25 @@ export class PendingRegistration {
   }
 
   get #id(): string {
-    return secretId(this.#name);
+    return secretId(this.#stack, this.#name);
   }
 }
 
 /** Deletes a registration without recovery: its token is revoked, or belongs to another system. */
-export async function deleteRegistration(aws: Aws, name: string): Promise<void> {
-  const command = new DeleteSecretCommand({ SecretId: secretId(name), ForceDeleteWithoutRecovery: true });
+export async function deleteRegistration(aws: Aws, stack: Stack, name: string): Promise<void> {
+  const command = new DeleteSecretCommand({
+    SecretId: secretId(stack, name),
+    ForceDeleteWithoutRecovery: true,
+  });
   await aws.change(`deleting the registration of ${name}`, (abortSignal) =>
     aws.secrets().send(command, { abortSignal }),
   );
 }
 
 /** Pauses a registered cluster, or resumes it. */
-export async function tagPaused(aws: Aws, name: string, isPaused: boolean): Promise<void> {
-  if (isPaused) await tag(aws, secretId(name), TAG.paused, 'true');
-  else await untag(aws, secretId(name), TAG.paused);
+export async function tagPaused(aws: Aws, stack: Stack, name: string, isPaused: boolean): Promise<void> {
+  if (isPaused) await tag(aws, secretId(stack, name), TAG.paused, 'true');
+  else await untag(aws, secretId(stack, name), TAG.paused);
 }
 
 export function alreadyRegistered(name: string, commands: ShellCommands, cause?: unknown): CliError {
@@ -223,11 +229,12 @@ async function untag(aws: Aws, id: string, key: string): Promise<void> {
  */
 export async function withCurrent(
   aws: Aws,
+  stack: Stack,
   name: string,
   listed: readonly ClusterStatus[],
 ): Promise<readonly ClusterStatus[]> {
   if (!SECRET_NAME.test(name)) return listed;
-  const described = await describe(aws, secretId(name));
+  const described = await describe(aws, secretId(stack, name));
   const others = listed.filter((one) => one.name !== name || one.source !== 'registered');
   if (!described.exists) return others;
   const clusterUid = described.tags.get(TAG.clusterUid);
@@ -275,6 +282,6 @@ async function describe(aws: Aws, id: string): Promise<Described> {
   };
 }
 
-function secretId(name: string): string {
-  return `${CLUSTERS_PREFIX}${name}`;
+function secretId({ secretPrefix }: Stack, name: string): string {
+  return `${secretPrefix}${name}`;
 }

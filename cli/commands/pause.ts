@@ -20,9 +20,10 @@ export async function setPaused(
 ): Promise<undefined> {
   const aws = new Aws(options, io.signal);
   const commands = new ShellCommands(options, {});
-  const refresher = new Refresher(aws, await io.step('finding the deployed refresher', () => aws.stack()));
+  const stack = await io.step('finding the deployed refresher', () => aws.stack());
+  const refresher = new Refresher(aws, stack);
   const clusters = await io.step('reading the saved state', async () =>
-    withCurrent(aws, name, await refresher.status()),
+    withCurrent(aws, stack, name, await refresher.status()),
   );
   const cluster = clusters.find((one) => one.name === name);
   if (!cluster) throw refresher.notRegistered({ names: [name], registered: clusters.map((one) => one.name) });
@@ -34,7 +35,7 @@ export async function setPaused(
     );
   if (cluster.isRegistering) throw incompleteRegistration(name, commands);
   await io.step(isPaused ? 'pausing' : 'resuming', () =>
-    cluster.source === 'eks' ? tagEks(aws, name, isPaused) : tagPaused(aws, name, isPaused),
+    cluster.source === 'eks' ? tagEks(aws, name, isPaused) : tagPaused(aws, stack, name, isPaused),
   );
   io.print({ cluster: name, isPaused }, () =>
     isPaused

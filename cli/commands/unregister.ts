@@ -17,9 +17,10 @@ export interface UnregisterOptions extends AwsOptions, IoOptions {
 export async function unregister(name: string, options: UnregisterOptions, io: Io): Promise<undefined> {
   const aws = new Aws(options, io.signal);
   const commands = new ShellCommands(options, {});
-  const refresher = new Refresher(aws, await io.step('finding the deployed refresher', () => aws.stack()));
+  const stack = await io.step('finding the deployed refresher', () => aws.stack());
+  const refresher = new Refresher(aws, stack);
   const clusters = await io.step('reading the saved state', async () =>
-    withCurrent(aws, name, await refresher.status()),
+    withCurrent(aws, stack, name, await refresher.status()),
   );
   const cluster = clusters.find((one) => one.name === name);
   if (!cluster) throw refresher.notRegistered({ names: [name], registered: clusters.map((one) => one.name) });
@@ -39,7 +40,7 @@ export async function unregister(name: string, options: UnregisterOptions, io: I
   if (revoked?.outcome === 'failed') throw notRevoked(name, revoked, commands);
   const isRevoked = revoked?.outcome === 'revoked' || revoked?.outcome === 'refused-already';
   await io
-    .step('deleting the registration', () => deleteRegistration(aws, name))
+    .step('deleting the registration', () => deleteRegistration(aws, stack, name))
     .catch((error: unknown) =>
       failWith(isRevoked && error instanceof CliError ? halfDone(name, error, commands) : error),
     );

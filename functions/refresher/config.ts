@@ -1,5 +1,6 @@
 // Reads the refresher's settings from its environment variables, and reports all invalid ones in one error.
 import { z } from 'zod';
+import { CLUSTERS_PREFIX, managedTagValue } from '../../contract/names.ts';
 import { ENVIRONMENT } from './settings.ts';
 
 /** A comma-separated list. */
@@ -23,6 +24,7 @@ const Environment = z
     [ENVIRONMENT.isInVpc]: z.stringbool().default(false),
     [ENVIRONMENT.allowLocalServers]: z.stringbool().default(false),
     [ENVIRONMENT.keylessStage]: z.string().min(1).optional(),
+    [ENVIRONMENT.secretPrefix]: z.string().endsWith('/').default(CLUSTERS_PREFIX),
     [ENVIRONMENT.stateTable]: z.string().min(1),
     [ENVIRONMENT.topic]: z.string().min(1),
     [ENVIRONMENT.stackName]: z.string().min(1),
@@ -36,6 +38,9 @@ const Environment = z
     assumableRoles: env.ASSUMABLE_ROLES,
     eksDiscovery: env.EKS_DISCOVERY,
     stage: env.KEYLESS_STAGE,
+    secretPrefix: env.SECRET_PREFIX,
+    /** The value of the tag of the EKS clusters to serve. */
+    managedTag: managedTagValue(env.STACK_NAME, env.SECRET_PREFIX),
     stateTable: env.MEMORY_TABLE,
     topicArn: env.TOPIC_ARN,
     stackName: env.STACK_NAME,

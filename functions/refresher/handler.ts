@@ -5,7 +5,6 @@ import { Logger } from '@aws-lambda-powertools/logger';
 import { Metrics, MetricUnit } from '@aws-lambda-powertools/metrics';
 import { DynamoDBClient } from '@aws-sdk/client-dynamodb';
 import { EventBridgeClient } from '@aws-sdk/client-eventbridge';
-import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import { SNSClient } from '@aws-sdk/client-sns';
 import type { Context } from 'aws-lambda';
 import type {
@@ -31,10 +30,14 @@ import { run } from './run/run.ts';
 import { summarize, summarizeAll, summarizeNamed } from './run/summaries.ts';
 import { clusterMetricsOf, metricsOf, runFailure } from './run/whole-run.ts';
 import { CLUSTER_DIMENSION, METRIC, METRICS_NAMESPACE, REPORTING_SECONDS } from './settings.ts';
+import { ClusterSecretsClient } from './tokens/cluster-secrets.ts';
 
 const config = readConfig(process.env);
 const services = {
-  secrets: new SecretsManagerClient(clientLimits(awsRequestMs(config.clusterDeadlineMs))),
+  secrets: new ClusterSecretsClient(
+    config.secretPrefix,
+    clientLimits(awsRequestMs(config.clusterDeadlineMs)),
+  ),
   eks: eksAccess(config),
   keyless: keylessTokens(config),
   state: clusterStates(new DynamoDBClient(clientLimits(SAVE_WITHIN_MS, 3)), config.stateTable),

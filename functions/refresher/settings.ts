@@ -1,4 +1,5 @@
 // Names that the CDK app and the refresher share: environment variables, attributes of the state table, metrics.
+import { SECRET_PREFIX_VARIABLE } from '../../contract/names.ts';
 
 /** Seconds of the function's timeout that are reserved for reporting the clusters that were not started. */
 export const REPORTING_SECONDS = 10;
@@ -15,6 +16,8 @@ export const ENVIRONMENT = {
   eksDiscovery: 'EKS_DISCOVERY',
   /** The stack name in keyless clusters' audiences; absent if the refresher may not request their tokens. */
   keylessStage: 'KEYLESS_STAGE',
+  /** Prefix of the registered clusters' secrets; absent if it is that of the default stack. */
+  secretPrefix: SECRET_PREFIX_VARIABLE,
   /** Name of the DynamoDB table with the state of each cluster. */
   stateTable: 'MEMORY_TABLE',
   /** ARN of the SNS topic for announcements. */

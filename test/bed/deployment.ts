@@ -143,7 +143,7 @@ export class Deployment {
 
   /** Registers a cluster, or replaces its kubeconfig. */
   async registerCluster(name: string, kubeconfig: string): Promise<void> {
-    const id = `${CLUSTERS_PREFIX}${name}`;
+    const id = this.#secretId(name);
     try {
       await this.#clients.secrets.send(new CreateSecretCommand({ Name: id, SecretString: kubeconfig }));
     } catch (error) {
@@ -152,10 +152,14 @@ export class Deployment {
     }
   }
 
+  #secretId(name: string): string {
+    return `${this.outputs.SecretPrefix ?? CLUSTERS_PREFIX}${name}`;
+  }
+
   /** Deletes a cluster's registration. */
   async unregisterCluster(name: string): Promise<void> {
     await this.#clients.secrets.send(
-      new DeleteSecretCommand({ SecretId: `${CLUSTERS_PREFIX}${name}`, ForceDeleteWithoutRecovery: true }),
+      new DeleteSecretCommand({ SecretId: this.#secretId(name), ForceDeleteWithoutRecovery: true }),
     );
   }
 

@@ -87,6 +87,12 @@ test.each([
   { tags: Object.fromEntries(Array.from({ length: 51 }, (_, index) => [`tag${index}`, ''])) },
   { kmsKeyArn: 'arn:aws:kms:eu-central-1:123456789012:alias/key' },
   { kmsKeyArn: '01234567-89ab-cdef-0123-456789abcdef' },
+  { secretPrefix: 'clusters' },
+  { secretPrefix: '/' },
+  { secretPrefix: 'my clusters/' },
+  // Of the default stack, these are the parent and a part.
+  { secretPrefix: 'ecr-anywhere/' },
+  { secretPrefix: 'ecr-anywhere/clusters/live/' },
   { subnetIds: 'subnet-1' },
   { subnetIds: Array(17).fill('subnet-0123456789abcdef0') },
   { securityGroupIds: 'subnet-0123456789abcdef0' },

@@ -4,7 +4,7 @@ import { Match, type Template } from 'aws-cdk-lib/assertions';
 import { describe, expect, test } from 'vitest';
 import { readSettings } from '../../infra/settings.ts';
 import { EcrAnywhereStack } from '../../infra/stack.ts';
-import { EVERYTHING, type Resource, resources, synth } from './synth.ts';
+import { deployed, EVERYTHING, type Resource, resources, synth } from './synth.ts';
 
 const template = synth();
 const stackOf = (context: Record<string, unknown>) =>
@@ -359,6 +359,43 @@ describe('settings of a platform', () => {
     traced.resourceCountIs('AWS::IAM::Policy', 0);
     expect(JSON.stringify(resources(traced, 'AWS::IAM::Role'))).toContain('xray:PutTraceSegments');
     expect(JSON.stringify(resources(template, 'AWS::IAM::Role'))).not.toContain('xray:');
+  });
+
+  test.each([
+    {
+      title: 'the default stack keeps its prefix',
+      context: {},
+      prefix: 'ecr-anywhere/clusters/',
+      told: undefined,
+    },
+    {
+      title: 'another stack has a prefix of its own',
+      context: { stackName: 'Live' },
+      prefix: 'ecr-anywhere-Live/clusters/',
+      told: 'ecr-anywhere-Live/clusters/',
+    },
+    {
+      title: 'an older stack may keep the prefix of the default one',
+      context: { stackName: 'Live', secretPrefix: 'ecr-anywhere/clusters/' },
+      prefix: 'ecr-anywhere/clusters/',
+      told: undefined,
+    },
+    {
+      title: 'secretPrefix is any other',
+      context: { secretPrefix: 'team/ecr/' },
+      prefix: 'team/ecr/',
+      told: 'team/ecr/',
+    },
+  ])('$title, which its role, its code and the command line know', ({ context, prefix, told }) => {
+    const stage = deployed(context);
+    const { Resource: secrets } = functionStatements(stage).find(({ Action }) =>
+      JSON.stringify(Action).includes('PutSecretValue'),
+    ) as unknown as { Resource: unknown };
+    expect(secrets).toEqual(arnOf(`:secretsmanager:{Region}:{AccountId}:secret:${prefix}*`));
+    stage.hasResourceProperties('AWS::Lambda::Function', {
+      Environment: { Variables: Match.objectLike({ SECRET_PREFIX: told ?? Match.absent() }) },
+    });
+    expect(stage.toJSON().Outputs.SecretPrefix?.Value).toBe(told);
   });
 
   test('kmsKeyArn encrypts all that the stack stores, and each role may use it through services only', () => {

@@ -41,7 +41,7 @@ export const CDK_NAG: readonly Suppression[] = [
     reason: 'A subnet or security group that another account shares has the ARN of that account.',
   },
   {
-    rule: /^AwsSolutions-IAM5\[Resource::\S+:secretsmanager:\S+:secret:ecr-anywhere\/clusters\/\*\]$/,
+    rule: /^AwsSolutions-IAM5\[Resource::\S+:secretsmanager:\S+:secret:(ecr-anywhere|team)\/clusters\/\*\]$/,
     at: FUNCTION_ROLE,
     reason: 'Clusters are registered after the deployment, under this prefix.',
   },

@@ -27,6 +27,7 @@ export const EVERYTHING: Readonly<Record<string, unknown>> = {
   tracing: true,
   logRetentionDays: 90,
   kmsKeyArn: 'arn:aws:kms:eu-central-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef',
+  secretPrefix: 'team/clusters/',
   subnetIds: 'subnet-0123456789abcdef0,subnet-0123456789abcdef1',
   securityGroupIds: 'sg-0123456789abcdef0',
   httpsProxy: 'http://proxy.example.com:3128',

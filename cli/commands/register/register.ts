@@ -44,14 +44,14 @@ export async function register(
     clusterUidOf(kubernetes),
   );
   const { clusters, note: uidNote } = await io.step('looking for an existing registration', async () =>
-    determineUids(refresher, await withCurrent(aws, name, await refresher.status()), name),
+    determineUids(refresher, await withCurrent(aws, stack, name, await refresher.status()), name),
   );
   checkNotRegistered(name, uid, clusters, options.replace === true, new ShellCommands(options, { context }));
   if (uidNote !== undefined) io.note(uidNote);
   const installation = await io.step('checking the chart', () => checkInstallation(kubernetes, options));
   const commands = new ShellCommands(options, { context, release: installation, roleArn: stack.roleArn });
   const known = clusters.find((one) => one.name === name && one.source === 'registered');
-  const registration = new PendingRegistration(aws, name, uid, known);
+  const registration = new PendingRegistration(aws, stack, name, uid, known);
   const registering: RegisterContext = {
     ...{ name, options, aws, stack, refresher, kubernetes, uid, installation, registration, commands },
   };

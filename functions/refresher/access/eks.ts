@@ -61,6 +61,8 @@ export interface EksSettings {
   readonly clusterDeadlineMs: number;
   /** Whether the function is in a VPC, from which it may reach private endpoints. Default: false. */
   readonly isInVpc?: boolean;
+  /** The value of the tag of the clusters to serve. Default: that of the default stack. */
+  readonly managedTag?: string;
 }
 
 /** CloudTrail shows it. */
@@ -81,6 +83,7 @@ export function eksAccess({
   assumableRoles,
   clusterDeadlineMs,
   isInVpc = false,
+  managedTag = 'true',
 }: EksSettings): Eks {
   const limits = clientLimits(awsRequestMs(clusterDeadlineMs));
   const roles = new Map<string, STSClient['config']['credentials']>();
@@ -170,7 +173,7 @@ export function eksAccess({
       );
       const clusters = described.flatMap((cluster) => {
         const { arn, name, status = '', tags = {}, resourcesVpcConfig } = cluster ?? {};
-        if (!cluster || !arn || !name || tags[TAG.managed] !== 'true' || !IN_USE.has(status)) return [];
+        if (!cluster || !arn || !name || tags[TAG.managed] !== managedTag || !IN_USE.has(status)) return [];
         const access = async () => {
           if (resourcesVpcConfig?.endpointPublicAccess === false && !isInVpc)
             throw new ClusterError(

@@ -12,10 +12,11 @@ import {
   type Tag,
 } from '@aws-sdk/client-secrets-manager';
 import pMap from 'p-map';
-import { CLUSTERS_PREFIX, TAG } from '../../../contract/names.ts';
+import { TAG } from '../../../contract/names.ts';
 import { abortable } from '../../../lib/abort.ts';
 import { describeAwsError } from '../../../lib/aws/errors.ts';
 import { awsRequestMs } from '../../../lib/aws/request-limits.ts';
+import { prefixOf } from '../tokens/cluster-secrets.ts';
 
 /** The most secrets that one BatchGetSecretValue returns (Secrets Manager API reference). */
 const BATCH = 20;
@@ -51,17 +52,18 @@ export async function listClusters(
   client: SecretsManagerClient,
   signal: AbortSignal,
 ): Promise<RegisteredCluster[]> {
+  const prefix = prefixOf(client);
   const clusters: RegisteredCluster[] = [];
   const pages = paginateListSecrets(
     { client, pageSize: 100 },
-    { Filters: [{ Key: 'name', Values: [CLUSTERS_PREFIX] }] },
+    { Filters: [{ Key: 'name', Values: [prefix] }] },
     { abortSignal: signal },
   );
   for await (const { SecretList } of pages) {
     for (const { Name, Tags } of SecretList ?? []) {
       // The prefix itself is no cluster. All other matches begin with it in AWS, but not in every emulator of AWS.
-      if (!Name?.startsWith(CLUSTERS_PREFIX) || Name === CLUSTERS_PREFIX) continue;
-      clusters.push(clusterOf(Name.slice(CLUSTERS_PREFIX.length), Tags));
+      if (!Name?.startsWith(prefix) || Name === prefix) continue;
+      clusters.push(clusterOf(Name.slice(prefix.length), Tags));
     }
   }
   return clusters.sort((a, b) => (a.name < b.name ? -1 : 1));
@@ -81,7 +83,7 @@ export async function findClusters(
   const found = await pMap(
     possible,
     async (name) => {
-      const command = new DescribeSecretCommand({ SecretId: `${CLUSTERS_PREFIX}${name}` });
+      const command = new DescribeSecretCommand({ SecretId: `${prefixOf(client)}${name}` });
       const secret = await client.send(command, { abortSignal: signal }).catch((error: Error) => error);
       if (!(secret instanceof Error)) return secret.DeletedDate ? [] : [clusterOf(name, secret.Tags)];
       if (secret.name === 'ResourceNotFoundException') return [];
@@ -117,7 +119,7 @@ export async function readVersion(
   version: Pick<GetSecretValueCommandInput, 'VersionId' | 'VersionStage'>,
   signal: AbortSignal,
 ): Promise<Registration> {
-  const command = new GetSecretValueCommand({ SecretId: `${CLUSTERS_PREFIX}${name}`, ...version });
+  const command = new GetSecretValueCommand({ SecretId: `${prefixOf(client)}${name}`, ...version });
   const value = await client.send(command, { abortSignal: signal }).catch((cause: Error) => {
     throw new Error(describeAwsError(cause), { cause });
   });
@@ -166,7 +168,7 @@ export class Registrations {
     const batch = await abortable(this.#batchOf(index), signal);
     // A secret that is neither among the batch's values nor among its errors is read alone.
     const value =
-      batch.get(`${CLUSTERS_PREFIX}${name}`) ?? (await readVersion(this.#client, name, {}, signal));
+      batch.get(`${prefixOf(this.#client)}${name}`) ?? (await readVersion(this.#client, name, {}, signal));
     if (value instanceof Error) throw value;
     return value;
   }
@@ -184,7 +186,7 @@ export class Registrations {
   async #readBatch(names: readonly string[]): Promise<Batch> {
     const abortSignal = AbortSignal.any([this.#signal, AbortSignal.timeout(this.#batchMs)]);
     const command = new BatchGetSecretValueCommand({
-      SecretIdList: names.map((name) => `${CLUSTERS_PREFIX}${name}`),
+      SecretIdList: names.map((name) => `${prefixOf(this.#client)}${name}`),
     });
     // If the batch fails as a whole, each of its values is read alone.
     const { SecretValues = [], Errors = [] } = await abortable(

@@ -9,7 +9,7 @@ import {
   type SecretsManagerClient,
   UpdateSecretVersionStageCommand,
 } from '@aws-sdk/client-secrets-manager';
-import { CLUSTERS_PREFIX } from '../../../contract/names.ts';
+import { prefixOf } from './cluster-secrets.ts';
 
 /**
  * The staging label of the next version. With a label of its own, PutSecretValue does not move AWSCURRENT, and moves this
@@ -41,7 +41,7 @@ export async function replaceVersion(
   text: string,
   signal: AbortSignal,
 ): Promise<Replacement> {
-  const SecretId = `${CLUSTERS_PREFIX}${name}`;
+  const SecretId = `${prefixOf(client)}${name}`;
   // Becomes the version's id: 32 to 64 characters (API reference, PutSecretValue, ClientRequestToken).
   const next = createHash('sha256').update(`${NEXT} ${versionId}`).digest('hex');
   const put = { SecretId, SecretString: text, ClientRequestToken: next, VersionStages: [NEXT] };

@@ -1,10 +1,15 @@
 // Reading a registration by its name, and storing one that is not verified yet.
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { Aws } from '../../../cli/aws/aws.ts';
+import { Aws, type Stack } from '../../../cli/aws/aws.ts';
 import { PendingRegistration, withCurrent } from '../../../cli/aws/registration.ts';
 import { REGISTERING_STAGE, TAG } from '../../../contract/names.ts';
 import type { ClusterStatus } from '../../../contract/refresher-api.ts';
 import { awsError, type Reply, startAwsWire, type Wire } from '../wire.ts';
+
+const STACK: Stack = {
+  ...{ functionName: 'refresher', roleArn: 'arn:aws:iam::111122223333:role/refresher', stackName: 'Live' },
+  ...{ isInVpc: false, secretPrefix: 'ecr-anywhere-Live/clusters/', kmsKeyArn: 'arn:key' },
+};
 
 let wire: Wire;
 beforeEach(async () => {
@@ -30,7 +35,7 @@ describe('ListSecrets lags, so a registration is read by its name', () => {
   const alpha: ClusterStatus = { name: 'alpha', source: 'registered', isPaused: false, failures: 3 };
   const current = async (reply: Reply, listed: ClusterStatus[]) => {
     wire.handle = ({ name }) => (name === DESCRIBE ? { reply } : undefined);
-    return withCurrent(new Aws({}, new AbortController().signal), 'alpha', listed);
+    return withCurrent(new Aws({}, new AbortController().signal), STACK, 'alpha', listed);
   };
   const ARN = 'arn:aws:secretsmanager:eu-central-1:111122223333:secret:ecr-anywhere/clusters/alpha-AbCdEf';
   const Tags = [
@@ -66,7 +71,7 @@ describe('ListSecrets lags, so a registration is read by its name', () => {
 
 describe('a pending registration', () => {
   const registration = (known?: ClusterStatus) =>
-    new PendingRegistration(new Aws({}, new AbortController().signal), 'alpha', 'uid', known);
+    new PendingRegistration(new Aws({}, new AbortController().signal), STACK, 'alpha', 'uid', known);
   const inputs = (operation: string) =>
     wire.calls
       .filter(({ name }) => name === `secretsmanager:${operation}`)

@@ -21,6 +21,8 @@ test('reads the environment variables that the CDK app sets', () => {
     region: 'eu-central-1',
     assumableRoles: [],
     eksDiscovery: [],
+    secretPrefix: 'ecr-anywhere/clusters/',
+    managedTag: 'true',
     stateTable: 'memory',
     topicArn: 'arn:aws:sns:eu-central-1:111122223333:alarms',
     stackName: 'EcrAnywhere',
@@ -48,6 +50,18 @@ test('reads the environment variables that the CDK app sets', () => {
   });
 });
 
+test('a refresher with a prefix of its own serves the EKS clusters whose tag has the name of its stack', () => {
+  const ofLive = {
+    ...env,
+    [ENVIRONMENT.stackName]: 'Live',
+    [ENVIRONMENT.secretPrefix]: 'ecr-anywhere-Live/clusters/',
+  };
+  expect(readConfig(ofLive)).toMatchObject({
+    secretPrefix: 'ecr-anywhere-Live/clusters/',
+    managedTag: 'Live',
+  });
+});
+
 test.each([
   { variable: ENVIRONMENT.clusterDeadline, values: [undefined, '', '0', '901', 'soon'] },
   { variable: ENVIRONMENT.clusterConcurrency, values: [undefined, '', '0', '1.5', '501', 'many'] },
@@ -57,6 +71,7 @@ test.each([
   { variable: 'AWS_LAMBDA_FUNCTION_NAME', values: [undefined, ''] },
   { variable: 'AWS_REGION', values: [undefined, ''] },
   { variable: ENVIRONMENT.clusterMetrics, values: ['', 'perhaps'] },
+  { variable: ENVIRONMENT.secretPrefix, values: ['', 'clusters'] },
   { variable: ENVIRONMENT.isInVpc, values: ['', 'perhaps'] },
   { variable: ENVIRONMENT.allowLocalServers, values: ['', 'perhaps'] },
 ])('names $variable if it is missing or out of bounds', ({ variable, values }) => {

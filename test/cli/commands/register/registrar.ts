@@ -2,6 +2,7 @@
 import { mkdtemp, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
+  DeleteSecretCommand,
   DescribeSecretCommand,
   GetSecretValueCommand,
   ListSecretsCommand,
@@ -59,10 +60,14 @@ export class Registrar implements AsyncDisposable {
     return new Registrar(bed, await startCommandLine({ ...bed.operatorEnv, ...env }), lag);
   }
 
-  /** Names of the registered clusters. */
+  /** Names of the clusters that are registered with any stack. */
   async names(): Promise<string[]> {
+    return (await this.#ids()).map((id) => id.replace(/^ecr-anywhere[^/]*\/clusters\//, '')).sort();
+  }
+
+  async #ids(): Promise<string[]> {
     const { SecretList = [] } = await this.#secrets.send(new ListSecretsCommand({}));
-    return SecretList.map(({ Name = '' }) => Name.replace(CLUSTERS_PREFIX, '')).sort();
+    return SecretList.map(({ Name = '' }) => Name);
   }
 
   async kubeconfig(name: string, VersionStage = 'AWSCURRENT'): Promise<string> {
@@ -85,7 +90,8 @@ export class Registrar implements AsyncDisposable {
 
   /** Deletes all registrations. */
   async reset(): Promise<void> {
-    for (const name of await this.names()) await this.bed.deployment.unregisterCluster(name);
+    for (const SecretId of await this.#ids())
+      await this.#secrets.send(new DeleteSecretCommand({ SecretId, ForceDeleteWithoutRecovery: true }));
   }
 
   /** What a run over one registered cluster reports. */

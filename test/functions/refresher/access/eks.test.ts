@@ -6,7 +6,11 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { ANNOTATION, CLUSTERS_PREFIX, TAG } from '../../../../contract/names.ts';
 import { usableAccess } from '../../../../functions/refresher/access/access.ts';
-import { type DiscoveryTarget, eksAccess } from '../../../../functions/refresher/access/eks.ts';
+import {
+  type DiscoveryTarget,
+  type EksSettings,
+  eksAccess,
+} from '../../../../functions/refresher/access/eks.ts';
 import { revoke } from '../../../../functions/refresher/actions/revoke.ts';
 import { clusterStatuses } from '../../../../functions/refresher/actions/status.ts';
 import {
@@ -260,13 +264,13 @@ describe('tagged clusters', () => {
     clusterDeadlineMs = SETTINGS.clusterDeadlineMs,
     registered: Readonly<Record<string, string>> = {},
     state?: ClusterStateWriter,
-    isInVpc = false,
+    more: Partial<EksSettings> = {},
   ) {
     const secrets = Object.entries(registered).map(([name, value]) => [`${CLUSTERS_PREFIX}${name}`, value]);
     await using registry = await startSecretsManager(Object.fromEntries(secrets));
     const services = {
       secrets: registry.client,
-      eks: eksAccess({ region: REGION, assumableRoles: [], clusterDeadlineMs: 20_000, isInVpc }),
+      eks: eksAccess({ region: REGION, assumableRoles: [], clusterDeadlineMs: 20_000, ...more }),
       keyless: NO_KEYLESS,
       ...(state && { state }),
     };
@@ -316,8 +320,14 @@ describe('tagged clusters', () => {
   });
 
   test('with a private endpoint only are refreshed by a function in a VPC', async () => {
-    const inVpc = discover([{ region: REGION }], {}, undefined, undefined, undefined, true);
+    const inVpc = discover([{ region: REGION }], {}, undefined, undefined, undefined, { isInVpc: true });
     expect(await outcomes(inVpc)).toMatchObject({ [arnOf('private')]: 'served' });
+  });
+
+  test('are those of the stage if the tag of another stage has another value', async () => {
+    const settings = { managedTag: 'yes' };
+    const ofStage = discover([{ region: REGION }], {}, undefined, undefined, undefined, settings);
+    expect(await outcomes(ofStage)).toEqual({ [arnOf('tagged otherwise')]: 'served' });
   });
 
   test('are found in another region, and in another account through a role', async () => {

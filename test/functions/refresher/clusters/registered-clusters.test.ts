@@ -7,6 +7,7 @@ import type { FailureCode } from '../../../../contract/refresher-api.ts';
 import { listClusters } from '../../../../functions/refresher/clusters/registered-clusters.ts';
 import { readEvent } from '../../../../functions/refresher/event.ts';
 import { run } from '../../../../functions/refresher/run/run.ts';
+import { ClusterSecretsClient } from '../../../../functions/refresher/tokens/cluster-secrets.ts';
 import { type ApiServer, json, kubeconfigFor, page, startApiServer } from '../../api-server.ts';
 import { NO_EKS, NO_KEYLESS } from '../../real-cluster.ts';
 import {
@@ -77,6 +78,26 @@ test('lists every secret under the prefix as a cluster, from all pages', async (
   expect(listed.map(({ name }) => name)).toEqual(['a', 'b/nested', 'c', 'd', 'e']);
   // The filter matches the five and the prefix itself, two on a page.
   expect(secrets.calls.map(({ operation }) => operation)).toEqual(Array(3).fill('ListSecrets'));
+});
+
+test('a refresher with a prefix of its own reads the clusters under it, and no others', async () => {
+  const own = 'ecr-anywhere-Live/clusters/';
+  const { kubeconfig } = await emptyCluster();
+  const secrets = stack.use(
+    await startSecretsManager({ [`${own}a`]: kubeconfig, [`${CLUSTERS_PREFIX}b`]: kubeconfig }),
+  );
+  const client = new ClusterSecretsClient(own, {
+    ...{ endpoint: secrets.url, region: 'eu-central-1' },
+    credentials: { accessKeyId: 'test', secretAccessKey: 'test' },
+  });
+  stack.defer(() => client.destroy());
+  for (const event of [{}, { clusters: ['a'] }])
+    expect(
+      (await runAll({ ...secrets, client }, event)).map(({ cluster, served }) => [cluster, served]),
+    ).toEqual([['a', true]]);
+  await expect(runAll({ ...secrets, client }, { clusters: ['b'] })).rejects.toThrow(
+    'Not registered: b. Registered are: a.',
+  );
 });
 
 test('a cluster that an event names is found, paused and forgotten before lists show it', async () => {
