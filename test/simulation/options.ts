@@ -16,7 +16,7 @@ npm run simulate [-- OPTION VALUE ...]
   --secrets N           managed Secrets of each (100)
   --hours N             how long (72)
   --replicas N          of each webhook (2)
-  --dead N              clusters that never answer (100)
+  --dead N              clusters that answer for the first three hours only (100)
   --flapping N          clusters that are down for one to three hours, again and again (50)
   --paused N            clusters that are paused (50)
   --outage KIND@FROM+HOURS   from hour FROM on; again for more; "none" for none (ecr@12+3, region@32+3, clusters@52+6)
