@@ -108,7 +108,9 @@ async function run(args: string, options: RunOptions = {}): Promise<Ended> {
     const { SecretString } = (/"SecretString"/.test(body) ? JSON.parse(body) : {}) as {
       SecretString?: string;
     };
-    if (SecretString !== undefined) canaries.set(`registered kubeconfig ${canaries.size}`, SecretString);
+    // Not the placeholder of a new registration.
+    if (SecretString?.includes('apiVersion'))
+      canaries.set(`registered kubeconfig ${canaries.size}`, SecretString);
   }
   outputs.push({ args, text: `${ended.stdout}\n${ended.stderr}` });
   return ended;

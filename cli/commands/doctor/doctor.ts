@@ -1,5 +1,5 @@
 // ecr-anywhere doctor: checks everything from the operator's AWS session to the credentials in a Secret.
-import type { ClusterStatus } from '../../../contract/refresher-api.ts';
+import type { ClusterStatus, ClusterSummary } from '../../../contract/refresher-api.ts';
 import { CliError, EXIT, type ExitCode } from '../../output/errors.ts';
 import { formatList } from '../../output/format-list.ts';
 import type { Io, IoOptions } from '../../output/io.ts';
@@ -32,7 +32,7 @@ export async function doctor(
   const findings: Finding[] = [];
   const api = await checkAws(options, io, findings);
   if (api && name === undefined) {
-    const summaries = await inspect(api, [], options, io, findings);
+    const summaries = await inspectAll(api, options, io, findings);
     if (summaries) return printFleet(api, summaries, options, findings, io);
   } else if (api && name !== undefined) {
     findings.push(...(await checkCluster(name, api, options, findings, io)));
@@ -54,6 +54,26 @@ function nothingToCheck({ code, message }: Finding, error: CliError): CliError {
     'Sign in to AWS (aws sso login, or name a profile with --profile), or name a context of the cluster with --context.',
     error,
   );
+}
+
+/** Inspects all clusters. AWS may list one a few minutes after it was registered: then it is inspected by its name. */
+async function inspectAll(
+  api: FunctionApi,
+  options: DoctorOptions,
+  io: Io,
+  findings: Finding[],
+): Promise<readonly ClusterSummary[] | undefined> {
+  const listed = await inspect(api, [], options, io, findings);
+  if (!listed) return undefined;
+  const names = new Set(listed.map(({ cluster }) => cluster));
+  const unlisted = api.clusters
+    .filter(
+      ({ name, source, isRegistering }) => source === 'registered' && !isRegistering && !names.has(name),
+    )
+    .map(({ name }) => name);
+  if (unlisted.length === 0) return listed;
+  const named = await inspect(api, unlisted, options, io, findings);
+  return named && [...listed, ...named];
 }
 
 /** @param findings those of checkAws; a failure of the function is added */

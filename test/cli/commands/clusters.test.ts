@@ -5,21 +5,29 @@ import { NAMESPACE_LABEL, SECRET_LABEL, SECRET_TYPE } from '../../../contract/na
 import type { ClusterStatus, RefreshAnswer } from '../../../contract/refresher-api.ts';
 import { Bed } from '../../bed/up.ts';
 import { type CommandLine, startCommandLine } from '../command-line.ts';
+import { type ListLag, startListLag } from '../list-lag.ts';
 
 let bed: Bed;
 let cli: CommandLine;
+/** ListSecrets shows what there is at the last `catchUp`. */
+let lag: ListLag;
 
 beforeAll(async () => {
+  lag = await startListLag();
   bed = await Bed.create({
     clusters: ['alpha'],
     context: { scheduleEnabled: false, clusterDeadlineSeconds: 5 },
+    functionEnv: lag.env,
   });
   await bed.start();
+  lag.attach(bed.deployment.emulator);
+  lag.catchUp();
   cli = await startCommandLine(bed.operatorEnv);
 });
 afterAll(async () => {
   await cli?.[Symbol.asyncDispose]();
   await bed?.[Symbol.asyncDispose]();
+  await lag?.[Symbol.asyncDispose]();
 });
 
 const UNREACHABLE = `apiVersion: v1
@@ -142,9 +150,11 @@ describe('several clusters', () => {
   beforeAll(async () => {
     await bed.deployment.registerCluster('dead', UNREACHABLE);
     await bed.deployment.registerCluster('junk', 'registered by mistake');
+    lag.catchUp();
     await bed.deployment.invoke();
     await bed.deployment.invoke();
     await bed.deployment.registerCluster('later', UNREACHABLE);
+    lag.catchUp();
   });
 
   test('status prints the most urgent cluster first, with the reason, and ends with exit code 1', async () => {
@@ -204,13 +214,7 @@ describe('pause and resume', () => {
       const { code, stdout } = await cli.run(['pause', 'dead']);
       expect({ code, stdout }).toMatchObject({ code: 0, stdout: expect.stringContaining('dead is paused') });
     }
-    await bed.deployment.invoke();
-    expect(await row('dead')).toMatchObject({
-      state: 'paused',
-      isPaused: true,
-      pausedSince: expect.any(String),
-    });
-    expect((await cli.run(['status', '-o', 'wide'])).stdout).toMatch(/^dead +paused +registered /m);
+    // By its name it is paused before the list shows that.
     const refused = await cli.run(['refresh', 'dead']);
     expect(refused).toMatchObject({
       code: 1,
@@ -218,7 +222,17 @@ describe('pause and resume', () => {
         'The cluster is paused, so nothing was requested.\n  → ecr-anywhere resume dead',
       ),
     });
+    lag.catchUp();
+    await bed.deployment.invoke();
+    expect(await row('dead')).toMatchObject({
+      state: 'paused',
+      isPaused: true,
+      pausedSince: expect.any(String),
+    });
+    expect((await cli.run(['status', '-o', 'wide'])).stdout).toMatch(/^dead +paused +registered /m);
     for (const _ of [1, 2]) expect(await cli.run(['resume', 'dead'])).toMatchObject({ code: 0 });
+    expect((await cli.run(['refresh', 'dead'])).stdout).toContain('ECONNREFUSED');
+    lag.catchUp();
     await bed.deployment.invoke();
     expect(await row('dead')).toMatchObject({ state: 'failing', isPaused: false });
   });

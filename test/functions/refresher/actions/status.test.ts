@@ -105,6 +105,21 @@ test('merges the registrations as they are tagged now with the stored states, wi
   expect(registry.calls.every(({ operation }) => operation === 'ListSecrets')).toBe(true);
 });
 
+test('shows a registration that is not complete, unless it has been completed since the list was made', async () => {
+  const registering = { [TAG.registering]: 'true' };
+  const [incomplete, completed] = ['incomplete', 'completed'].map((name) => `${CLUSTERS_PREFIX}${name}`);
+  await using registry = await startSecretsManager(
+    { [`${incomplete}`]: 'never', [`${completed}`]: 'never' },
+    { tags: { [`${incomplete}`]: registering }, listedTags: { [`${completed}`]: registering } },
+  );
+  const services = { secrets: registry.client, state: states };
+  const status = await clusterStatuses(services, { eksDiscovery: [] }, TIMEOUT, NOON + HOUR, signal());
+  expect(status).toEqual([
+    { name: 'completed', source: 'registered', isPaused: false },
+    { name: 'incomplete', source: 'registered', isPaused: false, isRegistering: true },
+  ]);
+});
+
 test('shows a cluster of the last minutes that the list does not show yet, and none that was unregistered since', async () => {
   await save('recent', { at: NOON - 4 * MINUTE });
   await save('unregistered', { at: NOON - 4 * MINUTE });
