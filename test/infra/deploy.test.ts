@@ -208,6 +208,7 @@ describe('the stack', () => {
 });
 
 describe("the function's role", () => {
+  const OWN = 'ecr-anywhere-Probe/clusters/one';
   let probe: Deployment;
   const call = async (event: ProbeEvent) => (await probe.invoke(event)).payload;
 
@@ -215,15 +216,15 @@ describe("the function's role", () => {
     const app = `node ${join(import.meta.dirname, 'probe/app.ts')}`;
     probe = await deployStack(emulator, { app: { command: app, stackName: 'Probe' } });
     const secrets = new SecretsManagerClient(emulator.clientConfig);
-    for (const Name of ['ecr-anywhere/clusters/one', 'ecr-anywhere/other', 'database']) {
+    for (const Name of [OWN, 'ecr-anywhere/clusters/one', 'ecr-anywhere-Probe/other', 'database']) {
       await secrets.send(new CreateSecretCommand({ Name, SecretString: 'x' }));
     }
   });
 
   test.each<ProbeEvent>([
     { call: 'ListSecrets' },
-    { call: 'GetSecretValue', target: 'ecr-anywhere/clusters/one' },
-    { call: 'PutSecretValue', target: 'ecr-anywhere/clusters/one' },
+    { call: 'GetSecretValue', target: OWN },
+    { call: 'PutSecretValue', target: OWN },
   ])('may $call $target', async (event) => {
     expect(await call(event)).toBe('allowed');
   });
@@ -242,12 +243,15 @@ describe("the function's role", () => {
   });
 
   test.each<ProbeEvent>([
-    { call: 'UpdateSecretVersionStage', target: 'ecr-anywhere/other' },
-    { call: 'GetSecretValue', target: 'ecr-anywhere/other' },
+    // Of another stack.
+    { call: 'GetSecretValue', target: 'ecr-anywhere/clusters/one' },
+    { call: 'PutSecretValue', target: 'ecr-anywhere/clusters/one' },
+    { call: 'UpdateSecretVersionStage', target: 'ecr-anywhere-Probe/other' },
+    { call: 'GetSecretValue', target: 'ecr-anywhere-Probe/other' },
     { call: 'GetSecretValue', target: 'database' },
-    { call: 'PutSecretValue', target: 'ecr-anywhere/other' },
-    { call: 'DeleteSecret', target: 'ecr-anywhere/clusters/one' },
-    { call: 'CreateSecret', target: 'ecr-anywhere/clusters/two' },
+    { call: 'PutSecretValue', target: 'ecr-anywhere-Probe/other' },
+    { call: 'DeleteSecret', target: OWN },
+    { call: 'CreateSecret', target: 'ecr-anywhere-Probe/clusters/two' },
   ])('may not $call $target', async (event) => {
     expect(await call(event)).toMatch(/AccessDenied/);
   });
