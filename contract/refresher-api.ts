@@ -357,6 +357,16 @@ export interface RefreshAnswer {
 /** To `status`. */
 export interface StatusAnswer {
   readonly clusters: readonly ClusterStatus[];
+  /** Absent if they could not be read, and in answers of functions of earlier versions. */
+  readonly subscribers?: Subscribers;
+}
+
+/** The subscriptions of the topic to which alarms and announcements go. SNS counts them with a delay. */
+export interface Subscribers {
+  readonly topicArn: string;
+  readonly confirmed: number;
+  /** Those that wait for their confirmation. */
+  readonly pending: number;
 }
 
 /** To `revoke`. */

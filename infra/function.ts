@@ -128,6 +128,8 @@ export class RefresherFunction extends Construct {
             new PolicyStatement({ actions: ['sqs:SendMessage'], resources: [this.failures.queueArn] }),
             // Announcements: a message for people, an event of one kind for machines.
             new PolicyStatement({ actions: ['sns:Publish'], resources: [props.topic.topicArn] }),
+            // Whether announcements have a subscriber.
+            new PolicyStatement({ actions: ['sns:GetTopicAttributes'], resources: [props.topic.topicArn] }),
             new PolicyStatement({
               actions: ['events:PutEvents'],
               resources: [

@@ -10,6 +10,7 @@ import {
   type RefreshAnswer,
   type RevokeResult,
   SOURCES,
+  type StatusAnswer,
 } from '../../contract/refresher-api.ts';
 import { CliError, line } from '../output/errors.ts';
 import { formatList } from '../output/format-list.ts';
@@ -48,6 +49,10 @@ const Clusters = z.looseObject({
 });
 const Statuses = z.object({
   clusters: z.array(z.looseObject({ name: z.string(), source: z.enum(SOURCES), isPaused: z.boolean() })),
+  subscribers: z
+    .object({ topicArn: z.string(), confirmed: z.number(), pending: z.number() })
+    .optional()
+    .catch(undefined),
 });
 const Revoked = z.object({ revoked: z.array(z.looseObject({ cluster: z.string(), outcome: z.string() })) });
 
@@ -95,8 +100,13 @@ export class Refresher {
 
   /** The saved state of each cluster; no cluster is contacted. */
   async status(): Promise<readonly ClusterStatus[]> {
-    const { clusters } = await this.#call('reading the saved state', { action: 'status' }, Statuses);
-    return clusters as unknown as readonly ClusterStatus[];
+    return (await this.overview()).clusters;
+  }
+
+  /** The saved state of each cluster, and the subscribers of the alarms. */
+  async overview(): Promise<StatusAnswer> {
+    const answer = await this.#call('reading the saved state', { action: 'status' }, Statuses);
+    return answer as unknown as StatusAnswer;
   }
 
   /** Revokes the tokens that are registered for a cluster. */

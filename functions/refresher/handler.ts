@@ -13,12 +13,14 @@ import type {
   NotRegisteredAnswer,
   RefreshAnswer,
   RevokeResult,
+  StatusAnswer,
 } from '../../contract/refresher-api.ts';
 import { awsRequestMs, clientLimits } from '../../lib/aws/request-limits.ts';
 import { eksAccess } from './access/eks.ts';
 import { keylessTokens } from './access/keyless.ts';
 import { revoke } from './actions/revoke.ts';
 import { clusterStatuses } from './actions/status.ts';
+import { subscribersOf } from './actions/subscribers.ts';
 import { clusterStates, SAVE_WITHIN_MS } from './clusters/cluster-state.ts';
 import { NotRegisteredError } from './clusters/clusters.ts';
 import { readConfig } from './config.ts';
@@ -44,11 +46,9 @@ const services = {
 };
 /** The time for one request of an announcement, in milliseconds. */
 const ANNOUNCE_WITHIN_MS = 4_000;
+const sns = new SNSClient(clientLimits(ANNOUNCE_WITHIN_MS, 3));
 const announcements = publisher(
-  {
-    events: new EventBridgeClient(clientLimits(ANNOUNCE_WITHIN_MS, 3)),
-    sns: new SNSClient(clientLimits(ANNOUNCE_WITHIN_MS, 3)),
-  },
+  { events: new EventBridgeClient(clientLimits(ANNOUNCE_WITHIN_MS, 3)), sns },
   config.topicArn,
 );
 const logger = new Logger({ serviceName: config.service });
@@ -63,7 +63,7 @@ export async function handler(rawEvent: unknown, context: Context): Promise<Answ
     requireOperatorAlias(event, context.invokedFunctionArn);
     switch (event.action) {
       case 'status':
-        return { clusters: await clusterStatuses(services, config, timeoutMs, Date.now(), signal) };
+        return await status(timeoutMs, signal);
       case 'revoke':
         return { revoked: await revoke(services, event.clusters ?? [], config, signal, logRevoked) };
       default:
@@ -75,6 +75,14 @@ export async function handler(rawEvent: unknown, context: Context): Promise<Answ
     if (error instanceof InvalidEventError) return invalidEvent(error);
     throw error;
   }
+}
+
+async function status(timeoutMs: number, signal: AbortSignal): Promise<StatusAnswer> {
+  const [clusters, subscribers] = await Promise.all([
+    clusterStatuses(services, config, timeoutMs, Date.now(), signal),
+    subscribersOf(sns, config.topicArn),
+  ]);
+  return { clusters, ...(subscribers && { subscribers }) };
 }
 
 async function refresh(event: ParsedEvent, signal: AbortSignal): Promise<RefreshAnswer> {

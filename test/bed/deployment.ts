@@ -18,6 +18,7 @@ import {
   ResourceExistsException,
   SecretsManagerClient,
 } from '@aws-sdk/client-secrets-manager';
+import { SNSClient, SubscribeCommand } from '@aws-sdk/client-sns';
 import { ReceiveMessageCommand, SQSClient } from '@aws-sdk/client-sqs';
 import { CLUSTERS_PREFIX } from '../../contract/names.ts';
 import { needsOperatorAlias, OPERATOR_ALIAS } from '../../contract/refresher-api.ts';
@@ -161,6 +162,16 @@ export class Deployment {
     await this.#clients.secrets.send(
       new DeleteSecretCommand({ SecretId: this.#secretId(name), ForceDeleteWithoutRecovery: true }),
     );
+  }
+
+  /** Gives the topic of the alarms a subscriber, which the local AWS confirms at once; its messages are dropped. */
+  async subscribe(): Promise<void> {
+    const { region, account } = this.emulator;
+    const Endpoint = `arn:aws:sqs:${region}:${account}:no-queue`;
+    const TopicArn = this.outputs.AlarmTopicArn;
+    const sns = new SNSClient(this.emulator.clientConfig);
+    await sns.send(new SubscribeCommand({ TopicArn, Protocol: 'sqs', Endpoint }));
+    sns.destroy();
   }
 
   /** Returns the failed asynchronous invocations; the messages stay in the queue. */

@@ -90,6 +90,7 @@ export class Bed implements AsyncDisposable {
           this.#deployment = await deployStack(isUp(this.#emulator, 'the local AWS'), {
             context: { ...context, allowLocalServers: true },
           });
+          await this.#deployment.subscribe();
         },
       },
       ...clusters.flatMap((name): ListrTask[] => [

@@ -130,9 +130,14 @@ async function forbid(action: string): Promise<() => Promise<unknown>> {
   const iam = new IAMClient(bed.deployment.emulator.clientConfig);
   const of = { RoleName: bed.deployment.resource('RefresherFunctionRole'), PolicyName: 'Refresh' };
   const { PolicyDocument = '' } = await iam.send(new GetRolePolicyCommand(of));
-  const policy = JSON.parse(decodeURIComponent(PolicyDocument)) as { Statement: { Action: unknown }[] };
-  const Statement = policy.Statement.filter(({ Action }) => Action !== action);
-  expect(Statement).toHaveLength(policy.Statement.length - 1);
+  const policy = JSON.parse(decodeURIComponent(PolicyDocument)) as {
+    Statement: { Action: string | string[] }[];
+  };
+  expect(policy.Statement.flatMap(({ Action }) => Action)).toContain(action);
+  const Statement = policy.Statement.map((statement) => ({
+    ...statement,
+    Action: [statement.Action].flat().filter((name) => name !== action),
+  })).filter(({ Action }) => Action.length > 0);
   const put = (document: object) =>
     iam.send(new PutRolePolicyCommand({ ...of, PolicyDocument: JSON.stringify(document) }));
   await put({ ...policy, Statement });

@@ -115,6 +115,7 @@ describe('the stack', () => {
     expect(functionError).toBeUndefined();
     const was = await savedState('nowhere');
     expect(payload).toEqual({
+      subscribers: { topicArn: stack.outputs.AlarmTopicArn, confirmed: 0, pending: 0 },
       clusters: [
         { name: 'new', source: 'registered', isPaused: false },
         {

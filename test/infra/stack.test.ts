@@ -73,7 +73,7 @@ describe('roles', () => {
             { Effect: 'Allow', Action: 'sqs:SendMessage', Resource: arn('RefresherFunctionFailures') },
             {
               Effect: 'Allow',
-              Action: 'sns:Publish',
+              Action: ['sns:GetTopicAttributes', 'sns:Publish'],
               Resource: { Ref: expect.stringMatching(/^RefresherAlarmTopic/) },
             },
             {
@@ -541,7 +541,7 @@ describe('settings of a platform', () => {
       Environment: { Variables: Match.objectLike({ TOPIC_ARN: alarmTopicArn }) },
     });
     expect(JSON.stringify(resources(own, 'AWS::IAM::Role').RefresherFunctionRole)).toContain(
-      `"Action":"sns:Publish","Effect":"Allow","Resource":"${alarmTopicArn}"`,
+      `"Action":["sns:GetTopicAttributes","sns:Publish"],"Effect":"Allow","Resource":"${alarmTopicArn}"`,
     );
     own.hasOutput('AlarmTopicArn', { Value: alarmTopicArn });
   });

@@ -1,12 +1,13 @@
 // The checks on the way to the refresher's function: the AWS session, and the function itself.
-import type { ClusterStatus, ClusterSummary } from '../../../contract/refresher-api.ts';
+import type { ClusterStatus, ClusterSummary, Subscribers } from '../../../contract/refresher-api.ts';
 import { Aws, type Stack } from '../../aws/aws.ts';
 import { Refresher } from '../../aws/refresher.ts';
+import { listSubscriptions, notDelivered } from '../../aws/subscribers.ts';
 import { CliError, EXIT } from '../../output/errors.ts';
 import type { Io } from '../../output/io.ts';
 import type { AwsOptions } from '../../output/options.ts';
 import { ShellCommands } from '../../output/shell-commands.ts';
-import { type FailureCode, type Finding, failed, passed } from './checks.ts';
+import { type FailureCode, type Finding, failed, passed, skipped } from './checks.ts';
 
 /** The function API, and the clusters that it knows. */
 export interface FunctionApi {
@@ -30,9 +31,23 @@ export async function checkAws(
     findings.push(passed('session', caller.arn));
     stack = await io.step('looking for the refresher', () => aws.stack());
     const refresher = new Refresher(aws, stack);
-    const clusters = await io.step('calling the refresher', () => refresher.status());
+    const { clusters, subscribers } = await io.step('calling the refresher', () => refresher.overview());
     findings.push(passed('function', `${stack.functionName}, clusters: ${clusters.length}`));
+    findings.push(ofSubscribers(subscribers, commands));
     return { refresher, stack, clusters };
+  });
+}
+
+function ofSubscribers(subscribers: Subscribers | undefined, commands: ShellCommands): Finding {
+  if (!subscribers)
+    return skipped(
+      'subscribers',
+      'the refresher could not read the subscriptions of the topic of the alarms',
+    );
+  if (subscribers.confirmed > 0) return passed('subscribers', `confirmed: ${subscribers.confirmed}`);
+  return failed('alarms-not-delivered', notDelivered(subscribers), {
+    investigate: commands.aws(listSubscriptions(subscribers)),
+    hint: 'Subscribe to the topic, and confirm it ("No e-mail arrives" in docs/troubleshooting.md).',
   });
 }
 

@@ -152,6 +152,13 @@ export const CHECKS = {
     codes: ['not-refreshed'],
     means: 'The credentials of these Secrets expire.',
   },
+  // Last: a cluster that fails now is more urgent.
+  subscribers: {
+    title: 'alarm subscribers',
+    needs: ['function'],
+    codes: ['alarms-not-delivered'],
+    means: 'The next cluster that fails is not announced to anyone.',
+  },
 } as const satisfies Readonly<Record<string, Check>>;
 
 export type CheckName = keyof typeof CHECKS;

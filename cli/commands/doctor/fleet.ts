@@ -42,7 +42,8 @@ export function printFleet(
     ];
     return { cluster: status.name, problem: firstProblem(observed) };
   });
-  const ok = results.every(({ problem }) => !problem);
+  const ok =
+    results.every(({ problem }) => !problem) && findings.every(({ verdict }) => verdict !== 'failed');
   const json = {
     ok,
     findings: findings.map(toJson),

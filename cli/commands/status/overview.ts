@@ -1,5 +1,6 @@
 // The table of `status`: all clusters, the most urgent first, cut to what fits a terminal. Pure: `now` is an argument.
-import type { ClusterStatus } from '../../../contract/refresher-api.ts';
+import type { ClusterStatus, Subscribers } from '../../../contract/refresher-api.ts';
+import { listSubscriptions, notDelivered } from '../../aws/subscribers.ts';
 import { formatDuration } from '../../output/duration.ts';
 import type { CliError } from '../../output/errors.ts';
 import { colorize } from '../../output/io.ts';
@@ -37,6 +38,8 @@ export interface OverviewOptions {
   readonly failed?: FailedUpdate | undefined;
   /** Adds the columns SOURCE, TOKEN EXPIRES and CONTEXT. */
   readonly isWide?: boolean;
+  /** Undefined if they are unknown. */
+  readonly subscribers?: Subscribers | undefined;
 }
 
 const COLOURS: Readonly<Record<State, Parameters<typeof colorize>[0]>> = {
@@ -103,9 +106,13 @@ export function overview(
   rows: readonly Row[],
   now: number,
   commands: ShellCommands,
-  { screen, failed, isWide = false }: OverviewOptions = {},
+  { screen, failed, isWide = false, subscribers }: OverviewOptions = {},
 ): string {
-  const foot = [summary(rows, commands), ...(failed ? [formatFailedUpdate(failed, now, screen)] : [])];
+  const foot = [
+    summary(rows, commands),
+    ...(subscribers?.confirmed === 0 ? [formatNotDelivered(subscribers, commands)] : []),
+    ...(failed ? [formatFailedUpdate(failed, now, screen)] : []),
+  ];
   if (rows.length === 0) return foot.join('\n');
   const columns = COLUMNS.filter((column) => isWide || !column.isWide);
   const head = columns.map((column) => column.head);
@@ -153,6 +160,13 @@ function summary(rows: readonly Row[], commands: ShellCommands): string {
     `${count}, ${others === 0 ? 'none needs attention' : red(`${others} ${others === 1 ? 'needs' : 'need'} attention`)}.`,
     ...(targets.length > 0 ? [`${red('EKS discovery fails')}: ${targets.join(', ')}.`] : []),
     `  → ${commands.cli(firstCommand(first))}`,
+  ].join('\n');
+}
+
+function formatNotDelivered(subscribers: Subscribers, commands: ShellCommands): string {
+  return [
+    colorize('yellow', notDelivered(subscribers)),
+    `  → ${commands.aws(listSubscriptions(subscribers))}`,
   ].join('\n');
 }
 

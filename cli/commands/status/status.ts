@@ -1,7 +1,7 @@
 // ecr-anywhere status: prints all clusters in one table, the most urgent first; once, or repeatedly with --watch.
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { ClusterStatus, ClusterSummary } from '../../../contract/refresher-api.ts';
+import type { ClusterStatus, ClusterSummary, StatusAnswer } from '../../../contract/refresher-api.ts';
 import { Aws } from '../../aws/aws.ts';
 import { Refresher } from '../../aws/refresher.ts';
 import { CliError, EXIT, type ExitCode } from '../../output/errors.ts';
@@ -32,16 +32,16 @@ export async function status(options: StatusOptions, io: Io): Promise<ExitCode |
   const aws = new Aws(options, io.signal);
   const commands = new ShellCommands(options, {});
   const refresher = new Refresher(aws, await io.step('finding the deployed refresher', () => aws.stack()));
-  const fetchAll = () => (options.live ? fetchLive(refresher) : refresher.status());
+  const fetchAll = () => (options.live ? fetchLive(refresher) : refresher.overview());
   if (options.watch) return watch(fetchAll, options, commands, io);
-  const all = await io.step(
+  const { clusters: all, subscribers } = await io.step(
     options.live ? 'running a dry run over the clusters' : 'reading the saved state',
     fetchAll,
   );
   const now = Date.now();
   const clusters = rowsOf(all, now);
   const isWide = io.format === 'wide';
-  io.print({ clusters }, () => overview(clusters, now, commands, { isWide }));
+  io.print({ clusters, subscribers }, () => overview(clusters, now, commands, { isWide, subscribers }));
   return clusters.some(needsAttention) ? EXIT.unhealthy : undefined;
 }
 
@@ -51,29 +51,32 @@ export async function status(options: StatusOptions, io: Io): Promise<ExitCode |
  * @throws CliError if the first update fails; InterruptedError
  */
 async function watch(
-  fetchAll: () => Promise<readonly ClusterStatus[]>,
+  fetchAll: () => Promise<StatusAnswer>,
   { interval = DEFAULT_INTERVAL_SECONDS }: StatusOptions,
   commands: ShellCommands,
   io: Io,
 ): Promise<never> {
-  let last: { readonly all: readonly ClusterStatus[]; readonly at: number } | undefined;
+  let last: (StatusAnswer & { readonly at: number }) | undefined;
   for (;;) {
     let failed: FailedUpdate | undefined;
     try {
       // Without progress: the table itself shows that the command is running.
-      last = { all: await fetchAll(), at: Date.now() };
+      last = { ...(await fetchAll()), at: Date.now() };
     } catch (error) {
       io.signal.throwIfAborted();
       if (!last || !(error instanceof CliError)) throw error;
       failed = { error, lastUpdate: last.at };
     }
     const now = Date.now();
-    const clusters = rowsOf(last.all, now);
+    const clusters = rowsOf(last.clusters, now);
+    const { subscribers } = last;
     const screen = screenOf(io);
     const isWide = io.format === 'wide';
     if (screen) process.stdout.write(CLEAR_SCREEN);
     if (screen || !failed)
-      io.print({ clusters }, () => overview(clusters, now, commands, { screen, failed, isWide }));
+      io.print({ clusters, subscribers }, () =>
+        overview(clusters, now, commands, { screen, failed, isWide, subscribers }),
+      );
     else io.warn(`ecr-anywhere: The last update failed: ${failed.error.message}`);
     await sleep(interval * 1000, undefined, { signal: io.signal });
   }
@@ -86,16 +89,19 @@ function screenOf({ isTerminal, format }: Io): Screen | undefined {
 }
 
 /** The saved state, updated with the results of a dry run over all clusters. */
-async function fetchLive(refresher: Refresher): Promise<ClusterStatus[]> {
+async function fetchLive(refresher: Refresher): Promise<StatusAnswer> {
   // In sequence: the function's reserved concurrency may be 1.
-  const saved = await refresher.status();
+  const { clusters: saved, ...rest } = await refresher.overview();
   const { clusters } = await refresher.refresh({ dryRun: true });
   const summaries = new Map(clusters.map((summary) => [summary.cluster, summary]));
   const lookedAt = new Date().toISOString();
-  return saved.map((cluster) => {
-    const summary = summaries.get(cluster.name);
-    return summary ? withObservation(cluster, summary, lookedAt) : cluster;
-  });
+  return {
+    ...rest,
+    clusters: saved.map((cluster) => {
+      const summary = summaries.get(cluster.name);
+      return summary ? withObservation(cluster, summary, lookedAt) : cluster;
+    }),
+  };
 }
 
 function withObservation(saved: ClusterStatus, summary: ClusterSummary, lookedAt: string): ClusterStatus {

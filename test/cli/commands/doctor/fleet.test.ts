@@ -1,6 +1,6 @@
 // doctor with answers of AWS that no test bed gives: discovery targets, and clusters that are missing from the answer.
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import type { ClusterStatus, ClusterSummary } from '../../../../contract/refresher-api.ts';
+import type { ClusterStatus, ClusterSummary, Subscribers } from '../../../../contract/refresher-api.ts';
 import { type CommandLine, startCommandLine } from '../../command-line.ts';
 import { DEPLOYED, functionAnswer, startAwsWire, type Wire } from '../../wire.ts';
 
@@ -16,12 +16,17 @@ let aws: Wire;
 let cli: CommandLine;
 let known: ClusterStatus[];
 let inspected: ClusterSummary[];
+let subscribers: Subscribers | undefined;
 beforeAll(async () => {
   aws = await startAwsWire();
   aws.handle = ({ name }) => {
     if (name === 'sts:GetCallerIdentity') return { reply: CALLER };
     if (name === 'cloudformation:DescribeStacks') return { reply: DEPLOYED };
-    return { reply: functionAnswer({ clusters: name.endsWith('status') ? known : inspected }) };
+    return {
+      reply: functionAnswer(
+        name.endsWith('status') ? { clusters: known, subscribers } : { clusters: inspected },
+      ),
+    };
   };
   cli = await startCommandLine({
     AWS_ENDPOINT_URL: aws.url,
@@ -111,4 +116,25 @@ test('is not ok if the answer does not contain a cluster', async () => {
     clusters: [{ cluster: 'alpha', ok: false, problem: { check: 'reachable', verdict: 'skipped' } }],
   });
   expect((await cli.run(['doctor'])).stdout).toContain('0 failed, 1 could not be checked');
+});
+
+test('a topic without a confirmed subscriber fails, for one cluster and for all', async () => {
+  known = [alpha];
+  inspected = [healthy];
+  const topicArn = 'arn:aws:sns:eu-central-1:111122223333:alarms';
+  subscribers = { topicArn, confirmed: 0, pending: 1 };
+  for (const args of [[], ['alpha']]) {
+    const { code, report } = await json(...args);
+    expect({ code, ok: report.ok }).toEqual({ code: 1, ok: false });
+    expect(report.findings).toContainEqual(
+      expect.objectContaining({
+        check: 'subscribers',
+        code: 'alarms-not-delivered',
+        investigate: expect.stringContaining(`list-subscriptions-by-topic --topic-arn ${topicArn}`),
+      }),
+    );
+  }
+  subscribers = { topicArn, confirmed: 2, pending: 0 };
+  expect(await json()).toMatchObject({ code: 0, report: { ok: true } });
+  subscribers = undefined;
 });

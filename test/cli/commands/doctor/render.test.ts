@@ -67,7 +67,7 @@ test('the line of the skipped checks groups them by reason', () => {
   ]);
   const text = renderReport(judged, undefined);
   expect(text.split('\n').filter((line) => line.startsWith('–'))).toEqual([
-    '– 12 checks skipped: no Date header (clock); the context is not verified (context, chart, write-policy, configuration, labels, 6 more)',
+    '– 13 checks skipped: no Date header (clock); the context is not verified (context, chart, write-policy, configuration, labels, 6 more); not checked (subscribers)',
   ]);
   expect(text.split('\n').at(-1)).toContain('exit code 1');
 });

@@ -57,6 +57,25 @@ test.each<[string, readonly ClusterStatus[], string]>([
   expect(footOf(shown(all))).toBe(foot);
 });
 
+const topicArn = 'arn:aws:sns:eu-central-1:111122223333:alarms';
+
+test.each([
+  { pending: 0, sentence: 'their topic has no confirmed subscription.' },
+  { pending: 1, sentence: 'their topic has no confirmed subscription (1 waiting for confirmation).' },
+])('says that alarms are not delivered, with $pending subscriptions pending', ({ pending, sentence }) => {
+  const text = shown([healthy('a')], { subscribers: { topicArn, confirmed: 0, pending } });
+  expect(footOf(text)?.split('\n').slice(1)).toEqual([
+    `Alarms and announcements are not delivered: ${sentence}`,
+    `  → aws sns list-subscriptions-by-topic --topic-arn ${topicArn} --profile work --region eu-central-1`,
+  ]);
+});
+
+test('does not mention subscribers that are confirmed or unknown', () => {
+  expect(shown([healthy('a')], { subscribers: { topicArn, confirmed: 1, pending: 1 } })).toBe(
+    shown([healthy('a')]),
+  );
+});
+
 const fleet = Array.from({ length: 40 }, (_, index) =>
   index % 2 === 0 ? failing(`cluster-${index}`) : healthy(`cluster-${index}`),
 );
