@@ -4,6 +4,7 @@
 import { CloudFormationClient, DescribeStackResourcesCommand } from '@aws-sdk/client-cloudformation';
 import { CloudWatchClient, DescribeAlarmsCommand } from '@aws-sdk/client-cloudwatch';
 import { CloudWatchLogsClient, paginateFilterLogEvents } from '@aws-sdk/client-cloudwatch-logs';
+import { GetRolePolicyCommand, IAMClient, PutRolePolicyCommand } from '@aws-sdk/client-iam';
 import { InvokeCommand, LambdaClient } from '@aws-sdk/client-lambda';
 import {
   GetScheduleCommand,
@@ -70,6 +71,7 @@ export class Deployment {
       scheduler: new SchedulerClient(config),
       secrets: new SecretsManagerClient(config),
       queues: new SQSClient(config),
+      iam: new IAMClient(config),
     };
   }
 
@@ -161,6 +163,39 @@ export class Deployment {
   async unregisterCluster(name: string): Promise<void> {
     await this.#clients.secrets.send(
       new DeleteSecretCommand({ SecretId: this.#secretId(name), ForceDeleteWithoutRecovery: true }),
+    );
+  }
+
+  /** The actions that the function's role allows, by statement. */
+  async permissions(): Promise<string[][]> {
+    return (await this.#policy()).Statement.map(({ Action }) => [Action].flat());
+  }
+
+  /** Takes actions from the function's role. @returns a function that gives them back */
+  async forbid(...actions: readonly string[]): Promise<() => Promise<void>> {
+    const policy = await this.#policy();
+    const Statement = policy.Statement.map((statement) => ({
+      ...statement,
+      Action: [statement.Action].flat().filter((name) => !actions.includes(name)),
+    })).filter(({ Action }) => Action.length > 0);
+    await this.#setPolicy({ ...policy, Statement });
+    return () => this.#setPolicy(policy);
+  }
+
+  async #policy(): Promise<{ readonly Statement: readonly { readonly Action: string | string[] }[] }> {
+    const { PolicyDocument = '' } = await this.#clients.iam.send(
+      new GetRolePolicyCommand({ RoleName: this.resource('RefresherFunctionRole'), PolicyName: 'Refresh' }),
+    );
+    return JSON.parse(decodeURIComponent(PolicyDocument));
+  }
+
+  async #setPolicy(policy: object): Promise<void> {
+    await this.#clients.iam.send(
+      new PutRolePolicyCommand({
+        RoleName: this.resource('RefresherFunctionRole'),
+        PolicyName: 'Refresh',
+        PolicyDocument: JSON.stringify(policy),
+      }),
     );
   }
 

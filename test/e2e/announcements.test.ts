@@ -1,6 +1,5 @@
 // What people learn of a cluster that loses its pulls, on the deployed stack: each alarm and each transition by its real
 // cause, and the messages at subscribers of the topic and of the event bus.
-import { GetRolePolicyCommand, IAMClient, PutRolePolicyCommand } from '@aws-sdk/client-iam';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { AlarmState } from '../bed/cloudwatch-alarms.ts';
 import { type MetricRelay, relayMetrics } from '../bed/metrics.ts';
@@ -112,7 +111,7 @@ test('a cluster whose webhook is gone is announced before and after its credenti
 
 test('a recovery that SNS may not announce sets off AnnouncementsFailed, and is announced when it may', async () => {
   await bed.cluster('edge').webhook.start();
-  const restore = await forbid('sns:Publish');
+  const restore = await bed.deployment.forbid('sns:Publish');
   await runUntilAlarms({ AnnouncementsFailed: 'ALARM' });
   const recovered = 'ECR Anywhere: edge has recovered';
   expect(await subjects()).not.toContain(recovered);
@@ -124,22 +123,3 @@ test('a recovery that SNS may not announce sets off AnnouncementsFailed, and is 
   await runUntilAlarms(ALL_OK);
   expect((await subjects()).filter((subject) => subject === recovered)).toHaveLength(1);
 });
-
-/** Takes an action from the function's role. @returns a function that gives it back */
-async function forbid(action: string): Promise<() => Promise<unknown>> {
-  const iam = new IAMClient(bed.deployment.emulator.clientConfig);
-  const of = { RoleName: bed.deployment.resource('RefresherFunctionRole'), PolicyName: 'Refresh' };
-  const { PolicyDocument = '' } = await iam.send(new GetRolePolicyCommand(of));
-  const policy = JSON.parse(decodeURIComponent(PolicyDocument)) as {
-    Statement: { Action: string | string[] }[];
-  };
-  expect(policy.Statement.flatMap(({ Action }) => Action)).toContain(action);
-  const Statement = policy.Statement.map((statement) => ({
-    ...statement,
-    Action: [statement.Action].flat().filter((name) => name !== action),
-  })).filter(({ Action }) => Action.length > 0);
-  const put = (document: object) =>
-    iam.send(new PutRolePolicyCommand({ ...of, PolicyDocument: JSON.stringify(document) }));
-  await put({ ...policy, Statement });
-  return () => put(policy);
-}
