@@ -80,7 +80,10 @@ export async function handler(rawEvent: unknown, context: Context): Promise<Answ
 async function status(timeoutMs: number, signal: AbortSignal): Promise<StatusAnswer> {
   const [clusters, subscribers] = await Promise.all([
     clusterStatuses(services, config, timeoutMs, Date.now(), signal),
-    subscribersOf(sns, config.topicArn),
+    subscribersOf(sns, config.topicArn).catch((error: unknown) => {
+      logger.warn('subscribers not read', { reason: String(error) });
+      return undefined;
+    }),
   ]);
   return { clusters, ...(subscribers && { subscribers }) };
 }

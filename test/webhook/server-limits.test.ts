@@ -124,7 +124,9 @@ describe('a single webhook', () => {
     const bad = await open(webhook, '127.0.0.22', head(4), 'hunt');
     await expect.poll(() => [statusOf(good), statusOf(bad)]).toEqual(['200', '400']);
     await expect.poll(() => webhook.program.log()).toMatch(/"address":"127\.0\.0\.21".*"msg":"admission"/);
-    expect(webhook.program.log()).toMatch(/"address":"127\.0\.0\.22".*"msg":"request refused"/);
+    await expect
+      .poll(() => webhook.program.log())
+      .toMatch(/"address":"127\.0\.0\.22".*"msg":"request refused"/);
     // The parser's own message would quote the body.
     expect(webhook.program.log()).not.toContain('hunt');
   });

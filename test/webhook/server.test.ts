@@ -394,7 +394,7 @@ describe.concurrent('certificates', () => {
     await Promise.all(load);
     expect(failures).toEqual([]);
     expect(answered).toBeGreaterThan(100);
-    expect(own.program.log().match(/new serving certificate in use/g)).toHaveLength(2);
+    await expect.poll(() => own.program.log().match(/new serving certificate in use/g)).toHaveLength(2);
   });
 });
 

@@ -43,7 +43,7 @@ export function printFleet(
     return { cluster: status.name, problem: firstProblem(observed) };
   });
   const ok =
-    results.every(({ problem }) => !problem) && findings.every(({ verdict }) => verdict !== 'failed');
+    results.every(({ problem }) => !problem) && findings.every(({ verdict }) => verdict === 'passed');
   const json = {
     ok,
     findings: findings.map(toJson),
@@ -88,7 +88,7 @@ export function renderFleet(
     ...(more > 0 ? [`… and ${more} more without a problem`] : []),
     '',
     failed.length + unknown.length === 0
-      ? colorize('green', 'All checks from AWS passed.')
+      ? colorize('green', 'All clusters passed the checks from AWS.')
       : wrap(
           `Clusters: ${results.length}, of which ${failed.length} failed, ${unknown.length} could not be checked (both exit code 1), ${passed.length} passed.`,
           columns,

@@ -174,13 +174,20 @@ describe('a caller gets 401, and AWS no call,', () => {
     },
   ])('$title', async ({ pair }) => {
     const calls = webhook.ecr.calls.length;
+    const refused = () =>
+      webhook.program
+        .log()
+        .split('\n')
+        .filter((line) => line.includes('"msg":"caller refused"'));
+    const before = refused().length;
     const { status, text } = await sendAs(await pair());
     expect(status).toBe(401);
     expect(JSON.parse(text)).toEqual({ code: REASON, message: expect.any(String) });
     expect(text).not.toContain('team-a');
     expect(webhook.ecr.calls.length).toBe(calls);
-    const line = webhook.program.log().trim().split('\n').at(-1) ?? '{}';
-    expect(JSON.parse(line)).toMatchObject({ msg: 'caller refused', status: 401, reason: REASON });
+    // The log is written after the answer.
+    await expect.poll(() => refused().length).toBe(before + 1);
+    expect(JSON.parse(refused().at(-1) ?? '{}')).toMatchObject({ status: 401, reason: REASON });
     expect(await webhook.metrics()).toMatch(new RegExp(`admissions_total\\{.*reason="${REASON}"\\} [1-9]`));
   });
 });

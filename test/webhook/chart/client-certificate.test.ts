@@ -155,7 +155,7 @@ test('the authority and the certificate are replaced without a restart, and the 
   // Only the next authority: the API server still has the certificate of the first one.
   await upgrade(values(next));
   await expect.poll(attempt, POLL).toMatch(/failed calling webhook/);
-  expect(webhook.program.log()).toContain('caller refused');
+  await expect.poll(() => webhook.program.log(), POLL).toContain('caller refused');
   await issue(next);
   await expect.poll(attempt, POLL).toBe('credentials');
 }, 400_000);

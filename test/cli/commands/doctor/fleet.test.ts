@@ -16,7 +16,9 @@ let aws: Wire;
 let cli: CommandLine;
 let known: ClusterStatus[];
 let inspected: ClusterSummary[];
-let subscribers: Subscribers | undefined;
+const topicArn = 'arn:aws:sns:eu-central-1:111122223333:alarms';
+const CONFIRMED: Subscribers = { topicArn, confirmed: 1, pending: 0 };
+let subscribers: Subscribers | undefined = CONFIRMED;
 beforeAll(async () => {
   aws = await startAwsWire();
   aws.handle = ({ name }) => {
@@ -121,7 +123,6 @@ test('is not ok if the answer does not contain a cluster', async () => {
 test('a topic without a confirmed subscriber fails, for one cluster and for all', async () => {
   known = [alpha];
   inspected = [healthy];
-  const topicArn = 'arn:aws:sns:eu-central-1:111122223333:alarms';
   subscribers = { topicArn, confirmed: 0, pending: 1 };
   for (const args of [[], ['alpha']]) {
     const { code, report } = await json(...args);
@@ -134,7 +135,18 @@ test('a topic without a confirmed subscriber fails, for one cluster and for all'
       }),
     );
   }
-  subscribers = { topicArn, confirmed: 2, pending: 0 };
+  subscribers = CONFIRMED;
   expect(await json()).toMatchObject({ code: 0, report: { ok: true } });
+});
+
+test('subscribers that the refresher could not read are a skipped check, and the exit code is 1', async () => {
+  known = [alpha];
+  inspected = [healthy];
   subscribers = undefined;
+  const { code, report } = await json();
+  subscribers = CONFIRMED;
+  expect({ code, ok: report.ok }).toEqual({ code: 1, ok: false });
+  expect(report.findings).toContainEqual(
+    expect.objectContaining({ check: 'subscribers', verdict: 'skipped' }),
+  );
 });

@@ -221,13 +221,16 @@ describe('while a role is broken for twelve hours', () => {
     expect(await noIdentity()).toBe(refused.length);
   });
 
-  test('logs a warning for every affected Secret', () => {
-    const lines = cluster.webhook.program.log().split('\n').filter(Boolean);
-    const warned = lines
-      .map((line) => JSON.parse(line) as { secret: string; warnings?: string[] })
-      .filter(({ warnings = [] }) => warnings.some((warning) => warning.includes(CAUSE)));
-    expect([...new Set(warned.map(({ secret }) => secret))].sort()).toEqual(WIDE);
-    expect(warned).toHaveLength(failedRuns * WIDE.length + userChanges);
+  test('logs a warning for every affected Secret', async () => {
+    const warned = () =>
+      cluster.webhook.program
+        .log()
+        .split('\n')
+        .filter(Boolean)
+        .map((line) => JSON.parse(line) as { secret: string; warnings?: string[] })
+        .filter(({ warnings = [] }) => warnings.some((warning) => warning.includes(CAUSE)));
+    await expect.poll(() => warned().length).toBe(failedRuns * WIDE.length + userChanges);
+    expect([...new Set(warned().map(({ secret }) => secret))].sort()).toEqual(WIDE);
   });
 
   test('the next run after the repair refreshes it without a restart', async () => {
@@ -268,7 +271,7 @@ describe('after the policy takes entitlements away', () => {
       expect(Object.keys(auths).sort()).toEqual([...numbers.map(hostOf), ...Object.keys(FOREIGN)].sort());
       expect(auths).toMatchObject(FOREIGN);
     }
-    expect(cluster.webhook.program.log()).toContain(removed(BROKEN));
+    await expect.poll(() => cluster.webhook.program.log()).toContain(removed(BROKEN));
   });
 
   test('reports a lost entitlement once as partial, then refuses, and keeps foreign entries', async () => {
