@@ -22,6 +22,8 @@ export type Transition = Condition | 'recovered';
 
 /** The event's `detail`. Times are RFC 3339. A field is absent where its value is unknown or does not apply. */
 export interface ClusterTransition {
+  /** Equal in events that repeat an announcement: SNS refused the message, or the run was killed. */
+  readonly id: string;
   /** The registered name; the ARN of a tagged EKS cluster; the name of a discovery target. */
   readonly cluster: string;
   readonly transition: Transition;

@@ -92,7 +92,7 @@ export const SECRET_PREFIX_VARIABLE = 'SECRET_PREFIX';
 
 /** The value of the tag `managed` of the EKS clusters that a stack serves: `true` for the clusters of the default stack. */
 export function managedTagValue(stackName: string, secretPrefix: string): string {
-  return secretPrefix === CLUSTERS_PREFIX ? 'true' : stackName;
+  return stackName === DEFAULT_STACK_NAME || secretPrefix === CLUSTERS_PREFIX ? 'true' : stackName;
 }
 
 /**

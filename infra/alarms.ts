@@ -3,7 +3,7 @@
 // How much time is left: a Secret becomes due when its credentials are still valid for the refresh window (six hours). If
 // every refresh fails from then on, at the first failed run at least the window minus one interval is left, at the second
 // the window minus two.
-import { Duration } from 'aws-cdk-lib';
+import { Duration, Names, Stack } from 'aws-cdk-lib';
 import {
   Alarm,
   AlarmRule,
@@ -204,6 +204,8 @@ export class RefresherAlarms extends Construct {
 
     if (props.pagerTopic) {
       const pager = new CompositeAlarm(this, 'Pager', {
+        // As CloudFormation names the other alarms: the policy of the topic allows alarms with the name of the stack.
+        compositeAlarmName: `${Stack.of(this).stackName}-${Names.uniqueResourceName(this, { maxLength: 100 })}-Pager`,
         alarmRule: AlarmRule.anyOf(...this.alarms),
         alarmDescription:
           'At least one alarm of ECR Anywhere is on: Pods in some cluster may not be able to pull within hours. The first ' +

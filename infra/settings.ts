@@ -30,6 +30,7 @@ const list = (item: string, message: string, length = 1_500) =>
       splitText,
       z
         .array(z.string().regex(new RegExp(`^${item}$`), message))
+        .refine((items) => new Set(items).size === items.length, 'must not have an item twice')
         .refine(
           (items) => items.join().length <= length,
           `must not be longer than ${length} characters in total, because Lambda limits the size of environment variables`,
@@ -46,6 +47,7 @@ const ids = (type: string, max: number) =>
         .array(
           matching(new RegExp(`^${type}-[0-9a-f]{8,17}$`), `must be an id such as ${type}-0123456789abcdef0`),
         )
+        .refine((items) => new Set(items).size === items.length, 'must not have an id twice')
         .max(max, `must be at most ${max}, because Lambda allows no more`),
     )
     .default([]);
@@ -176,6 +178,10 @@ const RefresherSettings = z.strictObject({
     .regex(
       /^[\w+=.@-][\w/+=.@-]{0,198}\/$/,
       'must end with a slash and consist of at most 200 letters, digits and the characters /_+=.@-',
+    )
+    .refine(
+      (prefix) => !/^ecr-anywhere-/.test(prefix) || /^ecr-anywhere-[A-Za-z0-9-]+\/clusters\/$/.test(prefix),
+      'must not overlap the default prefix of another stack, ecr-anywhere-STACK/clusters/: one of both would serve the clusters of the other',
     )
     .refine(
       (prefix) =>

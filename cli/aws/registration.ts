@@ -49,6 +49,8 @@ export class PendingRegistration {
   readonly #stack: Stack;
   readonly #name: string;
   readonly #clusterUid: string;
+  /** Whether an earlier command created the secret, and did not complete the registration. */
+  readonly #isResumed: boolean;
   #state: 'absent' | 'incomplete' | 'complete' | 'verified';
 
   /** @param known the registration of that name, if there is one */
@@ -57,6 +59,7 @@ export class PendingRegistration {
     this.#stack = stack;
     this.#name = name;
     this.#clusterUid = clusterUid;
+    this.#isResumed = known?.isRegistering === true;
     this.#state = known === undefined ? 'absent' : known.isRegistering ? 'incomplete' : 'complete';
   }
 
@@ -72,9 +75,12 @@ export class PendingRegistration {
 
   /** Creates the secret with a placeholder, unless it exists. @throws CliError if the name is registered or reserved */
   async begin(): Promise<void> {
-    if (this.#state !== 'absent') return;
     const [aws, name, id] = [this.#aws, this.#name, this.#id];
     const commands = new ShellCommands(aws.options, {});
+    // Another command may have completed it meanwhile: its tokens are in use.
+    if (this.#isResumed && !(await describe(aws, id)).tags.has(TAG.registering))
+      throw alreadyRegistered(name, commands);
+    if (this.#state !== 'absent') return;
     const client = aws.secrets();
     const deadline = Date.now() + NAME_RESERVED_MS;
     const command = new CreateSecretCommand({

@@ -326,6 +326,10 @@ describe('with pagerTopicArn, the composite alarm Pager', () => {
     expect(pager?.Properties).toMatchObject({ AlarmActions: [pagerTopicArn], OKActions: [pagerTopicArn] });
   });
 
+  test('has a name that the policy of the topic allows', () => {
+    expect(pager?.Properties.AlarmName).toMatch(/^Test-/);
+  });
+
   test('does not exist by default', () => {
     expect(resources(synth(), 'AWS::CloudWatch::CompositeAlarm')).toEqual({});
   });

@@ -88,7 +88,7 @@ export async function planToken(
 /**
  * Creates a token of the chart's ServiceAccount, bound to the release's Secret. The Secret is recreated if an earlier
  * `unregister` deleted it. If a registration of this name was interrupted, the Secret is replaced, which ends the tokens of
- * that attempt: no other registration uses it.
+ * that attempt. A registration of the cluster with another stack would use the same Secret (docs/settings.md, "Stages").
  *
  * @throws CliError
  */

@@ -11,7 +11,7 @@ import {
 import { DEFAULT_STACK_NAME } from '../../../contract/keyless.ts';
 import { isDiscoveryTarget } from '../access/eks.ts';
 import type { AnnouncementStore, ClusterState } from '../clusters/cluster-state.ts';
-import type { ClusterReport } from './cluster-report.ts';
+import { type ClusterReport, soonestExpiryOf } from './cluster-report.ts';
 import { type Decision, decide } from './transitions.ts';
 
 /** Where announcements go. */
@@ -53,13 +53,14 @@ interface Pending {
 }
 
 /**
- * Announces the transitions of the clusters whose state this run stored. A transition whose announcement fails is announced
- * by the next run. If a run ends between the announcement and the note of it, the next run announces it again.
+ * Announces the transitions of the clusters whose state this run stored. A transition whose message is refused is announced
+ * by the next run, with an event of the same id; an event that is refused is not repeated. If a run ends between the
+ * announcement and the note of it, the next run announces it again.
  *
  * @param now milliseconds since the epoch
  */
 export async function announce(
-  reports: readonly Pick<ClusterReport, 'cluster' | 'state'>[],
+  reports: readonly (Pick<ClusterReport, 'cluster' | 'state'> & Parameters<typeof soonestExpiryOf>[0])[],
   store: AnnouncementStore,
   publisher: Publisher,
   settings: CommandSettings,
@@ -75,8 +76,12 @@ export async function announce(
     }
   };
 
-  const decided = reports.flatMap(({ cluster, state }) => {
-    const decision = state && decide(state, now);
+  const decided = reports.flatMap((report) => {
+    const { cluster, state: stored } = report;
+    if (!stored) return [];
+    // The stored expiry is of a complete listing; a cluster that is only listed in part may have none.
+    const state = { ...stored, soonestExpiry: soonestExpiryOf(report) };
+    const decision = decide(state, now);
     return decision ? [{ cluster, decision, state }] : [];
   });
   const reserved = await pMap(
@@ -89,7 +94,6 @@ export async function announce(
   );
   const pending = reserved.flat();
 
-  const failed = new Map<string, string>();
   const withEvents = pending.filter(({ decision }) => isTransition(decision.transition));
   const entries = withEvents.flatMap(({ detail }) =>
     detail ? [{ source: EVENT_SOURCE, type: EVENT_TYPE, detail }] : [],
@@ -97,10 +101,12 @@ export async function announce(
   const refusals = entries.length > 0 ? await publisher.events(entries) : [];
   for (const [index, { cluster }] of withEvents.entries()) {
     const reason = refusals[index];
-    if (reason !== undefined) failed.set(cluster, reason);
+    if (reason !== undefined) failures.push({ cluster, reason });
   }
 
-  const told = pending.filter(({ cluster, detail }) => detail && !failed.has(cluster));
+  // People get the message even if machines do not get the event, and only a message that is refused is repeated.
+  const failed = new Map<string, string>();
+  const told = pending.filter(({ detail }) => detail);
   for (let start = 0; start < told.length; start += CLUSTERS_PER_MESSAGE) {
     const part = told.slice(start, start + CLUSTERS_PER_MESSAGE);
     try {
@@ -141,6 +147,7 @@ function detailOf(
   const time = (ms: number | undefined) => (ms === undefined ? undefined : new Date(ms).toISOString());
   const options = `--region ${region}${stackName === DEFAULT_STACK_NAME ? '' : ` --stack-name ${stackName}`}`;
   return {
+    id: `${cluster}/${transition}/${time(state.announcedAt) ?? 'first'}`,
     cluster,
     transition: transition === 'reminder' ? (conditions.at(-1) ?? 'failing') : transition,
     conditions,

@@ -142,7 +142,9 @@ export function soonestExpiryOf({
   served,
   isPartial,
   state,
-}: ClusterReport): number | undefined {
+}: Partial<Pick<ClusterReport, 'soonestExpiry' | 'isPaused' | 'served' | 'isPartial' | 'state'>>):
+  | number
+  | undefined {
   if (isPaused || (served && !isPartial)) return soonestExpiry;
   const expiries = [soonestExpiry, state?.soonestExpiry].filter((expiry) => expiry !== undefined);
   return expiries.length > 0 ? Math.min(...expiries) : undefined;

@@ -73,6 +73,9 @@ export function decide(state: ClusterState, now: number): Decision | undefined {
     return state.successes >= SUCCESSES
       ? { transition: 'recovered', conditions, announced: [], startsQuietDay: true }
       : undefined;
+  // What has ended is announced again if it returns.
+  const kept = announced.filter((condition) => condition === 'failing' || conditions.includes(condition));
+  if (kept.length < announced.length) return { conditions, announced: kept };
   if (isReminderDue(state, now)) return { transition: 'reminder', conditions, announced };
   return undefined;
 }

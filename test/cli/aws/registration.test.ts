@@ -130,4 +130,17 @@ describe('a pending registration', () => {
     await expect(registration().begin()).rejects.toMatchObject({ code: 'already-registered', exitCode: 6 });
     expect(wire.calls).toHaveLength(1);
   });
+
+  test('is not resumed if another command has completed it meanwhile', async () => {
+    wire.handle = () => ({ reply: json({ ARN: 'arn', Tags: [] }) });
+    const listed = { name: 'alpha', source: 'registered', isPaused: false, isRegistering: true } as const;
+    await expect(registration(listed).begin()).rejects.toMatchObject({ code: 'already-registered' });
+    await expect(registration(listed).stage('kubeconfig')).rejects.toMatchObject({
+      code: 'already-registered',
+    });
+    expect(inputs('PutSecretValue')).toEqual([]);
+    wire.handle = () => ({ reply: json({ ARN: 'arn', Tags: [{ Key: TAG.registering, Value: 'true' }] }) });
+    await registration(listed).begin();
+    expect(inputs('CreateSecret')).toEqual([]);
+  });
 });

@@ -88,6 +88,7 @@ test('a message and an event have the name, the reason and the first command', a
   for (const hour of [0, 1]) await run([failed('edge-7', START + hour * HOUR)], START + hour * HOUR);
   expect(await subscribers.events()).toEqual([
     {
+      id: 'edge-7/failing/first',
       cluster: 'edge-7',
       transition: 'failing',
       conditions: ['failing'],
@@ -201,6 +202,38 @@ test('what SNS or EventBridge refuse is announced by the next run', async () => 
   const second = await run([failed('later', START + 2 * HOUR)], START + 2 * HOUR);
   expect(second).toEqual({ announced: [{ cluster: 'later', transition: 'failing' }], failures: [] });
   expect(await subscribers.messages()).toHaveLength(1);
+});
+
+test('people are told, once, although EventBridge refuses the event', async () => {
+  const noEvents = {
+    ...target(),
+    events: async (entries: readonly unknown[]) => entries.map(() => 'EventBridge: AccessDenied'),
+  };
+  await run([failed('told', START)], START, noEvents);
+  const first = await run([failed('told', START + HOUR)], START + HOUR, noEvents);
+  expect(first.failures).toEqual([{ cluster: 'told', reason: 'EventBridge: AccessDenied' }]);
+  await run([failed('told', START + 2 * HOUR)], START + 2 * HOUR, noEvents);
+  expect((await subscribers.messages()).map(({ Subject }) => Subject)).toEqual([
+    'ECR Anywhere: told is failing',
+  ]);
+});
+
+test('an event that is repeated because SNS refused the message has the same id', async () => {
+  const noTopic = publisher({ events, sns }, `${topicArn}-deleted`);
+  await run([failed('again', START)], START);
+  await run([failed('again', START + HOUR)], START + HOUR, noTopic);
+  await run([failed('again', START + 2 * HOUR)], START + 2 * HOUR);
+  const ids = (await subscribers.events()).map(({ id }) => id);
+  expect(ids).toEqual(['again/failing/first', 'again/failing/first']);
+});
+
+test('credentials of a cluster that is never listed completely are announced when they expire', async () => {
+  const at = START + 10 * 24 * HOUR;
+  const partial = { ...failed('partial', at), served: true, soonestExpiry: undefined };
+  const state = await states.save(partial, signal());
+  const report = { cluster: 'partial', served: true, isPartial: true, soonestExpiry: at + 2 * HOUR };
+  await announce([{ ...report, ...(state && { state }) }], states, target(), SETTINGS, at);
+  expect(await told()).toEqual(['partial: expiring']);
 });
 
 test('a run that ends while it announces leaves it to the next', async () => {

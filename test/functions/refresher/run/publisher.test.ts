@@ -28,7 +28,13 @@ test('a thousand events are sent in at most ten requests at the same time, and e
   const entries = Array.from({ length: 1_000 }, (_, index) => ({
     source: 'ecr-anywhere',
     type: 'transition',
-    detail: { cluster: `c${index}`, transition: 'failing' as const, conditions: [], command: '' },
+    detail: {
+      id: `c${index}`,
+      cluster: `c${index}`,
+      transition: 'failing' as const,
+      conditions: [],
+      command: '',
+    },
   }));
   const refusals = await events(entries);
   expect(most).toBe(10);

@@ -75,6 +75,19 @@ test('expired takes the place of expiring, and expiring again is announced again
   expect(expired).toMatchObject({ transition: 'expired', announced: ['failing', 'expired'] });
 });
 
+test.each([
+  { condition: 'expiring', soonestExpiry: NOON + HOUR },
+  { condition: 'expired', soonestExpiry: NOON - HOUR },
+])(
+  '$condition is announced again if it ended while the cluster was failing',
+  ({ condition, soonestExpiry }) => {
+    const announced = ['failing', condition] as ClusterState['announced'];
+    const refreshed: ClusterState = { ...known, announced, soonestExpiry: NOON + 12 * HOUR };
+    expect(decide(refreshed, NOON)).toEqual({ conditions: ['failing'], announced: ['failing'] });
+    expect(transition({ ...known, announced: ['failing'], soonestExpiry })).toBe(condition);
+  },
+);
+
 describe('a cluster that fails again within a day of its recovery', () => {
   const again: ClusterState = { ...failing, announcedAt: NOON - HOUR, recoveredAt: NOON - HOUR };
 
