@@ -394,7 +394,10 @@ describe.concurrent('certificates', () => {
     await Promise.all(load);
     expect(failures).toEqual([]);
     expect(answered).toBeGreaterThan(100);
-    await expect.poll(() => own.program.log().match(/new serving certificate in use/g)).toHaveLength(2);
+    await vi.waitFor(
+      () => expect(own.program.log().match(/new serving certificate in use/g)).toHaveLength(2),
+      PATIENCE,
+    );
   });
 });
 
