@@ -1,4 +1,4 @@
-// The SNS topic of the alarms. Only the alarms of this deployment may publish to it.
+// The SNS topic of the alarms and announcements. Its policy admits this stack's alarms; the refresher publishes by its role.
 import { ArnFormat, Stack } from 'aws-cdk-lib';
 import { PolicyStatement, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import type { IKey } from 'aws-cdk-lib/aws-kms';
