@@ -41,6 +41,15 @@ export interface LogLine {
   readonly message: string;
 }
 
+/** A kubeconfig with a closed port. Connections to an unused address would time out on one machine and fail at once on another. */
+export const UNREACHABLE_KUBECONFIG = `apiVersion: v1
+kind: Config
+current-context: c
+contexts: [{name: c, context: {cluster: c, user: u}}]
+clusters: [{name: c, cluster: {server: "https://127.0.0.1:1"}}]
+users: [{name: u, user: {token: not-a-token}}]
+`;
+
 export class Deployment {
   readonly emulator: Emulator;
   readonly stackName: string;

@@ -12,6 +12,17 @@ import { type Emulator, startEmulator } from './emulator.ts';
 import { tools } from './toolchain.ts';
 import { installWebhook, refresherKubeconfig, type WebhookInstallation } from './webhook.ts';
 
+/** An enabled namespace with the managed Secret `pull`, as YAML. */
+export const pullSecretManifest = (namespace: string) => `apiVersion: v1
+kind: Namespace
+metadata: {name: ${namespace}, labels: {ecr-anywhere.centml.ai/namespace: enabled}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: pull, namespace: ${namespace}, labels: {ecr-anywhere.centml.ai/managed: "true"}}
+type: kubernetes.io/dockerconfigjson
+`;
+
 export interface BedCluster {
   readonly name: string;
   readonly controlPlane: ControlPlane;

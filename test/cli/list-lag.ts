@@ -9,7 +9,7 @@ export interface ListLag extends AsyncDisposable {
   readonly env: Readonly<Record<string, string>>;
   /** Forwards to this local AWS from now on. Until `catchUp`, lists are empty. */
   attach(emulator: Emulator): void;
-  /** The next list shows what there is then, and later lists show the same. */
+  /** The next request for the list gets the present secrets, and later requests get that same list. */
   catchUp(): void;
 }
 

@@ -4,20 +4,10 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { AlarmState } from '../bed/cloudwatch-alarms.ts';
 import { type MetricRelay, relayMetrics } from '../bed/metrics.ts';
 import { type Subscribers, subscribe, type TopicMessage } from '../bed/subscribers.ts';
-import { Bed } from '../bed/up.ts';
+import { Bed, pullSecretManifest } from '../bed/up.ts';
 
 /** An alarm forgets a run a minute later: with one run a minute, that is its period. */
 const SOON = { timeout: 150_000, interval: 1_000 };
-
-const manifest = (namespace: string) => `apiVersion: v1
-kind: Namespace
-metadata: {name: ${namespace}, labels: {ecr-anywhere.centml.ai/namespace: enabled}}
----
-apiVersion: v1
-kind: Secret
-metadata: {name: pull, namespace: ${namespace}, labels: {ecr-anywhere.centml.ai/managed: "true"}}
-type: kubernetes.io/dockerconfigjson
-`;
 
 let bed: Bed;
 let subscribers: Subscribers;
@@ -45,7 +35,7 @@ async function applySecret(namespace: string, lifetimeSeconds: number): Promise<
   await webhook.program.stop();
   await webhook.start();
   bed.ecr.settings.nextLifetimesSeconds = [lifetimeSeconds];
-  await controlPlane.kubectl(['apply', '-f', '-'], { input: manifest(namespace) });
+  await controlPlane.kubectl(['apply', '-f', '-'], { input: pullSecretManifest(namespace) });
 }
 
 const run = () => bed.deployment.invoke();

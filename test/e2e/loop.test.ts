@@ -9,20 +9,10 @@ import { ANNOTATION, SECRET_KEY } from '../../contract/names.ts';
 import { METRIC } from '../../functions/refresher/settings.ts';
 import { embeddedMetrics } from '../bed/cloudwatch-alarms.ts';
 import { relayMetrics } from '../bed/metrics.ts';
-import { Bed } from '../bed/up.ts';
+import { Bed, pullSecretManifest } from '../bed/up.ts';
 
 /** Seconds that the function may spend on one cluster. */
 const DEADLINE_S = 4;
-
-const manifest = (namespace: string) => `apiVersion: v1
-kind: Namespace
-metadata: {name: ${namespace}, labels: {ecr-anywhere.centml.ai/namespace: enabled}}
----
-apiVersion: v1
-kind: Secret
-metadata: {name: pull, namespace: ${namespace}, labels: {ecr-anywhere.centml.ai/managed: "true"}}
-type: kubernetes.io/dockerconfigjson
-`;
 
 let bed: Bed;
 let hanging: Server;
@@ -68,7 +58,7 @@ async function applyDue(cluster: string, namespace: string): Promise<Stored> {
   await webhook.program.stop();
   await webhook.start();
   bed.ecr.settings.nextLifetimesSeconds = [300];
-  await apply(cluster, manifest(namespace));
+  await apply(cluster, pullSecretManifest(namespace));
   bed.ecr.settings.nextLifetimesSeconds = [];
   const secret = await readSecret(cluster, namespace);
   expect(freshness(secret.annotations[ANNOTATION.expiresAt], Date.now())).toMatchObject({
@@ -109,10 +99,10 @@ describe('one Secret', () => {
   });
 
   test('does not change when its manifest is applied again, and shows no difference', async () => {
-    expect(await apply('alpha', manifest('team-a'))).toMatch(/^secret\/pull unchanged$/m);
+    expect(await apply('alpha', pullSecretManifest('team-a'))).toMatch(/^secret\/pull unchanged$/m);
     const { controlPlane } = bed.cluster('alpha');
     const diff = await controlPlane.kubectl(['diff', '-f', '-'], {
-      input: manifest('team-a'),
+      input: pullSecretManifest('team-a'),
       mayFail: true,
     });
     expect(diff).toMatchObject({ code: 0, stdout: '' });

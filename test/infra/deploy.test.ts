@@ -9,20 +9,11 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { METRIC, METRICS_NAMESPACE } from '../../functions/refresher/settings.ts';
 import { embeddedMetrics } from '../bed/cloudwatch-alarms.ts';
 import { deployStack } from '../bed/deploy.ts';
-import type { Deployment } from '../bed/deployment.ts';
+import { type Deployment, UNREACHABLE_KUBECONFIG } from '../bed/deployment.ts';
 import { type Emulator, startEmulator } from '../bed/emulator.ts';
 import { relayMetrics } from '../bed/metrics.ts';
 import { tools } from '../bed/toolchain.ts';
 import type { ProbeEvent } from './probe/handler.ts';
-
-// A closed port. Connections to an unused address would time out on one machine and fail at once on another.
-const UNREACHABLE = `apiVersion: v1
-kind: Config
-current-context: c
-contexts: [{name: c, context: {cluster: c, user: u}}]
-clusters: [{name: c, cluster: {server: "https://127.0.0.1:1"}}]
-users: [{name: u, user: {token: not-a-token}}]
-`;
 
 const ROLE = 'arn:aws:iam::210987654321:role/clusters';
 
@@ -92,7 +83,7 @@ describe('the stack', () => {
   });
 
   test('answers an operator’s request for a failing cluster with the reason, and the invocation succeeds', async () => {
-    await stack.registerCluster('nowhere', UNREACHABLE);
+    await stack.registerCluster('nowhere', UNREACHABLE_KUBECONFIG);
     const refused = {
       ...{ cluster: 'nowhere', served: false, failed: true, problems: [], secrets: [] },
       reason: expect.stringContaining('ECONNREFUSED 127.0.0.1:1'),
@@ -110,7 +101,7 @@ describe('the stack', () => {
   });
 
   test('answers status from the saved state, and lists a cluster that was just registered', async () => {
-    await stack.registerCluster('new', UNREACHABLE);
+    await stack.registerCluster('new', UNREACHABLE_KUBECONFIG);
     const { functionError, payload, logTail } = await stack.invoke({ action: 'status' });
     expect(functionError).toBeUndefined();
     const was = await savedState('nowhere');
@@ -176,7 +167,7 @@ describe('the stack', () => {
 
   test('a failing run raises the alarms', async () => {
     await using relay = relayMetrics(stack);
-    await stack.registerCluster('nowhere', UNREACHABLE);
+    await stack.registerCluster('nowhere', UNREACHABLE_KUBECONFIG);
     await stack.invoke();
     await vi.waitFor(
       async () => expect(await stack.alarms()).toMatchObject({ Errors: 'ALARM', ClustersFailed: 'ALARM' }),

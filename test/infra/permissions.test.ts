@@ -5,18 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { deployStack } from '../bed/deploy.ts';
-import type { Deployment } from '../bed/deployment.ts';
+import { type Deployment, UNREACHABLE_KUBECONFIG } from '../bed/deployment.ts';
 import { type Emulator, startEmulator } from '../bed/emulator.ts';
 import { tools } from '../bed/toolchain.ts';
-
-// A closed port.
-const UNREACHABLE = `apiVersion: v1
-kind: Config
-current-context: c
-contexts: [{name: c, context: {cluster: c, user: u}}]
-clusters: [{name: c, cluster: {server: "https://127.0.0.1:1"}}]
-users: [{name: u, user: {token: not-a-token}}]
-`;
 
 /** What shows each action in the tests that this file does not repeat. */
 const SHOWN_ELSEWHERE: Readonly<Record<string, string>> = {
@@ -49,7 +40,7 @@ afterAll(async () => {
 
 /** What the function does with one unreachable cluster, as far as it depends on permissions. */
 async function observed(name: string) {
-  await stack.registerCluster(name, UNREACHABLE);
+  await stack.registerCluster(name, UNREACHABLE_KUBECONFIG);
   const since = Date.now();
   const named = await stack.invoke({ clusters: [name] });
   const runs = [await stack.invoke(), await stack.invoke()];
@@ -63,6 +54,7 @@ async function observed(name: string) {
       String((payload as { errorMessage?: string }).errorMessage).slice(0, 30),
     ),
     isAnnounced: log.includes(`"message":"announced"`),
+    isRefused: log.includes(`"message":"not announced"`),
     status: Object.keys(status.payload as object),
   };
 }

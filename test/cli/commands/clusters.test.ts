@@ -3,13 +3,14 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { NAMESPACE_LABEL, SECRET_LABEL, SECRET_TYPE } from '../../../contract/names.ts';
 import type { ClusterStatus, RefreshAnswer } from '../../../contract/refresher-api.ts';
+import { UNREACHABLE_KUBECONFIG } from '../../bed/deployment.ts';
 import { Bed } from '../../bed/up.ts';
 import { type CommandLine, startCommandLine } from '../command-line.ts';
 import { type ListLag, startListLag } from '../list-lag.ts';
 
 let bed: Bed;
 let cli: CommandLine;
-/** ListSecrets shows what there is at the last `catchUp`. */
+/** The function gets a list of the secrets that existed at the last `catchUp`. */
 let lag: ListLag;
 
 beforeAll(async () => {
@@ -29,14 +30,6 @@ afterAll(async () => {
   await bed?.[Symbol.asyncDispose]();
   await lag?.[Symbol.asyncDispose]();
 });
-
-const UNREACHABLE = `apiVersion: v1
-kind: Config
-current-context: c
-contexts: [{name: c, context: {cluster: c, user: u}}]
-clusters: [{name: c, cluster: {server: "https://127.0.0.1:1"}}]
-users: [{name: u, user: {token: not-a-token}}]
-`;
 
 type Row = ClusterStatus & { readonly state: string };
 
@@ -148,12 +141,12 @@ describe('refresh', () => {
 
 describe('several clusters', () => {
   beforeAll(async () => {
-    await bed.deployment.registerCluster('dead', UNREACHABLE);
+    await bed.deployment.registerCluster('dead', UNREACHABLE_KUBECONFIG);
     await bed.deployment.registerCluster('junk', 'registered by mistake');
     lag.catchUp();
     await bed.deployment.invoke();
     await bed.deployment.invoke();
-    await bed.deployment.registerCluster('later', UNREACHABLE);
+    await bed.deployment.registerCluster('later', UNREACHABLE_KUBECONFIG);
     lag.catchUp();
   });
 

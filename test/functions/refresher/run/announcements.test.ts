@@ -204,7 +204,7 @@ test('what SNS or EventBridge refuse is announced by the next run', async () => 
   expect(await subscribers.messages()).toHaveLength(1);
 });
 
-test('people are told, once, although EventBridge refuses the event', async () => {
+test('SNS gets one message although EventBridge refuses the event', async () => {
   const noEvents = {
     ...target(),
     events: async (entries: readonly unknown[]) => entries.map(() => 'EventBridge: AccessDenied'),
