@@ -32,12 +32,18 @@ import { deadLetters } from './dead-letters.ts';
 import { keyStatements } from './encryption.ts';
 import type { RefresherSettings } from './settings.ts';
 
-/** Properties of the function that a CDK app may choose. The others belong to what the alarms and the role rely on. */
+/** Properties of the function that a CDK app may choose. The alarms, the role and the code rely on the others. */
 export type FunctionProps = Readonly<
   Partial<
     Omit<
       NodejsFunctionProps,
-      'logGroup' | 'loggingFormat' | 'applicationLogLevelV2' | 'onFailure' | 'retryAttempts' | 'maxEventAge'
+      | 'bundling'
+      | 'logGroup'
+      | 'loggingFormat'
+      | 'applicationLogLevelV2'
+      | 'onFailure'
+      | 'retryAttempts'
+      | 'maxEventAge'
     >
   >
 >;
