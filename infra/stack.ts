@@ -45,7 +45,8 @@ export class EcrAnywhereStack extends Stack {
       RegisterCluster: `ecr-anywhere register NAME --context CONTEXT --region ${this.region}${stackOption}`,
       DryRun: `aws lambda invoke --region ${this.region} --function-name ${functionName} --cli-binary-format raw-in-base64-out --cli-read-timeout 900 --payload '{"dryRun":true}' /dev/stdout`,
       Status: `aws dynamodb scan --region ${this.region} --table-name ${refresher.clusterStateTable.tableName} --output table --query 'Items[].{cluster:cluster.S,lookedAt:lookedAt.S,reachedAt:reachedAt.S,managed:managed.N,due:due.N,soonestExpiry:soonestExpiry.S,failures:failures.N,failingSince:failingSince.S,reason:reason.S}'`,
-      TailLog: `aws logs tail ${refresher.logGroup.logGroupName} --region ${this.region} --follow`,
+      // At least one run is in it: two runs are at most 105 minutes apart. Without --since, it shows ten minutes.
+      ReadLog: `aws logs tail ${refresher.logGroup.logGroupName} --region ${this.region} --since 3h`,
     };
     for (const { name, ...props } of webhooks) {
       const { role } = new ClusterIdentity(this, `Webhook-${name}`, props);

@@ -177,7 +177,7 @@ export class Refresher {
     return new CliError(
       'function-failed',
       `The function ${functionName} failed: ${errorMessage || 'it gave no reason.'}`,
-      'Read its log: the output TailLog of the stack is the command.',
+      'Read its log: the output ReadLog of the stack is the command.',
     );
   }
 

@@ -78,7 +78,7 @@ describe('the stack', () => {
       AlarmTopicArn: expect.stringContaining(':sns:'),
       RegisterCluster: `ecr-anywhere register NAME --context CONTEXT --region ${emulator.region}`,
       DryRun: expect.stringContaining(`--function-name ${stack.functionName} `),
-      TailLog: `aws logs tail ${stack.logGroupName} --region ${emulator.region} --follow`,
+      ReadLog: `aws logs tail ${stack.logGroupName} --region ${emulator.region} --since 3h`,
     });
   });
 

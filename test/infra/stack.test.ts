@@ -573,7 +573,7 @@ test('the outputs have the next commands, with the name of another stack', () =>
     'RegisterCluster',
     'DryRun',
     'Status',
-    'TailLog',
+    'ReadLog',
   ]);
   const text = (name: string) => JSON.stringify(outputs[name]?.Value);
   expect(text('RegisterCluster')).toContain('ecr-anywhere register NAME --context CONTEXT --region ');
@@ -581,5 +581,5 @@ test('the outputs have the next commands, with the name of another stack', () =>
   const { RegisterCluster } = synth({ stackName: 'Live' }).toJSON().Outputs;
   expect(JSON.stringify(RegisterCluster.Value)).toContain(' --stack-name Live');
   expect(text('DryRun')).toContain('aws lambda invoke');
-  expect(text('TailLog')).toContain('aws logs tail');
+  expect(text('ReadLog')).toMatch(/aws logs tail .* --since 3h/);
 });
