@@ -9,10 +9,13 @@ export const TOKEN_LIFETIME_MS = 12 * HOUR_MS;
 export const REFRESH_WINDOW_MS = TOKEN_LIFETIME_MS / 2;
 
 /**
- * The longest time between two runs of the refresher. The credentials of a due Secret last for the refresh window. With
- * a third of it between runs, two runs in a row may fail, and the alarms and one more run come before the expiry.
+ * The longest interval of the schedule. The credentials of a due Secret last for the refresh window. With a quarter of it
+ * between runs, three runs in a row may fail, and the alarms and one more run come before the expiry.
  */
-export const MAX_INTERVAL_MS = REFRESH_WINDOW_MS / 3;
+export const MAX_INTERVAL_MS = REFRESH_WINDOW_MS / 4;
+
+/** The longest time between two runs: the longest interval, and a sixth of it for the random start of a run. */
+export const MAX_BETWEEN_RUNS_MS = (MAX_INTERVAL_MS * 7) / 6;
 
 /** The largest difference between ECR's clock and the reader's at which an expiry is still plausible. */
 export const CLOCK_TOLERANCE_MS = HOUR_MS;

@@ -50,9 +50,6 @@ interface AlarmDefinition {
   readonly description: string;
 }
 
-/** What a Metrics Insights alarm can evaluate (CloudWatch User Guide, "Limits"): of the last three hours. */
-const METRICS_INSIGHTS_MINUTES = 180;
-
 /** The refresher's alarms. Each publishes to the topic when it goes off and when it is OK again. */
 export class RefresherAlarms extends Construct {
   /** In the order of the dashboard. */
@@ -88,7 +85,7 @@ export class RefresherAlarms extends Construct {
       description:
         'A run of the refresher failed: it ended with an error, or it could serve none of the registered clusters. ' +
         `Pods can pull for at least ${hours(windowMinutes - oneRun)} more. Read the last ERROR in the function's log: ` +
-        "run the command in the stack's output TailLog, without --follow.",
+        "run the command in the stack's output ReadLog.",
     });
 
     // Time left: the window minus two intervals. A cluster counts from its second failure in a row, because one that is
@@ -108,13 +105,9 @@ export class RefresherAlarms extends Construct {
     });
 
     // Time left: as for ClustersFailed. Each cluster is a contributor of this alarm, with notifications of its own, so that
-    // it needs no tolerated number. It has the same states of the clusters as the announcements.
+    // it needs no tolerated number. It has the same states of the clusters as the announcements. A Metrics Insights alarm
+    // evaluates three hours at most (CloudWatch User Guide), and two runs are never that far apart.
     if (props.hasClusterMetrics) {
-      if (oneRun > METRICS_INSIGHTS_MINUTES)
-        throw new Error(
-          `clusterMetrics: the alarm ClusterFailing evaluates at most ${METRICS_INSIGHTS_MINUTES} minutes, and two runs are ` +
-            `up to ${oneRun} minutes apart. Shorten the interval, or leave clusterMetrics off.`,
-        );
       this.addAlarm('ClusterFailing', {
         metric: new MathExpression({
           expression:
@@ -145,7 +138,7 @@ export class RefresherAlarms extends Construct {
         'The refresher could not announce the transition of at least one cluster; each run tries again. ' +
         `Pods in it can pull for at least ${hours(windowMinutes - 3 * oneRun)} more. Run "ecr-anywhere status" for the ` +
         'cluster. The reason is in the lines "not announced" of the function\'s log: run the command in the stack\'s output ' +
-        'TailLog, without --follow.',
+        'ReadLog.',
     });
 
     // This alarm detects missing runs, so missing data breaches it. It has many short periods rather than two long ones,

@@ -7,6 +7,7 @@ import type { IFunction } from 'aws-cdk-lib/aws-lambda';
 import type { ILogGroup } from 'aws-cdk-lib/aws-logs';
 import { type ITopic, Topic } from 'aws-cdk-lib/aws-sns';
 import { Construct } from 'constructs';
+import { MAX_BETWEEN_RUNS_MS } from '../contract/freshness.ts';
 import { REPORTING_SECONDS } from '../functions/refresher/settings.ts';
 import { AlarmTopic } from './alarm-topic.ts';
 import { RefresherAlarms } from './alarms.ts';
@@ -18,7 +19,7 @@ import { type RefresherSettings, readRefresherSettings } from './settings.ts';
 
 /** The settings, by the names and with the defaults of docs/settings.md, and what only a CDK app can give. */
 export interface RefresherProps extends Partial<RefresherSettings> {
-  /** Each run starts at a random time in this window, so that accounts do not all call ECR at once. Default: a sixth of the interval. */
+  /** Each run starts at a random time in this window, so that accounts do not all call ECR at once. Default: a sixth of the interval. Interval and window together: at most 105 minutes. */
   readonly flexibleWindow?: Duration;
   /**
    * Allows keyless clusters. Their audiences contain this name (letters, digits, hyphens), usually the stack's, which must
@@ -50,6 +51,11 @@ export class Refresher extends Construct {
     const settings = readRefresherSettings(given);
     const interval = Duration.minutes(settings.rateMinutes);
     const flexibleWindow = window ?? Duration.minutes(Math.floor(settings.rateMinutes / 6));
+    const longestWindow = MAX_BETWEEN_RUNS_MS / 60_000 - settings.rateMinutes;
+    if (flexibleWindow.toMinutes() > longestWindow)
+      throw new Error(
+        `flexibleWindow: must be at most ${longestWindow} minutes with rateMinutes ${settings.rateMinutes}, because the alarms would come too late otherwise`,
+      );
     const timeout = functionProps.timeout ?? Duration.seconds(FUNCTION_TIMEOUT_SECONDS);
     const longestDeadline = timeout.toSeconds() - REPORTING_SECONDS;
     if (settings.clusterDeadlineSeconds > longestDeadline)

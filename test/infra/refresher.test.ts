@@ -57,7 +57,14 @@ test('alarmTopicArn receives the alarms, and no other topic is created', () => {
 });
 
 test('checks its properties like the settings', () => {
-  expect(() => withProps({ rateMinutes: 121, clusterConcurrency: 0 })).toThrow(
+  expect(() => withProps({ rateMinutes: 91, clusterConcurrency: 0 })).toThrow(
     /properties of the construct Refresher.*- rateMinutes: .*- clusterConcurrency: /s,
+  );
+});
+
+test('refuses a flexible window with which two runs may be further apart than the alarms allow', () => {
+  expect(() => withProps({ flexibleWindow: Duration.minutes(45) })).not.toThrow();
+  expect(() => withProps({ flexibleWindow: Duration.minutes(46) })).toThrow(
+    'flexibleWindow: must be at most 45 minutes with rateMinutes 60',
   );
 });

@@ -114,7 +114,7 @@ test.each([
   { assumableRoles: 'arn:aws:iam::123456789012:role/*' },
   { assumableRoles: 'arn:aws:iam::123456789012:user/a' },
   { allowLocalServers: 'maybe' },
-  { rateMinutes: 121 },
+  { rateMinutes: 91 },
   { rateMinutes: 1.5 },
   { rateMinutes: 'hourly' },
   { stackName: 'ecr_anywhere' },

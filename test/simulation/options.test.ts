@@ -24,7 +24,7 @@ test.each([
   [['--outage', 'moon@2+3'], '--outage'],
   [['--secrets', '0'], '--secrets'],
   [['--hours', 'long'], '--hours'],
-  [['--interval', '121'], '--interval'],
+  [['--interval', '91'], '--interval'],
   [['--ecr-quota', '21'], '--ecr-quota'],
   [['--clusters', '10', '--dead', '11'], '--dead'],
   [['--colour', 'red'], '--colour'],

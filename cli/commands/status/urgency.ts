@@ -1,6 +1,6 @@
 // Which clusters need attention, and in which order. Pure: `now` is an argument.
 
-import { freshness, MAX_INTERVAL_MS, parseTime, REFRESH_WINDOW_MS } from '../../../contract/freshness.ts';
+import { freshness, MAX_BETWEEN_RUNS_MS, parseTime, REFRESH_WINDOW_MS } from '../../../contract/freshness.ts';
 import type { ClusterStatus } from '../../../contract/refresher-api.ts';
 
 /** From the most urgent to the least urgent. */
@@ -15,9 +15,6 @@ export const STATES = [
   'healthy',
 ] as const;
 export type State = (typeof STATES)[number];
-
-/** The longest time between two runs: the longest schedule interval, and a sixth of it for its random start. */
-const SILENT_AFTER_MS = (MAX_INTERVAL_MS * 7) / 6;
 
 /** The states in which an operator has to act. */
 export const ATTENTION_STATES: ReadonlySet<State> = new Set([
@@ -47,7 +44,7 @@ export function stateOf(cluster: ClusterStatus, now: number): State {
 
 /** Whether the last run is longer ago than any schedule allows. @param lookedAt start of the last run (RFC 3339) */
 export function isSilent(lookedAt: string, now: number): boolean {
-  return now - Date.parse(lookedAt) > SILENT_AFTER_MS;
+  return now - Date.parse(lookedAt) > MAX_BETWEEN_RUNS_MS;
 }
 
 /** Orders clusters by state, then by expiry, then by name. */
