@@ -6,11 +6,14 @@ export const EVENT_SOURCE = 'ecr-anywhere';
 /** The event's `detail-type`. */
 export const EVENT_TYPE = 'ECR Anywhere Cluster Transition';
 
+/** Failures in a row from which a cluster is failing: one that is upgraded or restarted works again at the next run. */
+export const FAILURES = 2;
+
 /**
  * What is wrong with a cluster.
  *
  * - `failing`: it failed in at least two runs in a row
- * - `token-ending`: its registered token is past three quarters of its lifetime and is not renewed
+ * - `token-ending`: its registered token is past three quarters of its lifetime, ends within 14 days and is not renewed
  * - `expiring`: credentials expire within half of the refresh window
  * - `expired`: credentials have expired: new Pods cannot pull
  */

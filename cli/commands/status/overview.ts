@@ -46,6 +46,7 @@ const COLOURS: Readonly<Record<State, Parameters<typeof colorize>[0]>> = {
   expired: ['bold', 'red'],
   expiring: 'red',
   failing: 'yellow',
+  failed: 'yellow',
   silent: 'yellow',
   incomplete: 'yellow',
   new: 'cyan',

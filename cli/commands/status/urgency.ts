@@ -1,5 +1,6 @@
 // Which clusters need attention, and in which order. Pure: `now` is an argument.
 
+import { FAILURES } from '../../../contract/cluster-events.ts';
 import { freshness, MAX_BETWEEN_RUNS_MS, parseTime, REFRESH_WINDOW_MS } from '../../../contract/freshness.ts';
 import type { ClusterStatus } from '../../../contract/refresher-api.ts';
 
@@ -8,6 +9,7 @@ export const STATES = [
   'expired',
   'expiring',
   'failing',
+  'failed',
   'silent',
   'incomplete',
   'new',
@@ -21,13 +23,14 @@ export const ATTENTION_STATES: ReadonlySet<State> = new Set([
   'expired',
   'expiring',
   'failing',
+  'failed',
   'silent',
   'incomplete',
 ]);
 
 /**
  * The state of a cluster. `expired`: Pods cannot pull. `expiring`: half of the refresh window is over, as for the alarm
- * SoonestExpiry. `silent`: no run for longer than any schedule allows. `incomplete`: `register` has not completed. `new`: no
+ * SoonestExpiry. `failing`: it failed twice in a row, as in announcements. `failed`: in its last run only. `silent`: no run for longer than any schedule allows. `incomplete`: `register` has not completed. `new`: no
  * run yet.
  */
 export function stateOf(cluster: ClusterStatus, now: number): State {
@@ -37,7 +40,7 @@ export function stateOf(cluster: ClusterStatus, now: number): State {
   if (expiry !== undefined && expiry <= now) return 'expired';
   if (expiry !== undefined && expiry <= now + REFRESH_WINDOW_MS / 2) return 'expiring';
   if (isPaused) return 'paused';
-  if (failures > 0) return 'failing';
+  if (failures > 0) return failures >= FAILURES ? 'failing' : 'failed';
   if (lookedAt === undefined) return 'new';
   return isSilent(lookedAt, now) ? 'silent' : 'healthy';
 }

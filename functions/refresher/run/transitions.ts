@@ -1,11 +1,9 @@
 // Decides what to announce of a cluster, from its stored state. Pure. Each transition is announced once: what was announced
 // is part of the state, and only what differs from it is announced.
-import { CONDITIONS, type Condition, type Transition } from '../../../contract/cluster-events.ts';
+import { CONDITIONS, type Condition, FAILURES, type Transition } from '../../../contract/cluster-events.ts';
 import { REFRESH_WINDOW_MS } from '../../../contract/freshness.ts';
 import type { ClusterState } from '../clusters/cluster-state.ts';
 
-/** Failures in a row from which a cluster is failing: one that is upgraded or restarted works again at the next run. */
-export const FAILURES = 2;
 /** Runs in a row without a failure after which it has recovered. */
 const SUCCESSES = 2;
 const HOUR_MS = 3_600_000;

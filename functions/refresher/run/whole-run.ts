@@ -1,9 +1,10 @@
 // Judges a run over all clusters: its metrics, and whether the invocation fails. Pure.
 
+import { FAILURES } from '../../../contract/cluster-events.ts';
 import { ERROR_TYPE, type Outcome } from '../../../contract/refresher-api.ts';
 import { METRIC } from '../settings.ts';
 import { type ClusterReport, soonestExpiryOf } from './cluster-report.ts';
-import { FAILURES, isFailingForDays } from './transitions.ts';
+import { isFailingForDays } from './transitions.ts';
 
 type MetricName = (typeof METRIC)[keyof typeof METRIC];
 

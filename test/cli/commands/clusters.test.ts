@@ -184,7 +184,7 @@ describe('several clusters', () => {
     expect((await row('alpha')).managed).toBe(3);
     expect((await row('alpha', '--live')).managed).toBe(4);
     expect(await row('later', '--live')).toMatchObject({
-      state: 'failing',
+      state: 'failed',
       reason: expect.stringContaining('ECONNREFUSED'),
     });
     // The state of a dry run is not saved.

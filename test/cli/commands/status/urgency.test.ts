@@ -21,7 +21,8 @@ const cluster = (changes: Partial<ClusterStatus>): ClusterStatus => ({
 
 test.each<[Partial<ClusterStatus>, string]>([
   [{}, 'healthy'],
-  [{ failures: 1 }, 'failing'],
+  [{ failures: 1 }, 'failed'],
+  [{ failures: 2 }, 'failing'],
   [{ isPaused: true }, 'paused'],
   [{ isPaused: true, failures: 3 }, 'paused'],
   [{ soonestExpiry: at(-1) }, 'expired'],
@@ -35,7 +36,7 @@ test.each<[Partial<ClusterStatus>, string]>([
   [{ lookedAt: at(-105 * MINUTE) }, 'healthy'],
   // Longer than the longest interval of the schedule and its random start.
   [{ lookedAt: at(-105 * MINUTE - 1) }, 'silent'],
-  [{ lookedAt: at(-3 * HOUR), failures: 1 }, 'failing'],
+  [{ lookedAt: at(-3 * HOUR), failures: 1 }, 'failed'],
 ])('%j is %s', (changes, state) => {
   expect(stateOf(cluster(changes), NOW)).toBe(state);
 });
@@ -55,19 +56,21 @@ test('orders clusters by state, then by expiry, then by name', () => {
     cluster({ name: 'incomplete', isRegistering: true }),
     cluster({ name: 'silent', lookedAt: at(-9 * HOUR) }),
     cluster({ name: 'failing-later', failures: 2, soonestExpiry: at(9 * HOUR) }),
-    cluster({ name: 'failing-sooner', failures: 1, soonestExpiry: at(5 * HOUR) }),
+    cluster({ name: 'failing-sooner', failures: 3, soonestExpiry: at(5 * HOUR) }),
+    cluster({ name: 'failed', failures: 1, soonestExpiry: at(4 * HOUR) }),
     cluster({ name: 'expiring', soonestExpiry: at(HOUR) }),
     cluster({ name: 'expired', soonestExpiry: at(-HOUR) }),
   ];
   const sorted = clusters.toSorted(byUrgency(NOW)).map(({ name }) => name);
   expect(sorted).toEqual([
-    ...['expired', 'expiring', 'failing-sooner', 'failing-later', 'silent'],
+    ...['expired', 'expiring', 'failing-sooner', 'failing-later', 'failed', 'silent'],
     ...['incomplete', 'new', 'paused', 'a-healthy', 'z-healthy'],
   ]);
   expect(STATES.filter((state) => ATTENTION_STATES.has(state))).toEqual([
     'expired',
     'expiring',
     'failing',
+    'failed',
     'silent',
     'incomplete',
   ]);
