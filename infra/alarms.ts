@@ -20,8 +20,8 @@ import type { IFunction } from 'aws-cdk-lib/aws-lambda';
 import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import type { IQueue } from 'aws-cdk-lib/aws-sqs';
 import { Construct } from 'constructs';
+import { FAILURES } from '../contract/cluster-events.ts';
 import { REFRESH_WINDOW_MS } from '../contract/freshness.ts';
-import { FAILURES } from '../functions/refresher/run/transitions.ts';
 import { CLUSTER_DIMENSION, METRIC, METRICS_NAMESPACE } from '../functions/refresher/settings.ts';
 
 export interface RefresherAlarmsProps {
@@ -83,7 +83,8 @@ export class RefresherAlarms extends Construct {
       periods: 1,
       missing: TreatMissingData.IGNORE,
       description:
-        'A run of the refresher failed: it ended with an error, or it could serve none of the registered clusters. ' +
+        'A run of the refresher failed: it ended with an error, it could serve none of the registered clusters, or it could ' +
+        'not save the states of most clusters. ' +
         `Pods can pull for at least ${hours(windowMinutes - oneRun)} more. Read the last ERROR in the function's log: ` +
         "run the command in the stack's output ReadLog.",
     });
@@ -98,8 +99,8 @@ export class RefresherAlarms extends Construct {
       periods: 1,
       missing: TreatMissingData.IGNORE,
       description:
-        `More than ${props.toleratedFailingClusters} clusters have failed twice in a row within the last day: they could not ` +
-        'be reached, or a due Secret was not refreshed. ' +
+        `${moreThan(props.toleratedFailingClusters)} failed at least twice in a row, for less than a day: they could not be ` +
+        'reached, a due Secret was not refreshed, or their token was not renewed. ' +
         `Pods in them can pull for at least ${hours(windowMinutes - 2 * oneRun)} more. A message to this topic names each ` +
         'cluster. Or run "ecr-anywhere status", then "ecr-anywhere doctor" with the name of the cluster.',
     });
@@ -121,8 +122,8 @@ export class RefresherAlarms extends Construct {
         periods: 1,
         missing: TreatMissingData.IGNORE,
         description:
-          'The clusters that contribute to this alarm have failed twice in a row: they could not be reached, or a due Secret ' +
-          `was not refreshed. Pods in them can pull for at least ${hours(windowMinutes - 2 * oneRun)} more. ` +
+          'The clusters that contribute to this alarm have failed at least twice in a row: they could not be reached, a ' +
+          `due Secret was not refreshed, or their token was not renewed. Pods in them can pull for at least ${hours(windowMinutes - 2 * oneRun)} more. ` +
           'Run "ecr-anywhere doctor" with the name of the cluster. To silence a cluster, run "ecr-anywhere pause".',
       });
     }
@@ -230,4 +231,9 @@ export class RefresherAlarms extends Construct {
 
 function hours(minutes: number): string {
   return `${Math.round((minutes / 60) * 10) / 10} h`;
+}
+
+function moreThan(tolerated: number): string {
+  if (tolerated === 0) return 'At least one cluster has';
+  return `More than ${tolerated} ${tolerated === 1 ? 'cluster has' : 'clusters have'}`;
 }

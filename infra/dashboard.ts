@@ -138,13 +138,14 @@ export class RefresherDashboard extends Construct {
         }),
       ],
       [
-        // The last line of each cluster decides, so that a cluster that works again is not listed.
+        // The last line of each cluster decides, so that a cluster that works again is not listed. Logs Insights shows
+        // true as 1. The level would also list clusters of which only the state was not saved.
         table(
-          'Failing clusters, the worst first',
+          'Clusters that failed in their last run, the most failures first',
           WIDTH,
           'filter message = "cluster"',
-          'stats latest(level) as state, latest(failures) as failedRuns, latest(failingSince) as since, latest(soonestExpiry) as credentialsExpire, latest(reason) as why by cluster',
-          'filter state = "ERROR"',
+          'stats latest(failed) as hasFailed, latest(failures) as failedRuns, latest(failingSince) as since, latest(soonestExpiry) as credentialsExpire, latest(reason) as why by cluster',
+          'filter hasFailed = 1',
           'sort failedRuns desc',
           `limit ${ROWS}`,
         ),

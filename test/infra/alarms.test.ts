@@ -231,7 +231,8 @@ describe('over days of hourly runs, each at a random time of its window', () => 
       alarmHistory(ClustersFailed, between(20, 22, value), 0, 3 * DAY).map(({ state }) => state);
     expect(history(3)).toEqual(['OK']);
     expect(history(4)).toEqual(['OK', 'ALARM', 'OK']);
-    expect(textOf(ClustersFailed.AlarmDescription)).toContain('More than 3 clusters');
+    expect(textOf(ClustersFailed.AlarmDescription)).toContain('More than 3 clusters have failed');
+    expect(textOf(hourly.ClustersFailed.AlarmDescription)).toContain('At least one cluster has failed');
   });
 
   test('Errors goes off within a minute of a failed run, and is OK after the next good one', () => {

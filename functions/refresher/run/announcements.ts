@@ -175,10 +175,12 @@ const HEADINGS: Readonly<Record<Transition | 'reminder', string>> = {
   expired: 'Credentials have expired: new Pods cannot pull.',
   expiring: 'Credentials expire within three hours, and every refresh has failed since they became due.',
   'token-ending':
-    "The refresher's token ends and could not be renewed. Register the cluster again before it does.",
-  failing: 'Failed twice in a row. Running Pods are not affected; pulls fail when the credentials expire.',
+    "The refresher's token was not renewed, and ends at the time below. Register the cluster again before it does.",
+  failing:
+    'Failed at least twice in a row. Running Pods are not affected; pulls fail when the credentials expire.',
   recovered: 'Recovered.',
-  reminder: 'Still so, reminded of once a day. To silence a cluster: ecr-anywhere pause NAME',
+  reminder:
+    'Announced before and not recovered: a reminder once a day. To silence a cluster: ecr-anywhere pause NAME',
 };
 
 function subjectOf(pending: readonly Pending[]): string {

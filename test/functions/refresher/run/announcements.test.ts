@@ -103,7 +103,7 @@ test('a message and an event have the name, the reason and the first command', a
   expect(others).toEqual([]);
   expect(message).toMatchObject({ Subject: 'ECR Anywhere: edge-7 is failing' });
   expect(message?.Message.split('\n')).toEqual([
-    expect.stringMatching(/^Failed twice in a row\./),
+    expect.stringMatching(/^Failed at least twice in a row\./),
     '',
     'edge-7',
     '  failing since: 2026-11-24T00:00:00.000Z',
