@@ -30,8 +30,9 @@ const SIZES = {
   /** Of the lines "cluster started" and "cluster" together, and of the line "secret". */
   clusterLogBytes: 700,
   secretLogBytes: 350,
-  metrics: 15,
-  alarms: 7,
+  /** With the default settings: others add `ConsecutiveFailures`, and the alarms ClusterFailing and Pager. */
+  metrics: 14,
+  alarms: 6,
 } as const;
 
 const HOURS_OF_A_MONTH = 730;
