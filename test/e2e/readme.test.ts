@@ -16,6 +16,7 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const CLUSTER = 'prod';
 const README = await readFile(join(ROOT, 'README.md'), 'utf8');
 const COMMANDS = commandsOf(README);
+const SETTINGS = JSON.parse(/```json\n([\s\S]*?)```/.exec(README)?.[1] ?? '') as Record<string, unknown>;
 /** The manifests, in README's order: the Secret, what becomes of it, the Pod. */
 const [SECRET = '', , POD = ''] = [...README.matchAll(/```yaml\n([\s\S]*?)```/g)].map(([, text]) => text);
 
@@ -93,14 +94,22 @@ test('the build succeeds', { timeout: 120_000 }, async () => {
 
 describe('1. the AWS side', () => {
   test('the issuer is read from the cluster', async () => {
-    expect(await type('issuer=')).toMatchObject({ code: 0, stdout: 'https://kubernetes.default.svc' });
+    expect(await type('kubectl --context prod get --raw')).toMatchObject({
+      code: 0,
+      stdout: 'https://kubernetes.default.svc\n',
+    });
   });
 
   test('the settings give the webhook a role with its policy', { timeout: 120_000 }, async () => {
     // The local CloudFormation has no OIDC providers: the template is made, and the bed has deployed the stack without.
     const out = join(home, 'cdk.out');
+    // The checkout's own cdk.json stays as it is.
+    const context = Object.entries(SETTINGS).map(([name, value]) => {
+      const text = typeof value === 'string' ? value : JSON.stringify(value);
+      return `-c ${name}='${text.replace('https://ISSUER', 'https://kubernetes.default.svc')}'`;
+    });
     const { code, stderr } = await type('npx cdk deploy', (line) =>
-      line.replace('cdk deploy', `cdk synth --quiet --output ${out}`),
+      line.replace('cdk deploy', `cdk synth --quiet --output ${out} ${context.join(' ')}`),
     );
     expect(code, stderr).toBe(0);
     const { Outputs, Resources } = JSON.parse(
