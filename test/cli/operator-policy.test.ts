@@ -1,6 +1,9 @@
 // Checks the IAM policy for operators in the documentation, on a local AWS that enforces IAM: with it every command works,
 // and without one of its actions only those commands fail that the page names.
 import { readFile } from 'node:fs/promises';
+import { CloudFormationClient, ListStackResourcesCommand } from '@aws-sdk/client-cloudformation';
+import { CloudWatchLogsClient, FilterLogEventsCommand } from '@aws-sdk/client-cloudwatch-logs';
+import { DynamoDBClient, ScanCommand } from '@aws-sdk/client-dynamodb';
 import {
   CreateAccessKeyCommand,
   CreateUserCommand,
@@ -9,11 +12,19 @@ import {
   PutUserPolicyCommand,
 } from '@aws-sdk/client-iam';
 import { InvokeCommand, LambdaClient } from '@aws-sdk/client-lambda';
+import { ListSchedulesCommand, SchedulerClient } from '@aws-sdk/client-scheduler';
 import {
   BatchGetSecretValueCommand,
   GetSecretValueCommand,
   SecretsManagerClient,
 } from '@aws-sdk/client-secrets-manager';
+import {
+  GetTopicAttributesCommand,
+  ListSubscriptionsByTopicCommand,
+  SNSClient,
+  SubscribeCommand,
+} from '@aws-sdk/client-sns';
+import { PurgeQueueCommand, ReceiveMessageCommand, SQSClient } from '@aws-sdk/client-sqs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { EXIT } from '../../cli/output/errors.ts';
 import { Bed } from '../bed/up.ts';
@@ -28,9 +39,11 @@ interface Statement {
 }
 
 const page = await readFile(new URL('../../docs/command-line.md', import.meta.url), 'utf8');
-const documented = /```json\n(\{[^`]*"Version"[^`]*\})\n```/.exec(page)?.[1] ?? '';
 const actionsOf = ({ Action }: Statement) => [Action].flat();
-const { Statement: statements } = JSON.parse(documented) as { Statement: Statement[] };
+/** The page's policies: for operators, and for those on call. */
+const [statements = [], onCall = []] = [...page.matchAll(/```json\n(\{[^`]*"Version"[^`]*\})\n```/g)].map(
+  ([, text = '']) => (JSON.parse(text) as { Statement: Statement[] }).Statement,
+);
 const ACTIONS = [...new Set(statements.flatMap(actionsOf))];
 
 /** Of the page's table: what fails without an action. */
@@ -84,16 +97,18 @@ afterAll(async () => {
   await bed?.[Symbol.asyncDispose]();
 });
 
-/** Gives the operator the page's policy. @param without this action, or the statement with this Sid */
-async function allow(without?: string): Promise<void> {
+/** Gives the operator a policy of the page. @param without this action, or the statement with this Sid */
+async function allow(without?: string, policy = statements): Promise<void> {
   const { account, region } = bed.deployment.emulator;
-  const left = statements
+  const left = policy
     .map((statement) => ({
       ...statement,
       Action: actionsOf(statement).filter((action) => action !== without),
       Resource: statement.Resource.replace('REGION', region)
         .replace('ACCOUNT', account)
-        .replace('FUNCTION', bed.deployment.functionName),
+        .replace('FUNCTION', bed.deployment.functionName)
+        // The local CloudFormation names log groups in its own way.
+        .replace('log-group:EcrAnywhere-*', `log-group:${bed.deployment.logGroupName}`),
     }))
     .filter(({ Action, Sid }) => Action.length > 0 && Sid !== without);
   const PolicyDocument = JSON.stringify({ Version: '2012-10-17', Statement: left });
@@ -224,4 +239,55 @@ describe('without one action of the policy', () => {
     expect(again, again.stderr).toMatchObject({ code: 0 });
     expect((await run('status', root)).stdout).not.toContain('beta');
   });
+});
+
+describe('the policy for those on call', () => {
+  /** What the commands of the alarms and of docs/troubleshooting.md request, by action. */
+  const requests = (): Record<string, () => Promise<unknown>> => {
+    const config = { ...bed.deployment.emulator.clientConfig, credentials: keys };
+    const { AlarmTopicArn: TopicArn } = bed.deployment.outputs;
+    const sns = new SNSClient(config);
+    const sqs = new SQSClient(config);
+    const QueueUrl = bed.deployment.resource('RefresherFunctionFailures');
+    const { region, account } = bed.deployment.emulator;
+    const Endpoint = `arn:aws:sqs:${region}:${account}:no-queue`;
+    return {
+      'cloudformation:ListStackResources': () =>
+        new CloudFormationClient(config).send(new ListStackResourcesCommand({ StackName: 'EcrAnywhere' })),
+      'logs:FilterLogEvents': () =>
+        new CloudWatchLogsClient(config).send(
+          new FilterLogEventsCommand({ logGroupName: bed.deployment.logGroupName }),
+        ),
+      'dynamodb:Scan': () =>
+        new DynamoDBClient(config).send(
+          new ScanCommand({ TableName: bed.deployment.resource('RefresherFunctionMemory') }),
+        ),
+      'sqs:ReceiveMessage': () => sqs.send(new ReceiveMessageCommand({ QueueUrl })),
+      'sqs:PurgeQueue': () => sqs.send(new PurgeQueueCommand({ QueueUrl })),
+      'sns:GetTopicAttributes': () => sns.send(new GetTopicAttributesCommand({ TopicArn })),
+      'sns:ListSubscriptionsByTopic': () => sns.send(new ListSubscriptionsByTopicCommand({ TopicArn })),
+      'sns:Subscribe': () => sns.send(new SubscribeCommand({ TopicArn, Protocol: 'sqs', Endpoint })),
+      'scheduler:ListSchedules': () => new SchedulerClient(config).send(new ListSchedulesCommand({})),
+    };
+  };
+  /** Needs the token of an e-mail. */
+  const NOT_REQUESTED = 'sns:ConfirmSubscription';
+
+  test('has the action of each request, and no other', async () => {
+    await allow(undefined, onCall);
+    const all = requests();
+    const denied: string[] = [];
+    for (const [action, send] of Object.entries(all))
+      await send().catch((error: Error) => denied.push(`${action}: ${error.message}`));
+    expect(denied).toEqual([]);
+    expect([...Object.keys(all), NOT_REQUESTED].sort()).toEqual(onCall.flatMap(actionsOf).sort());
+  });
+
+  test.each(onCall.flatMap(actionsOf).filter((action) => action !== NOT_REQUESTED))(
+    'without %s, its request is denied',
+    async (action) => {
+      await allow(action, onCall);
+      await expect(requests()[action]?.()).rejects.toThrow(/not authorized/);
+    },
+  );
 });
