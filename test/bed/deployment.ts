@@ -175,11 +175,6 @@ export class Deployment {
     );
   }
 
-  /** The actions that the function's role allows, by statement. */
-  async permissions(): Promise<string[][]> {
-    return (await this.#policy()).Statement.map(({ Action }) => [Action].flat());
-  }
-
   /** Takes actions from the function's role. @returns a function that gives them back */
   async forbid(...actions: readonly string[]): Promise<() => Promise<void>> {
     const policy = await this.#policy();

@@ -23,7 +23,7 @@ import { AssumeRoleWithWebIdentityCommand, STSClient } from '@aws-sdk/client-sts
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { ClusterSummary, StatusAnswer } from '../../contract/refresher-api.ts';
 import { deployStack } from '../bed/deploy.ts';
-import { type Deployment, UNREACHABLE_KUBECONFIG } from '../bed/deployment.ts';
+import type { Deployment } from '../bed/deployment.ts';
 import { type Emulator, startEmulator } from '../bed/emulator.ts';
 import { tools } from '../bed/toolchain.ts';
 import { readRequest } from '../bed/web-identity.ts';
@@ -50,6 +50,9 @@ interface Seen {
   readonly eksByRole: string | undefined;
   readonly discovery: string | undefined;
 }
+
+// Where a new action's row belongs: a call of the function in TAKEN_FROM_FUNCTION, with what the call does in Seen, or in
+// AT_THE_WIRE; an action of a role or policy that AWS itself uses, such as a schedule's, in USED_BY_AWS.
 
 /** What becomes worse without an action of the function's role. */
 const TAKEN_FROM_FUNCTION: Readonly<Record<string, Partial<Seen>>> = {
@@ -186,7 +189,8 @@ const USED_BY_AWS: Readonly<
 };
 
 const everything = synth(EVERYTHING);
-const byName = new Map(grants(everything).map((grant) => [grant.name, grant]));
+const all = grants(everything);
+const byName = new Map(all.map((grant) => [grant.name, grant]));
 
 test('every action of every policy has one row, and every row has an action', () => {
   const rows = [
@@ -197,7 +201,7 @@ test('every action of every policy has one row, and every row has an action', ()
     ...Object.keys(TAKEN_FROM_RESOURCES),
     ...Object.keys(USED_BY_AWS),
   ];
-  expect(rows.toSorted()).toEqual([...byName.keys()].toSorted());
+  expect(rows.toSorted()).toEqual(all.map(({ name }) => name).toSorted());
 });
 
 test('the default template has no action that the one with every setting lacks', () => {
@@ -283,7 +287,7 @@ describe('on a local AWS', () => {
     const byRole = ['token', '-i', 'prod', '-r', roleArn('clusters'), '-e', of('id')];
     const keyless = ['get-token', '--cluster', of('keyless'), '--stack-name', stack.stackName];
     const clusters = {
-      [of('down')]: UNREACHABLE_KUBECONFIG,
+      [of('refused')]: issuer.kubeconfigOf('unknown'),
       [of('renewed')]: issuer.kubeconfigOf(token),
       [of('eks')]: execKubeconfig('aws', eks),
       [of('by-role')]: execKubeconfig('aws-iam-authenticator', byRole),
@@ -292,7 +296,7 @@ describe('on a local AWS', () => {
     for (const [name, kubeconfig] of Object.entries(clusters)) await stack.registerCluster(name, kubeconfig);
     const callsBefore = wire.calls.length;
     const since = Date.now();
-    const named = await stack.invoke({ clusters: [of('down')] });
+    const named = await stack.invoke({ clusters: [of('refused')] });
     const whole = await stack.invoke();
     const status = (await stack.invoke({ action: 'status' })).payload as Partial<StatusAnswer>;
     const log = (await stack.logs(since)).map(({ message }) => message);
@@ -303,8 +307,8 @@ describe('on a local AWS', () => {
     const summary = (name: string) => summaries(whole).find(({ cluster }) => cluster === name);
     const actions = wire.calls.slice(callsBefore).map(({ action }) => action);
     return {
-      lists: summary(of('down')) !== undefined,
-      describes: summaries(named)[0]?.codes?.includes('unreachable') === true,
+      lists: summary(of('refused')) !== undefined,
+      describes: summaries(named)[0]?.codes?.includes('unauthorized') === true,
       reads: actions.includes('secretsmanager:GetSecretValue') ? 'one by one' : 'in batches',
       renewal: summary(of('renewed'))?.renewal?.outcome,
       savesState: summaries(named)[0]?.stateNotSaved === undefined,
