@@ -20,6 +20,9 @@ export const MAX_BETWEEN_RUNS_MS = (MAX_INTERVAL_MS * 7) / 6;
 /** The largest difference between ECR's clock and the reader's at which an expiry is still plausible. */
 export const CLOCK_TOLERANCE_MS = HOUR_MS;
 
+/** Earlier expiries are implausible, because no token of ECR had them. Year 0 with an offset would be before year 0. */
+const EARLIEST_EXPIRY_MS = Date.UTC(2000, 0);
+
 export type DueReason =
   | 'expiry-missing'
   | 'expiry-unreadable'
@@ -43,7 +46,8 @@ export function freshness(expiresAt: string | undefined, now: number, earlierByM
   if (expiresAt === undefined) return { due: true, reason: 'expiry-missing' };
   const time = parseTime(expiresAt);
   if (time === undefined) return { due: true, reason: 'expiry-unreadable' };
-  if (time > now + TOKEN_LIFETIME_MS + CLOCK_TOLERANCE_MS) return { due: true, reason: 'expiry-implausible' };
+  if (time < EARLIEST_EXPIRY_MS || time > now + TOKEN_LIFETIME_MS + CLOCK_TOLERANCE_MS)
+    return { due: true, reason: 'expiry-implausible' };
   if (time <= now) return { due: true, reason: 'expired', expiresAt: time };
   if (time <= now + REFRESH_WINDOW_MS + earlierByMs)
     return { due: true, reason: 'expiring', expiresAt: time };

@@ -22,8 +22,8 @@ export interface OtherToken {
   readonly expiresAt?: number;
 }
 
-/** The last second that a Date can represent (ECMA-262, "Time Values and Time Range"). */
-const LAST_SECOND = 8.64e12;
+/** The last second of the year 9999: RFC 3339, as which the cluster state stores a time, has no later one. */
+const LAST_SECOND = 253_402_300_799;
 /** NumericDate (RFC 7519, section 2), in milliseconds. */
 const Time = z
   .number()

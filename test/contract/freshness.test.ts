@@ -97,6 +97,19 @@ test('the result contains the expiry if and only if it is plausible', () => {
 });
 
 test.each([
+  '0000-01-01T00:00:00Z',
+  '0000-01-01T00:00:00+01:00',
+  '1970-01-01T00:00:00Z',
+  '1999-12-31T23:59:59Z',
+])('an expiry of %s is implausible, because ECR had no tokens then', (value) =>
+  expect(freshness(value, NOW)).toEqual({ due: true, reason: 'expiry-implausible' }),
+);
+
+test('an expiry of the year 2000 is one in the past', () => {
+  expect(freshness('2000-01-01T00:00:00Z', NOW)).toMatchObject({ reason: 'expired' });
+});
+
+test.each([
   '',
   'soon',
   'true',
