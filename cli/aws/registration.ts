@@ -12,7 +12,7 @@ import {
   UpdateSecretVersionStageCommand,
   type UpdateSecretVersionStageCommandInput,
 } from '@aws-sdk/client-secrets-manager';
-import { CLUSTERS_PREFIX, REGISTERING_STAGE, TAG } from '../../contract/names.ts';
+import { REGISTERING_STAGE, TAG } from '../../contract/names.ts';
 import type { ClusterStatus } from '../../contract/refresher-api.ts';
 import { CliError } from '../output/errors.ts';
 import { ShellCommands } from '../output/shell-commands.ts';
@@ -25,13 +25,27 @@ const NAME_RESERVED_MS = 30_000;
 const NAME_RETRY_MS = 2_000;
 const SECRET_NAME = /^[\w/+=.@-]+$/;
 
-/** Checks the characters and length of a name (Secrets Manager API reference, CreateSecret, Name). @throws CliError */
+/** The most characters of a secret's name (Secrets Manager API reference, CreateSecret, Name). */
+const MAX_SECRET_NAME_LENGTH = 512;
+
+/** Checks the characters of a name (Secrets Manager API reference, CreateSecret, Name). @throws CliError */
 export function checkName(name: string): void {
-  if (!SECRET_NAME.test(name) || CLUSTERS_PREFIX.length + name.length > 512)
+  if (!SECRET_NAME.test(name))
     throw new CliError(
       'usage',
       `"${name}" is not a valid cluster name.`,
       'Use letters, digits and the characters /_+=.@- only.',
+    );
+}
+
+/** Checks that the secret of a cluster can have its name. @param secretPrefix the stack's @throws CliError */
+export function checkNameLength(name: string, secretPrefix: string): void {
+  const longest = MAX_SECRET_NAME_LENGTH - secretPrefix.length;
+  if (name.length > longest)
+    throw new CliError(
+      'usage',
+      `The cluster name is too long: it has ${name.length} characters.`,
+      `Use at most ${longest} characters. With the stack's prefix ${secretPrefix}, Secrets Manager allows no more.`,
     );
 }
 

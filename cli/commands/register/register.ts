@@ -4,7 +4,13 @@
 import { isDeepStrictEqual } from 'node:util';
 import { Aws } from '../../aws/aws.ts';
 import { Refresher } from '../../aws/refresher.ts';
-import { checkName, incompleteHint, PendingRegistration, withCurrent } from '../../aws/registration.ts';
+import {
+  checkName,
+  checkNameLength,
+  incompleteHint,
+  PendingRegistration,
+  withCurrent,
+} from '../../aws/registration.ts';
 import { clusterUidOf } from '../../kubernetes/chart.ts';
 import { Kubernetes } from '../../kubernetes/client.ts';
 import type { Identity } from '../../kubernetes/identity.ts';
@@ -38,6 +44,7 @@ export async function register(
   const kubernetes = Kubernetes.load(options, signal);
   const { context } = kubernetes;
   const stack = await io.step('finding the deployed refresher', () => aws.stack());
+  checkNameLength(name, stack.secretPrefix);
   const refresher = new Refresher(aws, stack);
 
   const uid = await io.step(`connecting to the cluster of the context ${context}`, () =>
