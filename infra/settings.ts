@@ -1,6 +1,7 @@
 // The settings of the CDK app: reads them from the CDK context and reports all problems together.
 import { Token } from 'aws-cdk-lib';
 import { RetentionDays } from 'aws-cdk-lib/aws-logs';
+import { RegionInfo } from 'aws-cdk-lib/region-info';
 import { z } from 'zod';
 import { DEFAULT_STACK_NAME } from '../contract/keyless.ts';
 import { CLUSTERS_PREFIX } from '../contract/names.ts';
@@ -8,7 +9,10 @@ import { CLUSTER_CONCURRENCY, CLUSTER_DEADLINE, INTERVAL, MEMORY } from './limit
 
 /** A number, or its text: `-c key=value` on the command line gives text. */
 const number = (limits: { min: number; max: number }) =>
-  z.coerce.number().int().min(limits.min).max(limits.max);
+  z.preprocess(toNumber, z.number('must be a number').int().min(limits.min).max(limits.max));
+/** Number() makes 0 of an empty text, such as that of an unset variable in a script. */
+const toNumber = (value: unknown) =>
+  typeof value === 'string' && value.trim() !== '' ? Number(value) : value;
 const flag = z.preprocess(String, z.stringbool());
 const REGION = '[a-z]{2,4}(-[a-z]+)+-\\d+';
 // No commas, because they separate the items of a list.
@@ -63,10 +67,14 @@ const fromJson = (value: unknown) => {
 };
 
 /** Reads `name=value,other=value`: `-c key=value` gives text. Leaves other values, JSON included, to the schema. */
-const fromTagText = (value: unknown) => {
+const fromTagText = (value: unknown, context: z.RefinementCtx) => {
   if (typeof value !== 'string' || value.startsWith('{')) return fromJson(value);
-  return Object.fromEntries(value.split(',').map((tag) => tag.trim().split(/=(.*)/s, 2)));
+  const tags = value.split(',').map((tag) => tag.trim().split(/=(.*)/s, 2));
+  if (!areUnique(tags.map(([name]) => name)))
+    context.addIssue({ code: 'custom', message: 'must not have a name twice' });
+  return Object.fromEntries(tags);
 };
+const areUnique = (values: readonly unknown[]) => new Set(values).size === values.length;
 
 /** A name of a Kubernetes object (RFC 1123). */
 const dnsName = z
@@ -126,7 +134,10 @@ const topicArn = matching(
   'must be the ARN of a standard SNS topic such as arn:aws:sns:eu-central-1:123456789012:alarms',
 );
 const oneOf = (values: readonly number[], message: string) =>
-  z.coerce.number().refine((value) => values.includes(value), message);
+  z.preprocess(
+    toNumber,
+    z.number(message).refine((value) => values.includes(value), message),
+  );
 
 /** Days for which CloudWatch Logs can keep a log (PutRetentionPolicy). */
 const RETENTION_DAYS = Object.values(RetentionDays)
@@ -267,8 +278,8 @@ const Settings = z.strictObject({
         z
           .string()
           .regex(
-            /^(?!aws:)[\p{L}\p{Z}\p{N}_.:/=+@-]{1,128}$/u,
-            'must be the name of a tag: at most 128 letters, digits, spaces and _.:/=+-@, not starting with aws:',
+            /^(?!aws:)[\p{L}\p{Z}\p{N}_.:/=+@-]{1,128}$/iu,
+            'must be the name of a tag: at most 128 letters, digits, spaces and _.:/=+-@, not starting with aws: in any case',
           ),
         z
           .string()
@@ -277,6 +288,11 @@ const Settings = z.strictObject({
             'must be the value of a tag: at most 256 letters, digits, spaces and _.:/=+-@',
           ),
       ),
+    )
+    // IAM reference, "Tags for IAM resources": the names of a role's tags are not case-sensitive.
+    .refine(
+      (tags) => areUnique(Object.keys(tags).map((name) => name.toLowerCase())),
+      'must not have names that differ only by case, because IAM treats them as the same tag',
     )
     .refine((tags) => Object.keys(tags).length <= 50, 'must be at most 50 tags, because AWS allows no more')
     .default({}),
@@ -299,7 +315,38 @@ const COMBINATIONS: readonly ((settings: RefresherSettings) => string | undefine
       : undefined,
   ({ httpsProxy, noProxy }) =>
     httpsProxy === undefined && noProxy.length > 0 ? 'noProxy: has no effect without httpsProxy' : undefined,
+  // The stack's own region is unknown here: a template without an environment fits any.
+  (settings) => {
+    const regions = ARNS_IN_REGION.flatMap((name) => {
+      const arn = settings[name];
+      return arn === undefined || Token.isUnresolved(arn) ? [] : [[name, arn.split(':')[3]] as const];
+    });
+    return new Set(regions.map(([, region]) => region)).size > 1
+      ? `${regions.map(([name]) => name).join(', ')}: must be in one region, that of the stack, and are in ${regions.map(([, region]) => region).join(', ')}`
+      : undefined;
+  },
+  (settings) => {
+    const partitions = new Set(ARNS_IN_REGION.flatMap((name) => partitionOfArn(settings[name])));
+    for (const role of settings.assumableRoles)
+      for (const partition of partitionOfArn(role)) partitions.add(partition);
+    for (const target of [...settings.eksRegions, ...settings.eksDiscovery]) {
+      const [region = '', role] = target.split('=');
+      for (const partition of [RegionInfo.get(region).partition ?? [], partitionOfArn(role)].flat())
+        partitions.add(partition);
+    }
+    return partitions.size > 1
+      ? `ARNs and regions: must be of one AWS partition, that of the stack, and are of ${[...partitions].sort().join(', ')}; credentials of one partition are not valid in another`
+      : undefined;
+  },
 ];
+
+/** The settings whose ARN names the region of the stack. */
+const ARNS_IN_REGION = ['kmsKeyArn', 'alarmTopicArn', 'pagerTopicArn'] as const;
+
+/** The partition that an ARN names; empty if it is absent or known at deployment only. */
+function partitionOfArn(arn: string | undefined): string[] {
+  return arn === undefined || Token.isUnresolved(arn) ? [] : arn.split(':').slice(1, 2);
+}
 
 export type RefresherSettings = Readonly<z.infer<typeof RefresherSettings>>;
 export type Settings = Readonly<z.infer<typeof Settings>>;

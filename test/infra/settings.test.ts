@@ -52,15 +52,15 @@ test('reads text like the values it stands for', () => {
 });
 
 test('reads comma-separated text like a list', () => {
-  const roles = ['arn:aws:iam::123456789012:role/a', 'arn:aws-cn:iam::123456789012:role/path/b'];
+  const roles = ['arn:aws:iam::123456789012:role/a', 'arn:aws:iam::123456789012:role/path/b'];
   const targets = ['eu-central-1', `us-east-1=${roles[0]}`];
   for (const lists of [
-    { eksRegions: 'eu-central-1, us-gov-west-1', assumableRoles: roles.join(), eksDiscovery: targets.join() },
-    { eksRegions: ['eu-central-1', 'us-gov-west-1'], assumableRoles: roles, eksDiscovery: targets },
+    { eksRegions: 'eu-central-1, eu-west-1', assumableRoles: roles.join(), eksDiscovery: targets.join() },
+    { eksRegions: ['eu-central-1', 'eu-west-1'], assumableRoles: roles, eksDiscovery: targets },
   ])
     expect(readSettings(lists)).toEqual({
       ...DEFAULTS,
-      eksRegions: ['eu-central-1', 'us-gov-west-1'],
+      eksRegions: ['eu-central-1', 'eu-west-1'],
       assumableRoles: roles,
       eksDiscovery: targets,
     });
@@ -83,7 +83,14 @@ test.each([
   { alarmTopicArn: 'arn:aws:sns:eu-central-1:123456789012:alarms.fifo' },
   { tags: 'team' },
   { tags: { 'aws:team': 'platform' } },
+  { tags: { 'AWS:team': 'platform' } },
+  { tags: { team: 'platform', Team: 'platform' } },
+  { tags: 'team=platform,team=other' },
   { tags: { team: 'x'.repeat(257) } },
+  { toleratedFailingClusters: '' },
+  { toleratedFailingClusters: ' ' },
+  { toleratedFailingClusters: true },
+  { logRetentionDays: true },
   { tags: Object.fromEntries(Array.from({ length: 51 }, (_, index) => [`tag${index}`, ''])) },
   { kmsKeyArn: 'arn:aws:kms:eu-central-1:123456789012:alias/key' },
   { kmsKeyArn: '01234567-89ab-cdef-0123-456789abcdef' },
@@ -184,4 +191,30 @@ test('the app prints the problems without a stack trace', () => {
   expect(status).toBe(1);
   expect(stderr).toMatch(/^\S.*:\n {2}- rateMinutes: /);
   expect(stderr).not.toContain('    at ');
+});
+
+const KEY = 'arn:aws:kms:eu-central-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef';
+
+test('refuses ARNs of different regions, because the stack is in one', () => {
+  const topic = 'arn:aws:sns:eu-west-1:123456789012:alarms';
+  expect(() => readSettings({ kmsKeyArn: KEY, alarmTopicArn: topic, pagerTopicArn: topic })).toThrow(
+    '- kmsKeyArn, alarmTopicArn, pagerTopicArn: must be in one region, that of the stack, and are in eu-central-1, eu-west-1, eu-west-1',
+  );
+});
+
+const CHINESE_ROLE = 'arn:aws-cn:iam::123456789012:role/refresher';
+test.each([
+  { eksDiscovery: `eu-central-1=${CHINESE_ROLE}` },
+  { eksDiscovery: 'eu-central-1,cn-north-1' },
+  { eksRegions: 'eu-central-1', assumableRoles: CHINESE_ROLE },
+  { kmsKeyArn: KEY, eksRegions: 'cn-north-1' },
+])('refuses %j, because no stack has credentials for two partitions', (context) => {
+  expect(() => readSettings(context)).toThrow(/one AWS partition, .* aws, aws-cn;/);
+});
+
+test.each([
+  { eksDiscovery: `cn-north-1=${CHINESE_ROLE}`, eksRegions: 'cn-northwest-1', assumableRoles: CHINESE_ROLE },
+  { eksRegions: 'us-gov-west-1', assumableRoles: 'arn:aws-us-gov:iam::123456789012:role/refresher' },
+])('accepts regions and ARNs of one partition: %j', (context) => {
+  expect(() => readSettings(context)).not.toThrow();
 });
