@@ -126,7 +126,7 @@ export async function selectClusters(
   const discoveries = await Promise.all(
     settings.eksDiscovery.map((target) => discover(target, tokenSources.eks, settings, signal)),
   );
-  const tagged = discoveries.flatMap(({ clusters }) => clusters);
+  const tagged = uniqueByName(discoveries.flatMap(({ clusters }) => clusters));
   const ordered = [...registered, ...tagged].sort((a, b) => order(a.name, b.name));
   if (!only) return { clusters: ordered, discoveries };
   const selectedTagged = tagged.filter(({ name }) => missing.has(name));
@@ -137,6 +137,12 @@ export async function selectClusters(
   const all = [...listed, ...tagged].map(({ name }) => name).filter((name) => !unknown.has(name));
   const failures = discoveries.flatMap(({ target, failure }) => (failure ? [{ target, ...failure }] : []));
   throw new NotRegisteredError([...unknown], all, failures);
+}
+
+/** Two discovery targets find the same clusters if the role of one is in the account of the other. The first target counts. */
+function uniqueByName(clusters: readonly Cluster[]): Cluster[] {
+  const names = new Set<string>();
+  return clusters.filter(({ name }) => !names.has(name) && names.add(name));
 }
 
 /** @param index the cluster's among the registrations */

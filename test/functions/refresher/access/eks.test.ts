@@ -339,6 +339,16 @@ describe('tagged clusters', () => {
     expect(aws.stsCalls.at(-1)).toMatchObject({ action: 'AssumeRole', role: OTHER_ROLE, ok: true });
   });
 
+  test('are refreshed once if two discovery targets find the same cluster', async () => {
+    // The role is in the same account.
+    eks.accountOf = () => '123456789012';
+    const reports = await discover([{ region: REGION }, { region: REGION, roleArn: OTHER_ROLE }]);
+    expect(reports.map(({ cluster: name }) => name).sort()).toEqual(
+      ['paused', 'private', 'tagged', 'updating'].map((name) => arnOf(name)),
+    );
+    expect(token()).toMatchObject({ key: OWN_KEY });
+  });
+
   test('are refreshed alone if the event names one by its ARN', async () => {
     const name = arnOf('updating');
     expect(await outcomes(discover([{ region: REGION }], { clusters: [name] }))).toEqual({
