@@ -9,6 +9,7 @@ import { freePorts, startProgram } from './process.ts';
 
 const ACCOUNT = '111122223333';
 const REGION = 'eu-central-1';
+const SERVER = fileURLToPath(new URL('local_aws.py', import.meta.url));
 
 export interface EmulatorOptions {
   /** Directory for everything it writes: data, log, certificate, temporary files. */
@@ -69,7 +70,7 @@ export async function startEmulator({ dir, python, env = {} }: EmulatorOptions):
     'The local AWS',
     python,
     // MiniStack's own entry point would also listen on port 443.
-    ['-m', 'hypercorn', 'ministack.app:app', '--bind', `127.0.0.1:${port}`]
+    ['-m', 'hypercorn', `${SERVER}:app`, '--bind', `127.0.0.1:${port}`]
       .concat('--certfile', certificate, '--keyfile', key)
       .concat('--keep-alive', '75', '--graceful-timeout', '0'),
     {
