@@ -110,6 +110,8 @@ export const FAILURE_CODES = [
   // Time
   /** The run's time ran out before the cluster's run began. */
   'run-time-up',
+  /** The cluster's batch was ended, or failed, before it had reported: a run in batches (setting `scaleOut`). */
+  'batch-ended',
   /** The cluster's deadline passed. */
   'cluster-time-up',
 

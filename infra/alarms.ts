@@ -2,7 +2,7 @@
 //
 // How much time is left: a Secret becomes due when its credentials are still valid for the refresh window (six hours). If
 // every refresh fails from then on, at the first failed run at least the window minus one interval is left, at the second
-// the window minus two.
+// the window minus two. A run in batches reports at its end, so the time limit of a run is less too.
 import { Duration, Names, Stack } from 'aws-cdk-lib';
 import {
   Alarm,
@@ -23,6 +23,7 @@ import { Construct } from 'constructs';
 import { FAILURES } from '../contract/cluster-events.ts';
 import { REFRESH_WINDOW_MS } from '../contract/freshness.ts';
 import { CLUSTER_DIMENSION, METRIC, METRICS_NAMESPACE } from '../functions/refresher/settings.ts';
+import type { ScaleOut } from './scale-out.ts';
 
 export interface RefresherAlarmsProps {
   readonly function: IFunction;
@@ -30,6 +31,8 @@ export interface RefresherAlarmsProps {
   readonly scheduleDeadLetters: IQueue;
   /** Events whose invocation failed. */
   readonly failures: IQueue;
+  /** Runs the function in batches; absent without `scaleOut`. */
+  readonly scaleOut: ScaleOut | undefined;
   readonly interval: Duration;
   readonly flexibleWindow: Duration;
   readonly toleratedFailingClusters: number;
@@ -59,12 +62,15 @@ export class RefresherAlarms extends Construct {
   constructor(scope: Construct, id: string, props: RefresherAlarmsProps) {
     super(scope, id);
     this.action = new SnsAction(props.topic);
-    const { interval } = props;
+    const { interval, scaleOut } = props;
     const windowMinutes = REFRESH_WINDOW_MS / 60_000;
+    const runMinutes = scaleOut?.timeLimit.toMinutes() ?? 0;
     // Two runs can be this far apart: the first at the start of its flexible window, the next at the end. A shorter period
     // could contain no run, and CloudWatch would then evaluate the figures of an older one.
     const oneRun = interval.toMinutes() + props.flexibleWindow.toMinutes();
-    const period = Duration.minutes(oneRun);
+    const figuresApart = oneRun + runMinutes;
+    const period = Duration.minutes(figuresApart);
+    const leftAfter = (runs: number) => hours(windowMinutes - runs * oneRun - runMinutes);
     const metric = (metricName: string, statistic: string, every: Duration) =>
       new Metric({
         namespace: METRICS_NAMESPACE,
@@ -77,16 +83,21 @@ export class RefresherAlarms extends Construct {
     // Time left: the window minus one interval. Missing data does not mean recovery, so it keeps the state of the last run;
     // the alarm NotRunning reports missing runs.
     this.addAlarm('Errors', {
-      metric: props.function.metricErrors({ statistic: Stats.SUM, period }),
+      metric: scaleOut
+        ? failedExecutions(scaleOut, period)
+        : props.function.metricErrors({ statistic: Stats.SUM, period }),
       comparison: ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
       threshold: 1,
       periods: 1,
       missing: TreatMissingData.IGNORE,
       description:
-        'A run of the refresher failed: it ended with an error, it could serve none of the registered clusters, or it could ' +
-        'not save the states of most clusters. ' +
-        `Pods can pull for at least ${hours(windowMinutes - oneRun)} more. Read the last ERROR in the function's log: ` +
-        "run the command in the stack's output ReadLog.",
+        `A run of the refresher failed: it ended with an error${scaleOut ? ', took too long, was stopped' : ''}, it could serve ` +
+        'none of the registered clusters, or it could not save the states of most clusters. ' +
+        `Pods can pull for at least ${leftAfter(1)} more. Read the last ERROR in the function's log: ` +
+        "run the command in the stack's output ReadLog." +
+        (scaleOut
+          ? ` For the step that failed, run "aws stepfunctions list-executions --state-machine-arn ${scaleOut.stateMachine.stateMachineArn} --max-items 3".`
+          : ''),
     });
 
     // Time left: the window minus two intervals. A cluster counts from its second failure in a row, because one that is
@@ -101,13 +112,13 @@ export class RefresherAlarms extends Construct {
       description:
         `${moreThan(props.toleratedFailingClusters)} failed at least twice in a row, for less than a day: they could not be ` +
         'reached, a due Secret was not refreshed, or their token was not renewed. ' +
-        `Pods in them can pull for at least ${hours(windowMinutes - 2 * oneRun)} more. A message to this topic names each ` +
+        `Pods in them can pull for at least ${leftAfter(2)} more. A message to this topic names each ` +
         'cluster. Or run "ecr-anywhere status", then "ecr-anywhere doctor" with the name of the cluster.',
     });
 
     // Time left: as for ClustersFailed. Each cluster is a contributor of this alarm, with notifications of its own, so that
     // it needs no tolerated number. It has the same states of the clusters as the announcements. A Metrics Insights alarm
-    // evaluates three hours at most (CloudWatch User Guide), and two runs are never that far apart.
+    // evaluates three hours at most (CloudWatch User Guide), and the figures of two runs are never that far apart.
     if (props.hasClusterMetrics) {
       this.addAlarm('ClusterFailing', {
         metric: new MathExpression({
@@ -123,7 +134,7 @@ export class RefresherAlarms extends Construct {
         missing: TreatMissingData.IGNORE,
         description:
           'The clusters that contribute to this alarm have failed at least twice in a row: they could not be reached, a ' +
-          `due Secret was not refreshed, or their token was not renewed. Pods in them can pull for at least ${hours(windowMinutes - 2 * oneRun)} more. ` +
+          `due Secret was not refreshed, or their token was not renewed. Pods in them can pull for at least ${leftAfter(2)} more. ` +
           'Run "ecr-anywhere doctor" with the name of the cluster. To silence a cluster, run "ecr-anywhere pause".',
       });
     }
@@ -137,7 +148,7 @@ export class RefresherAlarms extends Construct {
       missing: TreatMissingData.IGNORE,
       description:
         'The refresher could not announce the transition of at least one cluster; each run tries again. ' +
-        `Pods in it can pull for at least ${hours(windowMinutes - 3 * oneRun)} more. Run "ecr-anywhere status" for the ` +
+        `Pods in it can pull for at least ${leftAfter(3)} more. Run "ecr-anywhere status" for the ` +
         'cluster. The reason is in the lines "not announced" of the function\'s log: run the command in the stack\'s output ' +
         'ReadLog.',
     });
@@ -146,7 +157,7 @@ export class RefresherAlarms extends Construct {
     // because CloudWatch looks back a few more periods before it treats data as missing, and short periods keep that delay
     // short. Time left, counted from the last run, which left no Secret due: the window minus two intervals and that delay.
     const slice = Math.max(1, Math.floor(interval.toMinutes() / 4));
-    const silence = 2 * interval.toMinutes() + props.flexibleWindow.toMinutes();
+    const silence = 2 * interval.toMinutes() + props.flexibleWindow.toMinutes() + runMinutes;
     this.addAlarm('NotRunning', {
       metric: metric(METRIC.clustersRegistered, Stats.SAMPLE_COUNT, Duration.minutes(slice)),
       comparison: ComparisonOperator.LESS_THAN_THRESHOLD,
@@ -190,10 +201,13 @@ export class RefresherAlarms extends Construct {
       missing: TreatMissingData.NOT_BREACHING,
       description:
         'The schedule could not invoke the refresher. ' +
-        `Pods can pull for at least ${hours(windowMinutes - 2 * oneRun)} more. The error, often a missing permission, is in ` +
+        `Pods can pull for at least ${leftAfter(2)} more. The error, often a missing permission, is in ` +
         `the attributes of the messages: run "aws sqs receive-message --queue-url ${props.scheduleDeadLetters.queueUrl} ` +
-        '--message-attribute-names All". Correct it, invoke the function with the event {} for the lost run, and purge ' +
-        'the queue.',
+        '--message-attribute-names All". Correct it, ' +
+        (scaleOut
+          ? `run "aws stepfunctions start-execution --state-machine-arn ${scaleOut.stateMachine.stateMachineArn}"`
+          : 'invoke the function with the event {}') +
+        ' for the lost run, and purge the queue.',
     });
 
     if (props.pagerTopic) {
@@ -229,8 +243,25 @@ export class RefresherAlarms extends Construct {
   }
 }
 
+/**
+ * Executions that did not succeed. A metric of AWS without an execution of its kind has no data, which counts as 0 here; without
+ * any execution the expression has none either, and the alarm keeps its state.
+ */
+function failedExecutions({ stateMachine }: ScaleOut, period: Duration): IMetric {
+  return new MathExpression({
+    expression: 'FILL(failed, 0) + FILL(timedOut, 0) + FILL(aborted, 0) + 0 * started',
+    usingMetrics: {
+      failed: stateMachine.metricFailed({ statistic: Stats.SUM }),
+      timedOut: stateMachine.metricTimedOut({ statistic: Stats.SUM }),
+      aborted: stateMachine.metricAborted({ statistic: Stats.SUM }),
+      started: stateMachine.metricStarted({ statistic: Stats.SUM }),
+    },
+    period,
+  });
+}
+
 function hours(minutes: number): string {
-  return `${Math.round((minutes / 60) * 10) / 10} h`;
+  return `${Math.round((Math.max(minutes, 0) / 60) * 10) / 10} h`;
 }
 
 function moreThan(tolerated: number): string {

@@ -22,11 +22,14 @@ import type { IQueue } from 'aws-cdk-lib/aws-sqs';
 import { Construct } from 'constructs';
 import { REFRESH_WINDOW_MS } from '../contract/freshness.ts';
 import { METRIC, METRICS_NAMESPACE } from '../functions/refresher/settings.ts';
+import type { ScaleOut } from './scale-out.ts';
 
 export interface RefresherDashboardProps {
   readonly alarms: readonly IAlarm[];
   readonly function: IFunction;
   readonly timeout: Duration;
+  /** Runs the function in batches; absent without `scaleOut`. */
+  readonly scaleOut: ScaleOut | undefined;
   readonly logGroup: ILogGroup;
   readonly scheduleDeadLetters: IQueue;
   readonly failures: IQueue;
@@ -47,6 +50,7 @@ export class RefresherDashboard extends Construct {
   constructor(scope: Construct, id: string, props: RefresherDashboardProps) {
     super(scope, id);
     const { stackName, region } = Stack.of(this);
+    const { scaleOut } = props;
     const of = (metricName: string, label: string, color?: string) =>
       new Metric({
         namespace: METRICS_NAMESPACE,
@@ -182,17 +186,29 @@ export class RefresherDashboard extends Construct {
             new MathExpression({
               label: 'longest run',
               expression: 'duration / 1000',
-              usingMetrics: { duration: props.function.metricDuration({ statistic: Stats.MAXIMUM }) },
+              usingMetrics: {
+                duration: scaleOut
+                  ? scaleOut.stateMachine.metricTime({ statistic: Stats.MAXIMUM })
+                  : props.function.metricDuration({ statistic: Stats.MAXIMUM }),
+              },
               period: props.period,
             }),
           ],
           leftAnnotations: [
-            { value: props.timeout.toSeconds(), label: "the function's time limit", color: Color.RED },
+            scaleOut
+              ? { value: scaleOut.timeLimit.toSeconds(), label: 'time limit of a run', color: Color.RED }
+              : { value: props.timeout.toSeconds(), label: "the function's time limit", color: Color.RED },
           ],
         }),
         graph('The refresher itself', WIDTH / 3, {
           left: [
-            props.function.metricErrors({ period: props.period, label: 'failed runs', color: Color.RED }),
+            ...(scaleOut ? failures(scaleOut, props.period) : []),
+            props.function.metricErrors({
+              period: props.period,
+              label: scaleOut ? 'failed steps' : 'failed runs',
+              color: scaleOut ? Color.PINK : Color.RED,
+            }),
+            ...(scaleOut ? [of(METRIC.batchesEnded, 'ended batches', Color.GREY)] : []),
             props.function.metricThrottles({ period: props.period, label: 'throttled', color: Color.ORANGE }),
             of(METRIC.statesNotSaved, 'not saved', Color.PURPLE),
             of(METRIC.transitionsNotAnnounced, 'not announced', Color.BROWN),
@@ -244,6 +260,16 @@ function hoursOf(seconds: Metric, label: string): IMetric {
     usingMetrics: { soonest: seconds },
     period: seconds.period,
   });
+}
+
+/** The runs in batches that did not succeed. */
+function failures({ stateMachine }: ScaleOut, period: Duration): IMetric[] {
+  const common = { statistic: Stats.SUM, period };
+  return [
+    stateMachine.metricFailed({ ...common, label: 'failed runs', color: Color.RED }),
+    stateMachine.metricTimedOut({ ...common, label: 'runs that took too long' }),
+    stateMachine.metricAborted({ ...common, label: 'stopped runs' }),
+  ];
 }
 
 function messages(queue: IQueue, label: string): IMetric {

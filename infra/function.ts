@@ -20,6 +20,7 @@ import {
   OutputFormat,
 } from 'aws-cdk-lib/aws-lambda-nodejs';
 import { LogGroup } from 'aws-cdk-lib/aws-logs';
+import type { Bucket } from 'aws-cdk-lib/aws-s3';
 import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import type { Queue } from 'aws-cdk-lib/aws-sqs';
 import { Construct } from 'constructs';
@@ -27,7 +28,7 @@ import { EVENT_SOURCE, EVENT_TYPE } from '../contract/cluster-events.ts';
 import { audiencePattern, SIGNING_ALGORITHM, TOKEN_SECONDS } from '../contract/keyless.ts';
 import { CLUSTERS_PREFIX, clustersPrefix } from '../contract/names.ts';
 import { OPERATOR_ALIAS } from '../contract/refresher-api.ts';
-import { ENVIRONMENT, STATE_ATTRIBUTE } from '../functions/refresher/settings.ts';
+import { ENVIRONMENT, RUNS_PREFIX, STATE_ATTRIBUTE } from '../functions/refresher/settings.ts';
 import { deadLetters } from './dead-letters.ts';
 import { keyStatements } from './encryption.ts';
 import type { RefresherSettings } from './settings.ts';
@@ -55,6 +56,8 @@ export interface RefresherFunctionProps {
   /** The customer's key. */
   readonly key: IKey | undefined;
   readonly keylessStackName: string | undefined;
+  /** For the lists and reports of runs in batches. */
+  readonly runs: Bucket | undefined;
   readonly functionProps: FunctionProps;
 }
 
@@ -162,7 +165,11 @@ export class RefresherFunction extends Construct {
                   }),
                 ]
               : []),
-            ...keyStatements(this, key, ['lambda', 'secretsmanager', 'sns', 'sqs']),
+            ...this.runsStatements(props.runs),
+            ...keyStatements(this, key, [
+              ...['lambda', 'secretsmanager', 'sns', 'sqs'],
+              ...(props.runs ? ['s3'] : []),
+            ]),
             // DynamoDB Developer Guide, "Authorizing use of your KMS key".
             ...keyStatements(
               this,
@@ -209,6 +216,7 @@ export class RefresherFunction extends Construct {
         [ENVIRONMENT.topic]: props.topic.topicArn,
         [ENVIRONMENT.stackName]: Stack.of(this).stackName,
         [ENVIRONMENT.clusterConcurrency]: String(settings.clusterConcurrency),
+        ...(props.runs && { [ENVIRONMENT.runsBucket]: props.runs.bucketName }),
         ...(settings.assumableRoles.length > 0 && {
           [ENVIRONMENT.assumableRoles]: settings.assumableRoles.join(','),
         }),
@@ -297,6 +305,20 @@ export class RefresherFunction extends Construct {
         resources: ['*'],
         conditions,
       }),
+    ];
+  }
+
+  /** Lets the refresher store the list and the reports of a run in batches, and read them. */
+  private runsStatements(runs: Bucket | undefined): PolicyStatement[] {
+    if (!runs) return [];
+    return [
+      new PolicyStatement({
+        actions: ['s3:GetObject', 's3:PutObject'],
+        resources: [runs.arnForObjects(`${RUNS_PREFIX}*`)],
+      }),
+      // Without it, S3 answers 403 for a report that is missing, as for one that may not be read (GetObject). A condition on
+      // the prefix would not match, because GetObject has none. The bucket holds nothing else.
+      new PolicyStatement({ actions: ['s3:ListBucket'], resources: [runs.bucketArn] }),
     ];
   }
 

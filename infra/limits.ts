@@ -22,3 +22,6 @@ export const CLUSTER_CONCURRENCY = { min: 1, max: 100, default: 25 } as const;
 
 /** The function's memory in MB. What API servers can make a run hold is limited for the minimum; the maximum is Lambda's. */
 export const MEMORY = { min: 512, max: 10_240, default: 512 } as const;
+
+/** Batches that are served at the same time, with `scaleOut`: it bounds the calls to ECR. From the simulation (docs/scale.md). */
+export const BATCH_CONCURRENCY = 10;

@@ -5,6 +5,7 @@ import type { Table } from 'aws-cdk-lib/aws-dynamodb';
 import { Key } from 'aws-cdk-lib/aws-kms';
 import type { IFunction } from 'aws-cdk-lib/aws-lambda';
 import type { ILogGroup } from 'aws-cdk-lib/aws-logs';
+import type { Bucket } from 'aws-cdk-lib/aws-s3';
 import { type ITopic, Topic } from 'aws-cdk-lib/aws-sns';
 import { Construct } from 'constructs';
 import { MAX_BETWEEN_RUNS_MS } from '../contract/freshness.ts';
@@ -14,6 +15,7 @@ import { RefresherAlarms } from './alarms.ts';
 import { RefresherDashboard } from './dashboard.ts';
 import { type FunctionProps, RefresherFunction } from './function.ts';
 import { FUNCTION_TIMEOUT_SECONDS } from './limits.ts';
+import { runsBucket, runTimeLimit, ScaleOut } from './scale-out.ts';
 import { RefresherSchedule } from './schedule.ts';
 import { type RefresherSettings, readRefresherSettings } from './settings.ts';
 
@@ -44,6 +46,9 @@ export class Refresher extends Construct {
   readonly dashboard: Dashboard | undefined;
   /** The most recent observation of each cluster. */
   readonly clusterStateTable: Table;
+  /** The state machine of runs in batches, and the bucket for their lists and reports; absent without `scaleOut`. */
+  readonly scaleOut: ScaleOut | undefined;
+  readonly runs: Bucket | undefined;
 
   constructor(scope: Construct, id: string, props: RefresherProps = {}) {
     super(scope, id);
@@ -63,25 +68,37 @@ export class Refresher extends Construct {
         `clusterDeadlineSeconds: must be at most ${longestDeadline}, because the timeout of the function is ${timeout.toSeconds()} seconds`,
       );
 
+    const timeLimit = settings.scaleOut ? runTimeLimit(interval, flexibleWindow, timeout) : undefined;
+
     const key =
       settings.kmsKeyArn === undefined ? undefined : Key.fromKeyArn(this, 'Key', settings.kmsKeyArn);
     this.alarmTopic =
       settings.alarmTopicArn === undefined
         ? new AlarmTopic(this, 'AlarmTopic', { email: settings.alarmEmail, key }).topic
         : Topic.fromTopicArn(this, 'ExistingAlarmTopic', settings.alarmTopicArn);
+    if (timeLimit) this.runs = runsBucket(this, 'Runs', key);
     const refresher = new RefresherFunction(this, 'Function', {
       settings,
       topic: this.alarmTopic,
       key,
       keylessStackName,
+      runs: this.runs,
       functionProps: { ...functionProps, timeout },
     });
     this.function = refresher.function;
     this.logGroup = refresher.logGroup;
     this.clusterStateTable = refresher.clusterStateTable;
 
+    if (timeLimit)
+      this.scaleOut = new ScaleOut(this, 'ScaleOut', {
+        function: refresher.function,
+        timeLimit,
+        tracing: settings.tracing,
+      });
+
     const schedule = new RefresherSchedule(this, 'Schedule', {
       function: this.function,
+      stateMachine: this.scaleOut?.stateMachine,
       interval,
       flexibleWindow,
       enabled: settings.scheduleEnabled,
@@ -92,6 +109,7 @@ export class Refresher extends Construct {
       function: this.function,
       scheduleDeadLetters: schedule.deadLetters,
       failures: refresher.failures,
+      scaleOut: this.scaleOut,
       interval,
       flexibleWindow,
       toleratedFailingClusters: settings.toleratedFailingClusters,
@@ -110,6 +128,7 @@ export class Refresher extends Construct {
         alarms,
         function: this.function,
         timeout,
+        scaleOut: this.scaleOut,
         logGroup: this.logGroup,
         failures: refresher.failures,
         scheduleDeadLetters: schedule.deadLetters,

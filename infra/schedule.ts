@@ -1,4 +1,4 @@
-// The refresher's schedule: an EventBridge schedule that may invoke only this function, and a queue for invocations that it
+// The refresher's schedule: an EventBridge schedule that may start only this refresher's runs, and a queue for invocations that it
 // could not deliver.
 import { Duration, RemovalPolicy, Stack } from 'aws-cdk-lib';
 import { PolicyDocument, PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
@@ -11,14 +11,17 @@ import {
   ScheduleTargetInput,
   TimeWindow,
 } from 'aws-cdk-lib/aws-scheduler';
-import { LambdaInvoke } from 'aws-cdk-lib/aws-scheduler-targets';
+import { LambdaInvoke, StepFunctionsStartExecution } from 'aws-cdk-lib/aws-scheduler-targets';
 import type { Queue } from 'aws-cdk-lib/aws-sqs';
+import type { IStateMachine } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
 import { deadLetters } from './dead-letters.ts';
 import { keyStatements } from './encryption.ts';
 
 export interface RefresherScheduleProps {
   readonly function: IFunction;
+  /** Runs the function in batches, in place of an invocation of the function. */
+  readonly stateMachine: IStateMachine | undefined;
   readonly interval: Duration;
   readonly flexibleWindow: Duration;
   readonly enabled: boolean;
@@ -50,10 +53,15 @@ export class RefresherSchedule extends Construct {
       inlinePolicies: {
         Invoke: new PolicyDocument({
           statements: [
-            new PolicyStatement({
-              actions: ['lambda:InvokeFunction'],
-              resources: [props.function.functionArn],
-            }),
+            props.stateMachine
+              ? new PolicyStatement({
+                  actions: ['states:StartExecution'],
+                  resources: [props.stateMachine.stateMachineArn],
+                })
+              : new PolicyStatement({
+                  actions: ['lambda:InvokeFunction'],
+                  resources: [props.function.functionArn],
+                }),
             new PolicyStatement({ actions: ['sqs:SendMessage'], resources: [this.deadLetters.queueArn] }),
             ...keyStatements(this, props.key, ['sqs']),
           ],
@@ -61,18 +69,21 @@ export class RefresherSchedule extends Construct {
       },
     });
     const windowMinutes = props.flexibleWindow.toMinutes();
+    const delivery = {
+      // Otherwise the target adds permissions for every version and alias of the function.
+      role: role.withoutPolicyUpdates(),
+      input: ScheduleTargetInput.fromObject({}),
+      deadLetterQueue: this.deadLetters,
+      // An invocation that cannot be delivered soon goes to the dead-letter queue, which raises an alarm; the next one
+      // does its work.
+      retryAttempts: 5,
+      maxEventAge: Duration.minutes(Math.max(1, Math.floor(props.interval.toMinutes() / 4))),
+    };
     const common = {
       scheduleGroup: group,
-      target: new LambdaInvoke(props.function, {
-        // Otherwise the target adds permissions for every version and alias of the function.
-        role: role.withoutPolicyUpdates(),
-        input: ScheduleTargetInput.fromObject({}),
-        deadLetterQueue: this.deadLetters,
-        // An invocation that cannot be delivered soon goes to the dead-letter queue, which raises an alarm; the next one
-        // does its work.
-        retryAttempts: 5,
-        maxEventAge: Duration.minutes(Math.max(1, Math.floor(props.interval.toMinutes() / 4))),
-      }),
+      target: props.stateMachine
+        ? new StepFunctionsStartExecution(props.stateMachine, delivery)
+        : new LambdaInvoke(props.function, delivery),
     };
     new Schedule(this, 'Schedule', {
       description: 'Runs the refresher of ECR Anywhere.',

@@ -158,6 +158,8 @@ const RefresherSettings = z.strictObject({
   clusterDeadlineSeconds: number(CLUSTER_DEADLINE).default(CLUSTER_DEADLINE.default),
   /** Number of clusters served at the same time. */
   clusterConcurrency: number(CLUSTER_CONCURRENCY).default(CLUSTER_CONCURRENCY.default),
+  /** Whether a run serves the clusters in batches, by a Step Functions state machine: for more clusters than one function serves. */
+  scaleOut: flag.default(false),
   /** Clusters that may fail at least twice in a row before the alarm ClustersFailed goes off. */
   toleratedFailingClusters: number({ min: 0, max: 10_000 }).default(0),
   /** Whether to create a CloudWatch dashboard. */

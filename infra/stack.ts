@@ -42,6 +42,11 @@ export class EcrAnywhereStack extends Stack {
       ...(settings.kmsKeyArn !== undefined && { KmsKeyArn: settings.kmsKeyArn }),
       AlarmTopicArn: refresher.alarmTopic.topicArn,
       ...(refresher.dashboard && { DashboardName: refresher.dashboard.dashboardName }),
+      ...(refresher.scaleOut && {
+        StartRun: `aws stepfunctions start-execution --region ${this.region} --state-machine-arn ${refresher.scaleOut.stateMachine.stateMachineArn}`,
+      }),
+      // The stack retains it, because CloudFormation cannot delete a bucket with objects.
+      ...(refresher.runs && { RunsBucket: refresher.runs.bucketName }),
       RegisterCluster: `ecr-anywhere register NAME --context CONTEXT --region ${this.region}${stackOption}`,
       DryRun: `aws lambda invoke --region ${this.region} --function-name ${functionName} --cli-binary-format raw-in-base64-out --cli-read-timeout 900 --payload '{"dryRun":true}' /dev/stdout`,
       Status: `aws dynamodb scan --region ${this.region} --table-name ${refresher.clusterStateTable.tableName} --output table --query 'Items[].{cluster:cluster.S,lookedAt:lookedAt.S,reachedAt:reachedAt.S,managed:managed.N,due:due.N,soonestExpiry:soonestExpiry.S,failures:failures.N,failingSince:failingSince.S,reason:reason.S}'`,

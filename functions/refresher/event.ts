@@ -86,7 +86,7 @@ export function requireOperatorAlias(event: ParsedEvent, invokedArn: string | un
 }
 
 /** The alias or version at the end of `arn:aws:lambda:REGION:ACCOUNT:function:NAME:QUALIFIER`. */
-function qualifierOf(arn: string | undefined): string | undefined {
+export function qualifierOf(arn: string | undefined): string | undefined {
   return arn?.split(':')[7];
 }
 

@@ -28,9 +28,12 @@ import { InvalidEventError, isWholeRun, type ParsedEvent, readEvent, requireOper
 import { announce } from './run/announcements.ts';
 import type { ClusterReport } from './run/cluster-report.ts';
 import { publisher } from './run/publisher.ts';
-import { run } from './run/run.ts';
+import { type RunObserver, run } from './run/run.ts';
 import { summarize, summarizeAll, summarizeNamed } from './run/summaries.ts';
 import { clusterMetricsOf, metricsOf, runFailure } from './run/whole-run.ts';
+import { readStep, ScaleOutEventError, type ScaleOutStep } from './scale-out/event.ts';
+import { runObjects } from './scale-out/run-objects.ts';
+import { batch, collect, list } from './scale-out/steps.ts';
 import { CLUSTER_DIMENSION, METRIC, METRICS_NAMESPACE, REPORTING_SECONDS } from './settings.ts';
 import { ClusterSecretsClient } from './tokens/cluster-secrets.ts';
 
@@ -52,13 +55,27 @@ const announcements = publisher(
   config.topicArn,
 );
 const logger = new Logger({ serviceName: config.service });
+const observer: RunObserver = {
+  onStart: (cluster) => logger.info('cluster started', { cluster }),
+  onOrderUnknown: (error) => logger.warn('cluster states not read', { reason: String(error) }),
+};
+const objectsOf = config.runsBucket === undefined ? undefined : runObjects(config.runsBucket);
+
+/** To a step of a run in batches. */
+type StepAnswer =
+  | { readonly batches: readonly number[] }
+  | Readonly<Record<string, never>>
+  | { readonly clusters: number; readonly failed: number; readonly batchesEnded: number };
 
 /** Performs the action of the event. A run over all clusters rejects if it failed as a whole. */
-export async function handler(rawEvent: unknown, context: Context): Promise<Answer> {
-  logger.appendKeys({ function_request_id: context.awsRequestId });
+export async function handler(rawEvent: unknown, context: Context): Promise<Answer | StepAnswer> {
+  // Keys stay for the next event of this process.
+  logger.appendKeys({ function_request_id: context.awsRequestId, run: undefined });
   const timeoutMs = context.getRemainingTimeInMillis();
   const signal = AbortSignal.timeout(Math.max(timeoutMs - REPORTING_SECONDS * 1000, 1_000));
   try {
+    const step = readStep(rawEvent, context.invokedFunctionArn);
+    if (step) return await runStep(step, signal);
     const event = readEvent(rawEvent);
     requireOperatorAlias(event, context.invokedFunctionArn);
     switch (event.action) {
@@ -89,19 +106,9 @@ async function status(timeoutMs: number, signal: AbortSignal): Promise<StatusAns
 }
 
 async function refresh(event: ParsedEvent, signal: AbortSignal): Promise<RefreshAnswer> {
-  const reports = await run(services, event, config, Date.now, signal, log, {
-    onStart: (cluster) => logger.info('cluster started', { cluster }),
-    onOrderUnknown: (error) => logger.warn('cluster states not read', { reason: String(error) }),
-  });
-  if (isWholeRun(event)) {
-    // First, because a run that is ended while it announces has metrics too.
-    writeMetrics(metricsOf(reports, Date.now()));
-    if (config.hasClusterMetrics) writeClusterMetrics(reports);
-    writeMetrics({ [METRIC.transitionsNotAnnounced]: await announceTransitions(reports) });
-    // Callers of any other event get the failures in the answer.
-    const failure = runFailure(reports);
-    if (failure) throw failure;
-  }
+  const reports = await run(services, event, config, Date.now, signal, log, observer);
+  // Callers of any other event get the failures in the answer.
+  if (isWholeRun(event)) await conclude(reports);
   const notEnabled = event.namespaces?.filter(
     (name) => !reports.some(({ namespaces }) => namespaces.includes(name)),
   );
@@ -109,6 +116,46 @@ async function refresh(event: ParsedEvent, signal: AbortSignal): Promise<Refresh
     clusters: event.clusters ? summarizeNamed(reports) : summarizeAll(reports),
     ...(notEnabled?.length && { namespacesNotEnabled: notEnabled }),
   };
+}
+
+/** Ends a run over all clusters. @throws RunFailedError if it failed as a whole */
+async function conclude(
+  reports: readonly ClusterReport[],
+  figures: Readonly<Record<string, number>> = {},
+): Promise<void> {
+  // First, because a run that is ended while it announces has metrics too.
+  writeMetrics({ ...metricsOf(reports, Date.now()), ...figures });
+  if (config.hasClusterMetrics) writeClusterMetrics(reports);
+  writeMetrics({ [METRIC.transitionsNotAnnounced]: await announceTransitions(reports) });
+  const failure = runFailure(reports);
+  if (failure) throw failure;
+}
+
+/** Performs a step of a run in batches. Rejects where the execution must fail, or the batch. */
+async function runStep(step: ScaleOutStep, signal: AbortSignal): Promise<StepAnswer> {
+  if (!objectsOf)
+    throw new ScaleOutEventError('The function has no bucket for runs in batches: deploy the stack again.');
+  logger.appendKeys({ run: step.run });
+  const objects = objectsOf(step.run, signal);
+  switch (step.scaleOut) {
+    case 'list': {
+      const { batchClusters } = config;
+      const now = Date.now();
+      return {
+        batches: await list(services, objects, config, batchClusters, now, signal, observer),
+      };
+    }
+    case 'batch':
+      await batch(services, objects, step.batch, config, Date.now, signal, log, observer);
+      return {};
+    case 'summary': {
+      const { reports, ended } = await collect(services, objects, Date.now, signal, log);
+      for (const one of ended) logger.error('batch ended', { ...one });
+      await conclude(reports, { [METRIC.batchesEnded]: ended.length });
+      const failed = reports.filter((report) => report.failed);
+      return { clusters: reports.length, failed: failed.length, batchesEnded: ended.length };
+    }
+  }
 }
 
 function notRegistered({ names, registered, failures }: NotRegisteredError): NotRegisteredAnswer {

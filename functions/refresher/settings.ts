@@ -26,11 +26,20 @@ export const ENVIRONMENT = {
   stackName: 'STACK_NAME',
   /** Whether to publish a metric for each cluster. */
   clusterMetrics: 'CLUSTER_METRICS',
+  /** Name of the bucket for the lists and reports of runs in batches; absent without `scaleOut`. */
+  runsBucket: 'RUNS_BUCKET',
+  /** The most clusters in one batch of such a run. The CDK app leaves it at its default; tests need small batches. */
+  batchClusters: 'BATCH_CLUSTERS',
   /** Whether the function is in a VPC, from which it may reach private endpoints. */
   isInVpc: 'IS_IN_VPC',
   /** Whether API servers may have loopback and link-local addresses; only for tests, where they are local processes. */
   allowLocalServers: 'ALLOW_LOCAL_SERVERS',
 } as const;
+
+/** The function's alias that accepts the events of a run in batches; only the state machine may invoke it. */
+export const SCALE_OUT_ALIAS = 'scale-out';
+/** Prefix of the objects in the bucket for runs in batches. */
+export const RUNS_PREFIX = 'runs/';
 
 /** Attributes of the state table. Times are RFC 3339, unless stated otherwise. */
 export const STATE_ATTRIBUTE = {
@@ -90,6 +99,8 @@ export const METRIC = {
   statesNotSaved: 'StatesNotSaved',
   /** Clusters whose transition could not be announced. */
   transitionsNotAnnounced: 'TransitionsNotAnnounced',
+  /** Batches that ended without a report. Only with `scaleOut`. */
+  batchesEnded: 'BatchesEnded',
   /**
    * Seconds until the first of all managed credentials expires; negative after that. Without those of clusters that have
    * been failing for days, which would hide all others.

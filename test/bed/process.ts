@@ -3,6 +3,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync, readFileSync } from 'node:fs';
+import { readdir, readFile, readlink } from 'node:fs/promises';
 import { createServer, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -148,4 +149,24 @@ export async function freePorts(count: number): Promise<number[]> {
   }
   await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
   return ports;
+}
+
+/**
+ * The process on this machine that has the TCP connection with this local port on loopback (Linux: proc(5), /proc/net/tcp).
+ *
+ * @returns its id; undefined if the connection is closed or the process is another user's
+ */
+export async function processOfConnection(port: number): Promise<number | undefined> {
+  const address = `0100007F:${port.toString(16).toUpperCase().padStart(4, '0')}`;
+  const rows = (await readFile('/proc/net/tcp', 'utf8')).split('\n').map((row) => row.trim().split(/\s+/));
+  const inode = rows.find(([, local]) => local === address)?.[9];
+  if (inode === undefined) return undefined;
+  for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
+    // Processes end while they are read.
+    const files = await readdir(`/proc/${pid}/fd`).catch(() => []);
+    for (const file of files)
+      if ((await readlink(`/proc/${pid}/fd/${file}`).catch(() => '')) === `socket:[${inode}]`)
+        return Number(pid);
+  }
+  return undefined;
 }

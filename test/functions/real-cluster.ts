@@ -226,6 +226,7 @@ export function secretPath(path: string): string {
 export const NO_EKS: Eks = {
   access: () => Promise.reject(new Error('no EKS in this test')),
   tagged: () => Promise.reject(new Error('no EKS in this test')),
+  accessTagged: () => Promise.reject(new Error('no EKS in this test')),
 };
 
 /** For clusters that are not keyless. */
@@ -235,7 +236,7 @@ export const NO_KEYLESS: Keyless = keylessTokens({
   clusterDeadlineMs: 20_000,
 });
 
-/** Runs the refresher once over clusters that are registered with these values. */
+/** Runs the refresher once over clusters that are registered with these values. @returns the reports as they are logged */
 export async function runOn(
   clusters: Readonly<Record<string, Value>>,
   event: object = {},
@@ -244,7 +245,8 @@ export async function runOn(
 ): Promise<ClusterReport[]> {
   const secrets = Object.entries(clusters).map(([name, value]) => [`${CLUSTERS_PREFIX}${name}`, value]);
   await using registry = await startSecretsManager(Object.fromEntries(secrets));
-  const reports = await run(
+  const logged = new Map<string, ClusterReport>();
+  const returned = await run(
     { secrets: registry.client, eks: NO_EKS, keyless: NO_KEYLESS },
     readEvent(event),
     {
@@ -256,15 +258,10 @@ export async function runOn(
     },
     now,
     AbortSignal.timeout(300_000),
-    () => {},
+    (report) => logged.set(report.cluster, report),
   );
-  keepEvidence('report', 'run', JSON.stringify(reports));
-  return reports;
+  keepEvidence('report', 'run', JSON.stringify(returned));
+  return returned.map((report) => logged.get(report.cluster) ?? report);
 }
 
-/** The number of results by outcome. */
-export function outcomesOf({ results }: ClusterReport): Record<string, number> {
-  const counts: Record<string, number> = {};
-  for (const { outcome } of results) counts[outcome] = (counts[outcome] ?? 0) + 1;
-  return counts;
-}
+export { outcomesOf } from '../../functions/refresher/run/cluster-report.ts';

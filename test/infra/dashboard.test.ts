@@ -29,8 +29,8 @@ test('its metrics are the refresher’s own, or AWS’ metrics of resources in t
     } else expect(['AWS/Lambda', 'AWS/SQS']).toContain(namespace);
   }
   const names = new Set(shown.map(({ name }) => name));
-  // Not of the fleet, or the difference of two others.
-  const left = [METRIC.consecutiveFailures, METRIC.clustersServed, METRIC.secretsDue];
+  // Not of the fleet, the difference of two others, or only with scaleOut.
+  const left = [METRIC.consecutiveFailures, METRIC.clustersServed, METRIC.secretsDue, METRIC.batchesEnded];
   expect(Object.values(METRIC).filter((name) => !names.has(name))).toEqual(expect.arrayContaining(left));
   expect(Object.values(METRIC).filter((name) => !names.has(name))).toHaveLength(left.length);
 });

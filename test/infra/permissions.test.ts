@@ -96,6 +96,9 @@ const TAKEN_FROM_RESOURCES = {
 /** The local AWS does not know the condition keys of these, so it denies the call that the function makes. */
 const AT_THE_WIRE = ['sts:GetWebIdentityToken'];
 
+/** Calls of a run in batches: without them, its execution fails. */
+const TAKEN_IN_BATCHES = ['s3:PutObject', 's3:GetObject'];
+
 const DOCS = 'https://docs.aws.amazon.com';
 const LAMBDA = `${DOCS}/lambda/latest/dg`;
 const SCHEDULER = `${DOCS}/scheduler/latest/UserGuide`;
@@ -127,6 +130,15 @@ const LOG = {
 const TRACE = {
   property: [['AWS::Lambda::Function', 'TracingConfig.Mode']],
   pages: [`${LAMBDA}/services-xray.html`],
+} as const;
+const STEP_FUNCTIONS = `${DOCS}/step-functions/latest/dg`;
+const STATES = {
+  property: [['AWS::StepFunctions::StateMachine', 'DefinitionString']],
+  pages: [`${STEP_FUNCTIONS}/iam-policies-eg-dist-map.html`],
+} as const;
+const STATES_TRACE = {
+  property: [['AWS::StepFunctions::StateMachine', 'TracingConfiguration.Enabled']],
+  pages: [`${STEP_FUNCTIONS}/concepts-xray-tracing.html`],
 } as const;
 const NETWORK = {
   property: [['AWS::Lambda::Function', 'VpcConfig.SubnetIds']],
@@ -161,8 +173,8 @@ const USED_BY_AWS: Readonly<
   'RefresherFunctionRole ec2:UnassignPrivateIpAddresses': NETWORK,
   'RefresherFunctionRole ec2:DescribeNetworkInterfaces': NETWORK,
   'RefresherFunctionRole ec2:DescribeSubnets': NETWORK,
-  'RefresherFunctionRole kms:Decrypt through lambda, secretsmanager, sns, sqs': KEYS_OF_FUNCTION,
-  'RefresherFunctionRole kms:GenerateDataKey through lambda, secretsmanager, sns, sqs': KEYS_OF_FUNCTION,
+  'RefresherFunctionRole kms:Decrypt through lambda, secretsmanager, sns, sqs, s3': KEYS_OF_FUNCTION,
+  'RefresherFunctionRole kms:GenerateDataKey through lambda, secretsmanager, sns, sqs, s3': KEYS_OF_FUNCTION,
   ...Object.fromEntries(
     ['Decrypt', 'DescribeKey', 'Encrypt', 'GenerateDataKey', 'GenerateDataKeyWithoutPlaintext']
       .concat('ReEncryptFrom', 'ReEncryptTo')
@@ -176,6 +188,32 @@ const USED_BY_AWS: Readonly<
     property: [['AWS::Scheduler::Schedule', 'Target.Arn']],
     pages: [`${SCHEDULER}/setting-up.html`],
   },
+  'RefresherScheduleRole states:StartExecution': {
+    property: [['AWS::Scheduler::Schedule', 'Target.Arn']],
+    pages: [`${SCHEDULER}/setting-up.html`],
+  },
+  // Without it, S3 answers 403 for an object that does not exist, as for one that the function may not read.
+  'RefresherFunctionRole s3:ListBucket': {
+    property: [['AWS::Lambda::Function', 'Environment.Variables.RUNS_BUCKET']],
+    pages: [`${DOCS}/AmazonS3/latest/API/API_GetObject.html`],
+  },
+  // S3 refuses plain HTTP by it.
+  'RefresherRunsPolicy denies s3:*': {
+    property: [['AWS::S3::BucketPolicy', 'Bucket']],
+    pages: [`${DOCS}/AmazonS3/latest/userguide/security-best-practices.html`],
+  },
+  'RefresherScaleOutRole trusts sts:AssumeRole': {
+    property: [['AWS::StepFunctions::StateMachine', 'RoleArn']],
+    pages: [`${STEP_FUNCTIONS}/procedure-create-iam-role.html`],
+  },
+  'RefresherScaleOutRole lambda:InvokeFunction': STATES,
+  'RefresherScaleOutRole states:StartExecution': STATES,
+  'RefresherScaleOutRole states:DescribeExecution': STATES,
+  'RefresherScaleOutRole states:StopExecution': STATES,
+  'RefresherScaleOutRole xray:PutTraceSegments': STATES_TRACE,
+  'RefresherScaleOutRole xray:PutTelemetryRecords': STATES_TRACE,
+  'RefresherScaleOutRole xray:GetSamplingRules': STATES_TRACE,
+  'RefresherScaleOutRole xray:GetSamplingTargets': STATES_TRACE,
   'RefresherScheduleRole sqs:SendMessage': {
     property: [['AWS::Scheduler::Schedule', 'Target.DeadLetterConfig.Arn']],
     pages: [`${SCHEDULER}/configuring-schedule-dlq.html`],
@@ -188,24 +226,25 @@ const USED_BY_AWS: Readonly<
   },
 };
 
-const everything = synth(EVERYTHING);
-const all = grants(everything);
-const byName = new Map(all.map((grant) => [grant.name, grant]));
+// With `scaleOut`, the schedule starts a state machine in place of the function.
+const templates = [synth(EVERYTHING), synth()];
+const all = templates.map(grants);
+const byName = new Map(all.flat().map((grant) => [grant.name, grant]));
 
 test('every action of every policy has one row, and every row has an action', () => {
   const rows = [
     ...Object.keys(TAKEN_FROM_FUNCTION).map((action) => `RefresherFunctionRole ${action}`),
-    ...AT_THE_WIRE.map((action) => `RefresherFunctionRole ${action}`),
+    ...[...AT_THE_WIRE, ...TAKEN_IN_BATCHES].map((action) => `RefresherFunctionRole ${action}`),
     'WebhookoneRole trusts sts:AssumeRoleWithWebIdentity',
     ...Object.keys(TAKEN_FROM_WEBHOOK).map((action) => `WebhookoneRole ${action}`),
     ...Object.keys(TAKEN_FROM_RESOURCES),
     ...Object.keys(USED_BY_AWS),
   ];
-  expect(rows.toSorted()).toEqual(all.map(({ name }) => name).toSorted());
+  expect(rows.toSorted()).toEqual([...byName.keys()].toSorted());
 });
 
-test('the default template has no action that the one with every setting lacks', () => {
-  expect(grants(synth()).filter(({ name }) => !byName.has(name))).toEqual([]);
+test('no template has an action twice', () => {
+  for (const found of all) expect(found).toHaveLength(new Set(found.map(({ name }) => name)).size);
 });
 
 test.each(Object.entries(USED_BY_AWS))(
@@ -213,11 +252,16 @@ test.each(Object.entries(USED_BY_AWS))(
   (name, { property, pages }) => {
     expect(pages).not.toHaveLength(0);
     for (const [type, path] of property) {
-      const values = Object.values(everything.findResources(type)).map(({ Properties }) =>
-        path
-          .split('.')
-          .reduce((value: unknown, key) => (value as Record<string, unknown> | undefined)?.[key], Properties),
-      );
+      const values = templates
+        .flatMap((template) => Object.values(template.findResources(type)))
+        .map(({ Properties }) =>
+          path
+            .split('.')
+            .reduce(
+              (value: unknown, key) => (value as Record<string, unknown> | undefined)?.[key],
+              Properties,
+            ),
+        );
       expect(values.filter((value) => value !== undefined)).not.toHaveLength(0);
       expect(values.flatMap(idsIn)).toEqual(expect.arrayContaining([...(byName.get(name)?.about ?? [])]));
     }

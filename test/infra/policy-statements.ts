@@ -48,7 +48,7 @@ export function grants(template: Template): Grant[] {
 function named(prefix: string, statement: Statement, about: readonly string[]): Grant[] {
   const services = [statement.Condition?.StringEquals?.['kms:ViaService'] ?? []]
     .flat()
-    .map((host) => /[a-z]+(?=\.)/.exec(JSON.stringify(host))?.[0]);
+    .map((host) => /[a-z0-9]+(?=\.)/.exec(JSON.stringify(host))?.[0]);
   const suffix = services.length > 0 ? ` through ${services.join(', ')}` : '';
   const denies = statement.Effect === 'Deny' ? 'denies ' : '';
   return [statement.Action].flat().map((action) => ({

@@ -10,6 +10,7 @@ const DEFAULTS = {
   scheduleEnabled: true,
   clusterDeadlineSeconds: 120,
   clusterConcurrency: 25,
+  scaleOut: false,
   toleratedFailingClusters: 0,
   memorySize: 512,
   tracing: false,

@@ -519,7 +519,7 @@ describe('settings of a platform', () => {
   test('permissionsBoundary is that of every role', () => {
     const { permissionsBoundary } = EVERYTHING;
     const roles = Object.values(resources(synth(EVERYTHING), 'AWS::IAM::Role'));
-    expect(roles).toHaveLength(3);
+    expect(roles).toHaveLength(4);
     for (const { Properties } of roles)
       expect(Properties).toMatchObject({ PermissionsBoundary: permissionsBoundary });
   });

@@ -8,6 +8,7 @@ export interface Suppression {
 }
 
 const FUNCTION_ROLE = /^Refresher\/Function\/Role\//;
+const SCALE_OUT = /^Refresher\/ScaleOut\//;
 const WEBHOOK_ROLE = /^Webhook-[^/]+\/Role\//;
 
 export const CDK_NAG: readonly Suppression[] = [
@@ -39,6 +40,34 @@ export const CDK_NAG: readonly Suppression[] = [
     rule: /^AwsSolutions-IAM5\[Resource::\S+:ec2:<AWS::Region>:\*:(subnet|security-group)\/\S+\]$/,
     at: FUNCTION_ROLE,
     reason: 'A subnet or security group that another account shares has the ARN of that account.',
+  },
+  {
+    rule: /^AwsSolutions-S1$/,
+    at: /^Refresher\/Runs\/Resource$/,
+    reason:
+      'Only the function uses the bucket, whose objects hold no credentials and expire after a day. Access logs need a second bucket.',
+  },
+  {
+    rule: /^AwsSolutions-IAM5\[Resource::<RefresherRuns\w+\.Arn>\/runs\/\*\]$/,
+    at: FUNCTION_ROLE,
+    reason: 'The names of the objects contain those of the runs.',
+  },
+  {
+    rule: /^AwsSolutions-SF1$/,
+    at: SCALE_OUT,
+    reason:
+      'Step Functions keeps the history of each execution for 90 days, and the function logs what it does. Log delivery needs ' +
+      'eight actions on all resources, logs:PutResourcePolicy among them.',
+  },
+  {
+    rule: /^AwsSolutions-IAM5\[Resource::\*\]$/,
+    at: SCALE_OUT,
+    reason: 'The actions of X-Ray support no resources.',
+  },
+  {
+    rule: /^AwsSolutions-IAM5\[Resource::\S+:states:\S+:execution:[\w-]+(\/batches)?:\*\]$/,
+    at: SCALE_OUT,
+    reason: 'Step Functions chooses the names of the executions.',
   },
   {
     rule: /^AwsSolutions-IAM5\[Resource::\S+:secretsmanager:\S+:secret:(ecr-anywhere|team)\/clusters\/\*\]$/,

@@ -14,11 +14,12 @@ const { context: flags } = JSON.parse(readFileSync(new URL('../../cdk.json', imp
 /** Settings with which the template has all resources that it can have. */
 export const EVERYTHING: Readonly<Record<string, unknown>> = {
   stackName: 'Everything',
-  rateMinutes: 30,
+  rateMinutes: 75,
   scheduleEnabled: true,
   alarmEmail: 'platform@example.com',
   clusterDeadlineSeconds: 60,
   clusterConcurrency: 50,
+  scaleOut: true,
   toleratedFailingClusters: 3,
   dashboard: true,
   pagerTopicArn: 'arn:aws:sns:eu-central-1:123456789012:pager',

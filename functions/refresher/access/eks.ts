@@ -50,6 +50,12 @@ export interface Eks {
   access(identity: EksIdentity['eks'], region: string, signal: AbortSignal): Promise<EksAccess>;
   /** Finds the tagged clusters. Never rejects: failures are part of the result. */
   tagged(target: DiscoveryTarget, signal: AbortSignal): Promise<Discovery>;
+  /**
+   * Looks up a cluster that another process found in the target, and signs a token for it.
+   *
+   * @throws ClusterError that names the cluster
+   */
+  accessTagged(target: DiscoveryTarget, arn: string, signal: AbortSignal): Promise<EksAccess>;
 }
 
 export interface EksSettings {
@@ -119,6 +125,16 @@ export function eksAccess({
     };
   };
 
+  const accessToTagged = async (name: string, region: string, cluster: Cluster, sts: STSClient) => {
+    if (cluster.resourcesVpcConfig?.endpointPublicAccess === false && !isInVpc)
+      throw new ClusterError(
+        'reach',
+        'the API server has a private endpoint only: register the cluster with a kubeconfig whose proxy-url reaches it, deploy the refresher into a VPC that reaches it (CDK setting subnetIds), or give it a public endpoint too',
+        { code: 'endpoint-private' },
+      );
+    return accessTo(name, region, cluster, sts);
+  };
+
   return {
     async access(identity, defaultRegion, signal) {
       const region = identity.region ?? defaultRegion;
@@ -172,20 +188,31 @@ export function eksAccess({
         { concurrency: DESCRIBE_CONCURRENCY },
       );
       const clusters = described.flatMap((cluster) => {
-        const { arn, name, status = '', tags = {}, resourcesVpcConfig } = cluster ?? {};
+        const { arn, name, status = '', tags = {} } = cluster ?? {};
         if (!cluster || !arn || !name || tags[TAG.managed] !== managedTag || !IN_USE.has(status)) return [];
-        const access = async () => {
-          if (resourcesVpcConfig?.endpointPublicAccess === false && !isInVpc)
-            throw new ClusterError(
-              'reach',
-              'the API server has a private endpoint only: register the cluster with a kubeconfig whose proxy-url reaches it, deploy the refresher into a VPC that reaches it (CDK setting subnetIds), or give it a public endpoint too',
-              { code: 'endpoint-private' },
-            );
-          return accessTo(name, target.region, cluster, sts);
-        };
+        const access = () => accessToTagged(name, target.region, cluster, sts);
         return [{ arn, isPaused: tags[TAG.paused] === 'true', access }];
       });
       return { clusters, failures };
+    },
+
+    async accessTagged(target, arn, signal) {
+      const { eks, sts } = clientsOf(target);
+      const name = arn.slice(arn.lastIndexOf('/') + 1);
+      const { cluster = {} } = await eks
+        .send(new DescribeClusterCommand({ name }), { abortSignal: signal })
+        .catch((cause: Error) => {
+          const isPermanent = isPermanentAwsError(cause);
+          throw new ClusterError(
+            'reach',
+            `EKS cluster ${name} in ${target.region}: ${describeAwsError(cause)}`,
+            {
+              cause,
+              code: isPermanent ? 'aws-refused' : 'aws-unavailable',
+            },
+          );
+        });
+      return accessToTagged(name, target.region, cluster, sts);
     },
   };
 }

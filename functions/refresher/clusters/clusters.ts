@@ -11,13 +11,7 @@ import type { DiscoveryTarget, Eks } from '../access/eks.ts';
 import { discoveryTargetName } from '../access/eks.ts';
 import type { UsableAccess } from '../kubernetes/client.ts';
 import { renewToken } from '../tokens/renewal.ts';
-import {
-  findClusters,
-  listClusters,
-  type RegisteredCluster,
-  Registrations,
-  readVersion,
-} from './registered-clusters.ts';
+import { findClusters, listClusters, Registrations, readVersion } from './registered-clusters.ts';
 
 export interface ClusterSources extends TokenSources {
   readonly secrets: SecretsManagerClient;
@@ -30,13 +24,23 @@ export interface ClusterSettings extends AccessSettings {
   readonly clusterDeadlineMs: number;
 }
 
-/** A cluster before its run. */
-export interface Cluster {
+/** What a run knows of a cluster before it opens it: data, so that another process can open it. */
+export interface ListedCluster {
   /** As it is registered; of a tagged EKS cluster, its ARN. */
   readonly name: string;
   readonly isPaused: boolean;
   /** `register` has not completed. Only inspections and revocations open the cluster, and get what it has stored. */
   readonly isRegistering?: true;
+  /** Of a registered cluster: the kubeconfig's context to use instead of the current one. */
+  readonly context?: string;
+  /** Of a registered cluster: why Secrets Manager did not describe it. */
+  readonly failure?: string;
+  /** Of a tagged EKS cluster: the name of the discovery target where it was found. */
+  readonly target?: string;
+}
+
+/** A cluster before its run. */
+export interface Cluster extends ListedCluster {
   /**
    * Call it once, when the cluster run starts.
    *
@@ -115,12 +119,8 @@ export async function selectClusters(
     : (await listClusters(secrets, signal)).filter(({ isRegistering }) => !isRegistering);
   // The order in which `registrations` reads them.
   const selected = found.sort((a, b) => order(a.name, b.name));
-  const names = selected.map(({ name }) => name);
-  const registrations = new Registrations(secrets, names, settings.clusterDeadlineMs, signal);
-  const registered = selected.map((cluster, index) =>
-    registeredCluster(cluster, index, { registrations, secrets, tokenSources, settings }),
-  );
-  const missing = new Set(only).difference(new Set(names));
+  const registered = openable(selected, { secrets, ...tokenSources }, settings, signal);
+  const missing = new Set(only).difference(new Set(selected.map(({ name }) => name)));
   if (only && missing.size === 0) return { clusters: registered, discoveries: [] };
 
   const discoveries = await Promise.all(
@@ -145,9 +145,44 @@ function uniqueByName(clusters: readonly Cluster[]): Cluster[] {
   return clusters.filter(({ name }) => !names.has(name) && names.add(name));
 }
 
+/** Makes clusters that were listed before, perhaps by another process, ready to be opened in their order. */
+export function openable(
+  clusters: readonly ListedCluster[],
+  { secrets, ...tokenSources }: ClusterSources,
+  settings: ClusterSettings,
+  signal: AbortSignal,
+): Cluster[] {
+  const names = clusters.flatMap(({ name, target }) => (target === undefined ? name : []));
+  const registrations = new Registrations(secrets, names, settings.clusterDeadlineMs, signal);
+  let index = 0;
+  return clusters.map((cluster) =>
+    cluster.target === undefined
+      ? registeredCluster(cluster, index++, { registrations, secrets, tokenSources, settings })
+      : taggedCluster(cluster, cluster.target, tokenSources.eks, settings),
+  );
+}
+
+/** A tagged EKS cluster that another process listed. */
+function taggedCluster(
+  cluster: ListedCluster,
+  targetName: string,
+  eks: Eks,
+  { eksDiscovery, allowLocalServers }: ClusterSettings,
+): Cluster {
+  const open = (signal: AbortSignal): OpenCluster => ({
+    access: async () => {
+      const target = eksDiscovery.find((one) => discoveryTargetName(one) === targetName);
+      if (!target)
+        throw new ClusterError('setting', `${targetName} is no longer in the CDK setting eksDiscovery`);
+      return usableEksAccess(await eks.accessTagged(target, cluster.name, signal), allowLocalServers);
+    },
+  });
+  return { ...cluster, open };
+}
+
 /** @param index the cluster's among the registrations */
 function registeredCluster(
-  { name, isPaused, isRegistering, context, failure }: RegisteredCluster,
+  { name, isPaused, isRegistering, context, failure }: ListedCluster,
   index: number,
   {
     registrations,
@@ -191,7 +226,14 @@ function registeredCluster(
     };
     return { registered, access, renew };
   };
-  return { name, isPaused, ...(isRegistering && { isRegistering }), open };
+  return {
+    name,
+    isPaused,
+    ...(isRegistering && { isRegistering }),
+    ...(context !== undefined && { context }),
+    ...(failure !== undefined && { failure }),
+    open,
+  };
 }
 
 async function discover(
@@ -217,6 +259,7 @@ async function discover(
     clusters: clusters.map(({ arn, isPaused, access }) => ({
       name: arn,
       isPaused,
+      target: name,
       open: () => ({ access: async () => usableEksAccess(await access(), allowLocalServers) }),
     })),
   };

@@ -3,6 +3,7 @@ import type {
   FailedAt,
   FailureCode,
   Inspection,
+  Outcome,
   Renewal,
   SecretResult,
 } from '../../../contract/refresher-api.ts';
@@ -36,8 +37,10 @@ export interface ClusterReport {
   /** The enabled namespaces, as far as the event selects them. */
   readonly namespaces: readonly string[];
   readonly managed: number;
-  /** The results of all requests, and of those that were not attempted. */
+  /** The results of all requests, and of those that were not attempted; in a run over all clusters, the first problems. */
   readonly results: readonly SecretResult[];
+  /** How often each outcome occurred, if `results` has the first problems only. */
+  readonly outcomes?: Outcomes;
   /** The soonest expiry of its credentials, milliseconds since the epoch. */
   readonly soonestExpiry?: number;
   /** A namespace could not be listed: other credentials may expire sooner. */
@@ -106,14 +109,22 @@ export function isProblem({ outcome }: SecretResult): boolean {
 
 /** Drops what the log has and the answer does not list, so that the reports of thousands of clusters fit into memory. */
 export function withoutDetails(report: ClusterReport): ClusterReport {
-  const listed = new Set(report.results.filter(isProblem).slice(0, PROBLEMS_LISTED));
-  return {
-    ...report,
-    results: report.results.map((result) => {
-      const { secret, due, outcome } = result;
-      return listed.has(result) ? result : { secret, due, outcome };
-    }),
-  };
+  const results = report.results.filter(isProblem).slice(0, PROBLEMS_LISTED);
+  return { ...report, results, outcomes: outcomesOf(report) };
+}
+
+/** How often each outcome occurred. */
+export type Outcomes = Readonly<Partial<Record<Outcome, number>>>;
+
+export function outcomesOf({ results, outcomes }: Pick<ClusterReport, 'results' | 'outcomes'>): Outcomes {
+  if (outcomes) return outcomes;
+  const groups = Map.groupBy(results, ({ outcome }) => outcome);
+  return Object.fromEntries([...groups].map(([outcome, group]) => [outcome, group.length]));
+}
+
+/** The Secrets for which a refresh was due. */
+export function dueOf(report: Pick<ClusterReport, 'results' | 'outcomes'>): number {
+  return Object.values(outcomesOf(report)).reduce((sum, count) => sum + count, 0);
 }
 
 /** One sentence for many failures. */
@@ -162,7 +173,7 @@ export function observationOf(report: ClusterReport, at: number): Observation {
     failed,
     isPaused,
     managed,
-    due: results.length,
+    due: dueOf(report),
     reason: report.reason ?? results.find(({ reason }) => reason !== undefined)?.reason,
     codes: report.codes,
     soonestExpiry: isComplete ? (soonestExpiry ?? null) : undefined,

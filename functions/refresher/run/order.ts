@@ -1,13 +1,14 @@
 // Decides in which order a run serves the clusters, by the state that earlier runs stored. Pure.
 import { TOKEN_LIFETIME_MS } from '../../../contract/freshness.ts';
+import type { FailureCode } from '../../../contract/refresher-api.ts';
 import type { StoredState } from '../clusters/cluster-state.ts';
 
 /**
  * Compares the names of clusters: those whose credentials expire soonest come first. Clusters without a known expiry
  * follow: they are new, and the webhook wrote their credentials when the Secrets were created, or they have none. Last come
  * those that the last run could not serve: each may take its whole deadline, and clusters that are down for days would
- * otherwise be first in every run. A cluster that the last run had no time to start keeps its place by its expiry: it may
- * work, and would never be started if it were last in every run. Equal clusters keep their order.
+ * otherwise be first in every run. A cluster that the last run had no time for, or whose batch ended, keeps its place by its
+ * expiry: it may work, and would never be started if it were last in every run. Equal clusters keep their order.
  */
 export function bySoonestExpiry(states: readonly StoredState[]): (a: string, b: string) => number {
   const ranks = new Map(states.map((state) => [state.cluster, rankOf(state)]));
@@ -34,8 +35,16 @@ function rankOf(state: StoredState): Rank {
   return expiresAt === undefined ? UNKNOWN : { group: 0, expiresAt };
 }
 
-/** Whether the last run had no time to start a cluster that was served within the lifetime of its credentials. */
+/** Codes of a failure that is not the cluster's own. */
+const FAILURES_OF_RUN: readonly FailureCode[] = ['run-time-up', 'batch-ended'];
+
+/** Whether the last run failed for a cluster that was served within the lifetime of its credentials. */
 function mayWork({ codes, lookedAt, reachedAt }: StoredState): boolean {
-  if (!codes?.includes('run-time-up') || lookedAt === undefined || reachedAt === undefined) return false;
+  if (
+    !codes?.some((code) => FAILURES_OF_RUN.includes(code)) ||
+    lookedAt === undefined ||
+    reachedAt === undefined
+  )
+    return false;
   return Date.parse(lookedAt) - Date.parse(reachedAt) < TOKEN_LIFETIME_MS;
 }

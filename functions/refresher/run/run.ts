@@ -9,6 +9,7 @@ import {
   type ClusterStateReader,
   type ClusterStateWriter,
   SAVE_WITHIN_MS,
+  type StoredState,
 } from '../clusters/cluster-state.ts';
 import {
   type Cluster,
@@ -72,11 +73,29 @@ export async function run(
   onReport: (cluster: ClusterReport) => void,
   observer: RunObserver = {},
 ): Promise<ClusterReport[]> {
-  const order = event.clusters ? undefined : await startOrder(services.state, signal, observer);
+  const states = event.clusters ? undefined : await loadStates(services.state, signal, observer);
+  const order = states && bySoonestExpiry(states);
   const { clusters, discoveries } = await selectClusters(services, event.clusters, settings, signal, order);
+  const reports = await runClusters(services, clusters, event, settings, now, signal, onReport, observer);
+  const failed = await discoveryFailures(services, discoveries.map(foundIn), reports, event, now, signal);
+  for (const report of failed) onReport(report);
+  return [...reports, ...failed];
+}
+
+/** Refreshes or inspects these clusters, which start in their order. The parameters are those of `run`. */
+export async function runClusters(
+  services: Pick<RunServices, 'state'>,
+  clusters: readonly Cluster[],
+  event: ParsedEvent,
+  settings: RunSettings,
+  now: () => number,
+  signal: AbortSignal,
+  onReport: (cluster: ClusterReport) => void,
+  observer: RunObserver,
+): Promise<ClusterReport[]> {
   const save = stateSaver(services.state, event, signal);
   const memory = new RunMemory();
-  const reports = await pMap(
+  return pMap(
     clusters,
     async (cluster) => {
       const startedAt = now();
@@ -94,24 +113,45 @@ export async function run(
     },
     { concurrency: settings.clusterConcurrency },
   );
-  const ofDiscoveries = await Promise.all(
-    discoveries.map((discovery) => save(discoveryReport(discovery, reports), now())),
-  );
-  const failed = ofDiscoveries.filter((report) => report.failed);
-  for (const report of failed) onReport(report);
-  return [...reports, ...failed];
 }
 
-/** The order in which clusters start. A run needs no order, so it goes on if the states cannot be read. */
-async function startOrder(
+/** What a run found in a discovery target: data, so that another process can report it. */
+export interface FoundInTarget extends Pick<Discovery, 'target' | 'failure'> {
+  /** Names of the clusters. */
+  readonly clusters: readonly string[];
+}
+
+export function foundIn({ target, failure, clusters }: Discovery): FoundInTarget {
+  return { target, failure, clusters: clusters.map(({ name }) => name) };
+}
+
+/**
+ * Stores the states of the discovery targets, and reports those that failed.
+ *
+ * @param reports of all clusters
+ */
+export async function discoveryFailures(
+  services: Pick<RunServices, 'state'>,
+  found: readonly FoundInTarget[],
+  reports: readonly ClusterReport[],
+  event: ParsedEvent,
+  now: () => number,
+  signal: AbortSignal,
+): Promise<ClusterReport[]> {
+  const save = stateSaver(services.state, event, signal);
+  const all = await Promise.all(found.map((target) => save(discoveryReport(target, reports), now())));
+  return all.filter((report) => report.failed);
+}
+
+/** The stored states, for the order in which clusters start. A run goes on without, if they cannot be read. */
+export async function loadStates(
   store: Partial<ClusterStateReader> | undefined,
   runSignal: AbortSignal,
   observer: RunObserver,
-): Promise<((a: string, b: string) => number) | undefined> {
+): Promise<StoredState[] | undefined> {
   try {
     const signal = AbortSignal.any([runSignal, AbortSignal.timeout(LOAD_TIMEOUT_MS)]);
-    const states = await store?.load?.(signal);
-    return states && bySoonestExpiry(states);
+    return await store?.load?.(signal);
   } catch (error) {
     observer.onOrderUnknown?.(error);
     return undefined;
@@ -186,11 +226,11 @@ async function refresh(
  * soonest expiry of its clusters, which keeps ageing while they are not found.
  */
 function discoveryReport(
-  { target, failure, clusters }: Discovery,
+  { target, failure, clusters }: FoundInTarget,
   reports: readonly ClusterReport[],
 ): ClusterReport {
   if (failure) return notServed(target, [failure]);
-  const names = new Set(clusters.map(({ name }) => name));
+  const names = new Set(clusters);
   const expiries = reports.flatMap((report) => (names.has(report.cluster) && soonestExpiryOf(report)) || []);
   return {
     cluster: target,
@@ -207,7 +247,7 @@ function discoveryReport(
  * Returns a function that stores a cluster's state and adds it to the report. A run that is dry, or over some namespaces
  * only, does not observe the whole cluster and stores nothing.
  */
-function stateSaver(
+export function stateSaver(
   store: ClusterStateWriter | undefined,
   { dryRun, namespaces }: ParsedEvent,
   signal: AbortSignal,

@@ -1,7 +1,14 @@
 // Makes the function's answer from the reports of the clusters, within the size that Lambda allows. Pure.
 
 import type { ClusterSummary, SecretResult } from '../../../contract/refresher-api.ts';
-import { type ClusterReport, isProblem, PROBLEMS_LISTED, soonestExpiryOf } from './cluster-report.ts';
+import {
+  type ClusterReport,
+  dueOf,
+  isProblem,
+  outcomesOf,
+  PROBLEMS_LISTED,
+  soonestExpiryOf,
+} from './cluster-report.ts';
 
 /** Half of what Lambda returns from a synchronous invocation at most (Lambda quotas, "Invocation payload": 6 MB). */
 const ANSWER_BYTES = 6_000_000 / 2;
@@ -27,12 +34,8 @@ export function summarize(report: ClusterReport): ClusterSummary {
     ...(report.codes && { codes: report.codes }),
     ...(report.renewal && { renewal: report.renewal }),
     managed,
-    due: results.length,
-    outcomes: Object.fromEntries(
-      Map.groupBy(results, ({ outcome }) => outcome)
-        .entries()
-        .map(([outcome, group]) => [outcome, group.length]),
-    ),
+    due: dueOf(report),
+    outcomes: outcomesOf(report),
     ...(soonestExpiry !== undefined && { soonestExpiry: new Date(soonestExpiry).toISOString() }),
     ...(state?.failures && { failures: state.failures }),
     ...(state?.failingSince !== undefined && { failingSince: new Date(state.failingSince).toISOString() }),

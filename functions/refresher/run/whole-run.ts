@@ -3,7 +3,7 @@
 import { FAILURES } from '../../../contract/cluster-events.ts';
 import { ERROR_TYPE, type Outcome } from '../../../contract/refresher-api.ts';
 import { METRIC } from '../settings.ts';
-import { type ClusterReport, soonestExpiryOf } from './cluster-report.ts';
+import { type ClusterReport, dueOf, outcomesOf, soonestExpiryOf } from './cluster-report.ts';
 import { isFailingForDays } from './transitions.ts';
 
 type MetricName = (typeof METRIC)[keyof typeof METRIC];
@@ -26,9 +26,9 @@ export function metricsOf(
   reports: readonly ClusterReport[],
   now: number,
 ): Partial<Record<MetricName, number>> {
-  const results = reports.flatMap((report) => report.results);
+  const all = reports.map(outcomesOf);
   const count = (...outcomes: Outcome[]) =>
-    results.filter(({ outcome }) => outcomes.includes(outcome)).length;
+    all.reduce((sum, counts) => sum + outcomes.reduce((part, one) => part + (counts[one] ?? 0), 0), 0);
   const forDays = new Set(
     reports.filter(({ isPaused, state }) => !isPaused && state && isFailingForDays(state, now)),
   );
@@ -41,7 +41,7 @@ export function metricsOf(
     [METRIC.clustersFailingForDays]: forDays.size,
     [METRIC.clustersPaused]: reports.filter(({ isPaused }) => isPaused).length,
     [METRIC.secretsManaged]: reports.reduce((sum, { managed }) => sum + managed, 0),
-    [METRIC.secretsDue]: results.length,
+    [METRIC.secretsDue]: reports.reduce((sum, report) => sum + dueOf(report), 0),
     [METRIC.secretsRefreshed]: count('refreshed'),
     [METRIC.secretsRefused]: count('refused', 'not-mutated', 'partial'),
     [METRIC.secretsNotAttempted]: count('not-attempted'),

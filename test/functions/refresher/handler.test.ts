@@ -36,7 +36,7 @@ beforeAll(async () => {
   const { handler } = await import('../../../functions/refresher/handler.ts');
   const context = { getRemainingTimeInMillis: () => 60_000 };
   invoke = (event, invokedFunctionArn = FUNCTION_ARN) =>
-    handler(event, { ...context, invokedFunctionArn } as Parameters<typeof handler>[1]);
+    handler(event, { ...context, invokedFunctionArn } as Parameters<typeof handler>[1]) as Promise<Answer>;
 });
 afterAll(async () => {
   vi.unstubAllEnvs();

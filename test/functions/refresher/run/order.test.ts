@@ -32,18 +32,21 @@ test('clusters come by soonest expiry, then those without a known expiry, then t
   ]);
 });
 
-test('a cluster that the last run had no time to start keeps its place for the lifetime of its credentials', () => {
-  const notStarted = (cluster: string, reachedAt: string, soonestExpiry: string): StoredState => ({
-    cluster,
-    lookedAt: at(20),
-    reachedAt,
-    soonestExpiry,
-    codes: ['run-time-up'],
-  });
-  const states = [
-    served('late', at(23)),
-    notStarted('works', at(19), at(22)),
-    notStarted('dead', at(8), at(9)),
-  ];
-  expect(['dead', 'late', 'works'].toSorted(bySoonestExpiry(states))).toEqual(['works', 'late', 'dead']);
-});
+test.each(['run-time-up', 'batch-ended'] as const)(
+  'a cluster with %s keeps its place for the lifetime of its credentials',
+  (code) => {
+    const notStarted = (cluster: string, reachedAt: string, soonestExpiry: string): StoredState => ({
+      cluster,
+      lookedAt: at(20),
+      reachedAt,
+      soonestExpiry,
+      codes: [code],
+    });
+    const states = [
+      served('late', at(23)),
+      notStarted('works', at(19), at(22)),
+      notStarted('dead', at(8), at(9)),
+    ];
+    expect(['dead', 'late', 'works'].toSorted(bySoonestExpiry(states))).toEqual(['works', 'late', 'dead']);
+  },
+);
