@@ -19,7 +19,8 @@ export default defineConfig({
           ...common,
           name: 'bed',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/last/**', ...unit],
+          // test/node needs a machine of its own: `npm run test:node`.
+          exclude: ['test/last/**', 'test/node/**', ...unit],
           sequence: { groupOrder: 1 },
         },
       },

@@ -102,11 +102,17 @@ interface Caller {
   readonly service: string;
 }
 
-/** Starts the endpoint on a free loopback port. @param now the endpoint's clock, in milliseconds since the epoch */
+/**
+ * Starts the endpoint on a free port.
+ *
+ * @param options.now the endpoint's clock, in milliseconds since the epoch
+ * @param options.address where it listens: Pods of a node do not reach loopback
+ */
 export async function startAwsEndpoint({
   account = '123456789012',
   region = 'eu-central-1',
   now = Date.now as () => number,
+  address: listensAt = '127.0.0.1',
 } = {}): Promise<AwsEndpoint> {
   const host = `${account}.dkr.ecr.${region}.amazonaws.com`;
   const settings: EcrSettings = {
@@ -333,7 +339,7 @@ export async function startAwsEndpoint({
       send(response, 400, { __type: 'UnknownOperationException' });
     }
   });
-  server.listen(0, '127.0.0.1');
+  server.listen(0, listensAt);
   await once(server, 'listening');
   const address = server.address();
   if (address === null || typeof address === 'string') throw new Error('the AWS endpoint has no port');
@@ -341,7 +347,7 @@ export async function startAwsEndpoint({
     server.closeAllConnections();
     await new Promise((resolve) => server.close(resolve));
   };
-  const url = `http://127.0.0.1:${address.port}`;
+  const url = `http://${listensAt}:${address.port}`;
   return {
     url,
     host,

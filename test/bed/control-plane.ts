@@ -49,6 +49,14 @@ export interface ControlPlaneOptions {
   readonly tokenWebhook?: string;
   /** Another control plane's authority, so that certificates cannot tell the two apart. Default: a new one. */
   readonly authority?: Authority;
+  /** For a cluster with a node (test/node): where Pods reach the API server. Default: loopback, and Services on loopback. */
+  readonly network?: {
+    /** An address of this machine that is not on loopback. */
+    readonly address: string;
+    /** The range of Services, and its first address: that of the Service `kubernetes`. */
+    readonly serviceCidr: string;
+    readonly kubernetesService: string;
+  };
   /** Additional arguments of kube-apiserver. */
   readonly extraArgs?: readonly string[];
 }
@@ -60,6 +68,7 @@ export async function startControlPlane({
   authentication,
   tokenWebhook,
   authority: given,
+  network,
   extraArgs = [],
 }: ControlPlaneOptions): Promise<ControlPlane> {
   await mkdir(dir, { recursive: true });
@@ -67,7 +76,10 @@ export async function startControlPlane({
   const [etcdPort = 0, peerPort = 0, apiPort = 0] = await freePorts(3);
   const path = (file: string) => join(dir, file);
   const authority = given ?? (await createAuthority(`${name} control plane`));
-  const serving = await authority.serving(['127.0.0.1', 'localhost', 'kubernetes.default.svc']);
+  const serving = await authority.serving([
+    ...['127.0.0.1', 'localhost', 'kubernetes.default.svc'],
+    ...(network ? [network.address, network.kubernetesService] : []),
+  ]);
   // Two test beds may race for a port: etcd requires certificates of this control plane's own authority, so that no
   // other API server can write to it.
   const etcdClient = await authority.client('kube-apiserver', []);
@@ -119,7 +131,7 @@ export async function startControlPlane({
 
   // A random second byte within loopback: test beds that run side by side rarely share one, and a webhook whose
   // address is taken fails with an error.
-  const serviceCidr = `127.${randomInt(16, 255)}.0.0/16`;
+  const serviceCidr = network?.serviceCidr ?? `127.${randomInt(16, 255)}.0.0/16`;
   const server = `https://127.0.0.1:${apiPort}`;
   const startApiServer = () =>
     startProgram(
@@ -130,10 +142,19 @@ export async function startControlPlane({
         `--etcd-cafile=${path('ca.crt')}`,
         `--etcd-certfile=${path('etcd-client.crt')}`,
         `--etcd-keyfile=${path('etcd-client.key')}`,
-        '--bind-address=127.0.0.1',
-        // Kubernetes refuses to advertise a loopback address; no client uses this one.
-        '--advertise-address=192.0.2.1',
-        '--endpoint-reconciler-type=none',
+        ...(network
+          ? [
+              '--bind-address=0.0.0.0',
+              `--advertise-address=${network.address}`,
+              '--kubelet-preferred-address-types=InternalIP',
+            ]
+          : [
+              '--bind-address=127.0.0.1',
+              // Kubernetes refuses to advertise a loopback address; no client uses this one.
+              '--advertise-address=192.0.2.1',
+              '--endpoint-reconciler-type=none',
+              '--disable-admission-plugins=ServiceAccount',
+            ]),
         `--secure-port=${apiPort}`,
         `--tls-cert-file=${path('serving.crt')}`,
         `--tls-private-key-file=${path('serving.key')}`,
@@ -147,7 +168,6 @@ export async function startControlPlane({
               '--authentication-token-webhook-version=v1',
             ]),
         '--authorization-mode=RBAC',
-        '--disable-admission-plugins=ServiceAccount',
         `--service-cluster-ip-range=${serviceCidr}`,
         '--service-account-issuer=https://kubernetes.default.svc',
         `--service-account-key-file=${path('service-accounts.key')}`,

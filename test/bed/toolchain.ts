@@ -3,7 +3,16 @@
 // once into a cache outside the checkout; the name of a cache entry is derived from its sources.
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  globSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -33,6 +42,19 @@ export interface Tools {
   readonly python: string;
   /** The linter of CloudFormation templates. */
   readonly cfnLint: string;
+}
+
+/** What a whole node needs in addition (test/node). */
+export interface NodeTools {
+  readonly kubelet: string;
+  readonly kubeProxy: string;
+  readonly kubeScheduler: string;
+  readonly kubeControllerManager: string;
+  readonly coredns: string;
+  /** A static program that waits. */
+  readonly pause: string;
+  /** A folder with Debian's containerd, runc, buildah and so on, as they lie below /. */
+  readonly packages: string;
 }
 
 interface Build {
@@ -118,6 +140,36 @@ const CRDS: Build = {
   ],
 };
 
+const NODE_PROGRAMS = goBuild(
+  `kubelet, kube-proxy, kube-scheduler and kube-controller-manager ${KUBERNETES_VERSION}`,
+  'kubernetes',
+  'kubelet',
+  ['kubelet', 'kube-proxy', 'kube-scheduler', 'kube-controller-manager'].map(
+    (name) => `k8s.io/kubernetes/cmd/${name}`,
+  ),
+  version,
+);
+const COREDNS = goBuild(
+  'CoreDNS',
+  'coredns',
+  'coredns',
+  ['ecr-anywhere.test/toolchain/coredns', 'ecr-anywhere.test/toolchain/coredns/pause'],
+  '',
+  ['main.go', 'pause/main.go'],
+);
+const DEBIAN_PACKAGES: Build = {
+  title: "Debian's containerd, runc and buildah",
+  inputs: [
+    ...['packages.txt', 'unpack.sh'].map((file) => join(SOURCES, 'debian', file)),
+    // Another release has other libraries.
+    '/etc/os-release',
+  ],
+  result: 'packages.txt',
+  commands: (target) => [
+    { command: 'sh', args: [join(SOURCES, 'debian/unpack.sh'), target], cwd: join(SOURCES, 'debian') },
+  ],
+};
+
 /** A virtual environment with pinned packages. @param folder of its requirements.txt */
 function pythonBuild(title: string, folder: string, result: string): Build {
   const cwd = join(SOURCES, folder);
@@ -140,13 +192,14 @@ function pythonBuild(title: string, folder: string, result: string): Build {
 const LOCAL_AWS = pythonBuild('the local AWS (MiniStack)', '.', 'bin/ministack');
 const CFN_LINT = pythonBuild('cfn-lint', 'cfn-lint', 'bin/cfn-lint');
 
+function inCache(build: Build, file = build.result, command = 'node test/bed/setup.mjs'): string {
+  const path = join(folderOf(build), file);
+  if (!existsSync(path)) throw new Error(`${build.title} is not built yet: run "${command}"`);
+  return path;
+}
+
 /** Returns the programs' paths. @throws Error with the command that builds a missing one */
 export function tools(): Tools {
-  const inCache = (build: Build, file = build.result) => {
-    const path = join(folderOf(build), file);
-    if (!existsSync(path)) throw new Error(`${build.title} is not built yet: run "node test/bed/setup.mjs"`);
-    return path;
-  };
   const assets = kubebuilderAssets();
   return {
     kubeApiserver: assets ? join(assets, 'kube-apiserver') : inCache(CONTROL_PLANE, 'kube-apiserver'),
@@ -159,6 +212,25 @@ export function tools(): Tools {
     python: inCache(LOCAL_AWS, 'bin/python'),
     cfnLint: inCache(CFN_LINT),
   };
+}
+
+/** Returns the paths of a node's programs. @throws Error with the command that builds a missing one */
+export function nodeTools(): NodeTools {
+  const program = (build: Build, file: string) => inCache(build, file, 'npm run test:node');
+  return {
+    kubelet: program(NODE_PROGRAMS, 'kubelet'),
+    kubeProxy: program(NODE_PROGRAMS, 'kube-proxy'),
+    kubeScheduler: program(NODE_PROGRAMS, 'kube-scheduler'),
+    kubeControllerManager: program(NODE_PROGRAMS, 'kube-controller-manager'),
+    coredns: program(COREDNS, 'coredns'),
+    pause: program(COREDNS, 'pause'),
+    packages: dirname(program(DEBIAN_PACKAGES, 'packages.txt')),
+  };
+}
+
+/** Builds what `nodeTools` returns, unless the cache has it. */
+export async function buildNodeTools(): Promise<void> {
+  for (const build of [DEBIAN_PACKAGES, NODE_PROGRAMS, COREDNS]) await ensure(build);
 }
 
 /** Returns $KUBEBUILDER_ASSETS if it contains an API server and etcd. */
@@ -189,7 +261,9 @@ async function ensure(build: Build): Promise<void> {
   if (existsSync(join(folder, build.result))) return;
   const { inPlace = false } = build;
   const target = inPlace ? folder : `${folder}.${process.pid}`;
-  rmSync(target, { recursive: true, force: true });
+  // This process has the lock: what another one has left was interrupted.
+  for (const left of [target, ...globSync(`${folder}.+([0-9])`)])
+    rmSync(left, { recursive: true, force: true });
   const startedAt = performance.now();
   const elapsed = () => `${Math.round((performance.now() - startedAt) / 1000)} s`;
   console.log(`• ${build.title}: building (once; kept in ${CACHE})`);
