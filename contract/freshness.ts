@@ -17,6 +17,9 @@ export const MAX_INTERVAL_MS = REFRESH_WINDOW_MS / 4;
 /** The longest time between two runs: the longest interval, and a sixth of it for the random start of a run. */
 export const MAX_BETWEEN_RUNS_MS = (MAX_INTERVAL_MS * 7) / 6;
 
+/** The longest time between two looks at a cluster: a run in batches, which may take the whole interval, may look late. */
+export const MAX_BETWEEN_LOOKS_MS = 2 * MAX_INTERVAL_MS;
+
 /** The largest difference between ECR's clock and the reader's at which an expiry is still plausible. */
 export const CLOCK_TOLERANCE_MS = HOUR_MS;
 

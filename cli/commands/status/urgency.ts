@@ -1,7 +1,12 @@
 // Which clusters need attention, and in which order. Pure: `now` is an argument.
 
 import { FAILURES } from '../../../contract/cluster-events.ts';
-import { freshness, MAX_BETWEEN_RUNS_MS, parseTime, REFRESH_WINDOW_MS } from '../../../contract/freshness.ts';
+import {
+  freshness,
+  MAX_BETWEEN_LOOKS_MS,
+  parseTime,
+  REFRESH_WINDOW_MS,
+} from '../../../contract/freshness.ts';
 import type { ClusterStatus } from '../../../contract/refresher-api.ts';
 
 /** From the most urgent to the least urgent. */
@@ -30,8 +35,8 @@ export const ATTENTION_STATES: ReadonlySet<State> = new Set([
 
 /**
  * The state of a cluster. `expired`: Pods cannot pull. `expiring`: half of the refresh window is over, as for the alarm
- * SoonestExpiry. `failing`: it failed twice in a row, as in announcements. `failed`: in its last run only. `silent`: no run for longer than any schedule allows. `incomplete`: `register` has not completed. `new`: no
- * run yet.
+ * SoonestExpiry. `failing`: it failed twice in a row, as in announcements. `failed`: in its last run only. `silent`: no run for
+ * longer than any schedule allows. `incomplete`: `register` has not completed. `new`: no run yet.
  */
 export function stateOf(cluster: ClusterStatus, now: number): State {
   const { soonestExpiry, failures = 0, lookedAt, isPaused, isRegistering } = cluster;
@@ -47,7 +52,7 @@ export function stateOf(cluster: ClusterStatus, now: number): State {
 
 /** Whether the last run is longer ago than any schedule allows. @param lookedAt start of the last run (RFC 3339) */
 export function isSilent(lookedAt: string, now: number): boolean {
-  return now - Date.parse(lookedAt) > MAX_BETWEEN_RUNS_MS;
+  return now - Date.parse(lookedAt) > MAX_BETWEEN_LOOKS_MS;
 }
 
 /** Orders clusters by state, then by expiry, then by name. */

@@ -33,9 +33,9 @@ test.each<[Partial<ClusterStatus>, string]>([
   [{ soonestExpiry: at(3 * HOUR + 1_000) }, 'healthy'],
   // The operator may have forgotten to resume it.
   [{ soonestExpiry: at(-1), isPaused: true }, 'expired'],
-  [{ lookedAt: at(-105 * MINUTE) }, 'healthy'],
+  [{ lookedAt: at(-180 * MINUTE) }, 'healthy'],
   // Longer than the longest interval of the schedule and its random start.
-  [{ lookedAt: at(-105 * MINUTE - 1) }, 'silent'],
+  [{ lookedAt: at(-180 * MINUTE - 1) }, 'silent'],
   [{ lookedAt: at(-3 * HOUR), failures: 1 }, 'failed'],
 ])('%j is %s', (changes, state) => {
   expect(stateOf(cluster(changes), NOW)).toBe(state);
