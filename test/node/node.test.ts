@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { SECRET_KEY, SECRET_LABEL, SECRET_TYPE } from '../../contract/names.ts';
 import manifest from '../../package.json' with { type: 'json' };
-import { connectAdmin } from '../bed/admin.ts';
+import { type Admin, connectAdmin } from '../bed/admin.ts';
 import { type AwsEndpoint, startAwsEndpoint } from '../bed/aws-endpoint.ts';
 import { type ControlPlane, runCommand } from '../bed/control-plane.ts';
 import { deployStack } from '../bed/deploy.ts';
@@ -254,21 +254,50 @@ describe('a Pod with a private image', () => {
   });
 });
 
-test('a rolling restart of the webhook fails no admission', async () => {
-  await using client = await connectAdmin(cluster);
+const ROLLOUT = ['--namespace', NAMESPACE, `deployment/${RELEASE}`];
+
+/** Creates managed Secrets, in dry runs, until the work ends. @throws Error if one is refused */
+async function admitWhile({ admin }: { readonly admin: Admin }, work: Promise<unknown>): Promise<void> {
   const secret = {
     ...{ apiVersion: 'v1', kind: 'Secret', type: SECRET_TYPE },
     metadata: { generateName: 'during-', labels: { [SECRET_LABEL.key]: SECRET_LABEL.value } },
   };
-  const rollout = ['--namespace', NAMESPACE, `deployment/${RELEASE}`];
-  await cluster.kubectl(['rollout', 'restart', ...rollout]);
   let isOver = false;
-  const restarted = cluster.kubectl(['rollout', 'status', '--timeout=2m', ...rollout]).finally(() => {
+  const ended = work.finally(() => {
     isOver = true;
   });
   let admissions = 0;
   for (; !isOver; admissions += 1)
-    await client.admin('POST', `/api/v1/namespaces/${ENABLED}/secrets?dryRun=All`, secret);
-  await restarted;
+    await admin('POST', `/api/v1/namespaces/${ENABLED}/secrets?dryRun=All`, secret);
+  await ended;
   expect(admissions).toBeGreaterThan(10);
+}
+
+test('a rolling restart of the webhook fails no admission', async () => {
+  await using client = await connectAdmin(cluster);
+  await cluster.kubectl(['rollout', 'restart', ...ROLLOUT]);
+  await admitWhile(client, cluster.kubectl(['rollout', 'status', '--timeout=2m', ...ROLLOUT]));
+});
+
+test('the eviction of a replica is refused while the other one is replaced, and no admission fails', async () => {
+  await using client = await connectAdmin(cluster);
+  const pods = `/api/v1/namespaces/${NAMESPACE}/pods`;
+  const selector = encodeURIComponent(
+    `app.kubernetes.io/instance=${RELEASE},app.kubernetes.io/name=ecr-anywhere`,
+  );
+  const { items } = await client.admin<{
+    items: { metadata: { name: string; deletionTimestamp?: string } }[];
+  }>(...(['GET', `${pods}?labelSelector=${selector}&fieldSelector=status.phase%3DRunning`] as const));
+  // The Pods of the restart before may still be ending; their eviction is always allowed.
+  const [first = '', second = ''] = items
+    .filter(({ metadata }) => metadata.deletionTimestamp === undefined)
+    .map(({ metadata }) => metadata.name);
+  const evict = (name: string) =>
+    client.admin('POST', `${pods}/${name}/eviction`, {
+      ...{ apiVersion: 'policy/v1', kind: 'Eviction', metadata: { name, namespace: NAMESPACE } },
+    });
+  // The budget allows it once it has counted the new Pods.
+  await expect.poll(() => evict(first).then(() => 'evicted', String)).toBe('evicted');
+  await expect(evict(second)).rejects.toThrow(': 429: ');
+  await admitWhile(client, cluster.kubectl(['rollout', 'status', '--timeout=2m', ...ROLLOUT]));
 });
