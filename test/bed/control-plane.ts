@@ -57,6 +57,8 @@ export interface ControlPlaneOptions {
     readonly serviceCidr: string;
     readonly kubernetesService: string;
   };
+  /** Whether Pods need a ServiceAccount, which no controller creates here, and get its imagePullSecrets. Default: no. */
+  readonly podsNeedServiceAccount?: true;
   /** Additional arguments of kube-apiserver. */
   readonly extraArgs?: readonly string[];
 }
@@ -69,6 +71,7 @@ export async function startControlPlane({
   tokenWebhook,
   authority: given,
   network,
+  podsNeedServiceAccount,
   extraArgs = [],
 }: ControlPlaneOptions): Promise<ControlPlane> {
   await mkdir(dir, { recursive: true });
@@ -153,7 +156,7 @@ export async function startControlPlane({
               // Kubernetes refuses to advertise a loopback address; no client uses this one.
               '--advertise-address=192.0.2.1',
               '--endpoint-reconciler-type=none',
-              '--disable-admission-plugins=ServiceAccount',
+              ...(podsNeedServiceAccount ? [] : ['--disable-admission-plugins=ServiceAccount']),
             ]),
         `--secure-port=${apiPort}`,
         `--tls-cert-file=${path('serving.crt')}`,

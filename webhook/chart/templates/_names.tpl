@@ -335,3 +335,25 @@ projected:
           - key: ca.crt
             path: ca.crt
 {{- end -}}
+
+{{/* The name of the Secret that new Pods get. Fails if the cluster cannot attach it. */}}
+{{- define "ecr-anywhere.attachSecret" -}}
+{{- if not (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy") -}}
+{{- fail "attach.enabled: this cluster has no MutatingAdmissionPolicies (admissionregistration.k8s.io/v1, Kubernetes 1.36). Leave it false, and name the Secret in Pods or ServiceAccounts (docs/managed-secrets.md). Without a cluster, as in helm template, add --api-versions admissionregistration.k8s.io/v1/MutatingAdmissionPolicy" -}}
+{{- end -}}
+{{ required "attach.secretName: the name of the managed Secret in the enabled namespaces is missing. Add --set attach.secretName=ecr" .Values.attach.secretName }}
+{{- end -}}
+
+{{/* The hosts of the registry policy, as a JSON array. Fails if one is not known. */}}
+{{- define "ecr-anywhere.attachHosts" -}}
+{{- $hosts := list -}}
+{{- range .Values.registries -}}{{- $hosts = append $hosts .host -}}{{- end -}}
+{{- if .Values.ownRegistry.namespaces -}}
+{{- $host := include "ecr-anywhere.ownHost" . -}}
+{{- if not $host -}}
+{{- fail "attach.enabled: the values do not say which account ownRegistry is in, so the chart does not know the host of its images. Add --set-string ownRegistry.account=123456789012, with that account" -}}
+{{- end -}}
+{{- $hosts = append $hosts $host -}}
+{{- end -}}
+{{ $hosts | uniq | toJson }}
+{{- end -}}

@@ -76,6 +76,15 @@ over a web identity.
 {{ dict "roleArn" $role "account" $account | toJson }}
 {{- end -}}
 
+{{/* The host of ownRegistry; empty if the values do not tell its account. */}}
+{{- define "ecr-anywhere.ownHost" -}}
+{{- $account := .Values.ownRegistry.account | default (include "ecr-anywhere.awsIdentity" . | fromJson).account -}}
+{{- $region := include "ecr-anywhere.region" . -}}
+{{- if $account -}}
+{{ printf "%s.dkr.ecr.%s.%s" $account $region (include "ecr-anywhere.partitionOf" $region | fromJson).domain }}
+{{- end -}}
+{{- end -}}
+
 {{/* Whether a pattern matches every name that another one matches: it matches the other one's text. */}}
 {{- define "ecr-anywhere.isWider" -}}
 {{- if regexMatch (printf "^%s$" (.wider | replace "*" ".*")) .glob -}}true{{- end -}}
@@ -114,8 +123,7 @@ over a web identity.
 {{- end -}}
 {{- end -}}
 {{- if $own.namespaces -}}
-{{- $account := $own.account | default $identity.account -}}
-{{- $host := ternary (printf "%s.dkr.ecr.%s.%s" $account $region (include "ecr-anywhere.partitionOf" $region | fromJson).domain) "" (ne $account "") -}}
+{{- $host := include "ecr-anywhere.ownHost" . -}}
 {{- $where := ternary (printf "ownRegistry (%s)" $host) "ownRegistry" (ne $host "") -}}
 {{- $rules = append $rules (dict "where" $where "host" $host "key" (printf "%s " $region) "region" $region "namespaces" $own.namespaces "role" "" "externalId" "" "sharedRole" ($own.sharedRole | default false)) -}}
 {{- end -}}
