@@ -26,14 +26,16 @@ export interface RunObjects {
   reports(batch: number): Promise<ClusterReport[] | undefined>;
 }
 
-/** The time for one request, in milliseconds: the reports of a batch are a few MB at most. */
+/** The time for one request, in milliseconds. The largest objects have 2 MB. */
 const REQUEST_MS = 30_000;
+/** The time for storing the reports: less than the function keeps for its end (`REPORTING_SECONDS`). */
+const REPORTS_MS = 8_000;
 
 /** @returns the objects of a run by its name, the execution's */
 export function runObjects(bucket: string): (run: string, signal: AbortSignal) => RunObjects {
   const s3 = new S3Client(clientLimits(REQUEST_MS));
-  return (run, abortSignal) => {
-    const put = async (name: string, value: unknown) => {
+  return (run, signal) => {
+    const put = async (name: string, value: unknown, abortSignal = signal) => {
       const command = new PutObjectCommand({
         Bucket: bucket,
         Key: keyOf(run, name),
@@ -44,9 +46,8 @@ export function runObjects(bucket: string): (run: string, signal: AbortSignal) =
     };
     // The objects were written by this version of the function, or by the one before a deployment.
     const get = async (name: string) => {
-      const { Body } = await s3.send(new GetObjectCommand({ Bucket: bucket, Key: keyOf(run, name) }), {
-        abortSignal,
-      });
+      const command = new GetObjectCommand({ Bucket: bucket, Key: keyOf(run, name) });
+      const { Body } = await s3.send(command, { abortSignal: signal });
       return JSON.parse((await Body?.transformToString()) ?? '');
     };
     return {
@@ -54,7 +55,8 @@ export function runObjects(bucket: string): (run: string, signal: AbortSignal) =
       list: () => get('list'),
       putClusters: (batch, clusters) => put(`${batch}/clusters`, clusters),
       clusters: (batch) => get(`${batch}/clusters`),
-      putReports: (batch, reports) => put(`${batch}/reports`, reports),
+      // A batch that its time limit ended has reports too.
+      putReports: (batch, reports) => put(`${batch}/reports`, reports, AbortSignal.timeout(REPORTS_MS)),
       reports: (batch) =>
         get(`${batch}/reports`).catch((error: unknown) => {
           if (error instanceof NoSuchKey) return undefined;
