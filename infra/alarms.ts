@@ -244,12 +244,12 @@ export class RefresherAlarms extends Construct {
 }
 
 /**
- * Executions that did not succeed. A metric of AWS without an execution of its kind has no data, which counts as 0 here; without
- * any execution the expression has none either, and the alarm keeps its state.
+ * Executions that did not succeed. A metric of AWS without an execution of its kind has no data: SUM leaves it out, and FILL
+ * makes it 0 if all three have none. Without any execution the expression has no data either, and the alarm keeps its state.
  */
 function failedExecutions({ stateMachine }: ScaleOut, period: Duration): IMetric {
   return new MathExpression({
-    expression: 'FILL(failed, 0) + FILL(timedOut, 0) + FILL(aborted, 0) + 0 * started',
+    expression: 'FILL(SUM([failed, timedOut, aborted]), 0) + 0 * started',
     usingMetrics: {
       failed: stateMachine.metricFailed({ statistic: Stats.SUM }),
       timedOut: stateMachine.metricTimedOut({ statistic: Stats.SUM }),

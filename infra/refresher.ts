@@ -92,6 +92,7 @@ export class Refresher extends Construct {
     if (timeLimit)
       this.scaleOut = new ScaleOut(this, 'ScaleOut', {
         function: refresher.function,
+        timeout,
         timeLimit,
         tracing: settings.tracing,
       });

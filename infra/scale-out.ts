@@ -16,8 +16,12 @@ const LABEL = 'batches';
 /** The steps of a run that each may take the whole timeout of the function: the list, at least one batch, the summary. */
 const STEPS = 3;
 
+/** Between the end of the batches and the latest start of the summary. */
+const SPARE_SECONDS = 60;
+
 /**
- * The time limit of a run in batches: less than the shortest time between the starts of two runs, so that they do not overlap.
+ * The time limit of a run in batches: less than the shortest time between the starts of two runs that are delivered in time, so
+ * that they do not overlap.
  *
  * @param timeout of the function
  * @throws Error if that is not enough for each step
@@ -49,6 +53,8 @@ export function runsBucket(scope: Construct, id: string, key: IKey | undefined):
 
 export interface ScaleOutProps {
   readonly function: LambdaFunction;
+  /** Of the function. */
+  readonly timeout: Duration;
   /** Of a run. */
   readonly timeLimit: Duration;
   readonly tracing: boolean;
@@ -125,12 +131,20 @@ export class ScaleOut extends Construct {
       Parameters: { FunctionName: alias.functionArn, Payload: { scaleOut, ...input } },
       OutputPath: '$.Payload',
       Retry: [
+        // A step that is throttled has not begun. The time limit of the run ends this.
+        {
+          ErrorEquals: ['Lambda.TooManyRequestsException'],
+          ...{
+            IntervalSeconds: 2,
+            BackoffRate: 2,
+            MaxDelaySeconds: 60,
+            MaxAttempts: 60,
+            JitterStrategy: 'FULL',
+          },
+        },
         {
           // Not a function that failed or was killed: the same cluster would kill it again.
-          ErrorEquals: [
-            ...['Lambda.ServiceException', 'Lambda.AWSLambdaException', 'Lambda.SdkClientException'],
-            'Lambda.TooManyRequestsException',
-          ],
+          ErrorEquals: ['Lambda.ServiceException', 'Lambda.AWSLambdaException', 'Lambda.SdkClientException'],
           ...{
             IntervalSeconds: 2,
             BackoffRate: 2,
@@ -151,7 +165,14 @@ export class ScaleOut extends Construct {
           TimeoutSeconds: props.timeLimit.toSeconds(),
           StartAt: 'list',
           States: {
-            list: { ...step('list', run), Next: 'batches' },
+            list: {
+              ...step('list', {
+                ...{ ...run, 'started.$': '$$.Execution.StartTime' },
+                // A run that reaches its time limit ends without a summary, and would announce nothing.
+                seconds: props.timeLimit.toSeconds() - props.timeout.toSeconds() - SPARE_SECONDS,
+              }),
+              Next: 'batches',
+            },
             batches: {
               Type: 'Map',
               Label: LABEL,

@@ -140,16 +140,14 @@ async function runStep(step: ScaleOutStep, signal: AbortSignal): Promise<StepAns
   switch (step.scaleOut) {
     case 'list': {
       const { batchClusters } = config;
-      const now = Date.now();
-      return {
-        batches: await list(services, objects, config, batchClusters, now, signal, observer),
-      };
+      const times = { now: Date.now(), batchesUntil: Date.parse(step.started) + step.seconds * 1000 };
+      return { batches: await list(services, objects, config, batchClusters, times, signal, observer) };
     }
     case 'batch':
       await batch(services, objects, step.batch, config, Date.now, signal, log, observer);
       return {};
     case 'summary': {
-      const { reports, ended } = await collect(services, objects, Date.now, signal, log);
+      const { reports, ended } = await collect(services, objects, signal, log);
       for (const one of ended) logger.error('batch ended', { ...one });
       await conclude(reports, { [METRIC.batchesEnded]: ended.length });
       const failed = reports.filter((report) => report.failed);

@@ -2,9 +2,11 @@
 // affects its own clusters only.
 import { createServer, type Server } from 'node:net';
 import { DeleteItemCommand, DynamoDBClient, paginateScan } from '@aws-sdk/client-dynamodb';
+import { InvokeCommand, LambdaClient } from '@aws-sdk/client-lambda';
 import { DescribeExecutionCommand, SFNClient, StartExecutionCommand } from '@aws-sdk/client-sfn';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { ClusterTransition } from '../../contract/cluster-events.ts';
+import { SCALE_OUT_ALIAS } from '../../functions/refresher/settings.ts';
 import { embeddedMetrics } from '../bed/cloudwatch-alarms.ts';
 import { UNREACHABLE_KUBECONFIG } from '../bed/deployment.ts';
 import { processOfConnection } from '../bed/process.ts';
@@ -193,7 +195,7 @@ test('a killed batch affects its own clusters only, and from the third run on on
   // Each run takes fewer with it.
   expect(ended.map(({ clusters }) => clusters.includes(KILLER))).toEqual([true, true, true]);
   expect(ended[0]?.clusters.length).toBeLessThanOrEqual(BATCH);
-  expect(ended[1]?.clusters.length).toBeLessThanOrEqual(20);
+  expect(ended[1]?.clusters.length).toBeLessThanOrEqual(2);
   expect(ended[2]?.clusters).toEqual([KILLER]);
 
   for (const [index, { states: after }] of runs.entries()) {
@@ -230,3 +232,28 @@ test.each(['secretsmanager:ListSecrets', 's3:PutObject', 's3:GetObject'])(
     }
   },
 );
+
+test('a batch for which the run has no time left stores that its clusters were not started', async () => {
+  const lambda = new LambdaClient(bed.deployment.emulator.clientConfig);
+  const step = async (event: object) => {
+    const { Payload, FunctionError } = await lambda.send(
+      new InvokeCommand({
+        FunctionName: `${bed.deployment.functionName}:${SCALE_OUT_ALIAS}`,
+        Payload: JSON.stringify({ ...event, run: 'late' }),
+      }),
+    );
+    expect(FunctionError).toBeUndefined();
+    return JSON.parse(new TextDecoder().decode(Payload));
+  };
+  const started = new Date(Date.now() - 3_600_000).toISOString();
+  expect(await step({ scaleOut: 'list', started, seconds: 1 })).toMatchObject({
+    batches: [0, 1, 2, 3, 4, 5],
+  });
+  expect(await step({ scaleOut: 'batch', batch: 0 })).toEqual({});
+  lambda.destroy();
+
+  const notStarted = Object.entries(await storedStates()).filter(([, state]) =>
+    JSON.stringify(state).includes('run-time-up'),
+  );
+  expect(notStarted).toHaveLength(BATCH);
+});

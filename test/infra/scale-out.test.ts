@@ -97,7 +97,13 @@ describe('the state machine', () => {
     const payloads = [list, batch, summary].map((state) => state?.Parameters);
     const FunctionName = '{RefresherScaleOutAlias}';
     expect(payloads).toEqual([
-      { FunctionName, Payload: { scaleOut: 'list', 'run.$': '$$.Execution.Name' } },
+      {
+        FunctionName,
+        Payload: {
+          ...{ scaleOut: 'list', 'run.$': '$$.Execution.Name', 'started.$': '$$.Execution.StartTime' },
+          seconds: expect.any(Number),
+        },
+      },
       { FunctionName, Payload: { scaleOut: 'batch', 'run.$': '$.run', 'batch.$': '$.batch' } },
       { FunctionName, Payload: { scaleOut: 'summary', 'run.$': '$$.Execution.Name' } },
     ]);
@@ -120,12 +126,8 @@ describe('the state machine', () => {
   test('retries errors of Lambda itself, and never a step that failed or was killed', () => {
     for (const state of [list, batch, summary])
       expect(state?.Retry?.map(({ ErrorEquals }) => ErrorEquals)).toEqual([
-        [
-          'Lambda.ServiceException',
-          'Lambda.AWSLambdaException',
-          'Lambda.SdkClientException',
-          'Lambda.TooManyRequestsException',
-        ],
+        ['Lambda.TooManyRequestsException'],
+        ['Lambda.ServiceException', 'Lambda.AWSLambdaException', 'Lambda.SdkClientException'],
       ]);
     expect(batches).not.toHaveProperty('Retry');
   });
@@ -133,6 +135,10 @@ describe('the state machine', () => {
   test('ends before the next run starts, however close the two are', () => {
     // At the end of a window of ten minutes, and at the start of the next one.
     expect(definition.TimeoutSeconds).toBe((60 - 10 - 1) * 60);
+  });
+
+  test('ends its batches so early that the summary has the whole timeout of the function', () => {
+    expect(list?.Parameters?.Payload).toMatchObject({ seconds: definition.TimeoutSeconds - 15 * 60 - 60 });
   });
 
   test('is a standard one, of which its role may start and stop executions, and invoke the alias', () => {
@@ -326,9 +332,7 @@ describe('the alarms', () => {
         Stat: 'Sum',
       });
     // Without any execution there is no data, and the alarm keeps its state.
-    expect(Metrics[0]?.Expression).toBe(
-      'FILL(failed, 0) + FILL(timedOut, 0) + FILL(aborted, 0) + 0 * started',
-    );
+    expect(Metrics[0]?.Expression).toBe('FILL(SUM([failed, timedOut, aborted]), 0) + 0 * started');
     expect(textFor('Errors')).toContain(
       `aws stepfunctions list-executions --state-machine-arn {${STATE_MACHINE}}`,
     );

@@ -125,6 +125,17 @@ export function eksAccess({
     };
   };
 
+  /** One at a time: EKS throttles DescribeCluster, and up to ten batches describe their clusters at the same time. */
+  let described: Promise<unknown> = Promise.resolve();
+  const describeInTurn = (eks: EKSClient, name: string, signal: AbortSignal) => {
+    const request = described.then(() => {
+      signal.throwIfAborted();
+      return eks.send(new DescribeClusterCommand({ name }), { abortSignal: signal });
+    });
+    described = request.catch(() => {});
+    return request;
+  };
+
   const accessToTagged = async (name: string, region: string, cluster: Cluster, sts: STSClient) => {
     if (cluster.resourcesVpcConfig?.endpointPublicAccess === false && !isInVpc)
       throw new ClusterError(
@@ -199,19 +210,17 @@ export function eksAccess({
     async accessTagged(target, arn, signal) {
       const { eks, sts } = clientsOf(target);
       const name = arn.slice(arn.lastIndexOf('/') + 1);
-      const { cluster = {} } = await eks
-        .send(new DescribeClusterCommand({ name }), { abortSignal: signal })
-        .catch((cause: Error) => {
-          const isPermanent = isPermanentAwsError(cause);
-          throw new ClusterError(
-            'reach',
-            `EKS cluster ${name} in ${target.region}: ${describeAwsError(cause)}`,
-            {
-              cause,
-              code: isPermanent ? 'aws-refused' : 'aws-unavailable',
-            },
-          );
-        });
+      const { cluster = {} } = await describeInTurn(eks, name, signal).catch((cause: Error) => {
+        const isPermanent = isPermanentAwsError(cause);
+        throw new ClusterError(
+          'reach',
+          `EKS cluster ${name} in ${target.region}: ${describeAwsError(cause)}`,
+          {
+            cause,
+            code: isPermanent ? 'aws-refused' : 'aws-unavailable',
+          },
+        );
+      });
       return accessToTagged(name, target.region, cluster, sts);
     },
   };

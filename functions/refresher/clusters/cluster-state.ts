@@ -100,7 +100,7 @@ export interface ClusterStateReader {
 
 /** The time for saving one state, in milliseconds. */
 export const SAVE_WITHIN_MS = 5_000;
-/** After this many milliseconds, longer than any run, a reservation is one of a run that was killed. */
+/** After this many milliseconds, longer than any invocation of the function, a reservation is one of a run that was killed. */
 const RESERVED_MS = 20 * 60_000;
 /** Days after the last observation of a cluster when DynamoDB deletes its state. */
 const EXPIRE_AFTER_DAYS = 30;

@@ -77,12 +77,16 @@ export async function run(
   const order = states && bySoonestExpiry(states);
   const { clusters, discoveries } = await selectClusters(services, event.clusters, settings, signal, order);
   const reports = await runClusters(services, clusters, event, settings, now, signal, onReport, observer);
-  const failed = await discoveryFailures(services, discoveries.map(foundIn), reports, event, now, signal);
+  const failed = await discoveryFailures(services, discoveries.map(foundIn), reports, event, now(), signal);
   for (const report of failed) onReport(report);
   return [...reports, ...failed];
 }
 
-/** Refreshes or inspects these clusters, which start in their order. The parameters are those of `run`. */
+/**
+ * Refreshes or inspects these clusters, which start in their order. The other parameters are those of `run`.
+ *
+ * @param observedAt the time of all observations, milliseconds since the epoch; default: when each cluster's turn began
+ */
 export async function runClusters(
   services: Pick<RunServices, 'state'>,
   clusters: readonly Cluster[],
@@ -92,6 +96,7 @@ export async function runClusters(
   signal: AbortSignal,
   onReport: (cluster: ClusterReport) => void,
   observer: RunObserver,
+  observedAt?: number,
 ): Promise<ClusterReport[]> {
   const save = stateSaver(services.state, event, signal);
   const memory = new RunMemory();
@@ -105,7 +110,7 @@ export async function runClusters(
           ? incomplete(cluster.name)
           : await save(
               await runCluster(cluster, event, settings, { startedAt, now, memory }, signal),
-              startedAt,
+              observedAt ?? startedAt,
             );
       onReport(report);
       // The answer has the results of the clusters that the event names only.
@@ -135,11 +140,11 @@ export async function discoveryFailures(
   found: readonly FoundInTarget[],
   reports: readonly ClusterReport[],
   event: ParsedEvent,
-  now: () => number,
+  observedAt: number,
   signal: AbortSignal,
 ): Promise<ClusterReport[]> {
   const save = stateSaver(services.state, event, signal);
-  const all = await Promise.all(found.map((target) => save(discoveryReport(target, reports), now())));
+  const all = await Promise.all(found.map((target) => save(discoveryReport(target, reports), observedAt)));
   return all.filter((report) => report.failed);
 }
 
@@ -148,9 +153,10 @@ export async function loadStates(
   store: Partial<ClusterStateReader> | undefined,
   runSignal: AbortSignal,
   observer: RunObserver,
+  timeoutMs = LOAD_TIMEOUT_MS,
 ): Promise<StoredState[] | undefined> {
   try {
-    const signal = AbortSignal.any([runSignal, AbortSignal.timeout(LOAD_TIMEOUT_MS)]);
+    const signal = AbortSignal.any([runSignal, AbortSignal.timeout(timeoutMs)]);
     return await store?.load?.(signal);
   } catch (error) {
     observer.onOrderUnknown?.(error);

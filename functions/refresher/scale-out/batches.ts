@@ -4,10 +4,11 @@ import type { StoredState } from '../clusters/cluster-state.ts';
 import type { ListedCluster } from '../clusters/clusters.ts';
 
 /**
- * Clusters in a batch that has ended once: one of them may have ended it, and takes fewer with it. From the second time on,
- * each is a batch of its own.
+ * The most batches of suspects: clusters whose batch ended in their last run. One of them may have ended it. In few runs, each is
+ * in a batch of its own (500 suspects are 20 batches of 25; of those, 25 are 13 batches of 2), and there are never more batches
+ * than a run has time for.
  */
-const SUSPECTS = 20;
+const SUSPECT_BATCHES = 20;
 
 /**
  * The batches, in the order in which they start: that of their first clusters.
@@ -17,24 +18,23 @@ const SUSPECTS = 20;
  */
 export function batchesOf(
   clusters: readonly ListedCluster[],
-  states: readonly Pick<StoredState, 'cluster' | 'codes' | 'failures'>[],
+  states: readonly Pick<StoredState, 'cluster' | 'codes'>[],
   size: number,
 ): ListedCluster[][] {
-  const ended = new Map(
-    states
-      .filter(({ codes }) => codes?.includes('batch-ended'))
-      .map(({ cluster, failures = 1 }) => [cluster, failures]),
+  const ended = new Set(
+    states.flatMap(({ cluster, codes }) => (codes?.includes('batch-ended') ? cluster : [])),
   );
-  const open = new Map<number, ListedCluster[]>();
+  const suspects = clusters.filter(({ name }) => ended.has(name));
+  const limits = { others: size, suspects: Math.min(Math.ceil(suspects.length / SUSPECT_BATCHES), size) };
+  const open: Partial<Record<keyof typeof limits, ListedCluster[]>> = {};
   const batches: ListedCluster[][] = [];
   for (const cluster of clusters) {
-    const failures = ended.get(cluster.name) ?? 0;
-    const limit = failures === 0 ? size : failures === 1 ? Math.min(SUSPECTS, size) : 1;
-    const current = open.get(limit);
-    if (current && current.length < limit) current.push(cluster);
+    const kind = ended.has(cluster.name) ? 'suspects' : 'others';
+    const current = open[kind];
+    if (current && current.length < limits[kind]) current.push(cluster);
     else {
       const batch = [cluster];
-      open.set(limit, batch);
+      open[kind] = batch;
       batches.push(batch);
     }
   }

@@ -4,10 +4,21 @@ import { InvalidEventError, qualifierOf } from '../event.ts';
 import { SCALE_OUT_ALIAS } from '../settings.ts';
 
 /** A run's name is one segment of an object's key: an event must not reach outside the runs. */
-const Run = z.string().regex(/^(?!\.+$)[\w.=+@-]{1,80}$/, 'is not the name of an execution');
+const Run = z
+  .string()
+  .regex(
+    /^(?!\.+$)[\w.=+@-]{1,80}$/,
+    'is not a name of letters, digits and _.=+@-, of at most 80 characters',
+  );
 
 const Step = z.discriminatedUnion('scaleOut', [
-  z.strictObject({ scaleOut: z.literal('list'), run: Run }),
+  // From the start of the execution, `seconds` until the batches must have ended, so that the summary has time.
+  z.strictObject({
+    scaleOut: z.literal('list'),
+    run: Run,
+    started: z.iso.datetime({ offset: true }),
+    seconds: z.int().min(1),
+  }),
   z.strictObject({ scaleOut: z.literal('batch'), run: Run, batch: z.int().min(0) }),
   z.strictObject({ scaleOut: z.literal('summary'), run: Run }),
 ]);
@@ -41,6 +52,6 @@ export function readStep(event: unknown, invokedArn: string | undefined): ScaleO
   if (parsed.success) return parsed.data;
   throw new ScaleOutEventError(
     `The alias "${SCALE_OUT_ALIAS}" accepts the steps of a run only: ${z.prettifyError(parsed.error).replaceAll('\n', ' ')}. ` +
-      'If the state machine sent this, deploy the stack again.',
+      'If the state machine sent this without a name of yours, deploy the stack again.',
   );
 }

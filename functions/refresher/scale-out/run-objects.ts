@@ -8,8 +8,10 @@ import { RUNS_PREFIX } from '../settings.ts';
 
 /** What the list of a run found, beside the batches. */
 export interface RunList {
-  /** Milliseconds since the epoch. */
+  /** Milliseconds since the epoch. All observations of the run have this time, so that a step that is retried counts once. */
   readonly startedAt: number;
+  /** When the batches must have ended. */
+  readonly batchesUntil: number;
   /** How many there are. */
   readonly batches: number;
   readonly discoveries: readonly FoundInTarget[];

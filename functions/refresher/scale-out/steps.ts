@@ -23,6 +23,8 @@ export interface StepServices extends RunServices {
   readonly state: ClusterStateWriter & ClusterStateReader;
 }
 
+/** The states are a long read in a large fleet; without them, no batch is cut smaller for its suspects. */
+const LOAD_TIMEOUT_MS = 60_000;
 /** Objects, or states, that are read or written at the same time. */
 const REQUESTS_AT_ONCE = 25;
 
@@ -33,6 +35,7 @@ const WHOLE_RUN: ParsedEvent = { action: 'refresh', dryRun: false, force: false 
  * Lists the clusters of the run, and stores them in batches.
  *
  * @param size the most clusters in a batch
+ * @param batchesUntil when the batches must have ended, milliseconds since the epoch
  * @returns the numbers of the batches
  * @throws Error if the clusters cannot be listed or stored
  */
@@ -41,11 +44,11 @@ export async function list(
   objects: RunObjects,
   settings: RunSettings,
   size: number,
-  now: number,
+  { now, batchesUntil }: { readonly now: number; readonly batchesUntil: number },
   signal: AbortSignal,
   observer: RunObserver,
 ): Promise<number[]> {
-  const states = await loadStates(services.state, signal, observer);
+  const states = await loadStates(services.state, signal, observer, LOAD_TIMEOUT_MS);
   const order = states && bySoonestExpiry(states);
   const { clusters, discoveries } = await selectClusters(services, undefined, settings, signal, order);
   const listed = clusters.map(({ open: _, ...cluster }) => cluster);
@@ -55,6 +58,7 @@ export async function list(
   });
   await objects.putList({
     startedAt: now,
+    batchesUntil,
     batches: batches.length,
     discoveries: discoveries.map(foundIn),
   });
@@ -76,8 +80,12 @@ export async function batch(
   onReport: (cluster: ClusterReport) => void,
   observer: RunObserver,
 ): Promise<void> {
-  const clusters = openable(await objects.clusters(number), services, settings, signal);
-  const reports = await runClusters(services, clusters, WHOLE_RUN, settings, now, signal, onReport, observer);
+  const { startedAt, batchesUntil } = await objects.list();
+  const inTime = AbortSignal.any([signal, AbortSignal.timeout(Math.max(batchesUntil - now(), 0))]);
+  const clusters = openable(await objects.clusters(number), services, settings, inTime);
+  const reports = await runClusters(
+    ...([services, clusters, WHOLE_RUN, settings, now, inTime, onReport, observer, startedAt] as const),
+  );
   // The log has the problems, and the summary needs the numbers only: it has the reports of all batches in memory.
   await objects.putReports(
     number,
@@ -101,7 +109,6 @@ export interface EndedBatch {
 export async function collect(
   services: StepServices,
   objects: RunObjects,
-  now: () => number,
   signal: AbortSignal,
   onReport: (cluster: ClusterReport) => void,
 ): Promise<{ readonly reports: ClusterReport[]; readonly ended: EndedBatch[] }> {
@@ -119,7 +126,14 @@ export async function collect(
     { concurrency: REQUESTS_AT_ONCE },
   );
   for (const report of ofBatches.flat()) if (report.codes?.includes('batch-ended')) onReport(report);
-  const failed = await discoveryFailures(services, discoveries, ofBatches.flat(), WHOLE_RUN, now, signal);
+  const failed = await discoveryFailures(
+    services,
+    discoveries,
+    ofBatches.flat(),
+    WHOLE_RUN,
+    startedAt,
+    signal,
+  );
   for (const report of failed) onReport(report);
   return { reports: [...ofBatches.flat(), ...failed], ended };
 }

@@ -17,9 +17,10 @@ import {
   type ClusterStateWriter,
   clusterStates,
 } from '../../../../functions/refresher/clusters/cluster-state.ts';
+import { openable, selectClusters } from '../../../../functions/refresher/clusters/clusters.ts';
 import { readEvent } from '../../../../functions/refresher/event.ts';
 import type { ClusterReport } from '../../../../functions/refresher/run/cluster-report.ts';
-import { run } from '../../../../functions/refresher/run/run.ts';
+import { run, runClusters } from '../../../../functions/refresher/run/run.ts';
 import { metricsOf } from '../../../../functions/refresher/run/whole-run.ts';
 import { regionOfEndpoint } from '../../../../lib/aws/eks-endpoint.ts';
 import { type AwsEndpoint, startAwsEndpoint } from '../../../bed/aws-endpoint.ts';
@@ -317,6 +318,37 @@ describe('tagged clusters', () => {
     expect(token()).toMatchObject({ key: OWN_KEY, region: REGION });
     // One call returns the tags, the endpoint and the certificate authority.
     expect(eks.calls.filter(({ cluster: name }) => name === 'updating')).toHaveLength(1);
+  });
+
+  test('are described again by a batch, to which the list is data', async () => {
+    await using registry = await startSecretsManager({});
+    const services = {
+      secrets: registry.client,
+      eks: eksAccess({ region: REGION, assumableRoles: [], clusterDeadlineMs: 20_000 }),
+      keyless: NO_KEYLESS,
+    };
+    const settings = { ...SETTINGS, eksDiscovery: [{ region: REGION }] };
+    const signal = AbortSignal.timeout(30_000);
+    const serve = (data: string, of: typeof settings) =>
+      runClusters(
+        ...([{}, openable(JSON.parse(data), services, of, signal), readEvent({})] as const),
+        ...([of, Date.now, signal, () => {}, {}] as const),
+      );
+    const { clusters } = await selectClusters(services, undefined, settings, signal);
+    const data = JSON.stringify(clusters);
+    const described = () => eks.calls.filter(({ cluster: name }) => name === 'updating').length;
+    const before = described();
+
+    expect(await outcomes(serve(data, settings))).toEqual({
+      [arnOf('tagged')]: 'served',
+      [arnOf('updating')]: 'served',
+      [arnOf('paused')]: 'paused',
+      [arnOf('private')]: expect.stringMatching(/private endpoint only.*proxy-url/),
+    });
+    expect(described()).toBe(before + 1);
+    expect(await outcomes(serve(data, { ...settings, eksDiscovery: [] }))).toMatchObject({
+      [arnOf('tagged')]: expect.stringMatching(/no longer in the CDK setting eksDiscovery/),
+    });
   });
 
   test('with a private endpoint only are refreshed by a function in a VPC', async () => {

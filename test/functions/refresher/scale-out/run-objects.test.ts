@@ -42,7 +42,7 @@ const inTime = () => AbortSignal.timeout(30_000);
 
 test('what a step stores, the next one reads, below the name of the run', async () => {
   const objects = runObjects('runs-bucket')('run-1', inTime());
-  const list = { startedAt: 1, batches: 1, discoveries: [] };
+  const list = { startedAt: 1, batchesUntil: 2, batches: 1, discoveries: [] };
   await objects.putList(list);
   await objects.putClusters(0, [{ name: 'a', isPaused: false }]);
   await objects.putReports(0, REPORTS);
