@@ -96,7 +96,7 @@ export class RefresherAlarms extends Construct {
         `Pods can pull for at least ${leftAfter(1)} more. Read the last ERROR in the function's log: ` +
         "run the command in the stack's output ReadLog." +
         (scaleOut
-          ? ` For the step that failed, run "aws stepfunctions list-executions --state-machine-arn ${scaleOut.stateMachine.stateMachineArn} --max-items 3".`
+          ? ` To find the run that failed, run "aws stepfunctions list-executions --state-machine-arn ${scaleOut.stateMachine.stateMachineArn} --max-items 3".`
           : ''),
     });
 
