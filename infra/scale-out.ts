@@ -131,7 +131,7 @@ export class ScaleOut extends Construct {
       Parameters: { FunctionName: alias.functionArn, Payload: { scaleOut, ...input } },
       OutputPath: '$.Payload',
       Retry: [
-        // A step that is throttled has not begun. The time limit of the run ends this.
+        // A step that is throttled has not started. The time limit of the run ends this.
         {
           ErrorEquals: ['Lambda.TooManyRequestsException'],
           ...{
