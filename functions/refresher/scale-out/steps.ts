@@ -84,7 +84,15 @@ export async function batch(
   const inTime = AbortSignal.any([signal, AbortSignal.timeout(Math.max(batchesUntil - now(), 0))]);
   const clusters = openable(await objects.clusters(number), services, settings, inTime);
   const reports = await runClusters(
-    ...([services, clusters, WHOLE_RUN, settings, now, inTime, onReport, observer, startedAt] as const),
+    services,
+    clusters,
+    WHOLE_RUN,
+    settings,
+    now,
+    inTime,
+    onReport,
+    observer,
+    startedAt,
   );
   // The log has the problems, and the summary needs the numbers only: it has the reports of all batches in memory.
   await objects.putReports(
@@ -114,28 +122,22 @@ export async function collect(
 ): Promise<{ readonly reports: ClusterReport[]; readonly ended: EndedBatch[] }> {
   const { startedAt, batches, discoveries } = await objects.list();
   const ended: EndedBatch[] = [];
-  const ofBatches = await pMap(
+  const perBatch = await pMap(
     Array(batches).keys(),
     async (number) => {
-      const reports = await objects.reports(number);
-      if (reports) return reports;
+      const stored = await objects.reports(number);
+      if (stored) return stored;
       const clusters = await objects.clusters(number);
       ended.push({ batch: number, clusters: clusters.map(({ name }) => name) });
       return reportsOfEnded(services, clusters, number, startedAt, signal);
     },
     { concurrency: REQUESTS_AT_ONCE },
   );
-  for (const report of ofBatches.flat()) if (report.codes?.includes('batch-ended')) onReport(report);
-  const failed = await discoveryFailures(
-    services,
-    discoveries,
-    ofBatches.flat(),
-    WHOLE_RUN,
-    startedAt,
-    signal,
-  );
+  const reports = perBatch.flat();
+  for (const report of reports) if (report.codes?.includes('batch-ended')) onReport(report);
+  const failed = await discoveryFailures(services, discoveries, reports, WHOLE_RUN, startedAt, signal);
   for (const report of failed) onReport(report);
-  return { reports: [...ofBatches.flat(), ...failed], ended };
+  return { reports: [...reports, ...failed], ended };
 }
 
 async function reportsOfEnded(
