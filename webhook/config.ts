@@ -1,6 +1,7 @@
 // The webhook's settings, read from environment variables once at the start; all problems are reported together.
 import { z } from 'zod';
 import { WEBHOOK_NAME, WEBHOOK_PORT } from '../contract/names.ts';
+import { inClusterServer } from '../lib/kubernetes/in-cluster-server.ts';
 import { ExternalId, LOG_LEVELS, RoleArn } from './admission/policy.ts';
 
 /** The environment variables; the chart sets the same ones. PORT, CERT_FILE and KEY_FILE are named as in CentML/ecr-anywhere. */
@@ -171,9 +172,8 @@ function ownTls(secret: string, env: Readonly<Record<string, unknown>>) {
 function ownSecret(secret: string, env: Readonly<Record<string, unknown>>) {
   const text = (name: string) => String(env[name]);
   const [namespace = '', name = ''] = secret.split('/');
-  const host = text(ENVIRONMENT.kubernetesHost);
   return {
-    server: `https://${host.includes(':') ? `[${host}]` : host}:${text(ENVIRONMENT.kubernetesPort)}`,
+    server: inClusterServer(text(ENVIRONMENT.kubernetesHost), text(ENVIRONMENT.kubernetesPort)),
     serviceAccountDir: text(ENVIRONMENT.serviceAccountDir),
     namespace,
     secret: name,

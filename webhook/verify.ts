@@ -13,6 +13,7 @@ import {
   WEBHOOK_NAME,
   WEBHOOK_PATH,
 } from '../contract/names.ts';
+import { inClusterServer } from '../lib/kubernetes/in-cluster-server.ts';
 import { trust } from '../lib/kubernetes/trust.ts';
 
 const REQUEST_TIMEOUT_MS = 30_000;
@@ -55,8 +56,7 @@ const Created = z.object({
 });
 
 const env = Environment.parse(process.env);
-const host = env.KUBERNETES_SERVICE_HOST;
-const apiServer = `https://${host.includes(':') ? `[${host}]` : host}:${env.KUBERNETES_SERVICE_PORT}`;
+const apiServer = inClusterServer(env.KUBERNETES_SERVICE_HOST, env.KUBERNETES_SERVICE_PORT);
 const secret = {
   apiVersion: 'v1',
   kind: 'Secret',
