@@ -114,6 +114,8 @@ export const FAILURE_CODES = [
   'batch-ended',
   /** The cluster's deadline passed. */
   'cluster-time-up',
+  /** SIGTERM ended the run. Only of the refresher in the cluster. */
+  'run-ended',
 
   // The API server
   /** No HTTP response: name resolution, connection, TLS, proxy, or a response that broke off. */

@@ -1,14 +1,19 @@
-// Bundles the webhook, and the program of `helm test`, into one file each that needs only Node.
+// Bundles the programs of the image into one file each that needs only Node: the webhook, the program of `helm test`, and the
+// refresher in the cluster.
 import { build } from 'esbuild';
+
+/** The entry point of the refresher in the cluster. */
+export const IN_CLUSTER_REFRESHER = '../functions/refresher/in-cluster/main.ts';
 
 /**
  * Writes a bundle and its source map.
  *
  * @param outfile such as dist/webhook.mjs
- * @param entry the entry point: main.ts or verify.ts
+ * @param entry the entry point: main.ts, verify.ts or `IN_CLUSTER_REFRESHER`
+ * @returns the paths of the files in the bundle
  */
-export async function buildWebhook(outfile: string, entry = './main.ts'): Promise<void> {
-  await build({
+export async function buildWebhook(outfile: string, entry = './main.ts'): Promise<string[]> {
+  const { metafile } = await build({
     entryPoints: [new URL(entry, import.meta.url).pathname],
     outfile,
     bundle: true,
@@ -25,10 +30,13 @@ export async function buildWebhook(outfile: string, entry = './main.ts'): Promis
       js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);",
     },
     logLevel: 'warning',
+    metafile: true,
   });
+  return Object.keys(metafile.inputs);
 }
 
 if (import.meta.main) {
   await buildWebhook('dist/webhook.mjs');
   await buildWebhook('dist/verify.mjs', './verify.ts');
+  await buildWebhook('dist/refresher.mjs', IN_CLUSTER_REFRESHER);
 }

@@ -27,9 +27,10 @@ import { readConfig } from './config.ts';
 import { InvalidEventError, isWholeRun, type ParsedEvent, readEvent, requireOperatorAlias } from './event.ts';
 import { announce } from './run/announcements.ts';
 import type { ClusterReport } from './run/cluster-report.ts';
+import { logReport } from './run/log-report.ts';
 import { publisher } from './run/publisher.ts';
 import { type RunObserver, run } from './run/run.ts';
-import { summarize, summarizeAll, summarizeNamed } from './run/summaries.ts';
+import { summarizeAll, summarizeNamed } from './run/summaries.ts';
 import { clusterMetricsOf, metricsOf, runFailure } from './run/whole-run.ts';
 import { readStep, ScaleOutEventError, type ScaleOutStep } from './scale-out/event.ts';
 import { runObjects } from './scale-out/run-objects.ts';
@@ -175,17 +176,7 @@ function invalidEvent({ message, fields }: InvalidEventError): InvalidEventAnswe
 }
 
 function log(report: ClusterReport): void {
-  const { cluster, results } = report;
-  for (const result of results) {
-    const { outcome } = result;
-    if (outcome === 'not-attempted') continue; // The cluster's line has their number.
-    logger[outcome === 'refreshed' || outcome === 'gone' ? 'info' : 'error']('secret', {
-      cluster,
-      ...result,
-    });
-  }
-  const { problems: _, ...summary } = summarize(report);
-  logger[report.failed || report.stateNotSaved !== undefined ? 'error' : 'info']('cluster', summary);
+  logReport(logger, report);
 }
 
 function logRevoked(result: RevokeResult): void {

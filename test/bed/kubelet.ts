@@ -95,6 +95,7 @@ export function containerOf(
       const { stdout } = await cluster.kubectl([
         ...['create', 'token', account, '--namespace', namespace, `--duration=${expirationSeconds}s`],
         ...(audience === undefined ? [] : [`--audience=${audience}`]),
+        ...(owner.kind === 'pod' ? ['--bound-object-kind=Pod', `--bound-object-name=${owner.name}`] : []),
       ]);
       files[path] = Buffer.from(stdout.trim());
     }

@@ -163,7 +163,14 @@ test('the image holds the bundles above its base, and nothing else', async () =>
       .flat()
       .filter((path) => path && !path.endsWith('/'))
       .sort(),
-  ).toEqual(['app/verify.mjs', 'app/verify.mjs.map', 'app/webhook.mjs', 'app/webhook.mjs.map']);
+  ).toEqual([
+    'app/refresher.mjs',
+    'app/refresher.mjs.map',
+    'app/verify.mjs',
+    'app/verify.mjs.map',
+    'app/webhook.mjs',
+    'app/webhook.mjs.map',
+  ]);
   expect(await (await fetch(`${url}/blobs/${config.digest}`)).json()).toMatchObject({
     config: { User: '65532:65532', Entrypoint: ['/nodejs/bin/node', '--enable-source-maps'] },
   });

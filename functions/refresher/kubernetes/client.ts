@@ -490,7 +490,7 @@ export class KubernetesApi implements AsyncDisposable {
     const body = parsedJson(text);
     const parsed = Status.safeParse(body);
     const message = parsed.success ? this.#sanitize(parsed.data.message) : 'no reason given';
-    const hint = status === 401 ? ' (is the registered credential expired or revoked?)' : '';
+    const hint = status === 401 ? ' (is the credential expired or revoked?)' : '';
     const causes = parsed.success ? denialCauses(body) : [];
     const retryAfterSeconds = Number(headers['retry-after']);
     return new KubernetesError(name, `HTTP ${status}: ${message}${hint}`, {
@@ -575,10 +575,15 @@ function tooMuchData(request: string): KubernetesError {
 
 function noResponse(name: string, error: unknown, signal: AbortSignal): KubernetesError {
   const message = error instanceof Error ? error.message : String(error);
-  const reason = signal.aborted ? "no answer before the cluster's deadline" : message;
+  const ended = signal.reason instanceof ClusterError ? signal.reason : undefined;
+  const reason = signal.aborted ? (ended?.message ?? "no answer before the cluster's deadline") : message;
   return new KubernetesError(name, reason, {
     affects: 'cluster',
-    code: signal.aborted ? 'cluster-time-up' : isTooLarge(error) ? 'too-much-data' : 'unreachable',
+    code: signal.aborted
+      ? (ended?.code ?? 'cluster-time-up')
+      : isTooLarge(error)
+        ? 'too-much-data'
+        : 'unreachable',
     cause: error,
   });
 }

@@ -4,7 +4,7 @@ import pMap from 'p-map';
 import { freshness } from '../../../contract/freshness.ts';
 import { ANNOTATION } from '../../../contract/names.ts';
 import type { FailedAt, Outcome, SecretResult } from '../../../contract/refresher-api.ts';
-import { failedAtOf } from '../../../lib/cluster-error.ts';
+import { ClusterError, failedAtOf } from '../../../lib/cluster-error.ts';
 import { type KubernetesApi, KubernetesError, type ManagedSecret } from '../kubernetes/client.ts';
 import { CircuitBreaker, type SharedFailure } from './circuit-breaker.ts';
 import {
@@ -113,7 +113,11 @@ async function list(api: SecretsApi, only: readonly string[] | undefined): Promi
   }
 }
 
-const TIME_UP: Failure = { code: 'cluster-time-up', reason: 'the cluster reached its deadline' };
+/** Why the cluster run ended before all was requested. @param signal that has ended it */
+function endOf({ reason }: AbortSignal): Failure {
+  if (reason instanceof ClusterError) return failureOf(reason);
+  return { code: 'cluster-time-up', reason: 'the cluster reached its deadline' };
+}
 
 /** Requests the refreshes in their order, until all are requested, the time is up, or the circuit breaker stops. */
 async function requestAll(
@@ -135,10 +139,10 @@ async function requestAll(
     async (refresh): Promise<SecretResult> => {
       const { secret, reason: due } = refresh;
       const base = { secret: `${secret.namespace}/${secret.name}`, due };
-      if (signal.aborted) breaker.stop(TIME_UP);
+      if (signal.aborted) breaker.stop(endOf(signal));
       if (breaker.hasStopped(secret.namespace)) return { ...base, outcome: 'not-attempted' };
       const { sharedFailure, ...result } = await request(api, refresh, annotations, options.dryRun, now);
-      if (signal.aborted) breaker.stop(TIME_UP);
+      if (signal.aborted) breaker.stop(endOf(signal));
       breaker.record(secret.namespace, sharedFailure);
       return { ...base, ...result };
     },

@@ -16,6 +16,7 @@ import {
   WEBHOOK_PATH,
   WEBHOOK_PORT,
 } from '../../../contract/names.ts';
+import { readSettings } from '../../../functions/refresher/in-cluster/settings.ts';
 import { readPolicy } from '../../../webhook/admission/policy.ts';
 import { ENVIRONMENT, readConfig } from '../../../webhook/config.ts';
 import { CHART, helm } from '../../bed/helm.ts';
@@ -54,6 +55,17 @@ interface Deployment extends Manifest {
 }
 interface ConfigMap extends Manifest {
   data: Readonly<Record<string, string>>;
+}
+interface CronJob extends Manifest {
+  spec: {
+    schedule: string;
+    jobTemplate: {
+      spec: {
+        activeDeadlineSeconds: number;
+        template: { metadata: Manifest['metadata']; spec: { containers: [Container] } };
+      };
+    };
+  };
 }
 interface Policy extends Manifest {
   spec: {
@@ -836,6 +848,22 @@ test('alerts use only metrics that the documentation lists', async () => {
   });
 });
 
+test('alerts for the refresher in the cluster only if it is there', async () => {
+  const values = { 'metrics.prometheusRule.enabled': 'true' };
+  const expressionsOf = async (more: object) => {
+    type Rule = Manifest & { spec: { groups: [{ rules: { alert: string; expr: string }[] }] } };
+    const { groups } = find<Rule>(await manifests({ ...values, ...more }), 'PrometheusRule').spec;
+    const own = groups[0].rules.filter(({ alert }) => alert.startsWith('EcrAnywhereRefresher'));
+    return own.map(({ expr }) => expr);
+  };
+  expect(await expressionsOf({})).toEqual([]);
+  const cronJob = `{namespace="${NAMESPACE}", cronjob="${NAME}-refresher"}`;
+  expect(await expressionsOf({ 'refresher.inCluster.enabled': 'true' })).toEqual([
+    `time() - max(kube_cronjob_status_last_successful_time${cronJob} or kube_cronjob_created${cronJob}) > 3 * 3600`,
+    `absent(kube_cronjob_created${cronJob})`,
+  ]);
+});
+
 test('renders no alerts without metrics, because they would always fire', async () => {
   const all = await manifests({ 'metrics.prometheusRule.enabled': 'true', 'metrics.port': '0' });
   expect(all.filter(({ kind }) => kind === 'PrometheusRule')).toEqual([]);
@@ -923,6 +951,135 @@ describe("the refresher's RBAC", () => {
     expect(bindings.map(({ metadata }) => metadata.namespace)).toEqual(['shop', 'billing']);
     for (const binding of bindings)
       expect(binding).toMatchObject({ roleRef: { kind: 'Role', name: REFRESHER }, subjects });
+  });
+});
+
+describe('refresher.inCluster', () => {
+  const REFRESHER = `${NAME}-refresher`;
+  const ENABLED = { 'refresher.inCluster.enabled': 'true' };
+  const cronJobOf = async (values: Readonly<Record<string, string>> = {}, command?: string[]) =>
+    (await manifests({ ...ENABLED, ...values }, command)).find(({ kind }) => kind === 'CronJob') as CronJob;
+  const specOf = ({ spec }: CronJob) => spec.jobTemplate.spec.template.spec;
+
+  test('is off by default', () => {
+    expect(chart.filter(({ kind }) => kind === 'CronJob')).toEqual([]);
+  });
+
+  test('runs hourly, one Job at a time, without a second attempt', async () => {
+    expect(await cronJobOf()).toMatchObject({
+      metadata: { name: REFRESHER, namespace: NAMESPACE },
+      spec: {
+        schedule: expect.stringMatching(/^[1-5]?[0-9] \* \* \* \*$/),
+        concurrencyPolicy: 'Forbid',
+        startingDeadlineSeconds: 1800,
+        jobTemplate: { spec: { backoffLimit: 0, template: { spec: { restartPolicy: 'Never' } } } },
+      },
+    });
+  });
+
+  test('gives releases different minutes, and a release always the same one', async () => {
+    const scheduleOf = async (release: string) =>
+      (await cronJobOf({ fullnameOverride: NAME }, ['template', release])).spec.schedule;
+    const [one, again, other] = await Promise.all(['one', 'one', 'other'].map(scheduleOf));
+    expect(again).toBe(one);
+    expect(other).not.toBe(one);
+  });
+
+  test('takes the operator’s schedule, resources, annotations and labels', async () => {
+    const cronJob = await cronJobOf({
+      'refresher.inCluster.schedule': '*/20 * * * *',
+      'refresher.inCluster.resources.limits.memory': '1Gi',
+      'refresher.inCluster.podAnnotations.a': 'b',
+      'refresher.inCluster.podLabels.team': 'platform',
+      priorityClassName: 'high',
+      'tolerations[0].operator': 'Exists',
+      'imagePullSecrets[0].name': 'pull',
+    });
+    expect(cronJob.spec.schedule).toBe('*/20 * * * *');
+    expect(cronJob.spec.jobTemplate.spec.template).toMatchObject({
+      metadata: { annotations: { a: 'b' }, labels: { team: 'platform' } },
+      spec: {
+        priorityClassName: 'high',
+        tolerations: [{ operator: 'Exists' }],
+        imagePullSecrets: [{ name: 'pull' }],
+        containers: [{ resources: { limits: { memory: '1Gi' } } }],
+      },
+    });
+  });
+
+  test('runs the refresher’s bundle as its ServiceAccount, with a token as short as the Job', async () => {
+    const cronJob = await cronJobOf();
+    const { activeDeadlineSeconds } = cronJob.spec.jobTemplate.spec;
+    expect(specOf(cronJob)).toMatchObject({
+      serviceAccountName: REFRESHER,
+      automountServiceAccountToken: false,
+      enableServiceLinks: false,
+      containers: [{ args: ['/app/refresher.mjs'], securityContext: { readOnlyRootFilesystem: true } }],
+      volumes: [
+        {
+          projected: {
+            sources: [
+              { serviceAccountToken: { expirationSeconds: activeDeadlineSeconds, path: 'token' } },
+              { configMap: { name: 'kube-root-ca.crt' } },
+            ],
+          },
+        },
+      ],
+    });
+  });
+
+  test('lets a run that is too slow report before the Job ends it', async () => {
+    const cronJob = await cronJobOf();
+    const env = Object.fromEntries(specOf(cronJob).containers[0].env.map(({ name, value }) => [name, value]));
+    const { deadlineMs } = readSettings({
+      ...{ KUBERNETES_SERVICE_HOST: 'x', KUBERNETES_SERVICE_PORT: '443' },
+      ...env,
+    });
+    expect(deadlineMs / 1000).toBeLessThan(cronJob.spec.jobTemplate.spec.activeDeadlineSeconds);
+  });
+
+  test('has pods that neither the Service nor the webhook’s other objects select', async () => {
+    const all = await manifests({
+      ...{ ...ENABLED, 'networkPolicy.enabled': 'true', 'networkPolicy.apiServers': '{10.0.0.0/28}' },
+      'refresher.inCluster.podLabels.app\\.kubernetes\\.io/name': NAME,
+    });
+    const cronJob = find<CronJob>(all, 'CronJob', REFRESHER);
+    const { labels = {} } = cronJob.spec.jobTemplate.spec.template.metadata;
+    const selectedBy = (selector: Readonly<Record<string, string>>) =>
+      Object.entries(selector).every(([key, value]) => labels[key] === value);
+    type Selecting = Manifest & { spec: { selector: Record<string, string> } };
+    type Limiting = Manifest & { spec: { podSelector: { matchLabels: Record<string, string> } } };
+    expect(selectedBy(find<Selecting>(all, 'Service').spec.selector)).toBe(false);
+    expect(selectedBy(find<Limiting>(all, 'NetworkPolicy').spec.podSelector.matchLabels)).toBe(false);
+    const own = find<Limiting>(all, 'NetworkPolicy', REFRESHER);
+    expect(selectedBy(own.spec.podSelector.matchLabels)).toBe(true);
+  });
+
+  test.each([
+    ['kubernetes', 'NetworkPolicy', undefined],
+    ['cilium', 'CiliumNetworkPolicy', [{}]],
+  ])(
+    'may call only the API server and DNS, and is not called, with networkPolicy.type=%s',
+    async (type, kind, ingress) => {
+      const all = await manifests({
+        ...{ ...ENABLED, 'networkPolicy.enabled': 'true', 'networkPolicy.type': type },
+        'networkPolicy.apiServers': '{10.0.0.0/28}',
+      });
+      const { spec } = find<Manifest & { spec: { ingress?: object[]; egress: object[] } }>(
+        all,
+        kind,
+        REFRESHER,
+      );
+      expect(spec.ingress).toEqual(ingress);
+      const ports = [...JSON.stringify(spec.egress).matchAll(/"port":"?(\d+)/g)].map(([, port]) => port);
+      expect([...new Set(ports)]).toEqual(['443', '6443', '53']);
+    },
+  );
+
+  test('keeps its name within the 52 characters of a CronJob', async () => {
+    const all = await manifests({ ...ENABLED, fullnameOverride: 'a'.repeat(50) });
+    const names = all.flatMap(({ kind, metadata }) => (kind === 'CronJob' ? metadata.name : []));
+    expect(names).toEqual([`${'a'.repeat(50)}-r`]);
   });
 });
 
@@ -1017,6 +1174,7 @@ describe('the values', () => {
     { key: 'logLevel', value: 'loud', message: /logLevel/ },
     { key: 'aws.region', value: 'Frankfurt', message: /region/ },
     { key: 'refresher.namespaces', value: 'null', message: /--set 'refresher\.namespaces=\{\*\}'/ },
+    { key: 'refresher.inCluster.schedule', value: 'hourly', message: /schedule/ },
     { key: 'refresher.namespaces', value: '{team-*}', message: /namespaces/ },
     { key: 'refresher.namespaces', value: '{*,shop}', message: /names \* and others/ },
     { key: 'registries[0].host', value: 'public.ecr.aws', message: /namespaces/ },

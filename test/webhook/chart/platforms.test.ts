@@ -26,7 +26,7 @@ const REQUIRED = {
   image: { repository: 'registry.example.com/ecr-anywhere' },
   aws: { region: 'eu-central-1' },
   ownRegistry: { namespaces: ['*'] },
-  refresher: { namespaces: ['*'] },
+  refresher: { namespaces: ['*'], inCluster: { enabled: true } },
 };
 const KUBERNETES_POLICY = { enabled: true, apiServers: ['10.0.0.0/28', 'fd00::/64'] };
 
@@ -41,7 +41,11 @@ interface PodSpec {
 interface Manifest {
   kind: string;
   metadata: { name: string; namespace?: string; labels: Record<string, string>; annotations?: object };
-  spec?: PodSpec & { template?: { metadata: { labels: Record<string, string> }; spec: PodSpec } };
+  spec?: PodSpec & { template?: PodTemplate; jobTemplate?: { spec: { template: PodTemplate } } };
+}
+interface PodTemplate {
+  metadata: { labels: Record<string, string> };
+  spec: PodSpec;
 }
 interface Rendering {
   readonly release?: string;
@@ -102,24 +106,31 @@ async function render(
   return by3 ?? [];
 }
 
-/** The webhook's pods and that of `helm test`. */
-function podSpecs(all: readonly Manifest[]): [PodSpec, PodSpec] {
-  const deployment = all.find(({ kind }) => kind === 'Deployment')?.spec?.template?.spec;
-  const tester = all.find(({ kind }) => kind === 'Pod')?.spec;
-  if (!deployment || !tester) throw new Error('The chart renders no Deployment or no Pod.');
-  return [deployment, tester];
+/** The templates of the webhook's pods and of the refresher's. */
+function podTemplates(all: readonly Manifest[]): PodTemplate[] {
+  return all.flatMap(({ kind, spec }) => {
+    const template = kind === 'CronJob' ? spec?.jobTemplate?.spec.template : spec?.template;
+    return ['Deployment', 'CronJob'].includes(kind) && template ? [template] : [];
+  });
 }
 
-/** Has the API server validate the manifests strictly, and a pod of the Deployment. */
+/** The webhook's pods, that of `helm test`, and the refresher's if it is in the cluster. */
+function podSpecs(all: readonly Manifest[]): [PodSpec, PodSpec, ...PodSpec[]] {
+  const [deployment, ...others] = podTemplates(all);
+  const tester = all.find(({ kind }) => kind === 'Pod')?.spec;
+  if (!deployment || !tester) throw new Error('The chart renders no Deployment or no Pod.');
+  return [deployment.spec, tester, ...others.map(({ spec }) => spec)];
+}
+
+/** Has the API server validate the manifests strictly, and a pod of each template. */
 async function expectAccepted(all: readonly Manifest[]): Promise<void> {
-  const deployment = all.find(({ kind }) => kind === 'Deployment');
-  const { labels = {} } = deployment?.spec?.template?.metadata ?? {};
-  const pod = {
+  const namespace = all.find(({ kind }) => kind === 'Deployment')?.metadata.namespace;
+  const pods = podTemplates(all).map(({ metadata, spec }, index) => ({
     ...{ apiVersion: 'v1', kind: 'Pod' },
-    metadata: { name: 'of-the-deployment', namespace: deployment?.metadata.namespace, labels },
-    spec: deployment?.spec?.template?.spec,
-  };
-  const items = [...all, pod];
+    metadata: { name: `of-template-${index}`, namespace, labels: metadata.labels },
+    spec,
+  }));
+  const items = [...all, ...pods];
   const { stdout } = await cluster.kubectl(
     ['apply', '--dry-run=server', '--validate=strict', '--filename=-'],
     { input: JSON.stringify({ apiVersion: 'v1', kind: 'List', items }) },

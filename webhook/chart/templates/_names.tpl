@@ -85,6 +85,24 @@ that the values can name.
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "ecr-anywhere.refresher" . }}
 {{- end -}}
 
+{{/* The refresher's CronJob. Kubernetes allows 52 characters. */}}
+{{- define "ecr-anywhere.refresherCronJob" -}}
+{{ include "ecr-anywhere.refresher" . | trunc 52 | trimSuffix "-" }}
+{{- end -}}
+
+{{/* Its Pods have another name than the webhook's, so that the Service and the PodDisruptionBudget do not select them. */}}
+{{- define "ecr-anywhere.refresherSelectorLabels" -}}
+app.kubernetes.io/name: {{ include "ecr-anywhere.name" . }}-refresher
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+{{- end -}}
+
+{{/* Once an hour. The minute differs between clusters with the same release, so that they do not all call ECR at once. */}}
+{{- define "ecr-anywhere.refresherSchedule" -}}
+{{- $system := lookup "v1" "Namespace" "" "kube-system" -}}
+{{- $seed := printf "%s/%s/%s" .Release.Namespace .Release.Name (dig "metadata" "uid" "" $system) -}}
+{{ .Values.refresher.inCluster.schedule | default (printf "%d * * * *" (mod (adler32sum $seed | int64) 60)) }}
+{{- end -}}
+
 {{/* The refresher's name in managedFields. */}}
 {{- define "ecr-anywhere.refresherFieldManager" -}}
 ecr-anywhere-refresher
@@ -321,13 +339,13 @@ sets them itself.
 {{ ternary (last .) ($glob | replace "*" "x") (eq $glob "*") }}
 {{- end -}}
 
-{{/* The volume that the kubelet would mount by default, with a token of one hour. */}}
+{{/* The volume that the kubelet would mount by default. The argument is the token's lifetime in seconds. */}}
 {{- define "ecr-anywhere.serviceAccountVolume" -}}
 projected:
   defaultMode: 0440
   sources:
     - serviceAccountToken:
-        expirationSeconds: 3600
+        expirationSeconds: {{ . }}
         path: token
     - configMap:
         name: kube-root-ca.crt

@@ -280,7 +280,7 @@ describe.each<{ protocol: Protocol }>([{ protocol: 'http/1.1' }, { protocol: 'h2
         title: '401',
         code: 'unauthorized',
         answer: (_, response) => refuse(response, 401, 'Unauthorized'),
-        says: 'HTTP 401: Unauthorized (is the registered credential expired or revoked?)',
+        says: 'HTTP 401: Unauthorized (is the credential expired or revoked?)',
         affects: 'cluster',
         status: 401,
         requests: 1,
