@@ -89,6 +89,15 @@ export interface Found {
   readonly originals: readonly string[];
 }
 
+/**
+ * The release name to propose for the chart. The API server calls webhooks by the order of their configurations' names, and
+ * the webhook denies a refresh to which CentML/ecr-anywhere has added credentials before. The name is another one, too: Helm
+ * would treat a release of the same name as an upgrade of CentML's chart.
+ */
+export function proposedRelease({ originals }: Found): string {
+  return originals.length > 0 ? 'aws-ecr-anywhere' : 'ecr-anywhere';
+}
+
 /** Finds the chart. @throws CliError if the operator may not list its objects */
 export async function findInstallation(kubernetes: Kubernetes): Promise<Found> {
   const items = await kubernetes.list(CONFIGURATIONS);

@@ -1,11 +1,18 @@
 // The checks of what the chart installs: the release, the write policy, and the webhook configuration.
 import { NAMESPACE_LABEL, SECRET_LABEL } from '../../../contract/names.ts';
-import type { Found, Gap, Installation, Webhook } from '../../kubernetes/chart.ts';
+import {
+  type Found,
+  type Gap,
+  type Installation,
+  proposedRelease,
+  type Webhook,
+} from '../../kubernetes/chart.ts';
 import { formatList } from '../../output/format-list.ts';
 import type { ShellCommands } from '../../output/shell-commands.ts';
 import { type Finding, failed, passed } from './checks.ts';
 
-export function chartFinding({ installation, release, originals }: Found, commands: ShellCommands): Finding {
+export function chartFinding(found: Found, commands: ShellCommands): Finding {
+  const { installation, release, originals } = found;
   const original = `CentML/ecr-anywhere is installed (MutatingWebhookConfiguration ${formatList(originals)})`;
   if (!installation && release)
     return failed(
@@ -14,17 +21,18 @@ export function chartFinding({ installation, release, originals }: Found, comman
       { repair: commands.upgrade() },
     );
   if (!installation) {
-    // Both charts would call their objects ecr-anywhere.
-    const [name, seen] = originals[0] ? ['ecr-anywhere-keeper', ` ${original}.`] : ['ecr-anywhere', ''];
+    const seen = originals.length > 0 ? ` ${original}.` : '';
     return failed('chart-not-installed', `The chart's MutatingWebhookConfiguration does not exist.${seen}`, {
       investigate: commands.helm(['list', '--all-namespaces']),
-      hint: `To install the chart: ${commands.install(name)}. docs/chart-values.md lists the values that the chart needs.`,
+      hint: `To install the chart: ${commands.install(proposedRelease(found))}. docs/chart-values.md lists the values that the chart needs.`,
     });
   }
   if (originals.length > 0)
     return failed('original-beside', `${original} beside this chart.`, {
       investigate: commands.kubectl(['describe', 'mutatingwebhookconfigurations', ...originals]),
-      hint: 'Uninstall its release, or delete its MutatingWebhookConfiguration.',
+      hint: originals.some((other) => other < installation.name)
+        ? 'It is called before this webhook, which therefore denies every refresh. Uninstall its release, or install this one under a name that comes before it: docs/migration.md.'
+        : 'When both have run for a while, remove it: docs/migration.md.',
     });
   const { version = 'unknown' } = installation;
   return passed('chart', `release ${installation.release} in ${installation.namespace}, version ${version}`);

@@ -5,6 +5,7 @@ import { REFRESHER_GROUP } from '../../../contract/names.ts';
 import {
   findInstallation,
   type Installation,
+  proposedRelease,
   refresherUsername,
   writePolicyGaps,
   writePolicyNames,
@@ -27,7 +28,8 @@ export async function checkInstallation(
   kubernetes: Kubernetes,
   options: RegisterOptions,
 ): Promise<Installation> {
-  const { installation, originals, release } = await findInstallation(kubernetes);
+  const found = await findInstallation(kubernetes);
+  const { installation, originals, release } = found;
   const commands = new ShellCommands(options, { context: kubernetes.context, release });
   if (!installation && release)
     throw new CliError(
@@ -41,8 +43,7 @@ export async function checkInstallation(
       originals.length > 0
         ? `The chart is not installed in this cluster, but CentML/ecr-anywhere is (${originals.join(', ')}).`
         : 'The chart is not installed in this cluster.',
-      // Helm would treat a release of the same name as an upgrade of CentML's chart.
-      commands.install(originals.includes('ecr-anywhere') ? 'ecr-anywhere-keeper' : 'ecr-anywhere'),
+      commands.install(proposedRelease(found)),
     );
   const gaps = await writePolicyGaps(kubernetes, installation);
   if (gaps.length > 0)

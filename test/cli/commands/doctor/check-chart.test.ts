@@ -58,13 +58,22 @@ describe('chartFinding', () => {
       expected: {
         code: 'chart-not-installed',
         message: expect.stringContaining('CentML'),
-        hint: expect.stringContaining('helm install ecr-anywhere-keeper '),
+        hint: expect.stringContaining('helm install aws-ecr-anywhere '),
       },
     },
     {
       name: 'CentML beside it',
+      found: { installation, originals: ['zentml'] },
+      expected: {
+        code: 'original-beside',
+        investigate: expect.stringContaining(' zentml'),
+        hint: expect.not.stringContaining('before'),
+      },
+    },
+    {
+      name: 'CentML beside it, and called before it',
       found: { installation, originals: ['centml'] },
-      expected: { code: 'original-beside', investigate: expect.stringContaining(' centml') },
+      expected: { code: 'original-beside', hint: expect.stringContaining('before') },
     },
   ])('$name', ({ found, expected }) => {
     expect(chartFinding(found, commands)).toMatchObject(expected);

@@ -597,17 +597,17 @@ describe('CentML/ecr-anywhere', () => {
 
     await on.apply(original);
     const inPlace = await on.expectFailed('credential-rejected', { also: ['chart-not-installed'] });
-    expect(inPlace.hint).toContain(install('ecr-anywhere-keeper'));
-    const values = install('ecr-anywhere-keeper')
+    expect(inPlace.hint).toContain(install('aws-ecr-anywhere'));
+    const values = install('aws-ecr-anywhere')
       .replace('IMAGE', 'registry.example.com/x')
       .replace('REGION', 'eu-central-1')
       .replaceAll('NAMESPACES', '*');
     await on.repair(`${values} --set service.port=${SERVICE_PORT}`);
 
-    const ip = await serviceAddress(on.controlPlane, 'ecr-anywhere-keeper');
+    const ip = await serviceAddress(on.controlPlane, 'aws-ecr-anywhere');
     const bundle = join(on.bed.dir, 'webhook.mjs');
     await buildWebhook(bundle);
-    await using _ = await startPod(on.controlPlane, NAMESPACE, 'ecr-anywhere-keeper', {
+    await using _ = await startPod(on.controlPlane, NAMESPACE, 'aws-ecr-anywhere', {
       ...{ ip, bundle, ecrUrl: on.bed.ecr.url },
     });
     const { repair = '' } = await on.expectFailed('credential-rejected', { also: ['original-beside'] });

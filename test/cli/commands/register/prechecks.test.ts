@@ -66,12 +66,13 @@ describe('checkInstallation', () => {
   });
 
   test.each([
-    { name: 'centml', release: 'ecr-anywhere' },
+    { name: 'centml' },
     // Helm would take another release of that name for an upgrade of this one.
-    { name: 'ecr-anywhere', release: 'ecr-anywhere-keeper' },
+    { name: 'ecr-anywhere' },
   ])(
-    'names CentML/ecr-anywhere, installed as $name, and proposes another release',
-    async ({ name, release }) => {
+    'names CentML/ecr-anywhere, installed as $name, and proposes a release that the API server calls before it',
+    async ({ name }) => {
+      const release = 'aws-ecr-anywhere';
       const configuration = {
         apiVersion: 'admissionregistration.k8s.io/v1',
         kind: 'MutatingWebhookConfiguration',
