@@ -74,6 +74,9 @@ export const REFRESHER_GROUP = 'ecr-anywhere:refreshers';
 /** The refresher's name in managedFields. The write policy and the webhook require it where another mutator changes a Secret. */
 export const REFRESHER_FIELD_MANAGER = 'ecr-anywhere-refresher';
 
+/** The refresher's name in managedFields for the Secrets that it creates: not that of its refresh requests, which own nothing else. */
+export const PROVISION_FIELD_MANAGER = 'ecr-anywhere-provision';
+
 /** The webhook's name in its configuration, and the path and port of its endpoint. */
 export const WEBHOOK_NAME = `sync.${DOMAIN}`;
 export const WEBHOOK_PATH = '/sync';

@@ -148,6 +148,8 @@ export const FAILURE_CODES = [
   'webhook-denied',
   /** The API server accepted the request without calling the webhook: no credentials were written. */
   'not-mutated',
+  /** A Secret of the name that the refresher creates exists, and is not managed. */
+  'secret-name-taken',
   /** At least one Secret was not refreshed; `problems` have each Secret's own outcome. Only of clusters. */
   'secrets-not-refreshed',
 
@@ -190,22 +192,41 @@ export type FailureCode = (typeof FAILURE_CODES)[number];
  * - `partial`: the webhook wrote credentials, and at least one registry's are still due or were removed
  * - `not-mutated`: the API server accepted the request, and no credentials were written
  * - `refused`: the API server or an admission webhook refused the request, or did not respond
- * - `gone`: the Secret was deleted after the refresher listed it
+ * - `provisioned`: the refresher created the Secret, which the namespace lacked, and the webhook wrote credentials
+ * - `not-provisioned`: the namespace lacks the Secret and cannot have it: another Secret has the name, or the namespace is entitled
+ *   to no registry
+ * - `gone`: the Secret, or its namespace, was deleted after the refresher listed it
  * - `not-attempted`: the cluster's time ran out, or the circuit breaker stopped the cluster or the namespace
  */
-export type Outcome = 'refreshed' | 'partial' | 'not-mutated' | 'refused' | 'gone' | 'not-attempted';
+export type Outcome =
+  | 'refreshed'
+  | 'partial'
+  | 'not-mutated'
+  | 'refused'
+  | 'provisioned'
+  | 'not-provisioned'
+  | 'gone'
+  | 'not-attempted';
+
+/** The outcomes that do not make a cluster fail. */
+export const OUTCOMES_WITHOUT_FAILURE: ReadonlySet<Outcome> = new Set([
+  'refreshed',
+  'provisioned',
+  'not-provisioned',
+  'gone',
+]);
 
 // ---- Answers. Times are RFC 3339. A field is absent where its value is unknown or does not apply.
 
 export interface SecretResult {
   /** NAMESPACE/NAME */
   readonly secret: string;
-  /** Why the refresher requested a refresh. */
-  readonly due: DueReason | 'forced';
+  /** Why the refresher requested a refresh; `missing` if it was to create the Secret. */
+  readonly due: DueReason | 'forced' | 'missing';
   readonly outcome: Outcome;
   /** Why it was not refreshed, as a sentence. */
   readonly reason?: string;
-  /** Why the request was refused; only with the outcomes `refused` and `not-mutated`. */
+  /** Why the request was refused; only with the outcomes `refused`, `not-mutated` and `not-provisioned`. */
   readonly code?: FailureCode;
   /** The webhook's own causes, if the webhook denied the request. */
   readonly causes?: readonly DenialCause[];
@@ -272,10 +293,12 @@ export interface ClusterSummary {
   /** Why it failed, each code once, in the order of `reason`. Present if and only if `failed`. */
   readonly codes?: readonly FailureCode[];
   readonly renewal?: Renewal;
-  /** Managed Secrets, and those of them for which a refresh was requested. */
+  /** Managed Secrets, and those for which a refresh, or the creation, was requested. */
   readonly managed: number;
   readonly due: number;
   readonly outcomes: Readonly<Partial<Record<Outcome, number>>>;
+  /** Why the refresher could not find out whether to create Secrets. */
+  readonly provisioningUnknown?: string;
   readonly soonestExpiry?: string;
   /** Consecutive failures including this one, and the time of the first; absent if it has not failed. */
   readonly failures?: number;

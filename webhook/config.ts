@@ -14,6 +14,7 @@ export const ENVIRONMENT = {
   drain: 'DRAIN_SECONDS',
   logLevel: 'LOG_LEVEL',
   refresherUsername: 'REFRESHER_USERNAME',
+  provisionSecret: 'PROVISION_SECRET',
   region: 'AWS_REGION',
   policyFile: 'POLICY_FILE',
   metricsPort: 'METRICS_PORT',
@@ -58,6 +59,8 @@ const Environment = z
     // The policy document may override it.
     [ENVIRONMENT.logLevel]: z.enum(LOG_LEVELS).default('info'),
     [ENVIRONMENT.refresherUsername]: z.string().min(1).optional(),
+    // The only Secret that the refresher may create. Without it, the webhook denies the refresher every CREATE.
+    [ENVIRONMENT.provisionSecret]: z.string().min(1).optional(),
     [ENVIRONMENT.region]: z
       .string({ error: 'is missing: set it to the region of the registry, such as eu-central-1' })
       .regex(/^[a-z]{2,4}(-[a-z]+)+-\d+$/, 'is not an AWS region: set it to one such as eu-central-1'),
@@ -125,6 +128,7 @@ const Environment = z
     drainMs: env.DRAIN_SECONDS * 1000,
     logLevel: env.LOG_LEVEL,
     refresherUsername: env.REFRESHER_USERNAME,
+    provisionSecret: env.PROVISION_SECRET,
     region: env.AWS_REGION,
     policyFile: env.POLICY_FILE,
     metricsPort: env.METRICS_PORT,

@@ -96,6 +96,7 @@ const metrics = webhookMetrics(tokens, policy, tls);
 const answer = admission({
   policy,
   refresherUsername: config.refresherUsername,
+  provisionSecret: config.provisionSecret,
   tokens,
   proofs,
   logger,

@@ -1,6 +1,7 @@
 // ecr-anywhere refresh: starts a run limited to one cluster, and prints the outcome of each Secret.
 
 import { NAMESPACE_LABEL } from '../../contract/names.ts';
+import { OUTCOMES_WITHOUT_FAILURE, type Outcome } from '../../contract/refresher-api.ts';
 import { Aws } from '../aws/aws.ts';
 import { Refresher } from '../aws/refresher.ts';
 import { EXIT, type ExitCode, InterruptedError } from '../output/errors.ts';
@@ -15,8 +16,6 @@ export interface RefreshOptions extends AwsOptions, IoOptions {
   readonly force?: true;
   readonly dryRun?: true;
 }
-
-const SUCCESSFUL: ReadonlySet<string> = new Set(['refreshed', 'gone']);
 
 /** Refreshes a cluster. @returns EXIT.unhealthy if a requested refresh did not succeed. @throws CliError */
 export async function refresh(name: string, options: RefreshOptions, io: Io): Promise<ExitCode | undefined> {
@@ -51,7 +50,7 @@ export async function refresh(name: string, options: RefreshOptions, io: Io): Pr
               secrets.map(({ secret, due, outcome, expiresAt = '', reason: why = '' }) => [
                 secret,
                 due,
-                colorize(SUCCESSFUL.has(outcome) ? 'green' : 'red', outcome),
+                colorize(colorOf(outcome), outcome),
                 expiresAt,
                 why,
               ]),
@@ -70,6 +69,11 @@ export async function refresh(name: string, options: RefreshOptions, io: Io): Pr
   return summary.failed || (answer.namespacesNotEnabled?.length ?? 0) > 0 || summary.isPaused
     ? EXIT.unhealthy
     : undefined;
+}
+
+function colorOf(outcome: Outcome): 'green' | 'yellow' | 'red' {
+  if (outcome === 'not-provisioned') return 'yellow';
+  return OUTCOMES_WITHOUT_FAILURE.has(outcome) ? 'green' : 'red';
 }
 
 /** The command has a placeholder for the context, which is unknown here. */

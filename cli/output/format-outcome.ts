@@ -6,7 +6,8 @@ export function formatOutcome({ managed, due, outcomes, isPaused }: ClusterSumma
   if (isPaused) return 'The cluster is paused, so nothing was requested.';
   const counts = Object.entries(outcomes).map(([outcome, count]) => `${count} ${outcome}`);
   const secrets = `${managed} managed ${managed === 1 ? 'Secret' : 'Secrets'}`;
-  return due === 0 ? `${secrets}, none due.` : `${secrets}, ${due} requested: ${counts.join(', ')}.`;
+  const requested = due === 0 ? 'none due' : `${due} requested`;
+  return `${secrets}, ${[requested, ...(counts.length > 0 ? [counts.join(', ')] : [])].join(': ')}.`;
 }
 
 /** The problems, one a line: of the cluster, then of its Secrets. */

@@ -131,6 +131,10 @@ export class SimulatedCluster {
         if (lists++ % PATCHES_AT_ONCE === 0) clock.pass(list);
         return listed.get(namespace) ?? [];
       },
+      // The simulated clusters have no `provision.secretName`; the review runs beside the lists.
+      creatableSecret: async () => undefined,
+      hasSecret: async () => true,
+      createManagedSecret: () => Promise.reject(new Error('not simulated')),
       annotate: async (secret) => {
         if (patches++ % PATCHES_AT_ONCE === 0) clock.pass(patch);
         if (clock.now >= endsAt) ended.abort();

@@ -47,6 +47,8 @@ export interface AdmissionSettings {
   /** The policy in use. */
   readonly policy: () => Policy;
   readonly refresherUsername?: string | undefined;
+  /** The only Secret that the refresher may create; undefined: none. */
+  readonly provisionSecret?: string | undefined;
   readonly tokens: EcrTokens;
   /** If set, only a request with one of these proofs is decided on; any other is denied. */
   readonly proofs?: Pick<Proofs, 'accepts'> | undefined;
@@ -61,6 +63,7 @@ export interface AdmissionSettings {
 export function admission({
   policy,
   refresherUsername,
+  provisionSecret,
   tokens,
   proofs,
   logger,
@@ -155,7 +158,7 @@ export function admission({
     { address, arrivedAt }: Caller,
   ): Promise<{ action: string; reason: string; answer: Answer }> {
     const { entitlements, isInvalid } = policy();
-    const general = { refresherUsername, isInvalid };
+    const general = { refresherUsername, provisionSecret, isInvalid };
     const entitled = entitlements(request.namespace);
     const { oldObject } = request;
     let named: NamedRegistries = { registries: knownRegistries(entitled, tokens), failures: new Map() };

@@ -2,7 +2,16 @@
 // policies and webhooks, so a label that another mutator added is not among them. Pure.
 import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
-import { ANNOTATION, DOMAIN, REFRESHER_FIELD_MANAGER, REQUEST_ANNOTATIONS } from '../../contract/names.ts';
+import {
+  ANNOTATION,
+  DOMAIN,
+  PROVISION_FIELD_MANAGER,
+  REFRESHER_FIELD_MANAGER,
+  REQUEST_ANNOTATIONS,
+  SECRET_LABEL,
+  SECRET_TYPE,
+} from '../../contract/names.ts';
+import type { AdmissionRequest } from './review.ts';
 
 const Entry = z.object({
   manager: z.string().optional(),
@@ -45,6 +54,52 @@ export function setOnlyRequest(object: unknown, oldObject: unknown, options: unk
   return `f:${ANNOTATION.requestedAt}` in fields && Object.keys(fields).every((key) => allowed.includes(key));
 }
 
+/** Labels or annotations whose keys of this project have exactly these values. */
+const withOwn = (own: Readonly<Record<string, string>>) =>
+  z
+    .record(z.string(), z.unknown())
+    .refine((map) =>
+      isDeepStrictEqual(Object.fromEntries(Object.entries(map).filter(([key]) => isOurs(key))), own),
+    );
+
+/**
+ * The provisioned Secret as the webhook sees its creation. The caller of an apply can bring no managedFields, and the API server
+ * adds one entry with the fields that the caller sent. Other mutators may have added labels and annotations of their own.
+ */
+const Provisioned = z.strictObject({
+  apiVersion: z.literal('v1'),
+  kind: z.literal('Secret'),
+  type: z.literal(SECRET_TYPE),
+  metadata: z.strictObject({
+    name: z.string(),
+    namespace: z.string(),
+    uid: z.string().nullish(),
+    creationTimestamp: z.string().nullish(),
+    labels: withOwn({ [SECRET_LABEL.key]: SECRET_LABEL.value }),
+    annotations: withOwn({}).nullish(),
+    managedFields: z.tuple([
+      z.looseObject({
+        manager: z.literal(PROVISION_FIELD_MANAGER),
+        operation: z.literal('Apply'),
+        fieldsV1: z.strictObject({
+          'f:metadata': z.strictObject({
+            'f:labels': z.strictObject({ [`f:${SECRET_LABEL.key}`]: z.strictObject({}) }),
+          }),
+          'f:type': z.strictObject({}),
+        }),
+      }),
+    ]),
+  }),
+});
+
+/** Whether the caller creates the Secret of this name by server-side apply, with its type and label, and nothing else. */
+export function createsProvisioned(
+  { name, raw }: AdmissionRequest,
+  provisionSecret: string | undefined,
+): boolean {
+  return name === provisionSecret && Provisioned.safeParse(raw.object).success;
+}
+
 /**
  * The labels or annotations without what another mutator may have changed: keys that are not of this project, unless they
  * are missing now.
@@ -53,9 +108,12 @@ export function withoutOthersChanges(
   map: Readonly<Record<string, unknown>>,
   old: Readonly<Record<string, unknown>>,
 ): Record<string, unknown> {
-  const isOurs = (key: string) => key.startsWith(`${DOMAIN}/`);
   const kept = Object.entries(map).filter(([key]) => isOurs(key) || key in old);
   return Object.fromEntries(kept.map(([key, value]) => [key, isOurs(key) ? value : old[key]]));
+}
+
+function isOurs(key: string): boolean {
+  return key.startsWith(`${DOMAIN}/`);
 }
 
 function entriesOf(object: unknown): readonly Entry[] {

@@ -17,7 +17,7 @@ import { formatWarning } from '../../contract/warnings.ts';
 import type { Token, TokenOutcome } from '../aws/ecr-tokens.ts';
 import { mayBeHostOf, principalOf, type Registry, unnamedHost } from '../aws/registries.ts';
 import { TokenError } from '../aws/token-error.ts';
-import { setOnlyRequest, withoutOthersChanges } from './caller-fields.ts';
+import { createsProvisioned, setOnlyRequest, withoutOthersChanges } from './caller-fields.ts';
 import { formatEntry, hostOf } from './docker-config.ts';
 import {
   annotation,
@@ -76,6 +76,8 @@ export interface Entitlement {
   readonly isInvalid?: boolean | undefined;
   readonly registries: readonly Registry[];
   readonly refresherUsername?: string | undefined;
+  /** The only Secret that the refresher may create; undefined: none. */
+  readonly provisionSecret?: string | undefined;
 }
 
 /** The first rows of the first table, which no registry changes; undefined if none applies. */
@@ -85,7 +87,12 @@ export function decideByRequest(
 ): Denial | Allowance | undefined {
   const { object, oldObject } = request;
   if (EXCLUDED_NAMESPACES.includes(request.namespace)) return ignore('excluded-namespace');
-  if (isRefresher(request, policy) && !changesOnlyRequestAnnotations(request)) return refresherOutOfBounds();
+  if (isRefresher(request, policy)) {
+    const { provisionSecret } = policy;
+    if (!oldObject && !createsProvisioned(request, provisionSecret))
+      return refresherMayNotCreate(provisionSecret);
+    if (oldObject && !changesOnlyRequestAnnotations(request, oldObject)) return refresherOutOfBounds();
+  }
   if (!isManaged(object)) return ignore('not-managed');
   if (object.metadata.deletionTimestamp) return ignore('being-deleted');
   if (object.type !== SECRET_TYPE) return wrongType(object.type);
@@ -370,8 +377,7 @@ function hostMatcher(registries: readonly Registry[]): (host: string) => boolean
 }
 
 /** Whether the caller set only request annotations. Other mutators may have changed labels and annotations of their own. */
-function changesOnlyRequestAnnotations({ object, oldObject, raw }: AdmissionRequest): boolean {
-  if (!oldObject) return false;
+function changesOnlyRequestAnnotations({ object, raw }: AdmissionRequest, oldObject: Secret): boolean {
   // Without managedFields, server-side apply would no longer know which manager owns which field.
   if (oldObject.metadata.managedFields.length > 0 && object.metadata.managedFields.length === 0) return false;
   const changed = withoutRequest(raw.object);
@@ -459,6 +465,14 @@ function refresherOutOfBounds(): Denial {
     'refresher-out-of-bounds',
     `The refresher may change only the annotations ${allowed} of a Secret. If another mutating webhook or policy made the change, exclude the refresher from it.`,
   );
+}
+
+function refresherMayNotCreate(provisionSecret: string | undefined): Denial {
+  const message =
+    provisionSecret === undefined
+      ? "The refresher may not create Secrets: the chart's value provision.secretName is empty."
+      : `The refresher may create only Secret ${provisionSecret}, by server-side apply, with its type and the label ${SECRET_LABEL.key} alone. If another mutating webhook or policy added more, exclude the refresher from it.`;
+  return deny(403, 'refresher-out-of-bounds', message);
 }
 
 function wrongType(type: string): Denial {

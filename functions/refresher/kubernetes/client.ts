@@ -6,11 +6,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import pRetry from 'p-retry';
 import { z } from 'zod';
-import { type DenialCause, denialCauses } from '../../../contract/denials.ts';
+import { CONFIG_FIELD, type DenialCause, denialCauses } from '../../../contract/denials.ts';
 import {
   ANNOTATION,
   EXCLUDED_NAMESPACES,
   NAMESPACE_LABEL,
+  PROVISION_FIELD_MANAGER,
   REFRESHER_FIELD_MANAGER,
   SECRET_LABEL,
   SECRET_TYPE,
@@ -49,6 +50,7 @@ const MAX_PAGES = 2_000;
 const MAX_RESTARTS = 2;
 /** Kubernetes' limit for the name of an object (RFC 1123 subdomain). */
 const MAX_NAME_LENGTH = 253;
+const NAME = new RegExp(`^(?!.{${MAX_NAME_LENGTH + 1}})[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`);
 /** Memory that an object of a list takes beside its text. */
 const OBJECT_BYTES = 512;
 /** The most causes of a denial that are kept. The webhook sends one for each registry. */
@@ -57,6 +59,7 @@ const MAX_RETRY_AFTER_MS = 10_000;
 const MAX_MESSAGE_LENGTH = 400;
 /** The shortest lifetime that Kubernetes accepts (TokenRequestSpec.expirationSeconds). */
 const MIN_TOKEN_SECONDS = 600;
+const APPLY = 'application/apply-patch+yaml';
 const CONTENT_TYPE = {
   PATCH: 'application/merge-patch+json',
   POST: 'application/json',
@@ -79,6 +82,9 @@ export interface AnnotatedSecret extends ManagedSecret {
   readonly warnings: readonly string[];
 }
 
+/** The namespace is being deleted; a Secret has not the data that its type requires. */
+type RefusalDetail = 'namespace-terminating' | 'data-missing';
+
 /** A request that failed. */
 export class KubernetesError extends ClusterError {
   override readonly name = 'KubernetesError';
@@ -91,6 +97,8 @@ export class KubernetesError extends ClusterError {
   readonly retryAfterMs: number | undefined;
   /** The webhook's causes of a denial; empty for all other failures. */
   readonly causes: readonly DenialCause[];
+  /** What the API server itself says beyond the status. */
+  readonly detail: RefusalDetail | undefined;
 
   constructor(
     request: string,
@@ -102,6 +110,7 @@ export class KubernetesError extends ClusterError {
       code?: FailureCode;
       retryAfterMs?: number | undefined;
       causes?: readonly DenialCause[];
+      detail?: RefusalDetail | undefined;
       cause?: unknown;
     },
   ) {
@@ -114,6 +123,7 @@ export class KubernetesError extends ClusterError {
     this.affects = details.affects;
     this.retryAfterMs = details.retryAfterMs;
     this.causes = details.causes ?? [];
+    this.detail = details.detail;
   }
 }
 
@@ -155,12 +165,34 @@ const SelfSubjectAccessReview = z.object({
   status: z.object({ allowed: z.boolean() }),
 });
 
+const SelfSubjectRulesReview = z.object({
+  kind: z.literal('SelfSubjectRulesReview'),
+  status: z.object({
+    resourceRules: z
+      .array(
+        z.object({
+          verbs: z.array(z.string()).nullish(),
+          apiGroups: z.array(z.string()).nullish(),
+          resources: z.array(z.string()).nullish(),
+          resourceNames: z.array(z.string()).nullish(),
+        }),
+      )
+      .nullish(),
+  }),
+});
+
 const Version = z.object({ gitVersion: z.string() });
 
 /** The response to a DELETE: a Status, or the object if it has finalizers. */
 const Deleted = z.object({ kind: z.string() });
 
 const Status = z.object({ kind: z.literal('Status'), message: z.string() });
+
+const StatusCauses = z.object({
+  details: z.object({
+    causes: z.array(z.object({ reason: z.string().optional(), field: z.string().optional() })),
+  }),
+});
 
 /** An action that RBAC allows or forbids an identity. */
 export interface Permission {
@@ -231,17 +263,84 @@ export class KubernetesApi implements AsyncDisposable {
    * @throws KubernetesError
    */
   async annotate(
-    { namespace, name }: ManagedSecret,
+    secret: ManagedSecret,
     annotations: Readonly<Record<string, string>>,
     dryRun: boolean,
   ): Promise<AnnotatedSecret> {
-    const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}/secrets/${encodeURIComponent(name)}`;
     const query = { fieldManager: REFRESHER_FIELD_MANAGER, ...(dryRun && { dryRun: 'All' }) };
-    const body = JSON.stringify({ metadata: { annotations } });
+    return this.#patch(secret, query, CONTENT_TYPE.PATCH, { metadata: { annotations } });
+  }
+
+  async #patch(
+    { namespace, name }: Pick<ManagedSecret, 'namespace' | 'name'>,
+    query: Readonly<Record<string, string>>,
+    contentType: string,
+    change: object,
+  ): Promise<AnnotatedSecret> {
+    const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}/secrets/${encodeURIComponent(name)}`;
+    const body = JSON.stringify(change);
     const kind = 'PartialObjectMetadata';
-    const { object, response } = await this.#exchange('PATCH', path, query, kind, Metadata, body);
+    const { object, response } = await this.#exchange(
+      'PATCH',
+      path,
+      query,
+      kind,
+      Metadata,
+      body,
+      contentType,
+    );
     const warnings = warningsOf(response.headers.warning).map((warning) => this.#sanitize(warning));
     return { ...this.#managedSecret(namespace, object), warnings };
+  }
+
+  /**
+   * The name of the Secret that RBAC lets this identity create in a namespace: that of the rules that limit `create` to names.
+   * Undefined if these have several names, or if another rule lets it create any Secret, such as one of cluster-admin.
+   * Authorizers that cannot list their rules, such as EKS access policies, add none.
+   *
+   * @throws KubernetesError
+   */
+  async creatableSecret(namespace: string): Promise<string | undefined> {
+    const kind = 'SelfSubjectRulesReview';
+    const body = JSON.stringify({ kind, apiVersion: 'authorization.k8s.io/v1', spec: { namespace } });
+    const path = '/apis/authorization.k8s.io/v1/selfsubjectrulesreviews';
+    const { status } = await this.#request('POST', path, {}, kind, SelfSubjectRulesReview, body);
+    const has = (values: readonly string[] | null | undefined, value: string) =>
+      values?.some((one) => one === value || one === '*') ?? false;
+    const rules = (status.resourceRules ?? []).filter(
+      ({ verbs, apiGroups, resources }) =>
+        has(verbs, 'create') && has(apiGroups, '') && has(resources, 'secrets'),
+    );
+    if (rules.some(({ resourceNames }) => !resourceNames?.length)) return undefined;
+    const [name, ...others] = new Set(rules.flatMap(({ resourceNames }) => resourceNames ?? []));
+    return others.length === 0 && name !== undefined && NAME.test(name) ? this.#sanitize(name) : undefined;
+  }
+
+  /** Whether a Secret of this name exists, of any type and with any label. @throws KubernetesError */
+  async hasSecret(namespace: string, name: string): Promise<boolean> {
+    const query = { fieldSelector: `metadata.name=${name}`, limit: '1' };
+    const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}/secrets`;
+    const list = await this.#request('GET', path, query, 'PartialObjectMetadataList', List);
+    return list.items.length > 0;
+  }
+
+  /**
+   * Creates a managed Secret without data by server-side apply, which RBAC can limit to a name, and returns it as the webhook
+   * filled it.
+   *
+   * @param dryRun the API server runs admission, webhooks included, and stores nothing
+   * @throws KubernetesError
+   */
+  async createManagedSecret(namespace: string, name: string, dryRun: boolean): Promise<AnnotatedSecret> {
+    const query = { fieldManager: PROVISION_FIELD_MANAGER, ...(dryRun && { dryRun: 'All' }) };
+    const labels = { [SECRET_LABEL.key]: SECRET_LABEL.value };
+    const object = {
+      apiVersion: 'v1',
+      kind: 'Secret',
+      type: SECRET_TYPE,
+      metadata: { name, namespace, labels },
+    };
+    return this.#patch({ namespace, name }, query, APPLY, object);
   }
 
   /** Makes the first request of a cluster run, and fails as it would. @throws KubernetesError */
@@ -421,6 +520,7 @@ export class KubernetesApi implements AsyncDisposable {
     kind: string,
     schema: Schema,
     body?: string,
+    contentType: string | undefined = method === 'GET' ? undefined : CONTENT_TYPE[method],
   ): Promise<{ object: z.infer<Schema>; response: Response }> {
     const name = `${method} ${path}`;
     const request: Request = {
@@ -431,7 +531,7 @@ export class KubernetesApi implements AsyncDisposable {
         // Stored objects are requested as metadata only; the other kinds are not stored.
         accept: `application/json${kind.startsWith('Partial') ? `;as=${kind};g=meta.k8s.io;v=v1` : ''}`,
         'user-agent': 'ecr-anywhere-refresher',
-        ...(body !== undefined && method !== 'GET' && { 'content-type': CONTENT_TYPE[method] }),
+        ...(body !== undefined && contentType !== undefined && { 'content-type': contentType }),
         ...('token' in this.#identity && { authorization: `Bearer ${this.#identity.token}` }),
       },
       body,
@@ -499,6 +599,7 @@ export class KubernetesApi implements AsyncDisposable {
       affects: status >= 500 || status === 401 || status === 429 ? 'cluster' : 'object',
       failedAt: failedAtOf(status, parsed.success),
       code: causes.length > 0 ? 'webhook-denied' : codeOf(status, parsed.data?.message),
+      detail: parsed.success ? detailOf(body) : undefined,
       retryAfterMs:
         retryAfterSeconds > 0 ? Math.min(retryAfterSeconds * 1000, MAX_RETRY_AFTER_MS) : undefined,
       causes: causes.slice(0, MAX_CAUSES).map(({ reason, field, message }) => ({
@@ -539,6 +640,16 @@ function codeOf(status: number, message: string | undefined): FailureCode {
   if (status === 403) return 'forbidden';
   if (status === 404) return 'not-found';
   return status === 409 ? 'conflict' : 'invalid';
+}
+
+/** Reads the causes of a Status (Kubernetes API reference, StatusCause). */
+function detailOf(status: unknown): RefusalDetail | undefined {
+  const causes = StatusCauses.safeParse(status).data?.details.causes ?? [];
+  if (causes.some(({ reason }) => reason === 'NamespaceTerminating')) return 'namespace-terminating';
+  const isMissing = causes.some(
+    ({ reason, field }) => reason === 'FieldValueRequired' && field === CONFIG_FIELD,
+  );
+  return isMissing ? 'data-missing' : undefined;
 }
 
 /** The texts of Warning headers (RFC 7234, section 5.5) in the form that Kubernetes sends: 299 - "text". */

@@ -43,6 +43,8 @@ export interface ClusterReport {
   readonly outcomes?: Outcomes;
   /** The soonest expiry of its credentials, milliseconds since the epoch. */
   readonly soonestExpiry?: number;
+  /** Why the API server did not tell which Secret to create. */
+  readonly provisioningUnknown?: string;
   /** A namespace could not be listed: other credentials may expire sooner. */
   readonly isPartial?: boolean;
   /** The stored state of the cluster; absent if the run did not cover the whole of it. */
@@ -104,7 +106,7 @@ export const PROBLEMS_LISTED = 20;
 
 /** Whether the answer lists a result. */
 export function isProblem({ outcome }: SecretResult): boolean {
-  return outcome !== 'refreshed' && outcome !== 'not-attempted';
+  return outcome !== 'refreshed' && outcome !== 'provisioned' && outcome !== 'not-attempted';
 }
 
 /** Drops what the log has and the answer does not list, so that the reports of thousands of clusters fit into memory. */
@@ -122,9 +124,10 @@ export function outcomesOf({ results, outcomes }: Pick<ClusterReport, 'results' 
   return Object.fromEntries([...groups].map(([outcome, group]) => [outcome, group.length]));
 }
 
-/** The Secrets for which a refresh was due. */
+/** The Secrets for which a refresh was due, or that were to be created. Those that cannot be are not the refresher's to make. */
 export function dueOf(report: Pick<ClusterReport, 'results' | 'outcomes'>): number {
-  return Object.values(outcomesOf(report)).reduce((sum, count) => sum + count, 0);
+  const { 'not-provisioned': _, ...counts } = outcomesOf(report);
+  return Object.values(counts).reduce((sum, count) => sum + count, 0);
 }
 
 /** One sentence for many failures. */
@@ -174,7 +177,9 @@ export function observationOf(report: ClusterReport, at: number): Observation {
     isPaused,
     managed,
     due: dueOf(report),
-    reason: report.reason ?? results.find(({ reason }) => reason !== undefined)?.reason,
+    reason:
+      report.reason ??
+      results.find(({ reason, outcome }) => reason !== undefined && outcome !== 'not-provisioned')?.reason,
     codes: report.codes,
     soonestExpiry: isComplete ? (soonestExpiry ?? null) : undefined,
     tokenExpiresAt: expiresAt === undefined ? undefined : Date.parse(expiresAt),

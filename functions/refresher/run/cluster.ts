@@ -1,12 +1,17 @@
-// Refreshes one cluster: lists its managed Secrets, requests those that are due, and verifies each response.
+// Refreshes one cluster: lists its managed Secrets, requests those that are due, creates those that are missing, and verifies
+// each response.
 
 import pMap from 'p-map';
 import { freshness } from '../../../contract/freshness.ts';
 import { ANNOTATION } from '../../../contract/names.ts';
-import type { FailedAt, Outcome, SecretResult } from '../../../contract/refresher-api.ts';
+import {
+  type FailedAt,
+  OUTCOMES_WITHOUT_FAILURE,
+  type SecretResult,
+} from '../../../contract/refresher-api.ts';
 import { ClusterError, failedAtOf } from '../../../lib/cluster-error.ts';
-import { type KubernetesApi, KubernetesError, type ManagedSecret } from '../kubernetes/client.ts';
-import { CircuitBreaker, type SharedFailure } from './circuit-breaker.ts';
+import type { KubernetesApi, ManagedSecret } from '../kubernetes/client.ts';
+import { CircuitBreaker } from './circuit-breaker.ts';
 import {
   type ClusterReport,
   distinctCodes,
@@ -16,12 +21,15 @@ import {
   notServed,
 } from './cluster-report.ts';
 import { incompleteRegistries, jitterOf, outcomeOf, plan, type Refresh } from './plan.ts';
+import { type ProvisionApi, provision, provisioningOf } from './provision.ts';
+import { notMutated, type RequestResult, refused } from './request-result.ts';
 
 /** Concurrent requests to one cluster. Each PATCH makes the API server call the webhook. */
 export const PATCHES_AT_ONCE = 8;
 
 /** The requests of a cluster run. */
-export type SecretsApi = Pick<KubernetesApi, 'enabledNamespaces' | 'managedSecrets' | 'annotate'>;
+export type SecretsApi = Pick<KubernetesApi, 'enabledNamespaces' | 'managedSecrets' | 'annotate'> &
+  ProvisionApi;
 
 export interface RefreshOptions {
   /** Only these namespaces. */
@@ -46,14 +54,31 @@ export async function refreshCluster(
   const listing = await list(api, options.namespaces);
   if (!listing.served) return notServed(cluster, listing.failures, listing.failedAt);
 
-  const refreshes = plan(listing.secrets, now, jitterOf(cluster), options.force);
-  const requested = await requestAll(api, refreshes, options, now, signal);
-  const { results } = requested;
-  const failures = [...listing.failures, ...requested.failures];
+  const { dryRun, force } = options;
+  const provisioningPromise = provisioningOf(api, listing.listed[0]);
+  const breaker = new CircuitBreaker();
+  const refreshes = plan(listing.secrets, now, jitterOf(cluster), force);
+  const refreshed = await sendAll(refreshRequests(api, refreshes, options, now), breaker, signal);
+  // Last: a refresh keeps Pods running that a new namespace does not have yet.
+  const provisioning = await provisioningPromise;
+  const missing = namespacesWithout(provisioning.secretName, listing);
+  const provisioned = await sendAll(
+    missing.map((secret) => ({
+      secret,
+      due: 'missing',
+      send: () => provision(api, secret.namespace, secret.name, dryRun, now),
+    })),
+    breaker,
+    signal,
+  );
+  const results = [...refreshed, ...provisioned];
+  const created = missing.filter((_, index) => !dryRun && isCreated(provisioned[index]));
+  const managed = [...listing.secrets, ...created];
+  const failures = [...listing.failures, ...breaker.failures()];
   const codes = distinctCodes(failures);
-  if (results.some(({ outcome }) => outcome !== 'refreshed' && outcome !== 'gone'))
+  if (results.some(({ outcome }) => !OUTCOMES_WITHOUT_FAILURE.has(outcome)))
     codes.push('secrets-not-refreshed');
-  const soonest = soonestExpiry(listing.secrets, options.dryRun ? [] : results, now);
+  const soonest = soonestExpiry(managed, dryRun ? [] : results, now);
   return {
     cluster,
     served: true,
@@ -61,8 +86,9 @@ export async function refreshCluster(
     ...(failures.length > 0 && { reason: joinReasons(failures) }),
     ...(codes.length > 0 && { codes }),
     namespaces: listing.namespaces,
-    managed: listing.secrets.length,
+    managed: managed.length,
     results,
+    ...(provisioning.unknown !== undefined && { provisioningUnknown: provisioning.unknown }),
     ...(soonest !== undefined && { soonestExpiry: soonest }),
     ...(listing.failures.length > 0 && { isPartial: true }),
   };
@@ -71,6 +97,8 @@ export async function refreshCluster(
 interface Listing {
   readonly served: boolean;
   readonly namespaces: string[];
+  /** Those whose Secrets could be listed. */
+  readonly listed: readonly string[];
   readonly secrets: ManagedSecret[];
   readonly failures: Failure[];
   /** Of the first failure. */
@@ -87,18 +115,22 @@ async function list(api: SecretsApi, only: readonly string[] | undefined): Promi
     const lists = await pMap(
       namespaces,
       (namespace) =>
-        api.managedSecrets(namespace).catch((error: unknown) => {
-          failures.push(failureOf(error));
-          failedAt ??= failedAtOf(error);
-          return undefined;
-        }),
+        api.managedSecrets(namespace).then(
+          (secrets) => ({ namespace, secrets }),
+          (error: unknown) => {
+            failures.push(failureOf(error));
+            failedAt ??= failedAtOf(error);
+            return undefined;
+          },
+        ),
       { concurrency: PATCHES_AT_ONCE },
     );
-    const listed = lists.filter((secrets) => secrets !== undefined);
+    const listed = lists.filter((one) => one !== undefined);
     return {
       served: namespaces.length === 0 || listed.length > 0,
       namespaces,
-      secrets: listed.flat(),
+      listed: listed.map(({ namespace }) => namespace),
+      secrets: listed.flatMap(({ secrets }) => secrets),
       failures,
       failedAt,
     };
@@ -106,6 +138,7 @@ async function list(api: SecretsApi, only: readonly string[] | undefined): Promi
     return {
       served: false,
       namespaces: [],
+      listed: [],
       secrets: [],
       failures: [failureOf(error)],
       failedAt: failedAtOf(error),
@@ -119,49 +152,64 @@ function endOf({ reason }: AbortSignal): Failure {
   return { code: 'cluster-time-up', reason: 'the cluster reached its deadline' };
 }
 
-/** Requests the refreshes in their order, until all are requested, the time is up, or the circuit breaker stops. */
-async function requestAll(
+/** The Secrets of this name that are missing among the managed ones. @param name undefined: none is */
+function namespacesWithout(name: string | undefined, { listed, secrets }: Listing): ManagedSecret[] {
+  if (name === undefined) return [];
+  const having = new Set(secrets.filter((secret) => secret.name === name).map(({ namespace }) => namespace));
+  return listed
+    .filter((namespace) => !having.has(namespace))
+    .map((namespace) => ({ namespace, name, annotations: {} }));
+}
+
+function isCreated(result: SecretResult | undefined): boolean {
+  return result?.outcome === 'provisioned' || result?.outcome === 'partial';
+}
+
+/** A request for one Secret. */
+interface SecretRequest {
+  readonly secret: Pick<ManagedSecret, 'namespace' | 'name'>;
+  readonly due: SecretResult['due'];
+  send(): Promise<RequestResult>;
+}
+
+function refreshRequests(
   api: SecretsApi,
   refreshes: readonly Refresh[],
-  options: RefreshOptions,
+  { force, dryRun }: RefreshOptions,
   now: number,
-  signal: AbortSignal,
-): Promise<{ results: SecretResult[]; failures: Failure[] }> {
+): SecretRequest[] {
   const requestedAt = new Date(now).toISOString();
   const annotations = {
     [ANNOTATION.requestedAt]: requestedAt,
-    ...(options.force && { [ANNOTATION.force]: requestedAt }),
+    ...(force && { [ANNOTATION.force]: requestedAt }),
   };
-  const breaker = new CircuitBreaker();
+  return refreshes.map((refresh) => ({
+    secret: refresh.secret,
+    due: refresh.reason,
+    send: () => request(api, refresh, annotations, dryRun, now),
+  }));
+}
 
-  const results = await pMap(
-    refreshes,
-    async (refresh): Promise<SecretResult> => {
-      const { secret, reason: due } = refresh;
-      const base = { secret: `${secret.namespace}/${secret.name}`, due };
+/** Sends the requests in their order, until all are sent, the time is up, or the circuit breaker stops. */
+function sendAll(
+  requests: readonly SecretRequest[],
+  breaker: CircuitBreaker,
+  signal: AbortSignal,
+): Promise<SecretResult[]> {
+  return pMap(
+    requests,
+    async ({ secret: { namespace, name }, due, send }): Promise<SecretResult> => {
+      const base = { secret: `${namespace}/${name}`, due };
       if (signal.aborted) breaker.stop(endOf(signal));
-      if (breaker.hasStopped(secret.namespace)) return { ...base, outcome: 'not-attempted' };
-      const { sharedFailure, ...result } = await request(api, refresh, annotations, options.dryRun, now);
+      if (breaker.hasStopped(namespace)) return { ...base, outcome: 'not-attempted' };
+      const { sharedFailure, ...result } = await send();
       if (signal.aborted) breaker.stop(endOf(signal));
-      breaker.record(secret.namespace, sharedFailure);
+      breaker.record(namespace, sharedFailure);
       return { ...base, ...result };
     },
     { concurrency: PATCHES_AT_ONCE },
   );
-  return { results, failures: breaker.failures() };
 }
-
-interface RequestResult extends Omit<SecretResult, 'secret' | 'due'> {
-  readonly outcome: Outcome;
-  /** Set if the next Secret is likely to fail in the same way. */
-  readonly sharedFailure?: SharedFailure;
-}
-
-const NOT_MUTATED: Failure = {
-  code: 'not-mutated',
-  reason:
-    'the API server accepted the request and no credentials were written: does the webhook configuration exist, and does it select this namespace?',
-};
 
 async function request(
   api: SecretsApi,
@@ -184,22 +232,9 @@ async function request(
         ...(incomplete.length > 0 && { registries: incomplete.map(({ host }) => host) }),
       };
     }
-    // One namespace may be exempt from the webhook while the others are not.
-    return {
-      outcome,
-      ...NOT_MUTATED,
-      sharedFailure: { affects: 'namespace', cause: outcome, ...NOT_MUTATED },
-    };
+    return notMutated();
   } catch (error) {
-    if (error instanceof KubernetesError && error.status === 404) return { outcome: 'gone' };
-    const failure = failureOf(error);
-    if (!(error instanceof KubernetesError)) return { outcome: 'refused', ...failure };
-    const { causes } = error;
-    const result = { outcome: 'refused', ...failure, ...(causes.length > 0 && { causes }) } as const;
-    if (error.affects === 'object') return result;
-    // Ports and times differ from one failure to the next.
-    const cause = error.reason.replaceAll(/\d+/g, '#');
-    return { ...result, sharedFailure: { affects: 'cluster', cause, ...failure } };
+    return refused(error);
   }
 }
 

@@ -1,20 +1,25 @@
 // Logs the report of a cluster run: one line for each Secret that was requested, then one for the cluster.
+import { OUTCOMES_WITHOUT_FAILURE, type Outcome } from '../../../contract/refresher-api.ts';
 import type { ClusterReport } from './cluster-report.ts';
 import { summarize } from './summaries.ts';
 
 type Line = (message: string, fields: Readonly<Record<string, unknown>>) => void;
 
 export function logReport(
-  logger: { readonly info: Line; readonly error: Line },
+  logger: { readonly info: Line; readonly warn: Line; readonly error: Line },
   report: ClusterReport,
 ): void {
   const { cluster, results } = report;
   for (const result of results) {
     const { outcome } = result;
     if (outcome === 'not-attempted') continue; // The cluster's line has their number.
-    const level = outcome === 'refreshed' || outcome === 'gone' ? 'info' : 'error';
-    logger[level]('secret', { cluster, ...result });
+    logger[levelOf(outcome)]('secret', { cluster, ...result });
   }
   const { problems: _, ...summary } = summarize(report);
   logger[report.failed || report.stateNotSaved !== undefined ? 'error' : 'info']('cluster', summary);
+}
+
+function levelOf(outcome: Outcome): 'info' | 'warn' | 'error' {
+  if (outcome === 'not-provisioned') return 'warn';
+  return OUTCOMES_WITHOUT_FAILURE.has(outcome) ? 'info' : 'error';
 }

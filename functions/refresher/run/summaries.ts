@@ -36,6 +36,7 @@ export function summarize(report: ClusterReport): ClusterSummary {
     managed,
     due: dueOf(report),
     outcomes: outcomesOf(report),
+    ...(report.provisioningUnknown !== undefined && { provisioningUnknown: report.provisioningUnknown }),
     ...(soonestExpiry !== undefined && { soonestExpiry: new Date(soonestExpiry).toISOString() }),
     ...(state?.failures && { failures: state.failures }),
     ...(state?.failingSince !== undefined && { failingSince: new Date(state.failingSince).toISOString() }),
@@ -100,18 +101,19 @@ function truncated(
   length: number,
   minLength = 0,
 ): ClusterSummary {
-  const { reason, renewal, stateNotSaved } = summary;
+  const { reason, renewal, stateNotSaved, provisioningUnknown } = summary;
   return {
     ...summary,
     ...(reason !== undefined && { reason: cut(reason, Math.max(length, minLength)) }),
     ...(renewal?.reason !== undefined && { renewal: { ...renewal, reason: cut(renewal.reason, length) } }),
     ...(stateNotSaved !== undefined && { stateNotSaved: cut(stateNotSaved, length) }),
+    ...(provisioningUnknown !== undefined && { provisioningUnknown: cut(provisioningUnknown, length) }),
     problems: [],
   };
 }
 
-function textsOf({ reason, renewal, stateNotSaved }: ClusterSummary): string[] {
-  return [reason, renewal?.reason, stateNotSaved].filter((text) => text !== undefined);
+function textsOf({ reason, renewal, stateNotSaved, provisioningUnknown }: ClusterSummary): string[] {
+  return [reason, renewal?.reason, stateNotSaved, provisioningUnknown].filter((text) => text !== undefined);
 }
 
 function cut(text: string, length: number): string {

@@ -212,6 +212,7 @@ test.each([
       'aws.assumeRole.roleArn': ROLE,
       'aws.assumeRole.externalId': 'cluster-1',
       'aws.webIdentity.roleArn': OTHER_ROLE,
+      'provision.secretName': 'ecr',
     });
     const [{ env, volumeMounts, ports }] = find<Deployment>(all, 'Deployment').spec.template.spec.containers;
     const given = Object.fromEntries(env.map(({ name, value }) => [name, value]));
@@ -239,6 +240,7 @@ test.each([
       assumeRole: { arn: ROLE, externalId: 'cluster-1' },
       identity: { roleArn: ROLE },
       refresherUsername: `system:serviceaccount:${NAMESPACE}:${NAME}-refresher`,
+      provisionSecret: 'ecr',
       region: REQUIRED['aws.region'],
     });
     expect(given[ENVIRONMENT.timeout]).toBe('7');
@@ -935,6 +937,25 @@ describe("the refresher's RBAC", () => {
     const roles = chart.filter(({ kind, metadata }) => kind === 'Role' && metadata.name === REFRESHER);
     expect(roles).toEqual([]);
     expect(find(chart, 'ServiceAccount', REFRESHER)).toMatchObject({ automountServiceAccountToken: false });
+  });
+
+  test('allows one Secret to be created by name with provision.secretName', async () => {
+    const create = { ...SECRETS, verbs: ['create'], resourceNames: ['ecr'] };
+    const review = {
+      apiGroups: ['authorization.k8s.io'],
+      resources: ['selfsubjectrulesreviews'],
+      verbs: ['create'],
+    };
+    const everywhere = await manifests({ 'provision.secretName': 'ecr' });
+    expect(find<Role>(everywhere, 'ClusterRole', REFRESHER).rules).toEqual([
+      NAMESPACES,
+      review,
+      SECRETS,
+      create,
+    ]);
+    const some = await manifests({ 'provision.secretName': 'ecr', 'refresher.namespaces': '{shop}' });
+    expect(find<Role>(some, 'ClusterRole', REFRESHER).rules).toEqual([NAMESPACES, review]);
+    expect(find<Role>(some, 'Role', REFRESHER).rules).toEqual([SECRETS, create]);
   });
 
   test('covers only the namespaces of refresher.namespaces', async () => {

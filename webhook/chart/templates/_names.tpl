@@ -108,6 +108,11 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 ecr-anywhere-refresher
 {{- end -}}
 
+{{/* The refresher's name in managedFields for the Secrets that it creates. */}}
+{{- define "ecr-anywhere.provisionFieldManager" -}}
+ecr-anywhere-provision
+{{- end -}}
+
 {{- define "ecr-anywhere.refresherGroup" -}}
 ecr-anywhere:refreshers
 {{- end -}}
@@ -158,11 +163,21 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") 
   name: {{ include "ecr-anywhere.refresherGroup" . }}
 {{- end -}}
 
-{{/* The refresher lists Secrets to find those that are due, and patches the refresh request. It needs no other verb. */}}
+{{/*
+The refresher lists Secrets to find those that are due, and patches the refresh request. With provision.secretName it creates the
+Secret of that name by server-side apply. RBAC knows the name of an apply, not that of a POST, so the rule allows no POST. The
+refresher reads the name from this rule.
+*/}}
 {{- define "ecr-anywhere.refresherRules" -}}
 - apiGroups: [""]
   resources: [secrets]
   verbs: [list, patch]
+{{- with .Values.provision.secretName }}
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: [{{ . | quote }}]
+  verbs: [create]
+{{- end }}
 {{- end -}}
 
 {{/* The match condition of the policies for the refresher. A request without username or groups does not match, and is no error. */}}
@@ -359,7 +374,7 @@ projected:
 {{- if not (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy") -}}
 {{- fail "attach.enabled: this cluster has no MutatingAdmissionPolicies (admissionregistration.k8s.io/v1, Kubernetes 1.36). Leave it false, and name the Secret in Pods or ServiceAccounts (docs/managed-secrets.md). Without a cluster, as in helm template, add --api-versions admissionregistration.k8s.io/v1/MutatingAdmissionPolicy" -}}
 {{- end -}}
-{{ required "attach.secretName: the name of the managed Secret in the enabled namespaces is missing. Add --set attach.secretName=ecr" .Values.attach.secretName }}
+{{ required "attach.secretName: the name of the managed Secret in the enabled namespaces is missing. Add --set attach.secretName=ecr" (.Values.attach.secretName | default .Values.provision.secretName) }}
 {{- end -}}
 
 {{/* The hosts of the registry policy, as a JSON array. Fails if one is not known. */}}

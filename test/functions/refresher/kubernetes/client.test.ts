@@ -3,7 +3,13 @@
 import { createServer } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
-import { ANNOTATION, WEBHOOK_NAME } from '../../../../contract/names.ts';
+import {
+  ANNOTATION,
+  PROVISION_FIELD_MANAGER,
+  SECRET_LABEL,
+  SECRET_TYPE,
+  WEBHOOK_NAME,
+} from '../../../../contract/names.ts';
 import type { FailureCode } from '../../../../contract/refresher-api.ts';
 import { KubernetesApi, KubernetesError } from '../../../../functions/refresher/kubernetes/client.ts';
 import type { ClusterAccess } from '../../../../lib/kubernetes/kubeconfig.ts';
@@ -136,6 +142,85 @@ describe.each<{ protocol: Protocol }>([{ protocol: 'http/1.1' }, { protocol: 'h2
         expect(query.get('dryRun')).toBe(dryRun ? 'All' : null);
       },
     );
+
+    test('creates a managed Secret by server-side apply, with its type and label alone', async () => {
+      const { api, server } = await apiOf((_, response) => json(response, object({ name: 'ecr' })), {
+        protocol,
+      });
+      await api.createManagedSecret('team', 'ecr', true);
+      const [{ method, path, query, headers, body } = expect.fail('no request came')] = server.requests;
+      expect([method, path, headers['content-type'], headers.accept]).toEqual([
+        'PATCH',
+        '/api/v1/namespaces/team/secrets/ecr',
+        'application/apply-patch+yaml',
+        'application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1',
+      ]);
+      expect(JSON.parse(body)).toEqual({
+        apiVersion: 'v1',
+        kind: 'Secret',
+        type: SECRET_TYPE,
+        metadata: {
+          name: 'ecr',
+          namespace: 'team',
+          labels: { [SECRET_LABEL.key]: SECRET_LABEL.value },
+        },
+      });
+      expect(Object.fromEntries(query)).toEqual({ fieldManager: PROVISION_FIELD_MANAGER, dryRun: 'All' });
+    });
+
+    const create = (...resourceNames: string[]) => ({
+      verbs: ['create'],
+      apiGroups: [''],
+      resources: ['secrets'],
+      resourceNames,
+    });
+    test.each([
+      { what: 'the name of the rule', rules: [create('ecr')], name: 'ecr' },
+      { what: 'a name that two rules have', rules: [create('ecr'), create('ecr')], name: 'ecr' },
+      { what: 'nothing without rules', rules: [], name: undefined },
+      { what: 'nothing if the rules are null', rules: null, name: undefined },
+      {
+        what: 'nothing of other verbs, groups and resources',
+        rules: [
+          { ...create('a'), verbs: ['list', 'patch'] },
+          { ...create('b'), apiGroups: ['apps'] },
+          { ...create('c'), resources: ['serviceaccounts/token'] },
+        ],
+        name: undefined,
+      },
+      { what: 'nothing of two names', rules: [create('ecr'), create('other')], name: undefined },
+      {
+        what: 'nothing of many names',
+        rules: [create(...Array.from({ length: 50_000 }, (_, n) => `n-${n}`))],
+        name: undefined,
+      },
+      {
+        what: 'nothing if it may create any Secret',
+        rules: [create('ecr'), { verbs: ['*'], apiGroups: ['*'], resources: ['*'] }],
+        name: undefined,
+      },
+      {
+        what: 'nothing of a name that Kubernetes does not allow',
+        rules: [create('../x?y')],
+        name: undefined,
+      },
+      { what: 'nothing of a name that is too long', rules: [create('x'.repeat(254))], name: undefined },
+    ])('takes from the rules that it may create: $what', async ({ rules, name }) => {
+      const status = { resourceRules: rules, nonResourceRules: [], incomplete: true };
+      const { api, server } = await apiOf(
+        (_, response) => json(response, { kind: 'SelfSubjectRulesReview', status }),
+        { protocol },
+      );
+      expect(await api.creatableSecret('team')).toBe(name);
+      expect(JSON.parse(server.requests[0]?.body ?? '')).toMatchObject({ spec: { namespace: 'team' } });
+    });
+
+    test('fails for rules that cannot be read', async () => {
+      const { api } = await apiOf((_, response) => json(response, { kind: 'SelfSubjectRulesReview' }), {
+        protocol,
+      });
+      expect(await errorOf(api.creatableSecret('team'))).toMatchObject({ code: 'unexpected-response' });
+    });
 
     test('returns the warnings of a PATCH without the token', async () => {
       const { api } = await apiOf(

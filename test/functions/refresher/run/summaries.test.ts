@@ -32,6 +32,8 @@ const ALL: Record<Outcome, number> = {
   partial: 1,
   'not-mutated': 2,
   refused: 3,
+  provisioned: 6,
+  'not-provisioned': 7,
   gone: 4,
   'not-attempted': 5,
 };
@@ -55,12 +57,12 @@ test('a summary counts the outcomes and lists the Secrets that were not refreshe
     reason: 'stopped',
     codes: ['server-error', 'secrets-not-refreshed'],
     managed: 40,
-    due: 25,
+    due: 31,
     outcomes: ALL,
     soonestExpiry: '2026-11-23T12:00:00.000Z',
   });
   const listed = new Set(problems.map(({ outcome }) => outcome));
-  expect(listed).toEqual(new Set<Outcome>(['partial', 'not-mutated', 'refused', 'gone']));
+  expect(listed).toEqual(new Set<Outcome>(['partial', 'not-mutated', 'refused', 'not-provisioned', 'gone']));
 });
 
 test('a summary lists twenty of hundreds of refused Secrets', () => {

@@ -36,6 +36,8 @@ const ALL: Record<Outcome, number> = {
   partial: 1,
   'not-mutated': 2,
   refused: 3,
+  provisioned: 6,
+  'not-provisioned': 7,
   gone: 4,
   'not-attempted': 5,
 };
@@ -60,7 +62,7 @@ test('the metrics are the sums over all clusters', () => {
     ClustersFailingForDays: 0,
     ClustersPaused: 1,
     SecretsManaged: 42,
-    SecretsDue: 26,
+    SecretsDue: 32,
     SecretsRefreshed: 11,
     SecretsRefused: 6,
     SecretsNotAttempted: 5,
