@@ -230,3 +230,54 @@ describe('pause and resume', () => {
     expect(await row('dead')).toMatchObject({ state: 'failing', isPaused: false });
   });
 });
+
+describe('with the chart value provision.secretName', () => {
+  const alpha = () => bed.cluster('alpha');
+  const enable = (namespace: string) =>
+    alpha().controlPlane.kubectl([
+      ...['label', 'namespace', namespace, `${NAMESPACE_LABEL.key}=${NAMESPACE_LABEL.value}`],
+    ]);
+  /** Upgrades the release, and starts the webhook with the new values, as a rollout does. */
+  const upgrade = async (secretName: string) => {
+    await alpha().webhook.upgrade({ provision: { secretName } });
+    await alpha().webhook.program.stop();
+    await alpha().webhook.start();
+  };
+  const outcomes = async (...args: string[]) => {
+    const { clusters } = await cli.json<RefreshAnswer>(['refresh', 'alpha', ...args]);
+    return clusters[0]?.secrets?.map(({ secret, due, outcome }) => `${secret} ${due} ${outcome}`);
+  };
+
+  test('a namespace gets credentials by its label alone, and keeps them when the value is removed', async () => {
+    await upgrade('ecr');
+    await createNamespace('one-label', false);
+    await enable('one-label');
+    const run = () => cli.run(['refresh', 'alpha', '--namespace', 'one-label']);
+    // The API server uses a new write policy after a second or two.
+    await expect
+      .poll(async () => (await run()).stdout, { timeout: 60_000 })
+      .toMatch(/^one-label\/ecr +missing/m);
+    const { stdout } = await run();
+    expect(stdout).toMatch(/1 managed Secret, (none due|1 requested: 1 provisioned)/);
+    const { stdout: config } = await alpha().controlPlane.kubectl([
+      ...['get', 'secret', 'ecr', '-n', 'one-label', '-o', 'jsonpath={.data.\\.dockerconfigjson}'],
+    ]);
+    expect(Buffer.from(config, 'base64').toString()).toContain(bed.ecr.host);
+    expect(await outcomes('--force', '--namespace', 'one-label')).toEqual(['one-label/ecr forced refreshed']);
+
+    await createNamespace('taken');
+    const { controlPlane } = alpha();
+    await controlPlane.kubectl(['create', 'secret', 'generic', 'ecr', '-n', 'taken']);
+    const taken = await cli.run(['refresh', 'alpha', '--namespace', 'taken']);
+    expect(taken.stdout).toMatch(
+      /^taken\/ecr +missing +not-provisioned +a Secret ecr exists that is not managed/m,
+    );
+    expect(taken.stdout).toContain('alpha: 0 managed Secrets, none due: 1 not-provisioned.');
+    expect(taken.code).toBe(0);
+
+    await upgrade('');
+    await createNamespace('too-late');
+    await expect.poll(() => outcomes('--namespace', 'too-late'), { timeout: 20_000 }).toEqual([]);
+    expect(await outcomes('--force', '--namespace', 'one-label')).toEqual(['one-label/ecr forced refreshed']);
+  });
+});
