@@ -123,7 +123,7 @@ const template = (values: readonly string[], apis: readonly string[] = [API]) =>
 test.each([
   {
     what: 'without MutatingAdmissionPolicies, and names the alternative',
-    values: ['attach.secretName=ecr', 'ownRegistry.namespaces={*}', 'ownRegistry.account=123456789012'],
+    values: ['ownRegistry.namespaces={*}'],
     apis: [],
     message: /attach\.enabled: this cluster has no MutatingAdmissionPolicies.*docs\/managed-secrets\.md/,
   },
