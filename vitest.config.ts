@@ -6,6 +6,13 @@ import { unitTests } from './test/unit-tests.ts';
 const common = { testTimeout: 180_000, hookTimeout: 300_000 };
 const unit = unitTests(import.meta.dirname);
 
+/** The files that run on the oldest Kubernetes version too. */
+const OLDEST_KUBERNETES = [
+  'test/e2e/oldest-kubernetes.test.ts',
+  'test/webhook/chart/{certificate-policy,platforms,write-policy}.test.ts',
+  'test/functions/refresher/{access/keyless,tokens/renewal-real}.test.ts',
+];
+
 export default defineConfig({
   test: {
     // Most files start control planes of their own: more files at once would only wait for a processor.
@@ -20,7 +27,17 @@ export default defineConfig({
           name: 'bed',
           include: ['test/**/*.test.ts'],
           // test/node needs a machine of its own: `npm run test:node`.
-          exclude: ['test/last/**', 'test/node/**', ...unit],
+          exclude: ['test/last/**', 'test/node/**', 'test/e2e/oldest-kubernetes.test.ts', ...unit],
+          sequence: { groupOrder: 1 },
+        },
+      },
+      // The decisive cases once more, on the oldest Kubernetes version that the chart supports.
+      {
+        test: {
+          ...common,
+          name: 'oldest-kubernetes',
+          include: OLDEST_KUBERNETES,
+          env: { BED_KUBERNETES: 'oldest' },
           sequence: { groupOrder: 1 },
         },
       },

@@ -19,7 +19,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 const SOURCES = fileURLToPath(new URL('toolchain', import.meta.url));
-const KUBERNETES_VERSION = 'v1.36.3';
+
+/** The Kubernetes versions of the test bed: that of nearly all tests, and the oldest that the chart supports. */
+export const KUBERNETES = { newest: versionIn('kubernetes'), oldest: versionIn('kubernetes-oldest') };
+
+/** Whether the control planes of this process have the oldest version: in the test project of that name (vitest.config.ts). */
+export const IS_OLDEST_KUBERNETES = process.env.BED_KUBERNETES === 'oldest';
+export const KUBERNETES_VERSION = IS_OLDEST_KUBERNETES ? KUBERNETES.oldest : KUBERNETES.newest;
 
 /** The cache directory. */
 export const CACHE =
@@ -106,20 +112,41 @@ function nameOf(path: string): string {
   return path.startsWith('go.etcd.io/etcd') ? 'etcd' : path.slice(path.lastIndexOf('/') + 1);
 }
 
-const version = `-X k8s.io/component-base/version.gitVersion=${KUBERNETES_VERSION}`;
+/** The version of Kubernetes that a folder's go.mod requires, such as v1.37.2. */
+function versionIn(folder: string): string {
+  const [, version] =
+    /^\s*(?:require )?k8s\.io\/kubernetes (v\S+)/m.exec(
+      readFileSync(join(SOURCES, folder, 'go.mod'), 'utf8'),
+    ) ?? [];
+  if (version === undefined) throw new Error(`${folder}/go.mod requires no k8s.io/kubernetes`);
+  return version;
+}
+
+/** Kubernetes learns its version from the linker. */
+function linkVersion(version: string): string {
+  return `-X k8s.io/component-base/version.gitVersion=${version}`;
+}
+
 const CONTROL_PLANE = goBuild(
-  `kube-apiserver ${KUBERNETES_VERSION} and etcd`,
+  `kube-apiserver ${KUBERNETES.newest} and etcd`,
   'kubernetes',
   'etcd',
   ['k8s.io/kubernetes/cmd/kube-apiserver', 'go.etcd.io/etcd/server/v3'],
-  version,
+  linkVersion(KUBERNETES.newest),
+);
+const OLDEST_API_SERVER = goBuild(
+  `kube-apiserver ${KUBERNETES.oldest}`,
+  'kubernetes-oldest',
+  'kube-apiserver',
+  ['k8s.io/kubernetes/cmd/kube-apiserver'],
+  linkVersion(KUBERNETES.oldest),
 );
 const KUBECTL = goBuild(
-  `kubectl ${KUBERNETES_VERSION}`,
+  `kubectl ${KUBERNETES.newest}`,
   'kubernetes',
   'kubectl',
   ['k8s.io/kubernetes/cmd/kubectl'],
-  version,
+  linkVersion(KUBERNETES.newest),
 );
 const HELM = goBuild('helm', 'helm', 'helm', ['helm.sh/helm/v3/cmd/helm'], '');
 const HELM4 = goBuild('helm 4', 'helm4', 'helm', ['helm.sh/helm/v4/cmd/helm'], '');
@@ -141,13 +168,13 @@ const CRDS: Build = {
 };
 
 const NODE_PROGRAMS = goBuild(
-  `kubelet, kube-proxy, kube-scheduler and kube-controller-manager ${KUBERNETES_VERSION}`,
+  `kubelet, kube-proxy, kube-scheduler and kube-controller-manager ${KUBERNETES.newest}`,
   'kubernetes',
   'kubelet',
   ['kubelet', 'kube-proxy', 'kube-scheduler', 'kube-controller-manager'].map(
     (name) => `k8s.io/kubernetes/cmd/${name}`,
   ),
-  version,
+  linkVersion(KUBERNETES.newest),
 );
 const COREDNS = goBuild(
   'CoreDNS',
@@ -202,7 +229,7 @@ function inCache(build: Build, file = build.result, command = 'node test/bed/set
 export function tools(): Tools {
   const assets = kubebuilderAssets();
   return {
-    kubeApiserver: assets ? join(assets, 'kube-apiserver') : inCache(CONTROL_PLANE, 'kube-apiserver'),
+    kubeApiserver: kubeApiserver(assets),
     etcd: assets ? join(assets, 'etcd') : inCache(CONTROL_PLANE, 'etcd'),
     kubectl: isKubectlOnPath() ? 'kubectl' : inCache(KUBECTL),
     helm: inCache(HELM),
@@ -212,6 +239,11 @@ export function tools(): Tools {
     python: inCache(LOCAL_AWS, 'bin/python'),
     cfnLint: inCache(CFN_LINT),
   };
+}
+
+function kubeApiserver(assets: string | undefined): string {
+  if (IS_OLDEST_KUBERNETES) return inCache(OLDEST_API_SERVER);
+  return assets ? join(assets, 'kube-apiserver') : inCache(CONTROL_PLANE, 'kube-apiserver');
 }
 
 /** Returns the paths of a node's programs. @throws Error with the command that builds a missing one */
@@ -324,6 +356,7 @@ function isAbandoned(path: string): boolean {
 if (import.meta.main) {
   const builds = [
     ...(kubebuilderAssets() ? [] : [CONTROL_PLANE]),
+    OLDEST_API_SERVER,
     ...(isKubectlOnPath() ? [] : [KUBECTL]),
     HELM,
     HELM4,

@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { type ControlPlane, startControlPlane } from '../../bed/control-plane.ts';
 import { NAMESPACE, prepareNamespace, RELEASE, runHelm } from '../../bed/webhook.ts';
 import { type Call, callerOf } from '../caller.ts';
+import { withMutatingPolicies } from '../mutating-policies.ts';
 import { APPLY, base64, JSON_PATCH, MERGE, STRATEGIC } from './write-policy-attempts.ts';
 
 const REGISTRATION = '/apis/admissionregistration.k8s.io/v1';
@@ -67,6 +68,12 @@ const changed = async (change: (own: Webhook) => Webhook) => {
   const { webhooks } = await current();
   return { webhooks: webhooks.map((own) => change(structuredClone(own))) };
 };
+
+async function expectWatched(name: string): Promise<void> {
+  const { status, text } = await webhook('GET', watchOf(SECRETS, name));
+  expect(status, text).toBe(200);
+  expect(text).toContain(`"name":"${name}"`);
+}
 
 /** A watch of one object that lasts a second. */
 function watchOf(collection: string, name: string): string {
@@ -278,11 +285,7 @@ describe('its configuration', () => {
 
 describe('Secrets', () => {
   test('the webhook may watch its own, selected by its name', async () => {
-    for (const name of [`${RELEASE}-self-tls`, `${RELEASE}-caller-proof`]) {
-      const { status, text } = await webhook('GET', watchOf(SECRETS, name));
-      expect(status, text).toBe(200);
-      expect(text).toContain(`"name":"${name}"`);
-    }
+    await expectWatched(`${RELEASE}-self-tls`);
   });
 
   test('the webhook may read and write its own', async () => {
@@ -443,9 +446,12 @@ describe('Secrets', () => {
   });
 });
 
-describe('the Secret of the caller proof', () => {
+withMutatingPolicies('the Secret of the caller proof', () => {
   const PROOF_SECRET = `${SECRETS}/${RELEASE}-caller-proof`;
   const BY_SECRET_POLICY = /ValidatingAdmissionPolicy 'ecr-anywhere-own-secrets'/;
+
+  test('may be watched, selected by its name, by the webhook', () =>
+    expectWatched(`${RELEASE}-caller-proof`));
 
   test('may be read, and its data written, by the webhook', async () => {
     const { status, text } = await webhook('PATCH', PROOF_SECRET, { data: { proof: base64('x') } }, MERGE);

@@ -13,7 +13,7 @@ import { type ControlPlane, startControlPlane } from '../../bed/control-plane.ts
 import { CHART, helm } from '../../bed/helm.ts';
 import { runPodToItsEnd } from '../../bed/kubelet.ts';
 import { type Replicas, startReplicas } from '../../bed/replicas.ts';
-import { tools } from '../../bed/toolchain.ts';
+import { KUBERNETES_VERSION, tools } from '../../bed/toolchain.ts';
 import { NAMESPACE, prepareNamespace, RELEASE, runHelm, serviceAddress } from '../../bed/webhook.ts';
 import { type Admissions, startAdmissions, tryToCreate, UNSERVED } from '../admissions.ts';
 
@@ -76,7 +76,7 @@ const certificates = async () => ({
 async function render(version: 3 | 4, values: readonly string[] = []): Promise<string> {
   const { stdout } = await runHelm(
     cluster,
-    ['template', RELEASE, '--kube-version', '1.36.3', '--api-versions', PROOF_API, '--skip-tests'],
+    ['template', RELEASE, '--kube-version', KUBERNETES_VERSION, '--api-versions', PROOF_API, '--skip-tests'],
     { values, version },
   );
   return stdout;
@@ -414,7 +414,7 @@ describe('every documented combination of values', () => {
       VERSIONS.map(async (version) => {
         const objects = new Map<string, unknown>();
         for (const { values } of combinations) {
-          const command = ['template', RELEASE, '--kube-version', '1.36.3'];
+          const command = ['template', RELEASE, '--kube-version', KUBERNETES_VERSION];
           const { stdout } = await runHelm(cluster, command, { values, version });
           for (const document of parseAllDocuments(stdout, { version: '1.1' })) {
             const object: unknown = document.toJS();
@@ -439,10 +439,14 @@ describe('every documented combination of values', () => {
     'passes lint with Helm %i',
     async (version) => {
       for (const { values } of combinations) {
-        const { stdout } = await runHelm(cluster, ['lint', '--strict', '--kube-version', '1.36.3'], {
-          values,
-          version,
-        });
+        const { stdout } = await runHelm(
+          cluster,
+          ['lint', '--strict', '--kube-version', KUBERNETES_VERSION],
+          {
+            values,
+            version,
+          },
+        );
         expect(stdout).not.toMatch(/\[(WARNING|ERROR)\]/);
       }
     },

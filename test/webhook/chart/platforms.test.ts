@@ -15,13 +15,16 @@ import { startAwsEndpoint } from '../../bed/aws-endpoint.ts';
 import { type ControlPlane, startControlPlane } from '../../bed/control-plane.ts';
 import { CHART, helm } from '../../bed/helm.ts';
 import { startPod } from '../../bed/kubelet.ts';
-import { tools } from '../../bed/toolchain.ts';
+import { IS_OLDEST_KUBERNETES, KUBERNETES_VERSION, tools } from '../../bed/toolchain.ts';
 import { NAMESPACE, prepareNamespace, SERVICE_PORT, serviceAddress } from '../../bed/webhook.ts';
 import { tryToCreate } from '../admissions.ts';
 
 const VERSIONS = [3, 4] as const;
 const OPENSHIFT = ['--api-versions', 'security.openshift.io/v1'];
-const PROOF = ['--api-versions', 'admissionregistration.k8s.io/v1/MutatingAdmissionPolicy'];
+// The oldest Kubernetes version has none.
+const PROOF = IS_OLDEST_KUBERNETES
+  ? []
+  : ['--api-versions', 'admissionregistration.k8s.io/v1/MutatingAdmissionPolicy'];
 const REQUIRED = {
   image: { repository: 'registry.example.com/ecr-anywhere' },
   aws: { region: 'eu-central-1' },
@@ -90,7 +93,15 @@ async function render(
   chart = CHART,
 ): Promise<Manifest[]> {
   const options = await valueOptions(chart === CHART ? { ...REQUIRED, ...values } : values);
-  const command = ['template', release, chart, '--namespace', namespace, '--kube-version', '1.36.3'];
+  const command = [
+    'template',
+    release,
+    chart,
+    '--namespace',
+    namespace,
+    '--kube-version',
+    KUBERNETES_VERSION,
+  ];
   const [by3, by4] = await Promise.all(
     VERSIONS.map(async (version) => {
       const { stdout } = await helm([...command, ...args, ...options], { version });
@@ -405,9 +416,12 @@ test.each([
   },
 ])('is refused if $title', async ({ values, message, release = 'ecr-anywhere' }) => {
   const options = await valueOptions({ ...REQUIRED, ...values });
-  const { code, stderr } = await helm(['template', release, CHART, '--kube-version', '1.36.3', ...options], {
-    mayFail: true,
-  });
+  const { code, stderr } = await helm(
+    ['template', release, CHART, '--kube-version', KUBERNETES_VERSION, ...options],
+    {
+      mayFail: true,
+    },
+  );
   expect(code).not.toBe(0);
   expect(stderr).toMatch(message);
 });

@@ -21,7 +21,7 @@ import { run } from '../../../../functions/refresher/run/run.ts';
 import { ENVIRONMENT } from '../../../../functions/refresher/settings.ts';
 import { type AwsEndpoint, startAwsEndpoint } from '../../../bed/aws-endpoint.ts';
 import { type ControlPlane, startControlPlane } from '../../../bed/control-plane.ts';
-import { tools } from '../../../bed/toolchain.ts';
+import { IS_OLDEST_KUBERNETES, tools } from '../../../bed/toolchain.ts';
 import { type Conditions, type Issuer, startIssuer } from '../../../bed/web-identity.ts';
 import { resources, synth } from '../../../infra/synth.ts';
 import { startClusterStateTable } from '../../cluster-state-table.ts';
@@ -72,7 +72,12 @@ beforeAll(async () => {
   for (const [name, value] of Object.entries(env)) if (name.startsWith('AWS_')) vi.stubEnv(name, value);
   [a, b] = await Promise.all([
     startRealCluster({ authentication: await authenticationOf('a', 'v1beta1') }),
-    startControlPlane({ name: 'b', dir: join(dir, 'b'), authentication: await authenticationOf('b', 'v1') }),
+    // v1 is of Kubernetes 1.34.
+    startControlPlane({
+      name: 'b',
+      dir: join(dir, 'b'),
+      authentication: await authenticationOf('b', IS_OLDEST_KUBERNETES ? 'v1beta1' : 'v1'),
+    }),
   ]);
   stack.use(a);
   stack.use(b);
