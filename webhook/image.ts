@@ -1,5 +1,5 @@
 // Builds the webhook's image with the first of docker, podman and buildah that works on this machine: `npm run image`. All
-// arguments go to its `build` command, such as `--platform linux/arm64 -t registry.example.com/ecr-anywhere:0.1.0`.
+// arguments go to its `build` command, such as `--platform linux/amd64,linux/arm64 -t registry.example.com/ecr-anywhere:0.1.0`.
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
@@ -20,7 +20,10 @@ if (builder === undefined) {
   );
   process.exitCode = 2;
 } else {
-  const build = ['build', '-f', 'webhook/Dockerfile', ...args, '.'];
+  // podman and buildah give a tag to one image only, and for several platforms want the name of a manifest list.
+  const isList = builder !== 'docker' && args.some((arg) => /^(--platform=)?\w+\/\w+,/.test(arg));
+  const named = isList ? args.map((arg) => arg.replace(/^(-t|--tag)(?==|$)/, '--manifest')) : args;
+  const build = ['build', '-f', 'webhook/Dockerfile', ...named, '.'];
   console.log(`${builder} ${build.join(' ')}`);
   process.exitCode = spawnSync(builder, build, { cwd: ROOT, stdio: 'inherit' }).status ?? 1;
 }

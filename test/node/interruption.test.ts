@@ -5,10 +5,13 @@ import { once } from 'node:events';
 import { globSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 import { CGROUP } from './settings.ts';
 
-const MAIN = fileURLToPath(new URL('./main.ts', import.meta.url));
+const path = (file: string) => fileURLToPath(new URL(file, import.meta.url));
+/** Runs a node with one Pod, as main.ts runs the tests, which would take minutes until they have one. */
+const ONE_POD = `const { runOnMachine } = await import(${JSON.stringify(path('./machine.ts'))});
+process.exitCode = await runOnMachine(process.execPath, ${JSON.stringify(path('./one-pod.ts'))});`;
 const output = async (command: string, ...args: string[]) =>
   (await promisify(execFile)(command, args)).stdout;
 
@@ -23,7 +26,8 @@ async function machine(): Promise<object> {
     hosts: readFileSync('/etc/hosts', 'utf8'),
     settings: settings.map((path) => `${path} ${readFileSync(path, 'utf8')}`),
     files: globSync(['/run/*', '/run/node/*', '/var/lib/*', '/var/log/*', '/etc/*']).sort(),
-    controlGroups: globSync('/sys/fs/cgroup/{,*/}ecr-anywhere-node-*').sort(),
+    // Another run on the same machine has its own.
+    controlGroups: globSync(`/sys/fs/cgroup/{,*/}${process.env[CGROUP]}*`).sort(),
     programs: globSync('/proc/[0-9]*/comm')
       .map(nameOf)
       .filter((name) => /^(containerd|kube|etcd|coredns|docker-registry|unshare|sh$|pause)/.test(name))
@@ -50,7 +54,10 @@ test.each([
   },
   async ({ signal, group }) => {
     const before = await machine();
-    const run = spawn(process.execPath, [MAIN, 'test/node/node.test.ts'], { stdio: 'ignore' });
+    const run = spawn(process.execPath, ['--input-type=module', '--eval', ONE_POD], {
+      stdio: ['ignore', 'ignore', 'inherit'],
+    });
+    onTestFinished(() => void run.kill('SIGKILL'));
     const ended = once(run, 'exit');
     const groups = `/sys/fs/cgroup/{,*/}${process.env[CGROUP]}.${run.pid}/${group}`;
     await expect

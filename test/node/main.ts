@@ -1,90 +1,16 @@
 // `npm run test:node`: runs the tests of this folder on a whole Kubernetes node: containerd, kubelet, kube-proxy, and Pods
-// that pull their images. The node lives in namespaces of its own (enter.sh), so that nothing of it is left on the machine,
-// and it disturbs nothing that runs there. Arguments go to vitest, except for --if-possible.
-import { spawn, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
-import { accessSync, constants, existsSync, globSync, mkdirSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+// that pull their images. Arguments go to vitest, except for --if-possible.
 import { fileURLToPath } from 'node:url';
-import { buildNodeTools, nodeTools } from '../bed/toolchain.ts';
-import { ADDRESS, CGROUP, SERVICES } from './settings.ts';
+import { obstacle, runOnMachine } from './machine.ts';
 
 const IF_POSSIBLE = '--if-possible';
-const CGROUPS = '/sys/fs/cgroup';
-const path = (file: string) => fileURLToPath(new URL(file, import.meta.url));
-
-/** Namespaces of its own; they end, with everything in them, when this process of unshare ends. */
-const UNSHARE = ['--mount', '--net', '--pid', '--ipc', '--uts', '--fork', '--kill-child', '--mount-proc'];
-
-/** Says why this machine cannot run a node. */
-function obstacle(): string | undefined {
-  if (process.platform !== 'linux') return 'it needs Linux';
-  if (process.getuid?.() !== 0) return 'it needs root: run it with sudo, or in a virtual machine';
-  for (const command of ['apt-get', 'dpkg-deb', 'unshare'])
-    if (spawnSync(command, ['--version'], { stdio: 'ignore' }).error)
-      return `it needs ${command}: run it on Debian`;
-  const { status, stderr } = spawnSync('unshare', [...UNSHARE, 'true'], { encoding: 'utf8' });
-  if (status !== 0) return `this machine does not allow new namespaces: ${stderr.trim()}`;
-  const roots = cgroupRoots();
-  if (roots.length === 0 || !roots.every(isWritable)) return `it cannot create control groups in ${CGROUPS}`;
-  return undefined;
-}
-
-function isWritable(path: string): boolean {
-  try {
-    accessSync(path, constants.W_OK);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-/** The roots of the control groups: one with cgroup v2, one for each hierarchy of v1. */
-function cgroupRoots(): string[] {
-  if (existsSync(join(CGROUPS, 'cgroup.controllers'))) return [CGROUPS];
-  return globSync(`${CGROUPS}/*/cgroup.procs`)
-    .map((file) => dirname(file))
-    .filter((root) => basename(root) !== 'unified');
-}
-
-/** Runs the tests in a node's namespaces. @returns the exit code */
-async function run(args: readonly string[]): Promise<number> {
-  // A node within a node: the outer caretaker removes the groups of both, because the inner one may end with the outer node.
-  const outer = process.env[CGROUP];
-  const cgroup = outer === undefined ? `ecr-anywhere-node-${process.pid}` : `${outer}.${process.pid}`;
-  const caretaker = spawn('sh', [path('caretaker.sh'), cgroup], {
-    stdio: ['pipe', 'ignore', 'inherit'],
-    // Ctrl-C must not end it before it has removed everything.
-    detached: true,
-  });
-  for (const root of cgroupRoots()) mkdirSync(join(root, cgroup), { recursive: true });
-  const node = spawn(
-    'unshare',
-    [
-      ...[...UNSHARE, 'sh', path('enter.sh'), nodeTools().packages, ADDRESS, SERVICES],
-      ...['vitest', 'run', '--config', path('vitest.config.ts'), ...args],
-    ],
-    { stdio: 'inherit', env: { ...process.env, [CGROUP]: cgroup } },
-  );
-  caretaker.stdin.write(`${node.pid}\n`);
-  let signalled = false;
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
-    process.on(signal, () => {
-      signalled = true;
-      node.kill('SIGKILL');
-    });
-  const [code] = await once(node, 'exit');
-  // An empty line: no process is left to end, and another one may get its id.
-  caretaker.stdin.end('\n');
-  const [removed] = await once(caretaker, 'exit');
-  return signalled ? 130 : (code ?? 1) || removed;
-}
+const CONFIG = fileURLToPath(new URL('./vitest.config.ts', import.meta.url));
 
 const args = process.argv.slice(2);
 const reason = obstacle();
 if (reason === undefined) {
-  await buildNodeTools();
-  process.exitCode = await run(args.filter((arg) => arg !== IF_POSSIBLE));
+  const forVitest = args.filter((arg) => arg !== IF_POSSIBLE);
+  process.exitCode = await runOnMachine('vitest', 'run', '--config', CONFIG, ...forVitest);
 } else if (args.includes(IF_POSSIBLE)) {
   console.log(`A whole node cannot run here: ${reason}. Skipped, because of ${IF_POSSIBLE}.`);
 } else {

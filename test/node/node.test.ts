@@ -1,196 +1,125 @@
 // The mission with nothing played: the chart's webhook as Pods of its own image, and Pods that pull a private image with the
 // Secret that it fills, on a whole node. AWS is emulated; the deployed function refreshes on its schedule.
-import { mkdtemp, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { SECRET_KEY, SECRET_LABEL, SECRET_TYPE } from '../../contract/names.ts';
+import { connect } from 'node:tls';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { SECRET_KEY, SECRET_TYPE } from '../../contract/names.ts';
 import manifest from '../../package.json' with { type: 'json' };
-import { type Admin, connectAdmin } from '../bed/admin.ts';
-import { type AwsEndpoint, startAwsEndpoint } from '../bed/aws-endpoint.ts';
-import { type ControlPlane, runCommand } from '../bed/control-plane.ts';
-import { deployStack } from '../bed/deploy.ts';
-import type { Deployment } from '../bed/deployment.ts';
-import { startEmulator } from '../bed/emulator.ts';
-import { CHART, helm } from '../bed/helm.ts';
-import { tools } from '../bed/toolchain.ts';
+import { ROTATE_ANNOTATION } from '../../webhook/tls/objects.ts';
+import { OVERLAP_MS } from '../../webhook/tls/rotation.ts';
+import { newAuthority, newServing } from '../../webhook/tls/x509.ts';
+import { connectAdmin } from '../bed/admin.ts';
+import { runCommand } from '../bed/control-plane.ts';
+import { helm } from '../bed/helm.ts';
+import { runSteps } from '../bed/progress.ts';
 import { pullSecretManifest } from '../bed/up.ts';
-import { NAMESPACE, RELEASE, refresherKubeconfig } from '../bed/webhook.ts';
-import { buildImages, PAUSE_IMAGE, PRIVATE_IMAGE, WEBHOOK_IMAGE } from './images.ts';
-import { startNode } from './node.ts';
-import { type Registries, startRegistries } from './registry.ts';
-import { ADDRESS } from './settings.ts';
+import { NAMESPACE, RELEASE } from '../bed/webhook.ts';
+import { startAdmissions } from './admissions.ts';
+import { PLATFORMS } from './images.ts';
+import { CONTAINERD, PATH } from './node.ts';
+import { REFUSED, sideBySide, WholeNode } from './whole-node.ts';
 
 /** An enabled namespace, and one without the label. */
 const ENABLED = 'team-a';
 const PLAIN = 'team-b';
 
-const stack = new AsyncDisposableStack();
-let dir: string;
-let ecr: AwsEndpoint;
-let registries: Registries;
-let cluster: ControlPlane;
-let deployment: Deployment;
+const BUNDLES = ['refresher', 'verify', 'webhook'];
 
-/** Prints how long a part of the set-up takes: it is most of this file's time. */
-async function step<Result>(title: string, work: () => Promise<Result>): Promise<Result> {
-  const startedAt = performance.now();
-  const result = await work();
-  console.log(`${title}: ${((performance.now() - startedAt) / 1000).toFixed(1)} s`);
-  return result;
-}
+let node: WholeNode;
+/** Only the scheduled run needs it, and it takes longer than everything else. */
+let deployed: Promise<void>;
 
 beforeAll(async () => {
-  dir = await mkdtemp(join(tmpdir(), 'node-'));
-  ecr = stack.use(await startAwsEndpoint({ address: ADDRESS }));
+  node = await WholeNode.create();
+  const { registries, images, cluster, aws } = node.steps;
+  deployed = runSteps([aws]);
+  // The test that waits for it reports the error.
+  deployed.catch(() => {});
+  await runSteps([registries, sideBySide(images, cluster)]);
   // Due from the start.
-  ecr.settings.lifetimeSeconds = 3600;
-  registries = stack.use(await startRegistries(join(dir, 'registry'), ecr));
-  const node = async () => {
-    await step('images', () => buildImages(join(dir, 'images'), registries.address, manifest.version));
-    cluster = stack.use(
-      await step('node', () => startNode({ dir: join(dir, 'node'), pauseImage: PAUSE_IMAGE })),
-    );
-  };
-  const aws = async () => {
-    const emulator = stack.use(await startEmulator({ dir: join(dir, 'aws'), python: tools().python }));
-    deployment = await deployStack(emulator, { context: { rateMinutes: 1, allowLocalServers: true } });
-  };
-  await Promise.all([node(), step('local AWS with the stack', aws)]);
+  node.ecr.settings.lifetimeSeconds = 3600;
 });
-afterAll(() => stack.disposeAsync());
-
-const values = () => ({
-  image: { repository: WEBHOOK_IMAGE },
-  aws: { region: 'eu-central-1' },
-  ownRegistry: { namespaces: [ENABLED] },
-  refresher: { namespaces: [ENABLED] },
-  test: { namespace: ENABLED },
-  extraEnv: [
-    { name: 'AWS_ACCESS_KEY_ID', value: 'bed' },
-    { name: 'AWS_SECRET_ACCESS_KEY', value: 'bed' },
-    ...Object.entries(ecr.env).map(([name, value]) => ({ name, value })),
-  ],
+afterAll(async () => {
+  await deployed?.catch(() => {});
+  await node?.[Symbol.asyncDispose]();
 });
-
-async function apply(text: string): Promise<void> {
-  await cluster.kubectl(['apply', '-f', '-'], { input: text });
-}
-
-async function get<Answer>(...what: readonly string[]): Promise<Answer> {
-  return JSON.parse((await cluster.kubectl(['get', ...what, '-o', 'json'])).stdout);
-}
-
-/** Creates a Pod of the private image. */
-async function runPod(namespace: string, name: string, pullSecret?: string): Promise<void> {
-  await apply(
-    JSON.stringify({
-      apiVersion: 'v1',
-      kind: 'Pod',
-      metadata: { name, namespace },
-      spec: {
-        terminationGracePeriodSeconds: 0,
-        ...(pullSecret !== undefined && { imagePullSecrets: [{ name: pullSecret }] }),
-        containers: [{ name: 'app', image: `${ecr.host}/${PRIVATE_IMAGE}`, imagePullPolicy: 'Always' }],
-      },
-    }),
-  );
-}
-
-interface Pod {
-  readonly status: {
-    readonly phase: string;
-    readonly containerStatuses?: readonly [
-      { readonly state: { readonly waiting?: { readonly reason: string; readonly message?: string } } },
-    ];
-  };
-}
-
-/** The Pod's phase, or why its container waits. */
-async function stateOf(namespace: string, name: string): Promise<string> {
-  const { status } = await get<Pod>('pod', name, '--namespace', namespace);
-  const { reason, message } = status.containerStatuses?.[0].state.waiting ?? {};
-  return reason === undefined ? status.phase : `${reason}: ${message}`;
-}
 
 const isRunning = (namespace: string, name: string) =>
-  expect.poll(() => stateOf(namespace, name), { timeout: 60_000 }).toBe('Running');
+  expect.poll(() => node.stateOf(namespace, name), { timeout: 60_000 }).toBe('Running');
 const isRefused = (namespace: string, name: string) =>
-  expect
-    .poll(() => stateOf(namespace, name), { timeout: 60_000 })
-    .toMatch(/^ErrImagePull: .*(401|authoriz)/i);
-
-/** The document in the managed Secret. */
-async function pullSecret(): Promise<{ text: string; password: string }> {
-  const { data } = await get<{ data: Record<string, string> }>('secret', 'pull', '--namespace', ENABLED);
-  const text = Buffer.from(data[SECRET_KEY] ?? '', 'base64').toString();
-  return { text, password: JSON.parse(text).auths[ecr.host].password };
-}
+  expect.poll(() => node.stateOf(namespace, name), { timeout: 60_000 }).toMatch(REFUSED);
 
 /** Reads the private image's manifest with an authfile. @returns skopeo's exit code */
 async function skopeo(authfile: string): Promise<number> {
-  const file = join(dir, 'auth.json');
+  const file = join(node.dir, 'auth.json');
   await writeFile(file, authfile, { mode: 0o600 });
   const { code } = await runCommand(
     'skopeo',
     [
-      ...['inspect', '--raw', '--authfile', file, '--cert-dir', registries.certificates],
-      `docker://${ecr.host}/${PRIVATE_IMAGE}`,
+      ...['inspect', '--raw', '--authfile', file, '--cert-dir', node.registries.certificates],
+      `docker://${node.privateImage}`,
     ],
-    { PATH: process.env.PATH ?? '', HOME: dir },
+    { PATH: process.env.PATH ?? '', HOME: node.dir },
   );
   return code;
 }
 
-test('the image holds the bundles above its base, and nothing else', async () => {
-  const url = `http://${registries.address}/v2/ecr-anywhere`;
-  const accept = 'application/vnd.oci.image.manifest.v1+json';
-  const answer = await fetch(`${url}/manifests/${manifest.version}`, { headers: { accept } });
-  const { config, layers } = (await answer.json()) as Record<'config', { digest: string }> & {
-    layers: { digest: string }[];
-  };
-  // The stand-in of the base is one layer.
-  const [, ...own] = layers;
-  const files = await Promise.all(
-    own.map(async ({ digest }, index) => {
-      const file = join(dir, `layer-${index}.tar`);
-      await writeFile(file, await (await fetch(`${url}/blobs/${digest}`)).bytes());
-      return (await runCommand('tar', ['-tf', file], { PATH: process.env.PATH ?? '' })).stdout.split('\n');
-    }),
-  );
-  expect(
-    files
-      .flat()
-      .filter((path) => path && !path.endsWith('/'))
-      .sort(),
-  ).toEqual([
-    'app/refresher.mjs',
-    'app/refresher.mjs.map',
-    'app/verify.mjs',
-    'app/verify.mjs.map',
-    'app/webhook.mjs',
-    'app/webhook.mjs.map',
-  ]);
-  expect(await (await fetch(`${url}/blobs/${config.digest}`)).json()).toMatchObject({
-    config: { User: '65532:65532', Entrypoint: ['/nodejs/bin/node', '--enable-source-maps'] },
-  });
-});
+test.each(PLATFORMS)(
+  'the image for %s holds the bundles above its base, and nothing else',
+  async (platform) => {
+    const url = `http://${node.registries.address}/v2/ecr-anywhere`;
+    const read = async <Answer>(path: string, kind = 'manifest') => {
+      const accept = `application/vnd.oci.image.${kind}.v1+json`;
+      return (await (await fetch(`${url}/${path}`, { headers: { accept } })).json()) as Answer;
+    };
+    const { manifests } = await read<{ manifests: { digest: string; platform: Record<string, string> }[] }>(
+      ...([`manifests/${manifest.version}`, 'index'] as const),
+    );
+    const { digest } =
+      manifests.find((one) => `${one.platform.os}/${one.platform.architecture}` === platform) ?? {};
+    const { config, layers } = await read<{ config: { digest: string }; layers: { digest: string }[] }>(
+      `manifests/${digest}`,
+    );
+    // The stand-in of the base is one layer.
+    const [, ...own] = layers;
+    const files = await Promise.all(
+      own.map(async (layer, index) => {
+        const file = join(node.dir, `layer-${index}.tar`);
+        await writeFile(file, await (await fetch(`${url}/blobs/${layer.digest}`)).bytes());
+        return (await runCommand('tar', ['-tf', file], { PATH })).stdout.split('\n');
+      }),
+    );
+    expect(
+      files
+        .flat()
+        .filter((path) => path && !path.endsWith('/'))
+        .sort(),
+    ).toEqual(BUNDLES.flatMap((name) => [`app/${name}.mjs`, `app/${name}.mjs.map`]));
+    expect(await read(`blobs/${config.digest}`)).toMatchObject({
+      os: 'linux',
+      architecture: platform.replace('linux/', ''),
+      config: { User: '65532:65532', Entrypoint: ['/nodejs/bin/node', '--enable-source-maps'] },
+    });
+  },
+);
 
 test('helm install --wait ends with the webhook ready, under restricted Pod Security', async () => {
-  await cluster.kubectl(['create', 'namespace', NAMESPACE]);
-  await cluster.kubectl(['label', 'namespace', NAMESPACE, 'pod-security.kubernetes.io/enforce=restricted']);
-  await cluster.kubectl(['create', 'namespace', PLAIN]);
-  await apply(`apiVersion: v1
+  await node.cluster.kubectl(['create', 'namespace', NAMESPACE]);
+  await node.cluster.kubectl([
+    'label',
+    'namespace',
+    NAMESPACE,
+    'pod-security.kubernetes.io/enforce=restricted',
+  ]);
+  await node.cluster.kubectl(['create', 'namespace', PLAIN]);
+  await node.apply(`apiVersion: v1
 kind: Namespace
 metadata: {name: ${ENABLED}, labels: {ecr-anywhere.centml.ai/namespace: enabled}}
 `);
-  const file = join(dir, 'values.json');
-  await writeFile(file, JSON.stringify(values()));
-  await helm(
-    ['install', RELEASE, CHART, '--namespace', NAMESPACE, '--values', file, '--wait', '--timeout=2m'],
-    { cluster },
-  );
-  const { status } = await get<{ status: { readyReplicas: number; replicas: number } }>(
+  await node.helm('install', { enabled: [ENABLED] });
+  const { status } = await node.get<{ status: { readyReplicas: number; replicas: number } }>(
     ...['deployment', RELEASE, '--namespace', NAMESPACE],
   );
   expect(status.readyReplicas).toBe(status.replicas);
@@ -199,42 +128,50 @@ metadata: {name: ${ENABLED}, labels: {ecr-anywhere.centml.ai/namespace: enabled}
 test('helm test succeeds', async () => {
   const { code, stdout, stderr } = await helm(
     ['test', RELEASE, '--namespace', NAMESPACE, '--logs', '--timeout=2m'],
-    { cluster, mayFail: true },
+    { cluster: node.cluster, mayFail: true },
   );
   expect({ code, stdout, stderr }).toMatchObject({ code: 0 });
 });
 
 describe('a Pod with a private image', () => {
+  beforeAll(() => deployed);
+  afterAll(async () => {
+    await node.deployment.stopSchedule();
+    node.ecr.settings.lifetimeSeconds = 3600;
+  });
+
   test('starts with the managed Secret, fails once the credential has expired, and starts after a scheduled run', async () => {
-    await apply(pullSecretManifest(ENABLED));
-    const before = await pullSecret();
-    await runPod(ENABLED, 'before', 'pull');
+    await node.apply(pullSecretManifest(ENABLED));
+    const before = await node.credentials(ENABLED, 'pull');
+    await node.runPod(ENABLED, 'before', { pullSecret: 'pull' });
     await isRunning(ENABLED, 'before');
     expect(await skopeo(before.text)).toBe(0);
 
-    registries.expireTokens();
-    await runPod(ENABLED, 'expired', 'pull');
+    node.registries.expireTokens();
+    await node.runPod(ENABLED, 'expired', { pullSecret: 'pull' });
     await isRefused(ENABLED, 'expired');
     expect(await skopeo(before.text)).not.toBe(0);
 
-    ecr.settings.lifetimeSeconds = 12 * 3600;
-    await deployment.registerCluster('node', await refresherKubeconfig(cluster));
-    await deployment.startSchedule({ rateMinutes: 1 });
+    node.ecr.settings.lifetimeSeconds = 12 * 3600;
+    await node.startRefresher();
     await expect
-      .poll(async () => (await pullSecret()).password, { timeout: 120_000, interval: 1_000 })
+      .poll(async () => (await node.credentials(ENABLED, 'pull')).password, {
+        timeout: 120_000,
+        interval: 1_000,
+      })
       .not.toBe(before.password);
-    await runPod(ENABLED, 'after', 'pull');
+    await node.runPod(ENABLED, 'after', { pullSecret: 'pull' });
     await isRunning(ENABLED, 'after');
-    const { auths } = JSON.parse((await pullSecret()).text);
+    const { auths } = JSON.parse((await node.credentials(ENABLED, 'pull')).text);
     const foreign = { 'registry.example.com': { auth: Buffer.from('user:password').toString('base64') } };
     expect(await skopeo(JSON.stringify({ auths: { ...foreign, ...auths } }))).toBe(0);
   });
 
   test('does not start with another credential', async () => {
-    const { text, password } = await pullSecret();
+    const { text, password } = await node.credentials(ENABLED, 'pull');
     const wrong = text.replaceAll(password, `${password.slice(0, -1)}${password.endsWith('x') ? 'y' : 'x'}`);
-    const auths = JSON.parse(wrong).auths[ecr.host];
-    await apply(
+    const auths = JSON.parse(wrong).auths[node.ecr.host];
+    await node.apply(
       JSON.stringify({
         apiVersion: 'v1',
         kind: 'Secret',
@@ -242,69 +179,184 @@ describe('a Pod with a private image', () => {
         metadata: { name: 'wrong', namespace: ENABLED },
         stringData: {
           [SECRET_KEY]: JSON.stringify({
-            auths: { [ecr.host]: { username: auths.username, password: auths.password } },
+            auths: { [node.ecr.host]: { username: auths.username, password: auths.password } },
           }),
         },
       }),
     );
-    await runPod(ENABLED, 'wrong', 'wrong');
+    await node.runPod(ENABLED, 'wrong', { pullSecret: 'wrong' });
     await isRefused(ENABLED, 'wrong');
   });
 
   test('does not start in a namespace without the label, whose Secret gets no credentials', async () => {
     const [, secret = ''] = pullSecretManifest(PLAIN).split('---\n');
-    const { code } = await cluster.kubectl(['apply', '-f', '-'], { input: secret, mayFail: true });
+    const { code } = await node.cluster.kubectl(['apply', '-f', '-'], { input: secret, mayFail: true });
     // The API server refuses a Secret of this type without data.
     expect(code).not.toBe(0);
-    await runPod(PLAIN, 'plain', 'pull');
+    await node.runPod(PLAIN, 'plain', { pullSecret: 'pull' });
     await isRefused(PLAIN, 'plain');
   });
 });
 
-const ROLLOUT = ['--namespace', NAMESPACE, `deployment/${RELEASE}`];
-
-/** Creates managed Secrets, in dry runs, until the work ends. @throws Error if one is refused */
-async function admitWhile({ admin }: { readonly admin: Admin }, work: Promise<unknown>): Promise<void> {
-  const secret = {
-    ...{ apiVersion: 'v1', kind: 'Secret', type: SECRET_TYPE },
-    metadata: { generateName: 'during-', labels: { [SECRET_LABEL.key]: SECRET_LABEL.value } },
+interface Replica {
+  readonly metadata: { readonly name: string; readonly deletionTimestamp?: string };
+  readonly status: {
+    readonly podIP: string;
+    readonly conditions: readonly { readonly type: string; readonly status: string }[];
+    readonly containerStatuses?: readonly [{ readonly containerID: string; readonly restartCount: number }];
   };
-  let isOver = false;
-  const ended = work.finally(() => {
-    isOver = true;
-  });
-  let admissions = 0;
-  for (; !isOver; admissions += 1)
-    await admin('POST', `/api/v1/namespaces/${ENABLED}/secrets?dryRun=All`, secret);
-  await ended;
-  expect(admissions).toBeGreaterThan(10);
 }
 
-test('a rolling restart of the webhook fails no admission', async () => {
-  await using client = await connectAdmin(cluster);
-  await cluster.kubectl(['rollout', 'restart', ...ROLLOUT]);
-  await admitWhile(client, cluster.kubectl(['rollout', 'status', '--timeout=2m', ...ROLLOUT]));
-});
+async function replicas(): Promise<readonly Replica[]> {
+  const selector = `app.kubernetes.io/instance=${RELEASE},app.kubernetes.io/name=ecr-anywhere`;
+  // The Pod of `helm test` has the same labels.
+  const running = ['--field-selector', 'status.phase!=Succeeded'];
+  const pods = ['pods', '--namespace', NAMESPACE, '--selector', selector, ...running];
+  return (await node.get<{ items: readonly Replica[] }>(...pods)).items;
+}
 
-test('the eviction of a replica is refused while the other one is replaced, and no admission fails', async () => {
-  await using client = await connectAdmin(cluster);
-  const pods = `/api/v1/namespaces/${NAMESPACE}/pods`;
-  const selector = encodeURIComponent(
-    `app.kubernetes.io/instance=${RELEASE},app.kubernetes.io/name=ecr-anywhere`,
-  );
-  const { items } = await client.admin<{
-    items: { metadata: { name: string; deletionTimestamp?: string } }[];
-  }>(...(['GET', `${pods}?labelSelector=${selector}&fieldSelector=status.phase%3DRunning`] as const));
-  // The Pods of the restart before may still be ending; their eviction is always allowed.
-  const [first = '', second = ''] = items
-    .filter(({ metadata }) => metadata.deletionTimestamp === undefined)
-    .map(({ metadata }) => metadata.name);
-  const evict = (name: string) =>
-    client.admin('POST', `${pods}/${name}/eviction`, {
+/** The replicas, once two are ready and no other one is left. */
+async function twoReplicas(): Promise<readonly [Replica, Replica]> {
+  const isReady = ({ metadata, status }: Replica) =>
+    metadata.deletionTimestamp === undefined &&
+    status.conditions.some(({ type, status }) => type === 'Ready' && status === 'True');
+  await expect
+    .poll(async () => (await replicas()).map(isReady), { timeout: 120_000, interval: 500 })
+    .toEqual([true, true]);
+  const [first, second] = await replicas();
+  if (!first || !second) throw new Error('a replica has ended');
+  return [first, second];
+}
+
+/** The serving certificate of a replica, PEM. */
+async function servedBy({ status }: Replica): Promise<string> {
+  const socket = connect({ host: status.podIP, port: 8443, rejectUnauthorized: false });
+  await once(socket, 'secureConnect');
+  const certificate = socket.getPeerX509Certificate();
+  socket.destroy();
+  return certificate?.toString().trim() ?? '';
+}
+
+describe('two replicas under a steady stream of admissions', () => {
+  const TLS_SECRET = `${RELEASE}-self-tls`;
+  const tlsSecret = async () => {
+    const { data } = await node.get<{ data: Record<string, string> }>(
+      ...['secret', TLS_SECRET, '--namespace', NAMESPACE],
+    );
+    return (key: string) => Buffer.from(data[key] ?? '', 'base64').toString();
+  };
+  const trusted = async () => {
+    const { webhooks } = await node.get<{ webhooks: [{ clientConfig: { caBundle: string } }] }>(
+      ...['mutatingwebhookconfiguration', RELEASE],
+    );
+    return Buffer.from(webhooks[0].clientConfig.caBundle, 'base64').toString();
+  };
+  /** Writes keys of the certificate Secret. */
+  const write = async (stringData: Record<string, string>) => {
+    const patch = ['secret', TLS_SECRET, '--namespace', NAMESPACE, '--patch', JSON.stringify({ stringData })];
+    await node.cluster.kubectl(['patch', ...patch]);
+  };
+
+  test('started together, have one certificate, and have not restarted', async () => {
+    const [first, second] = await twoReplicas();
+    expect(await servedBy(first)).toBe(await servedBy(second));
+    expect([first, second].map(({ status }) => status.containerStatuses?.[0].restartCount)).toEqual([0, 0]);
+  });
+
+  test('serve a new certificate of a new authority without a failed admission', async () => {
+    await using admissions = await startAdmissions(node.cluster, ENABLED);
+    const replaced = (await tlsSecret())('ca.crt');
+    const request = `${ROTATE_ANNOTATION}=${new Date().toISOString()}`;
+    await node.cluster.kubectl(['annotate', 'secret', TLS_SECRET, '--namespace', NAMESPACE, request]);
+    await expect.poll(async () => (await tlsSecret())('next-ca.crt')).not.toBe('');
+
+    // The dates of the certificates say when a step is over: of five minutes, ten seconds are left.
+    const next = await newAuthority(Date.now() - OVERLAP_MS + 10_000);
+    await write({ 'next-ca.crt': next.cert, 'next-ca.key': next.key });
+    await expect.poll(async () => (await tlsSecret())('ca.crt'), { timeout: 60_000 }).toBe(next.cert);
+    const signed = (await tlsSecret())('tls.crt');
+    for (const replica of await twoReplicas()) await expect.poll(() => servedBy(replica)).toBe(signed.trim());
+    expect(await trusted()).toContain(replaced.trim());
+
+    const serving = await newServing(next, `${RELEASE}.${NAMESPACE}.svc`, Date.now() - OVERLAP_MS + 10_000);
+    await write({ 'tls.crt': serving.cert, 'tls.key': serving.key });
+    await expect.poll(trusted, { timeout: 60_000 }).toBe(`${next.cert.trim()}\n`);
+    await admissions.continue();
+    expect(admissions.failed).toEqual([]);
+  });
+
+  test('are replaced by an upgrade without a failed admission', async () => {
+    await using admissions = await startAdmissions(node.cluster, ENABLED);
+    const before = (await twoReplicas()).map(({ metadata }) => metadata.name);
+    await node.helm('upgrade', {
+      enabled: [ENABLED],
+      values: { podAnnotations: { upgraded: 'true' } },
+    });
+    // Those that end still serve for some seconds.
+    const after = (await twoReplicas()).map(({ metadata }) => metadata.name);
+    expect(after.filter((name) => before.includes(name))).toEqual([]);
+    await admissions.continue();
+    expect(admissions.failed).toEqual([]);
+  });
+
+  test('end with SIGTERM, one after the other, without a failed admission', async () => {
+    await using admissions = await startAdmissions(node.cluster, ENABLED);
+    for (const { metadata } of await twoReplicas()) {
+      await node.cluster.kubectl(['delete', 'pod', metadata.name, '--namespace', NAMESPACE]);
+      await twoReplicas();
+    }
+    await admissions.continue();
+    expect(admissions.failed).toEqual([]);
+  });
+
+  test('leave a drained node one at a time, without a failed admission', async () => {
+    await using admissions = await startAdmissions(node.cluster, ENABLED);
+    const before = (await twoReplicas()).map(({ metadata }) => metadata.name);
+    const left = async () =>
+      (await replicas()).map(({ metadata }) => metadata.name).filter((name) => before.includes(name));
+    const uncordon = () => node.cluster.kubectl(['uncordon', 'node']);
+    onTestFinished(async () => void (await uncordon()));
+    const selector = '--pod-selector=app.kubernetes.io/name=ecr-anywhere';
+    const drained = node.cluster.kubectl(['drain', 'node', selector, '--force', '--timeout=3m'], {
+      mayFail: true,
+    });
+    await expect.poll(left, { timeout: 60_000 }).toHaveLength(1);
+    // The third replica would start on another node. There is none, so the budget keeps the second one.
+    const [name = ''] = await left();
+    await using client = await connectAdmin(node.cluster);
+    const evicted = client.admin('POST', `/api/v1/namespaces/${NAMESPACE}/pods/${name}/eviction`, {
       ...{ apiVersion: 'policy/v1', kind: 'Eviction', metadata: { name, namespace: NAMESPACE } },
     });
-  // The budget allows it once it has counted the new Pods.
-  await expect.poll(() => evict(first).then(() => 'evicted', String)).toBe('evicted');
-  await expect(evict(second)).rejects.toThrow(': 429: ');
-  await admitWhile(client, cluster.kubectl(['rollout', 'status', '--timeout=2m', ...ROLLOUT]));
+    await expect(evicted).rejects.toThrow(': 429: ');
+    await uncordon();
+    expect(await drained).toMatchObject({ code: 0 });
+    await twoReplicas();
+    await admissions.continue();
+    expect(admissions.failed).toEqual([]);
+  });
+
+  test('one that is killed fails admissions only until the Service leaves it out', async () => {
+    await using admissions = await startAdmissions(node.cluster, ENABLED);
+    const [{ metadata, status }] = await twoReplicas();
+    await admissions.continue();
+    const id = status.containerStatuses?.[0].containerID.replace('containerd://', '') ?? '';
+    const task = ['--namespace', 'k8s.io', 'tasks', 'kill', '--signal', 'SIGKILL', id];
+    expect(await runCommand('ctr', ['--address', CONTAINERD, ...task], { PATH })).toMatchObject({ code: 0 });
+    await expect
+      .poll(
+        async () => {
+          const now = (await replicas()).find((one) => one.metadata.name === metadata.name);
+          return now?.status.containerStatuses?.[0].restartCount;
+        },
+        { timeout: 60_000 },
+      )
+      .toBe(1);
+    await twoReplicas();
+    const failed = admissions.failed.length;
+    // Those that it was answering, and those that reached its closed port. No Secret is stored without credentials.
+    for (const message of admissions.failed)
+      expect(message).toMatch(/: 500: .*failed calling webhook .*(connection (reset|refused)|EOF)/);
+    await admissions.continue();
+    expect(admissions.failed.length).toBe(failed);
+  });
 });

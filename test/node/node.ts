@@ -9,10 +9,11 @@ import { nodeTools } from '../bed/toolchain.ts';
 import { ADDRESS, CGROUP, SERVICES } from './settings.ts';
 
 const PODS = '10.87.0.0/16';
-const CONTAINERD = '/run/containerd/containerd.sock';
+/** containerd's socket. */
+export const CONTAINERD = '/run/containerd/containerd.sock';
 const NAME = 'node';
 /** All programs find Debian's packages here: enter.sh lays them over /usr. */
-const PATH = '/usr/sbin:/usr/bin:/sbin:/bin';
+export const PATH = '/usr/sbin:/usr/bin:/sbin:/bin';
 
 export interface NodeOptions {
   /** Directory for everything that it writes. */
