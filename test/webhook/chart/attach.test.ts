@@ -120,6 +120,17 @@ const template = (values: readonly string[], apis: readonly string[] = [API]) =>
     { mayFail: true },
   );
 
+test('the name is that of the Secret that the refresher creates, unless there is another', async () => {
+  const policy = [
+    'ownRegistry.namespaces={*}',
+    'ownRegistry.account=123456789012',
+    'provision.secretName=own',
+  ];
+  const added = 'value: Object.spec.imagePullSecrets{name: ';
+  expect((await template(policy)).stdout).toContain(`${added}'own'`);
+  expect((await template([...policy, 'attach.secretName=ecr'])).stdout).toContain(`${added}'ecr'`);
+});
+
 test.each([
   {
     what: 'without MutatingAdmissionPolicies, and names the alternative',

@@ -98,7 +98,7 @@ test.each([
   },
   { title: 'a dry run', event: { dryRun: true }, annotations: [ANNOTATION.requestedAt], dryRun: 'All' },
 ])(
-  '$title lists metadata, patches the request annotations, and sends no other request',
+  '$title lists metadata, patches the request annotations, reviews its rules, and sends no other request',
   async ({ event, annotations, dryRun }) => {
     await cluster.age(
       new Map([
@@ -130,7 +130,11 @@ test.each([
       expect(patch.accept).toBe(LIST_ACCEPT.replace('List;', ';'));
       expect(patch.query.dryRun).toBe(dryRun);
     }
-    expect(proxy.exchanges).toHaveLength(namespaces.length + lists.length + patches.length);
+    // Which Secret it may create: none (`provision.secretName`).
+    const reviews = ofKind('POST', '/apis/authorization.k8s.io/v1/selfsubjectrulesreviews');
+    expect(reviews).toHaveLength(1);
+    const known = [...namespaces, ...lists, ...patches, ...reviews];
+    expect(proxy.exchanges).toHaveLength(known.length);
     await expectNoSecretsIn(report);
   },
 );
