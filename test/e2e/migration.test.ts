@@ -323,6 +323,20 @@ describe('beside another tool', () => {
       expect(await account()).toMatchObject({ imagePullSecrets: pulls });
     });
 
+    test('its manifest in Git adopts it, and changes no credentials', async () => {
+      const before = await expectPulls(on, CREDS_SECRET);
+      const manifest = (await readFile(join(on.home, 'secret.yaml'), 'utf8')).replace(
+        /name: ecr$/m,
+        `name: ${CREDS_SECRET}`,
+      );
+      const { stdout } = await bed
+        .cluster('peers')
+        .controlPlane.kubectl(['apply', '-f', '-'], { input: manifest });
+      expect(stdout).toContain(`secret/${CREDS_SECRET} configured`);
+      expect(await expectPulls(on, CREDS_SECRET)).toEqual(before);
+      await expectManaged(on, CREDS_SECRET);
+    });
+
     test('it would take the label away', async () => {
       await runRegistryCreds(on.admin, bed.ecr, 'team-a');
       expect(isManaged(await secretOf(on, CREDS_SECRET))).toBe(false);
@@ -474,6 +488,16 @@ describe('From CentML/ecr-anywhere', () => {
   });
 
   test('both write valid credentials, and neither refuses a request', async () => {
+    // What is due is refreshed.
+    bed.ecr.settings.nextLifetimesSeconds = Array(10).fill(5 * HOURS);
+    await runOriginalRefresher(on.admin);
+    bed.ecr.settings.nextLifetimesSeconds = [];
+    expect((await bed.deployment.invoke()).payload).toMatchObject({
+      clusters: expect.arrayContaining([
+        expect.objectContaining({ cluster: 'prod', outcomes: { refreshed: SECRETS.length } }),
+      ]),
+    });
+    await expectAllPull();
     const rounds = ['original', 'refresher', 'original', 'refresher'];
     for (const who of rounds) {
       if (who === 'original') await runOriginalRefresher(on.admin);
