@@ -5,7 +5,8 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { connect } from 'node:tls';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { SECRET_KEY, SECRET_TYPE } from '../../contract/names.ts';
+import { ANNOTATION, SECRET_KEY, SECRET_LABEL, SECRET_TYPE } from '../../contract/names.ts';
+import type { ClusterSummary } from '../../contract/refresher-api.ts';
 import manifest from '../../package.json' with { type: 'json' };
 import { ROTATE_ANNOTATION } from '../../webhook/tls/objects.ts';
 import { OVERLAP_MS } from '../../webhook/tls/rotation.ts';
@@ -237,6 +238,13 @@ async function servedBy({ status }: Replica): Promise<string> {
   return certificate?.toString().trim() ?? '';
 }
 
+/** What the upgrade changes: an annotation, so that the replicas are replaced, and the refresher in the cluster. */
+const UPGRADED = {
+  podAnnotations: { upgraded: 'true' },
+  // In the tests, nothing but they start a Job.
+  refresher: { namespaces: [ENABLED], inCluster: { enabled: true, schedule: '0 0 1 1 *' } },
+};
+
 describe('two replicas under a steady stream of admissions', () => {
   const TLS_SECRET = `${RELEASE}-self-tls`;
   const tlsSecret = async () => {
@@ -290,7 +298,7 @@ describe('two replicas under a steady stream of admissions', () => {
     const before = (await twoReplicas()).map(({ metadata }) => metadata.name);
     await node.helm('upgrade', {
       enabled: [ENABLED],
-      values: { podAnnotations: { upgraded: 'true' } },
+      values: UPGRADED,
     });
     // Those that end still serve for some seconds.
     const after = (await twoReplicas()).map(({ metadata }) => metadata.name);
@@ -358,5 +366,141 @@ describe('two replicas under a steady stream of admissions', () => {
       expect(message).toMatch(/: 500: .*failed calling webhook .*(connection (reset|refused)|EOF)/);
     await admissions.continue();
     expect(admissions.failed.length).toBe(failed);
+  });
+});
+
+const CRON_JOB = `${RELEASE}-refresher`;
+const kubectl = (...args: readonly string[]) => node.cluster.kubectl([...args, '--namespace', NAMESPACE]);
+
+interface Ended {
+  readonly exitCode: number;
+  readonly message: Partial<ClusterSummary>;
+}
+
+/** Waits for the end of a Job. @returns its condition, and how its container ended */
+async function endOf(job: string): Promise<Ended & { readonly condition: string }> {
+  const condition = async () => {
+    const { status } = await node.get<{ status: { conditions?: { type: string }[] } }>(
+      ...['job', job, '--namespace', NAMESPACE],
+    );
+    return status.conditions
+      ?.map(({ type }) => type)
+      .find((type) => type === 'Complete' || type === 'Failed');
+  };
+  await expect.poll(condition, { timeout: 120_000, interval: 500 }).toBeDefined();
+  const { items } = await node.get<{
+    items: [
+      { status: { containerStatuses: [{ state: { terminated: { exitCode: number; message: string } } }] } },
+    ];
+  }>(...['pods', '--namespace', NAMESPACE, '--selector', `batch.kubernetes.io/job-name=${job}`]);
+  const { exitCode, message } = items[0].status.containerStatuses[0].state.terminated;
+  return { condition: (await condition()) ?? '', exitCode, message: JSON.parse(message) };
+}
+
+async function run(job: string): Promise<Ended & { readonly condition: string }> {
+  await kubectl('create', 'job', job, `--from=cronjob/${CRON_JOB}`);
+  return endOf(job);
+}
+
+describe('the refresher in the cluster', () => {
+  const scale = async (count: number) => {
+    await kubectl('scale', 'deployment', RELEASE, `--replicas=${count}`);
+    await expect.poll(async () => (await replicas()).length, { timeout: 120_000, interval: 500 }).toBe(count);
+    if (count === 2) await twoReplicas();
+  };
+
+  /** Whether the API server calls the webhook for a managed Secret. */
+  const isMutated = async () => {
+    await using client = await connectAdmin(node.cluster);
+    const { metadata } = await client.admin<{ metadata: { annotations?: Record<string, string> } }>(
+      ...(['POST', `/api/v1/namespaces/${ENABLED}/secrets?dryRun=All`] as const),
+      {
+        type: SECRET_TYPE,
+        metadata: { name: 'probe', labels: { [SECRET_LABEL.key]: SECRET_LABEL.value } },
+        data: { [SECRET_KEY]: Buffer.from('{"auths":{}}').toString('base64') },
+      },
+    );
+    return metadata.annotations?.[ANNOTATION.expiresAt] !== undefined;
+  };
+
+  beforeAll(async () => {
+    // The replicas since the upgrade have only tokens that are due.
+    await node.cluster.kubectl(['delete', 'secret', 'pull', '--namespace', ENABLED, '--ignore-not-found']);
+    await node.apply(pullSecretManifest(ENABLED));
+  });
+
+  test('fails while the webhook is down', async () => {
+    await scale(0);
+    onTestFinished(() => scale(2));
+    expect(await run('webhook-down')).toMatchObject({
+      condition: 'Failed',
+      exitCode: 1,
+      message: { served: true, failed: true, problems: [{ code: 'webhook-unreachable' }] },
+    });
+  });
+
+  test('fails if the webhook refuses the refresh', async () => {
+    node.ecr.settings.mode = 'denied';
+    onTestFinished(() => {
+      node.ecr.settings.mode = 'ok';
+    });
+    expect(await run('refused')).toMatchObject({
+      condition: 'Failed',
+      exitCode: 1,
+      message: { outcomes: { refused: 1 }, problems: [{ code: 'webhook-denied' }] },
+    });
+  });
+
+  test('fails if no webhook writes credentials', async () => {
+    const proof = `${RELEASE}-caller-proof`;
+    await node.cluster.kubectl(['delete', 'mutatingadmissionpolicybinding', proof]);
+    await node.cluster.kubectl(['delete', 'mutatingwebhookconfiguration', RELEASE]);
+    onTestFinished(async () => {
+      await node.helm('upgrade', { enabled: [ENABLED], values: UPGRADED });
+      await expect.poll(() => isMutated().catch(() => false), { timeout: 60_000 }).toBe(true);
+    });
+    await expect.poll(() => isMutated().catch(() => true), { timeout: 30_000 }).toBe(false);
+    expect(await run('not-mutated')).toMatchObject({
+      condition: 'Failed',
+      exitCode: 1,
+      message: { problems: [{ code: 'not-mutated' }] },
+    });
+  });
+
+  test('on its schedule renews an expired credential without AWS Lambda, so that the next Pod starts', async () => {
+    const before = await node.credentials(ENABLED, 'pull');
+    node.registries.expireTokens();
+    await node.runPod(ENABLED, 'expired-again', { pullSecret: 'pull' });
+    await isRefused(ENABLED, 'expired-again');
+
+    node.ecr.settings.lifetimeSeconds = 12 * 3600;
+    await kubectl('patch', 'cronjob', CRON_JOB, '--patch', '{"spec": {"schedule": "* * * * *"}}');
+    const jobs = async () => {
+      const { items } = await node.get<{ items: { metadata: { name: string } }[] }>(
+        ...['jobs', '--namespace', NAMESPACE],
+      );
+      return items.map(({ metadata }) => metadata.name).filter((name) => name.startsWith(CRON_JOB));
+    };
+    await expect.poll(jobs, { timeout: 90_000, interval: 500 }).toHaveLength(1);
+    await kubectl('patch', 'cronjob', CRON_JOB, '--patch', '{"spec": {"suspend": true}}');
+    const [job = ''] = await jobs();
+    expect(await endOf(job)).toMatchObject({
+      condition: 'Complete',
+      exitCode: 0,
+      message: { failed: false, managed: 1, outcomes: { refreshed: 1 } },
+    });
+    expect((await node.credentials(ENABLED, 'pull')).password).not.toBe(before.password);
+    await node.runPod(ENABLED, 'refreshed', { pullSecret: 'pull' });
+    await isRunning(ENABLED, 'refreshed');
+  });
+
+  test('succeeds and changes nothing when nothing is due', async () => {
+    const before = await node.credentials(ENABLED, 'pull');
+    expect(await run('fresh')).toMatchObject({
+      condition: 'Complete',
+      exitCode: 0,
+      message: { failed: false, managed: 1, due: 0 },
+    });
+    expect(await node.credentials(ENABLED, 'pull')).toEqual(before);
   });
 });
