@@ -274,3 +274,14 @@ test('its Pod is held to the same write policies as the Lambda function', async 
     }),
   ).rejects.toThrow(`${CRON_JOB}-token`);
 });
+
+test('creates the Secret of provision.secretName where it is missing, and ends with 0', async () => {
+  await cluster.webhook.upgrade({ provision: { secretName: 'ecr' } });
+  await cluster.restartWebhook();
+  // The API server uses a new write policy after a second or two; until then the run ends with 1.
+  const creates = async () => [(await runPod()).code, (await secret('team/ecr')) !== undefined];
+  await expect.poll(creates, { timeout: 60_000 }).toEqual([0, true]);
+  await cluster.createNamespace('late');
+  expect(await runPod()).toMatchObject({ code: 0, message: { outcomes: { provisioned: 1 } } });
+  expect((await secret('late/ecr'))?.data).toHaveProperty([SECRET_KEY]);
+});
