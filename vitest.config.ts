@@ -9,7 +9,7 @@ const unit = unitTests(import.meta.dirname);
 /** The files that run on the oldest Kubernetes version too. */
 const OLDEST_KUBERNETES = [
   'test/e2e/oldest-kubernetes.test.ts',
-  'test/webhook/chart/{certificate-policy,platforms,write-policy}.test.ts',
+  'test/webhook/chart/{certificate-policy,platforms,provision,write-policy}.test.ts',
   'test/functions/refresher/{access/keyless,tokens/renewal-real}.test.ts',
 ];
 
