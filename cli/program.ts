@@ -209,12 +209,17 @@ Commands about registered clusters call the deployed Lambda function. Only that 
   withKube(withOutput(withAws(program.command('doctor'))))
     .argument('[name]', 'name of a cluster (default: all clusters, as far as they can be checked from AWS)')
     .option('-n, --namespace <name>', 'check that managed Secrets of this namespace get credentials')
+    .option('--in-cluster', 'check the cluster of the context, whose refresher runs in it, without AWS')
     .summary('find what keeps a cluster from getting credentials')
     .description(
       'Checks everything from your AWS session to the credentials in a Secret. For each failure, prints what it means and a command. Uses your own access to the cluster, and changes nothing.',
     )
-    .action((name: string | undefined, options: Common & KubeOptions & { namespace?: string }) =>
-      run(options, async (io) => (await import('./commands/doctor/doctor.ts')).doctor(name, options, io)),
+    .action(
+      (
+        name: string | undefined,
+        options: Common & KubeOptions & { namespace?: string; inCluster?: boolean },
+      ) =>
+        run(options, async (io) => (await import('./commands/doctor/doctor.ts')).doctor(name, options, io)),
     );
 
   withOutput(withStackName(program.command('get-token')))

@@ -33,7 +33,7 @@ export interface Target {
 /** Checks that the context belongs to the cluster, then the cluster. */
 export async function checkContext(
   { name, uid, isRegistered = false, roleArn }: Target,
-  options: AwsOptions & KubeOptions & { readonly namespace?: string },
+  options: AwsOptions & KubeOptions & { readonly namespace?: string; readonly inCluster?: boolean },
   io: Io,
 ): Promise<ContextResult> {
   const commandsWith = (context?: string, release?: Release) =>
@@ -63,7 +63,12 @@ export async function checkContext(
     }
     const server = URL.parse((await kubernetes.server()).url)?.origin;
     const inside = await io.step('checking the cluster', () =>
-      checkInside(kubernetes, (release) => commandsWith(context, release), options.namespace),
+      checkInside(
+        kubernetes,
+        (release) => commandsWith(context, release),
+        options.namespace,
+        options.inCluster,
+      ),
     );
     const isVerified = uid !== undefined;
     const doubt = isVerified || name === undefined ? '' : `; doctor cannot verify that it belongs to ${name}`;

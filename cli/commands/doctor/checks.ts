@@ -152,6 +152,12 @@ export const CHECKS = {
     codes: ['not-refreshed'],
     means: 'The credentials of these Secrets expire.',
   },
+  runs: {
+    title: 'runs in the cluster',
+    needs: ['mutators'],
+    codes: ['cronjob-missing', 'cronjob-suspended', 'last-run-failed', 'no-recent-success'],
+    means: 'The refresher in the cluster does not refresh everything, so credentials expire.',
+  },
   // Last: a cluster that fails now is more urgent.
   subscribers: {
     title: 'alarm subscribers',
@@ -165,6 +171,12 @@ export type CheckName = keyof typeof CHECKS;
 /** Why a check failed. */
 export type FailureCode = (typeof CHECKS)[CheckName]['codes'][number];
 export const CHECK_NAMES = Object.keys(CHECKS) as readonly CheckName[];
+/** The checks of a cluster that the Lambda function serves. */
+export const FUNCTION_CHECKS: readonly CheckName[] = CHECK_NAMES.filter((name) => name !== 'runs');
+/** The checks of a cluster whose refresher runs in it. None of them depends on one that is not among them. */
+export const IN_CLUSTER_CHECKS: readonly CheckName[] = CHECK_NAMES.slice(
+  CHECK_NAMES.indexOf('context'),
+).filter((name) => name !== 'refresh' && name !== 'subscribers');
 
 /** What to do about a failure. `repair`: a command that is certainly right. `investigate`: one that only shows more. */
 export type Remedy = ({ readonly repair: string } | { readonly investigate: string }) & {
@@ -209,12 +221,14 @@ const RANK = { failed: 0, passed: 1, skipped: 2 } as const;
 /**
  * Returns one finding for each check, in order. Of several findings for a check a failed one wins, then a passed one; of
  * equals the first. A failure becomes `skipped` if an earlier check failed that it depends on, as it may be a consequence.
+ *
+ * @param names of the checks
  */
-export function judge(findings: readonly Finding[]): Finding[] {
+export function judge(findings: readonly Finding[], names = FUNCTION_CHECKS): Finding[] {
   const judged = new Map<CheckName, Finding>();
   /** The failed check that each check depends on, directly or not. */
   const causes = new Map<CheckName, CheckName | undefined>();
-  for (const check of CHECK_NAMES) {
+  for (const check of names) {
     const [seen] = findings
       .filter((finding) => finding.check === check)
       .toSorted((a, b) => RANK[a.verdict] - RANK[b.verdict]);

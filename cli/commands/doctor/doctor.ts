@@ -8,11 +8,13 @@ import { ShellCommands } from '../../output/shell-commands.ts';
 import { checkAws, type FunctionApi, inspect } from './check-aws.ts';
 import { fromInspection, fromOthers, fromStatus } from './check-cluster.ts';
 import { type ContextResult, checkContext } from './check-context.ts';
-import { type Finding, failed, judge, toJson } from './checks.ts';
+import { type Finding, FUNCTION_CHECKS, failed, IN_CLUSTER_CHECKS, judge, toJson } from './checks.ts';
 import { printFleet } from './fleet.ts';
 import { renderReport } from './render.ts';
 
-type DoctorOptions = AwsOptions & KubeOptions & IoOptions & { readonly namespace?: string };
+type DoctorOptions = AwsOptions &
+  KubeOptions &
+  IoOptions & { readonly namespace?: string; readonly inCluster?: boolean };
 
 /** How many names of clusters a message lists. */
 const MAX_NAMES = 20;
@@ -29,6 +31,7 @@ export async function doctor(
   options: DoctorOptions,
   io: Io,
 ): Promise<ExitCode | undefined> {
+  if (options.inCluster) return doctorInCluster(name, options, io);
   const findings: Finding[] = [];
   const api = await checkAws(options, io, findings);
   if (api && name === undefined) {
@@ -45,6 +48,23 @@ export async function doctor(
     findings.push(...inside);
   }
   return print(name, findings, io);
+}
+
+/** Checks the cluster of the context, whose refresher runs in it. It needs nothing of AWS. */
+async function doctorInCluster(
+  name: string | undefined,
+  options: DoctorOptions,
+  io: Io,
+): Promise<ExitCode | undefined> {
+  if (name !== undefined)
+    throw new CliError(
+      'usage',
+      'doctor --in-cluster takes no name: it checks the cluster of the context, which is not registered.',
+      'For example: ecr-anywhere doctor --in-cluster --context prod',
+    );
+  const { findings, error } = await checkContext({ name }, options, io);
+  if (error) throw error;
+  return print(undefined, findings, io, IN_CLUSTER_CHECKS);
 }
 
 function nothingToCheck({ code, message }: Finding, error: CliError): CliError {
@@ -132,8 +152,13 @@ function notACluster({ name, reason }: ClusterStatus, commands: ShellCommands): 
   );
 }
 
-function print(name: string | undefined, findings: readonly Finding[], io: Io): ExitCode | undefined {
-  const judged = judge(findings);
+function print(
+  name: string | undefined,
+  findings: readonly Finding[],
+  io: Io,
+  checks = FUNCTION_CHECKS,
+): ExitCode | undefined {
+  const judged = judge(findings, checks);
   const ok = judged.every(({ verdict }) => verdict === 'passed');
   const firstFailed = judged.find(({ verdict }) => verdict === 'failed');
   const result = {

@@ -9,6 +9,7 @@ import { chartFinding, configuration, writePolicy } from './check-chart.ts';
 import { ATTEMPTED, checkInjection } from './check-injection.ts';
 import { labels, namespacesOf, secretsOf } from './check-labels.ts';
 import { checkMutators } from './check-mutators.ts';
+import { checkRuns } from './check-runs.ts';
 import { type Finding, type Remedy, remedyOf } from './checks.ts';
 import { type Cluster, type Metadata, observe } from './observe.ts';
 
@@ -23,11 +24,13 @@ export interface Inside {
 /**
  * @param commandsFor the commands for the release that is found
  * @param wanted a namespace that must get credentials
+ * @param servesItself whether the refresher must run in the cluster
  */
 export async function checkInside(
   kubernetes: Kubernetes,
   commandsFor: (release: Release | undefined) => ShellCommands,
   wanted?: string,
+  servesItself = false,
 ): Promise<Inside> {
   let found: Found = { originals: [] };
   const chart = await observe(['chart'], async () => {
@@ -46,6 +49,7 @@ export async function checkInside(
     installation ? [configuration(installation, commands)] : [],
     installation ? observe(['callers'], () => checkCallers({ ...cluster, installation })) : [],
     observe(['labels', ...ATTEMPTED, 'mutators'], () => labelsAndInjection(cluster, wanted)),
+    installation && servesItself ? observe(['runs'], () => checkRuns({ ...cluster, installation })) : [],
   ]);
   const missing = installation ? undefined : chart.find(({ verdict }) => verdict === 'failed');
   return {

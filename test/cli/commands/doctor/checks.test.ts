@@ -5,8 +5,10 @@ import {
   CHECKS,
   type CheckName,
   type Finding,
+  FUNCTION_CHECKS,
   failed,
   firstProblem,
+  IN_CLUSTER_CHECKS,
   judge,
   passed,
   skipped,
@@ -22,6 +24,11 @@ test('a check depends only on earlier checks', () => {
     for (const need of CHECKS[check].needs) expect(CHECK_NAMES.slice(0, index)).toContain(need);
 });
 
+test('the checks of a cluster with its own refresher depend on no other check', () => {
+  for (const check of IN_CLUSTER_CHECKS)
+    for (const need of CHECKS[check].needs) expect(IN_CLUSTER_CHECKS).toContain(need);
+});
+
 test('a code belongs to one check', () => {
   const codes = Object.values(CHECKS).flatMap((check) => [...check.codes]);
   expect(new Set<string>(codes).size).toBe(codes.length);
@@ -29,7 +36,7 @@ test('a code belongs to one check', () => {
 
 describe('judge', () => {
   test('returns one finding for each check, in order', () => {
-    expect(judge([unreachable]).map(({ check }) => check)).toEqual(CHECK_NAMES);
+    expect(judge([unreachable]).map(({ check }) => check)).toEqual(FUNCTION_CHECKS);
   });
 
   test('skips a failure that may follow from an earlier one, however far away, and keeps what was observed', () => {

@@ -3,6 +3,9 @@
 import { mkdtemp, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { Finding } from '../../../../cli/commands/doctor/checks.ts';
+import { EXIT } from '../../../../cli/output/errors.ts';
+import { formatTime } from '../../../../contract/freshness.ts';
 import { ANNOTATION, SECRET_KEY, SECRET_LABEL, SECRET_TYPE } from '../../../../contract/names.ts';
 import type { ClusterSummary } from '../../../../contract/refresher-api.ts';
 import { ENVIRONMENT } from '../../../../functions/refresher/in-cluster/settings.ts';
@@ -14,6 +17,7 @@ import { helm } from '../../../bed/helm.ts';
 import { containerOf } from '../../../bed/kubelet.ts';
 import { type Program, startProgram } from '../../../bed/process.ts';
 import { NAMESPACE, RELEASE } from '../../../bed/webhook.ts';
+import { type CommandLine, startCommandLine } from '../../../cli/command-line.ts';
 import { HOUR, type RealCluster, secretPath, startRealCluster } from '../../real-cluster.ts';
 
 const CRON_JOB = `${RELEASE}-refresher`;
@@ -273,6 +277,48 @@ test('its Pod is held to the same write policies as the Lambda function', async 
       spec: {},
     }),
   ).rejects.toThrow(`${CRON_JOB}-token`);
+});
+
+describe('doctor --in-cluster', () => {
+  let cli: CommandLine;
+  beforeAll(async () => {
+    cli = await startCommandLine({ KUBECONFIG: cluster.controlPlane.adminKubeconfigPath });
+    await cluster.createSecrets([{ namespace: 'team', name: 'seen-by-doctor' }]);
+  });
+  afterAll(() => cli?.[Symbol.asyncDispose]());
+
+  /** Sets the status as the CronJob controller does. */
+  const setStatus = (status: object) =>
+    cluster.admin('PATCH', `/apis/batch/v1/namespaces/${NAMESPACE}/cronjobs/${CRON_JOB}/status`, { status });
+  const notPassed = async () => {
+    const { code, stdout, stderr } = await cli.run(['doctor', '--in-cluster', '--output', 'json']);
+    const { findings } = JSON.parse(stdout || stderr) as { findings: readonly Finding[] };
+    return {
+      exitCode: code,
+      findings: findings
+        .filter(({ verdict }) => verdict !== 'passed')
+        .map(({ check, code }) => [check, code]),
+    };
+  };
+
+  test('needs no AWS session, and judges the runs of the CronJob', async () => {
+    expect(await notPassed()).toEqual({ exitCode: EXIT.unhealthy, findings: [['runs', undefined]] });
+    const [earlier, now] = [formatTime(Date.now() - HOUR), formatTime(Date.now())];
+    await setStatus({ lastScheduleTime: earlier, lastSuccessfulTime: now });
+    expect(await notPassed()).toEqual({ exitCode: 0, findings: [] });
+    await setStatus({ lastScheduleTime: now, lastSuccessfulTime: earlier });
+    expect(await notPassed()).toEqual({
+      exitCode: EXIT.unhealthy,
+      findings: [['runs', 'last-run-failed']],
+    });
+  });
+
+  test('takes no name of a registered cluster', async () => {
+    expect(await cli.run(['doctor', 'alpha', '--in-cluster'])).toMatchObject({
+      code: EXIT.usage,
+      stdout: '',
+    });
+  });
 });
 
 test('creates the Secret of provision.secretName where it is missing, and ends with 0', async () => {
