@@ -48,6 +48,7 @@ async function run(access: UsableAccess, signal: AbortSignal): Promise<ClusterRe
 
 /** Writes what `kubectl describe pod` shows of the ended container. */
 async function leaveMessage(message: object | undefined): Promise<void> {
+  // Not one of the settings: unusable settings leave a message too.
   const path = process.env[ENVIRONMENT.terminationLog] || TERMINATION_LOG;
   await writeFile(path, JSON.stringify(message)).catch((error: Error) =>
     logger.warn('termination message not written', { reason: error.message }),

@@ -34,13 +34,11 @@ const Environment = z
       .min(1)
       .default('/var/run/secrets/kubernetes.io/serviceaccount'),
     [ENVIRONMENT.deadline]: z.coerce.number().min(1).max(3_600).default(600),
-    [ENVIRONMENT.terminationLog]: z.string().min(1).default(TERMINATION_LOG),
   })
   .transform((env) => ({
     server: inClusterServer(env.KUBERNETES_SERVICE_HOST, env.KUBERNETES_SERVICE_PORT),
     serviceAccountDir: env.SERVICE_ACCOUNT_DIR,
     deadlineMs: env.DEADLINE_SECONDS * 1000,
-    terminationLog: env.TERMINATION_LOG,
   }));
 
 export type Settings = Readonly<z.infer<typeof Environment>>;

@@ -82,7 +82,7 @@ export interface AnnotatedSecret extends ManagedSecret {
   readonly warnings: readonly string[];
 }
 
-/** The namespace is being deleted; a Secret has not the data that its type requires. */
+/** In this order: the namespace is being deleted; the Secret lacks the data that its type requires. */
 type RefusalDetail = 'namespace-terminating' | 'data-missing';
 
 /** A request that failed. */

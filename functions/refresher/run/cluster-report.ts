@@ -43,7 +43,7 @@ export interface ClusterReport {
   readonly outcomes?: Outcomes;
   /** The soonest expiry of its credentials, milliseconds since the epoch. */
   readonly soonestExpiry?: number;
-  /** Why the API server did not tell which Secret to create. */
+  /** Why the API server did not say which Secret to create. */
   readonly provisioningUnknown?: string;
   /** A namespace could not be listed: other credentials may expire sooner. */
   readonly isPartial?: boolean;
@@ -124,7 +124,7 @@ export function outcomesOf({ results, outcomes }: Pick<ClusterReport, 'results' 
   return Object.fromEntries([...groups].map(([outcome, group]) => [outcome, group.length]));
 }
 
-/** The Secrets for which a refresh was due, or that were to be created. Those that cannot be are not the refresher's to make. */
+/** The number of Secrets that were due or missing. `not-provisioned` does not count: the refresher cannot create those. */
 export function dueOf(report: Pick<ClusterReport, 'results' | 'outcomes'>): number {
   const { 'not-provisioned': _, ...counts } = outcomesOf(report);
   return Object.values(counts).reduce((sum, count) => sum + count, 0);

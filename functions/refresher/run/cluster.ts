@@ -61,7 +61,7 @@ export async function refreshCluster(
   const refreshed = await sendAll(refreshRequests(api, refreshes, options, now), breaker, signal);
   // Last: a refresh keeps Pods running that a new namespace does not have yet.
   const provisioning = await provisioningPromise;
-  const missing = namespacesWithout(provisioning.secretName, listing);
+  const missing = missingSecrets(provisioning.secretName, listing);
   const provisioned = await sendAll(
     missing.map((secret) => ({
       secret,
@@ -152,8 +152,8 @@ function endOf({ reason }: AbortSignal): Failure {
   return { code: 'cluster-time-up', reason: 'the cluster reached its deadline' };
 }
 
-/** The Secrets of this name that are missing among the managed ones. @param name undefined: none is */
-function namespacesWithout(name: string | undefined, { listed, secrets }: Listing): ManagedSecret[] {
+/** The Secrets of this name that are not among the managed ones. @param name undefined: none is to be created */
+function missingSecrets(name: string | undefined, { listed, secrets }: Listing): ManagedSecret[] {
   if (name === undefined) return [];
   const having = new Set(secrets.filter((secret) => secret.name === name).map(({ namespace }) => namespace));
   return listed

@@ -10,7 +10,7 @@ export type ProvisionApi = Pick<KubernetesApi, 'creatableSecret' | 'hasSecret' |
 /** The name of the Secret that each enabled namespace gets; undefined if the refresher creates none. */
 export interface Provisioning {
   readonly secretName?: string | undefined;
-  /** Why the API server did not tell the name. */
+  /** Why the API server did not say which name it is. */
   readonly unknown?: string;
 }
 

@@ -3,12 +3,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import {
-  ENVIRONMENT,
-  podAccess,
-  readSettings,
-  TERMINATION_LOG,
-} from '../../../../functions/refresher/in-cluster/settings.ts';
+import { ENVIRONMENT, podAccess, readSettings } from '../../../../functions/refresher/in-cluster/settings.ts';
 import { createAuthority } from '../../../bed/certificates.ts';
 
 const IN_A_POD = { KUBERNETES_SERVICE_HOST: '10.96.0.1', KUBERNETES_SERVICE_PORT: '443' };
@@ -18,7 +13,6 @@ test('needs nothing but what Kubernetes sets in every Pod', () => {
     server: 'https://10.96.0.1:443',
     serviceAccountDir: '/var/run/secrets/kubernetes.io/serviceaccount',
     deadlineMs: 600_000,
-    terminationLog: TERMINATION_LOG,
   });
 });
 
