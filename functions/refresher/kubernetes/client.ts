@@ -595,8 +595,7 @@ export class KubernetesApi implements AsyncDisposable {
     const retryAfterSeconds = Number(headers['retry-after']);
     return new KubernetesError(name, `HTTP ${status}: ${message}${hint}`, {
       status,
-      // Another 4xx may be true of this object only.
-      affects: status >= 500 || status === 401 || status === 429 ? 'cluster' : 'object',
+      affects: affectedBy(status, causes),
       failedAt: failedAtOf(status, parsed.success),
       code: causes.length > 0 ? 'webhook-denied' : codeOf(status, parsed.data?.message),
       detail: parsed.success ? detailOf(body) : undefined,
@@ -615,6 +614,16 @@ function ownAnnotations(
   annotations: Readonly<Record<string, string>> | null | undefined,
 ): Record<string, string> {
   return Object.fromEntries(Object.entries(annotations ?? {}).filter(([key]) => OWN_ANNOTATIONS.has(key)));
+}
+
+/**
+ * What a refusal is likely to repeat for. A 4xx may be true of this object only. A role that the webhook may not assume is that of a
+ * registry: Secrets of other registries are not affected.
+ */
+function affectedBy(status: number, causes: readonly DenialCause[]): KubernetesError['affects'] {
+  const failures = causes.filter(({ reason }) => reason !== 'no-token');
+  if (failures.length > 0 && failures.every(({ reason }) => reason === 'aws-role-denied')) return 'object';
+  return status >= 500 || status === 401 || status === 429 ? 'cluster' : 'object';
 }
 
 /** @param isStatus the body is a Status, which only the API server sends: a proxy's 403 has another body */

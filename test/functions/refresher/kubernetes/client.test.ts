@@ -335,7 +335,7 @@ describe.each<{ protocol: Protocol }>([{ protocol: 'http/1.1' }, { protocol: 'h2
           json(response, status, 503);
         },
         says: 'admission webhook "sync.x" denied',
-        affects: 'cluster',
+        affects: 'object',
         status: 503,
         requests: 1,
         causes: [

@@ -1,7 +1,7 @@
 // Tests a cluster run against a server that fails in any way: when the run ends early, and the codes in its report.
 import { afterEach, expect, test } from 'vitest';
 import { type DenialCause, registryField } from '../../../../contract/denials.ts';
-import { ANNOTATION } from '../../../../contract/names.ts';
+import { ANNOTATION, WEBHOOK_NAME } from '../../../../contract/names.ts';
 import type { FailureCode } from '../../../../contract/refresher-api.ts';
 import { KubernetesApi } from '../../../../functions/refresher/kubernetes/client.ts';
 import { refreshCluster } from '../../../../functions/refresher/run/cluster.ts';
@@ -109,6 +109,25 @@ test('requests all Secrets although each is refused for itself', async () => {
   expect(outcomesOf(report)).toEqual({ refused: 50 });
   expect(report).toMatchObject({ served: true, failed: true, codes: ['secrets-not-refreshed'] });
   expect(report.results.every(({ code, causes }) => code === 'forbidden' && !causes)).toBe(true);
+});
+
+test('requests the Secrets of other registries although no role of one registry can be assumed', async () => {
+  const broken = names(20);
+  const causes: DenialCause[] = [
+    { reason: 'no-token', message: 'no token for b.example' },
+    { reason: 'aws-role-denied', field: registryField('b.example'), message: 'arn:aws:iam::1:role/x' },
+  ];
+  const message = `admission webhook "${WEBHOOK_NAME}" denied the request: no token for b.example`;
+  const denial = { kind: 'Status', apiVersion: 'v1', status: 'Failure', message, details: { causes } };
+  const report = await refresh({
+    secrets: [...broken, 'of-another-registry'],
+    patch: ({ path }, response) =>
+      path.endsWith('/of-another-registry')
+        ? json(response, object({ name: 'of-another-registry', annotations: FRESH }))
+        : json(response, denial, 503),
+  });
+  expect(outcomesOf(report)).toEqual({ refused: 20, refreshed: 1 });
+  expect(report.codes).toEqual(['secrets-not-refreshed']);
 });
 
 test('counts the Secrets that were not requested before the deadline', async () => {
