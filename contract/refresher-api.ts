@@ -193,8 +193,8 @@ export type FailureCode = (typeof FAILURE_CODES)[number];
  * - `not-mutated`: the API server accepted the request, and no credentials were written
  * - `refused`: the API server or an admission webhook refused the request, or did not respond
  * - `provisioned`: the refresher created the Secret, which the namespace lacked, and the webhook wrote credentials
- * - `not-provisioned`: the namespace lacks the Secret and cannot have it: another Secret has the name, or the namespace is entitled
- *   to no registry
+ * - `not-provisioned`: the namespace lacks the Secret and cannot have it: another Secret has the name, the namespace is entitled
+ *   to no registry, or its quota of Secrets is used up
  * - `gone`: the Secret, or its namespace, was deleted after the refresher listed it
  * - `not-attempted`: the cluster's time ran out, or the circuit breaker stopped the cluster or the namespace
  */

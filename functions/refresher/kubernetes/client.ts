@@ -51,6 +51,8 @@ const MAX_RESTARTS = 2;
 /** Kubernetes' limit for the name of an object (RFC 1123 subdomain). */
 const MAX_NAME_LENGTH = 253;
 const NAME = new RegExp(`^(?!.{${MAX_NAME_LENGTH + 1}})[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`);
+/** A namespace in which no tenant can bind a role. If `refresher.namespaces` is `*`, the chart's rules apply there too. */
+const OWNED_BY_ADMINS = 'kube-system';
 /** Memory that an object of a list takes beside its text. */
 const OBJECT_BYTES = 512;
 /** The most causes of a denial that are kept. The webhook sends one for each registry. */
@@ -82,8 +84,8 @@ export interface AnnotatedSecret extends ManagedSecret {
   readonly warnings: readonly string[];
 }
 
-/** In this order: the namespace is being deleted; the Secret lacks the data that its type requires. */
-type RefusalDetail = 'namespace-terminating' | 'data-missing';
+/** In this order: the namespace is being deleted; its quota is used up; the Secret lacks the data that its type requires. */
+type RefusalDetail = 'namespace-terminating' | 'quota-exceeded' | 'data-missing';
 
 /** A request that failed. */
 export class KubernetesError extends ClusterError {
@@ -301,6 +303,18 @@ export class KubernetesApi implements AsyncDisposable {
    * @throws KubernetesError
    */
   async creatableSecret(namespace: string): Promise<string | undefined> {
+    const here = await this.#creatableSecrets(namespace);
+    if (here.names.size === 0) return undefined;
+    // The owner of a namespace can bind more roles to this identity there, and must not end the creation everywhere.
+    const isClear = here.names.size === 1 && !here.isAny;
+    const { names, isAny } = isClear ? here : await this.#creatableSecrets(OWNED_BY_ADMINS);
+    const [name, ...others] = names;
+    const isOnly = name !== undefined && others.length === 0 && !isAny;
+    return isOnly && here.names.has(name) && NAME.test(name) ? this.#sanitize(name) : undefined;
+  }
+
+  /** The names of Secrets in the rules that let this identity create them, and whether another rule lets it create any. */
+  async #creatableSecrets(namespace: string): Promise<{ names: ReadonlySet<string>; isAny: boolean }> {
     const kind = 'SelfSubjectRulesReview';
     const body = JSON.stringify({ kind, apiVersion: 'authorization.k8s.io/v1', spec: { namespace } });
     const path = '/apis/authorization.k8s.io/v1/selfsubjectrulesreviews';
@@ -311,9 +325,10 @@ export class KubernetesApi implements AsyncDisposable {
       ({ verbs, apiGroups, resources }) =>
         has(verbs, 'create') && has(apiGroups, '') && has(resources, 'secrets'),
     );
-    if (rules.some(({ resourceNames }) => !resourceNames?.length)) return undefined;
-    const [name, ...others] = new Set(rules.flatMap(({ resourceNames }) => resourceNames ?? []));
-    return others.length === 0 && name !== undefined && NAME.test(name) ? this.#sanitize(name) : undefined;
+    return {
+      names: new Set(rules.flatMap(({ resourceNames }) => resourceNames ?? [])),
+      isAny: rules.some(({ resourceNames }) => !resourceNames?.length),
+    };
   }
 
   /** Whether a Secret of this name exists, of any type and with any label. @throws KubernetesError */
@@ -598,7 +613,7 @@ export class KubernetesApi implements AsyncDisposable {
       affects: affectedBy(status, causes),
       failedAt: failedAtOf(status, parsed.success),
       code: causes.length > 0 ? 'webhook-denied' : codeOf(status, parsed.data?.message),
-      detail: parsed.success ? detailOf(body) : undefined,
+      detail: parsed.success ? detailOf(status, body) : undefined,
       retryAfterMs:
         retryAfterSeconds > 0 ? Math.min(retryAfterSeconds * 1000, MAX_RETRY_AFTER_MS) : undefined,
       causes: causes.slice(0, MAX_CAUSES).map(({ reason, field, message }) => ({
@@ -651,9 +666,14 @@ function codeOf(status: number, message: string | undefined): FailureCode {
   return status === 409 ? 'conflict' : 'invalid';
 }
 
-/** Reads the causes of a Status (Kubernetes API reference, StatusCause). */
-function detailOf(status: unknown): RefusalDetail | undefined {
-  const causes = StatusCauses.safeParse(status).data?.details.causes ?? [];
+/**
+ * Reads a Status, and its causes (Kubernetes API reference, StatusCause). For a quota there is no cause, only a fixed phrase
+ * (k8s.io/apiserver, admission/plugin/resourcequota).
+ */
+function detailOf(status: number, body: unknown): RefusalDetail | undefined {
+  const message = Status.safeParse(body).data?.message ?? '';
+  if (status === 403 && / is forbidden: exceeded quota: /.test(message)) return 'quota-exceeded';
+  const causes = StatusCauses.safeParse(body).data?.details.causes ?? [];
   if (causes.some(({ reason }) => reason === 'NamespaceTerminating')) return 'namespace-terminating';
   const isMissing = causes.some(
     ({ reason, field }) => reason === 'FieldValueRequired' && field === CONFIG_FIELD,

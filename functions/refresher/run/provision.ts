@@ -59,6 +59,7 @@ export async function provision(
     if (error.detail === 'namespace-terminating') return { outcome: 'gone' };
     // Kubernetes requires the data that the webhook would have written.
     if (error.detail === 'data-missing') return notMutated();
+    if (error.detail === 'quota-exceeded') return { ...result, outcome: 'not-provisioned' };
     const isNotEntitled = error.causes.some(({ reason }) => reason === 'not-entitled');
     return isNotEntitled ? { ...result, outcome: 'not-provisioned' } : result;
   }

@@ -215,6 +215,21 @@ describe.each<{ protocol: Protocol }>([{ protocol: 'http/1.1' }, { protocol: 'h2
       expect(JSON.parse(server.requests[0]?.body ?? '')).toMatchObject({ spec: { namespace: 'team' } });
     });
 
+    test.each([
+      { what: 'may create any Secret there', more: { ...create(), resourceNames: null } },
+      { what: 'may create another one there', more: create('other') },
+    ])('takes the name from kube-system if it $what, by a role of the namespace', async ({ more }) => {
+      const { api } = await apiOf(
+        ({ body }, response) => {
+          const isAdmins = JSON.parse(body).spec.namespace === 'kube-system';
+          const resourceRules = isAdmins ? [create('ecr')] : [create('ecr'), more];
+          json(response, { kind: 'SelfSubjectRulesReview', status: { resourceRules } });
+        },
+        { protocol },
+      );
+      expect(await api.creatableSecret('team')).toBe('ecr');
+    });
+
     test('fails for rules that cannot be read', async () => {
       const { api } = await apiOf((_, response) => json(response, { kind: 'SelfSubjectRulesReview' }), {
         protocol,

@@ -48,6 +48,17 @@ const throughProxy = (event: object = {}) => cluster.refresh(event, proxy.throug
 const resultIn = ({ results }: ClusterReport, namespace: string) =>
   results.filter(({ secret }) => secret === `${namespace}/${NAME}`);
 const storedIn = async (namespace: string) => (await cluster.secrets()).get(`${namespace}/${NAME}`);
+/** Whether RBAC allows the refresher to create a Secret. */
+const canCreate = async (name: string, namespace: string) => {
+  const { stdout } = await cluster.controlPlane.kubectl(
+    [
+      ...['auth', 'can-i', 'create', `secrets/${name}`, '--namespace', namespace],
+      ...['--as', `system:serviceaccount:${NAMESPACE}:${RELEASE}-refresher`],
+    ],
+    { mayFail: true },
+  );
+  return stdout.startsWith('yes');
+};
 
 test('creates the Secret in each enabled namespace that lacks it; the next run refreshes it as usual', async () => {
   await cluster.createNamespace('team-other', false);
@@ -101,6 +112,40 @@ test('reports a namespace that is entitled to no registry, and does not fail', a
   ]);
   expect(resultIn(report, team)).toMatchObject([{ outcome: 'provisioned' }]);
   await cluster.admin('DELETE', `/api/v1/namespaces/${name}`);
+});
+
+test('reports a namespace whose quota of Secrets is used up, and does not fail', async () => {
+  const path = `/api/v1/namespaces/${team}/resourcequotas`;
+  const hard = { 'count/secrets': '0' };
+  await cluster.admin('POST', path, { metadata: { name: 'full' }, spec: { hard } });
+  // A controller would do this.
+  await cluster.admin('PATCH', `${path}/full/status`, { status: { hard, used: hard } });
+  await expect
+    .poll(async () => resultIn(await cluster.refresh({ namespaces: [team], dryRun: true }), team), POLLING)
+    .toMatchObject([{ outcome: 'not-provisioned', code: 'forbidden' }]);
+  expect(await cluster.refresh({ namespaces: [team] })).toMatchObject({ failed: false });
+  await cluster.admin('DELETE', `${path}/full`);
+});
+
+test('a role that a tenant binds to the refresher in its namespace does not end the creation', async () => {
+  const first = `a-${team}`;
+  await cluster.createNamespace(first);
+  const rbac = `/apis/rbac.authorization.k8s.io/v1/namespaces/${first}`;
+  const rules = [{ apiGroups: [''], resources: ['secrets'], verbs: ['create'] }];
+  await cluster.admin('POST', `${rbac}/roles`, { metadata: { name: 'wide' }, rules });
+  await cluster.admin('POST', `${rbac}/rolebindings`, {
+    metadata: { name: 'wide' },
+    roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'Role', name: 'wide' },
+    subjects: [{ kind: 'ServiceAccount', namespace: NAMESPACE, name: `${RELEASE}-refresher` }],
+  });
+  await expect.poll(() => canCreate('other', first), POLLING).toBe(true);
+  const report = await cluster.refresh();
+  expect(report.namespaces[0]).toBe(first);
+  expect(resultIn(report, team)).toMatchObject([{ outcome: 'provisioned' }]);
+  await cluster.admin('DELETE', `/api/v1/namespaces/${first}`);
+  await cluster.admin('PATCH', `/api/v1/namespaces/${first}`, {
+    metadata: { labels: { [NAMESPACE_LABEL.key]: null } },
+  });
 });
 
 test('a namespace that is being deleted is no failure', async () => {
@@ -165,16 +210,6 @@ test('limits the permission to the namespaces that the refresher may see', async
       ],
       { cluster: cluster.controlPlane },
     );
-  const canCreate = async (name: string, namespace: string) => {
-    const { stdout } = await cluster.controlPlane.kubectl(
-      [
-        ...['auth', 'can-i', 'create', `secrets/${name}`, '--namespace', namespace],
-        ...['--as', `system:serviceaccount:${NAMESPACE}:${RELEASE}-refresher`],
-      ],
-      { mayFail: true },
-    );
-    return stdout.startsWith('yes');
-  };
   await upgrade(`refresher.namespaces=["probe","${team}"]`);
   await expect.poll(() => canCreate(NAME, 'default'), POLLING).toBe(false);
   expect(await canCreate(NAME, team)).toBe(true);
