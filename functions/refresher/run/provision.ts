@@ -5,7 +5,10 @@ import { ANNOTATION } from '../../../contract/names.ts';
 import { type KubernetesApi, KubernetesError } from '../kubernetes/client.ts';
 import { notMutated, type RequestResult, refused } from './request-result.ts';
 
-export type ProvisionApi = Pick<KubernetesApi, 'creatableSecret' | 'hasSecret' | 'createManagedSecret'>;
+export type ProvisionApi = Pick<
+  KubernetesApi,
+  'creatableSecret' | 'hasSecret' | 'managedSecrets' | 'createManagedSecret'
+>;
 
 /** The name of the Secret that each enabled namespace gets; undefined if the refresher creates none. */
 export interface Provisioning {
@@ -47,9 +50,12 @@ export async function provision(
 ): Promise<RequestResult> {
   try {
     // First, because the webhook and the write policy would refuse the request, and count it as an attack.
-    if (await api.hasSecret(namespace, name)) return taken(name);
-    const { annotations } = await api.createManagedSecret(namespace, name, dryRun);
-    const expiresAt = annotations[ANNOTATION.expiresAt];
+    const secret = (await api.hasSecret(namespace, name))
+      ? // Another run may have created it since this one listed the namespace.
+        (await api.managedSecrets(namespace)).find((one) => one.name === name)
+      : await api.createManagedSecret(namespace, name, dryRun);
+    if (secret === undefined) return taken(name);
+    const expiresAt = secret.annotations[ANNOTATION.expiresAt];
     if (expiresAt === undefined) return notMutated();
     if (!freshness(expiresAt, now).due) return { outcome: 'provisioned', expiresAt };
     return { outcome: 'partial', expiresAt, reason: 'the new credentials are due again already' };

@@ -102,6 +102,17 @@ test('reports a Secret of the name that is not managed, does not touch it, and d
   expect(proxy.exchanges.filter(({ method }) => method === 'PATCH')).toEqual([]);
 });
 
+test('reports a Secret as created if another run created it at the same time', async () => {
+  proxy.before = async (method) => {
+    // The run has listed the namespace, and asks what it may create.
+    if (method === 'POST') await cluster.refresh({ namespaces: [team] });
+  };
+  const report = await throughProxy({ namespaces: [team] });
+  expect(report).toMatchObject({ failed: false, managed: 1 });
+  expect(resultIn(report, team)).toMatchObject([{ outcome: 'provisioned', due: 'missing' }]);
+  expect(proxy.exchanges.filter(({ method }) => method === 'PATCH')).toEqual([]);
+});
+
 test('reports a namespace that is entitled to no registry, and does not fail', async () => {
   const name = `not-entitled-${count}`;
   await cluster.createNamespace(name);
