@@ -77,6 +77,10 @@ export const REFRESHER_FIELD_MANAGER = 'ecr-anywhere-refresher';
 /** The refresher's name in managedFields for the Secrets that it creates: not that of its refresh requests, which own nothing else. */
 export const PROVISION_FIELD_MANAGER = 'ecr-anywhere-provision';
 
+/** The refresher as the controller of its Events on managed Secrets, and the action that they report. */
+export const EVENT_REPORTER = `${DOMAIN}/refresher`;
+export const EVENT_ACTION = 'Refresh';
+
 /** The webhook's name in its configuration, and the path and port of its endpoint. */
 export const WEBHOOK_NAME = `sync.${DOMAIN}`;
 export const WEBHOOK_PATH = '/sync';

@@ -146,6 +146,8 @@ export class SimulatedCluster {
         const annotations = await this.#admit(secret, patches);
         return { ...this.#replace(secret, annotations), warnings: [] };
       },
+      isAllowed: async () => false,
+      createEvent: async () => {},
     };
     const report = await refreshCluster(this.name, api, REFRESH, at, ended.signal);
     if (isDue) this.#soonest = this.#first().expiresAt;

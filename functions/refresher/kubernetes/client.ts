@@ -1,5 +1,5 @@
-// The refresher's requests to a Kubernetes API server. A run lists namespaces and Secrets, patches annotations and
-// requests tokens; an inspection also asks for the identity, its permissions, the server's version and clock.
+// The refresher's requests to a Kubernetes API server. A run lists namespaces and Secrets, patches annotations, creates
+// Events and requests tokens; an inspection also asks for the identity, its permissions, the server's version and clock.
 // No request asks for a Secret's data: objects are requested as PartialObjectMetadata (Kubernetes API concepts,
 // "Metadata-only fetches"), and only this project's annotations are kept.
 
@@ -9,6 +9,8 @@ import { z } from 'zod';
 import { CONFIG_FIELD, type DenialCause, denialCauses } from '../../../contract/denials.ts';
 import {
   ANNOTATION,
+  EVENT_ACTION,
+  EVENT_REPORTER,
   EXCLUDED_NAMESPACES,
   NAMESPACE_LABEL,
   PROVISION_FIELD_MANAGER,
@@ -53,6 +55,8 @@ const MAX_NAME_LENGTH = 253;
 const NAME = new RegExp(`^(?!.{${MAX_NAME_LENGTH + 1}})[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`);
 /** A namespace in which no tenant can bind a role. If `refresher.namespaces` is `*`, the chart's rules apply there too. */
 const OWNED_BY_ADMINS = 'kube-system';
+/** An API server's UIDs have 36 characters. */
+const MAX_UID_LENGTH = 64;
 /** Memory that an object of a list takes beside its text. */
 const OBJECT_BYTES = 512;
 /** The most causes of a denial that are kept. The webhook sends one for each registry. */
@@ -74,6 +78,7 @@ const MAX_WARNINGS_LENGTH = 16_384;
 export interface ManagedSecret {
   readonly namespace: string;
   readonly name: string;
+  readonly uid?: string;
   /** This project's annotations by their full keys; other annotations are dropped. */
   readonly annotations: Readonly<Partial<Record<string, string>>>;
 }
@@ -86,6 +91,19 @@ export interface AnnotatedSecret extends ManagedSecret {
 
 /** In this order: the namespace is being deleted; its quota is used up; the Secret lacks the data that its type requires. */
 type RefusalDetail = 'namespace-terminating' | 'quota-exceeded' | 'data-missing';
+
+/** An Event about a Secret, as the refresher writes it (events.k8s.io/v1). */
+export interface SecretEvent {
+  readonly secret: Pick<ManagedSecret, 'namespace' | 'name' | 'uid'>;
+  /** Of the Event: a DNS subdomain. */
+  readonly name: string;
+  readonly type: 'Normal' | 'Warning';
+  readonly reason: string;
+  /** At most 1,024 bytes. */
+  readonly note: string;
+  /** Milliseconds since the epoch. */
+  readonly at: number;
+}
 
 /** A request that failed. */
 export class KubernetesError extends ClusterError {
@@ -132,6 +150,7 @@ export class KubernetesError extends ClusterError {
 const Item = z.object({
   metadata: z.object({
     name: z.string().max(MAX_NAME_LENGTH),
+    uid: z.string().max(MAX_UID_LENGTH).optional(),
     annotations: z.record(z.string(), z.string()).nullish(),
   }),
 });
@@ -199,6 +218,8 @@ const StatusCauses = z.object({
 /** An action that RBAC allows or forbids an identity. */
 export interface Permission {
   readonly verb: string;
+  /** Absent: the core group. */
+  readonly group?: string;
   readonly resource: string;
   readonly subresource?: string;
   /** Absent: all namespaces, or the resource has no namespace. */
@@ -417,6 +438,27 @@ export class KubernetesApi implements AsyncDisposable {
     return (await this.#request('POST', path, {}, kind, SelfSubjectAccessReview, body)).status.allowed;
   }
 
+  /** Creates an Event in the Secret's namespace. @throws KubernetesError with the status 409 if it exists already */
+  async createEvent({ secret, name, type, reason, note, at }: SecretEvent): Promise<void> {
+    const { namespace } = secret;
+    const event = {
+      apiVersion: 'events.k8s.io/v1',
+      kind: 'Event',
+      metadata: { name, namespace },
+      regarding: { apiVersion: 'v1', kind: 'Secret', ...secret },
+      type,
+      reason,
+      note,
+      action: EVENT_ACTION,
+      // Kubernetes reads no time that has fewer digits.
+      eventTime: new Date(at).toISOString().replace('Z', '000Z'),
+      reportingController: EVENT_REPORTER,
+      reportingInstance: REFRESHER_FIELD_MANAGER,
+    };
+    const path = `/apis/events.k8s.io/v1/namespaces/${encodeURIComponent(namespace)}/events`;
+    await this.#request('POST', path, {}, 'PartialObjectMetadata', Metadata, JSON.stringify(event));
+  }
+
   /** The UID of a namespace. Needs the permission to list namespaces, not to get one. @throws KubernetesError */
   async uidOfNamespace(name: string): Promise<string | undefined> {
     const query = { fieldSelector: `metadata.name=${name}`, limit: '1' };
@@ -597,7 +639,13 @@ export class KubernetesApi implements AsyncDisposable {
       key,
       this.#sanitize(value, value.length),
     ]);
-    return { namespace, name: this.#sanitize(metadata.name), annotations: Object.fromEntries(sanitized) };
+    const { uid } = metadata;
+    return {
+      namespace,
+      name: this.#sanitize(metadata.name),
+      ...(uid !== undefined && { uid: this.#sanitize(uid) }),
+      annotations: Object.fromEntries(sanitized),
+    };
   }
 
   /** The error for a response with an error status. */

@@ -31,8 +31,9 @@ export class CircuitBreaker {
     this.#clusterStoppedBy ??= failure;
   }
 
-  hasStopped(namespace: string): boolean {
-    return this.#clusterStoppedBy !== undefined || this.#namespacesStoppedBy.has(namespace);
+  /** Why a namespace's requests have stopped; undefined if they have not. */
+  stoppedBy(namespace: string): Failure | undefined {
+    return this.#clusterStoppedBy ?? this.#namespacesStoppedBy.get(namespace);
   }
 
   /** Why the cluster or its namespaces have stopped, one failure each. */

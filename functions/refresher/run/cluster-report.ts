@@ -16,6 +16,15 @@ export interface Failure {
   readonly reason: string;
 }
 
+/** What became of a cluster run's Events. */
+export interface EventsReport {
+  /** New ones. Those that the API server had already do not count. */
+  readonly written: number;
+  readonly notWritten: number;
+  /** Why, of the first that was not written. */
+  readonly reason?: string;
+}
+
 export interface ClusterReport {
   readonly cluster: string;
   /** Its Secrets could be listed. */
@@ -47,6 +56,8 @@ export interface ClusterReport {
   readonly provisioningUnknown?: string;
   /** A namespace could not be listed: other credentials may expire sooner. */
   readonly isPartial?: boolean;
+  /** Of its Events on Secrets; absent if there were none to write, or it may not create any. */
+  readonly events?: EventsReport;
   /** The stored state of the cluster; absent if the run did not cover the whole of it. */
   readonly state?: ClusterState;
   /** Why the state could not be stored, and the AWS SDK's name of that error. */

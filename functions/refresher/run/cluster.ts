@@ -20,6 +20,7 @@ import {
   joinReasons,
   notServed,
 } from './cluster-report.ts';
+import { type EventsApi, eventsOf, writeEvents } from './events.ts';
 import { incompleteRegistries, jitterOf, outcomeOf, plan, type Refresh } from './plan.ts';
 import { type ProvisionApi, provision, provisioningOf } from './provision.ts';
 import { notMutated, type RequestResult, refused } from './request-result.ts';
@@ -29,6 +30,7 @@ export const PATCHES_AT_ONCE = 8;
 
 /** The requests of a cluster run. */
 export type SecretsApi = Pick<KubernetesApi, 'enabledNamespaces' | 'managedSecrets' | 'annotate'> &
+  EventsApi &
   ProvisionApi;
 
 export interface RefreshOptions {
@@ -79,6 +81,8 @@ export async function refreshCluster(
   if (results.some(({ outcome }) => !OUTCOMES_WITHOUT_FAILURE.has(outcome)))
     codes.push('secrets-not-refreshed');
   const soonest = soonestExpiry(managed, dryRun ? [] : results, now);
+  const toTell = dryRun ? [] : eventsOf(refreshes, refreshed, (name) => breaker.stoppedBy(name), now);
+  const events = await writeEvents(api, toTell, failures, signal);
   return {
     cluster,
     served: true,
@@ -91,6 +95,7 @@ export async function refreshCluster(
     ...(provisioning.unknown !== undefined && { provisioningUnknown: provisioning.unknown }),
     ...(soonest !== undefined && { soonestExpiry: soonest }),
     ...(listing.failures.length > 0 && { isPartial: true }),
+    ...(events && { events }),
   };
 }
 
@@ -201,7 +206,7 @@ function sendAll(
     async ({ secret: { namespace, name }, due, send }): Promise<SecretResult> => {
       const base = { secret: `${namespace}/${name}`, due };
       if (signal.aborted) breaker.stop(endOf(signal));
-      if (breaker.hasStopped(namespace)) return { ...base, outcome: 'not-attempted' };
+      if (breaker.stoppedBy(namespace)) return { ...base, outcome: 'not-attempted' };
       const { sharedFailure, ...result } = await send();
       if (signal.aborted) breaker.stop(endOf(signal));
       breaker.record(namespace, sharedFailure);

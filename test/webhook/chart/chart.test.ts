@@ -4,9 +4,12 @@ import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { parse, parseAllDocuments } from 'yaml';
 import {
+  EVENT_ACTION,
+  EVENT_REPORTER,
   EXCLUDED_NAMESPACES,
   NAMESPACE_LABEL,
   PROOF_ANNOTATION,
+  REFRESHER_FIELD_MANAGER,
   REFRESHER_GROUP,
   REQUEST_ANNOTATIONS,
   SECRET_KEY,
@@ -972,6 +975,26 @@ describe("the refresher's RBAC", () => {
     expect(bindings.map(({ metadata }) => metadata.namespace)).toEqual(['shop', 'billing']);
     for (const binding of bindings)
       expect(binding).toMatchObject({ roleRef: { kind: 'Role', name: REFRESHER }, subjects });
+  });
+
+  test('covers the creation of Events with events.enabled, in the same namespaces, and has their policy', async () => {
+    const policy = `${REFRESHER}-events`;
+    const EVENTS = { apiGroups: ['events.k8s.io'], resources: ['events'], verbs: ['create'] };
+    expect(chart.some(({ metadata }) => metadata.name === policy)).toBe(false);
+    const everywhere = await manifests({ 'events.enabled': 'true' });
+    expect(find<Role>(everywhere, 'ClusterRole', REFRESHER).rules).toEqual([NAMESPACES, SECRETS, EVENTS]);
+    const named = await manifests({ 'events.enabled': 'true', 'refresher.namespaces': '{shop}' });
+    expect(find<Role>(named, 'ClusterRole', REFRESHER).rules).toEqual([NAMESPACES]);
+    expect(find<Role>(named, 'Role', REFRESHER).rules).toEqual([SECRETS, EVENTS]);
+    const { spec } = find<Policy>(everywhere, 'ValidatingAdmissionPolicy', policy);
+    expect(spec.failurePolicy).toBe('Fail');
+    expect(spec.matchConditions[0]?.expression).toContain(`'${REFRESHER_GROUP}'`);
+    const expressions = spec.validations.map(({ expression }) => expression).join('\n');
+    for (const name of [EVENT_REPORTER, EVENT_ACTION, REFRESHER_FIELD_MANAGER])
+      expect(expressions).toContain(`'${name}'`);
+    expect(find(everywhere, 'ValidatingAdmissionPolicyBinding', policy)).toMatchObject({
+      spec: { policyName: policy, validationActions: ['Deny'] },
+    });
   });
 });
 

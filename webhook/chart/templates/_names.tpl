@@ -166,7 +166,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") 
 {{/*
 The refresher lists Secrets to find those that are due, and patches the refresh request. With provision.secretName it creates the
 Secret of that name by server-side apply. RBAC knows the name of an apply, not that of a POST, so the rule allows no POST. The
-refresher reads the name from this rule.
+refresher reads the name from this rule. With events.enabled it creates Events.
 */}}
 {{- define "ecr-anywhere.refresherRules" -}}
 - apiGroups: [""]
@@ -176,6 +176,11 @@ refresher reads the name from this rule.
 - apiGroups: [""]
   resources: [secrets]
   resourceNames: [{{ . | quote }}]
+  verbs: [create]
+{{- end }}
+{{- if .Values.events.enabled }}
+- apiGroups: [events.k8s.io]
+  resources: [events]
   verbs: [create]
 {{- end }}
 {{- end -}}
