@@ -102,8 +102,9 @@ test.each([
   async ({ event, annotations, dryRun }) => {
     await cluster.age(
       new Map([
-        ['team/plain', HOUR],
-        ['team/applied', HOUR],
+        // With less time left, the run would ask whether it may tell of the recovery.
+        ['team/plain', 4 * HOUR],
+        ['team/applied', 4 * HOUR],
       ]),
     );
     const report = await refresh(event);
