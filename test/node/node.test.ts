@@ -5,7 +5,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { connect } from 'node:tls';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { ANNOTATION, SECRET_KEY, SECRET_LABEL, SECRET_TYPE } from '../../contract/names.ts';
+import { ANNOTATION, NAMESPACE_LABEL, SECRET_KEY, SECRET_LABEL, SECRET_TYPE } from '../../contract/names.ts';
 import type { ClusterSummary } from '../../contract/refresher-api.ts';
 import manifest from '../../package.json' with { type: 'json' };
 import { ROTATE_ANNOTATION } from '../../webhook/tls/objects.ts';
@@ -25,6 +25,9 @@ import { REFUSED, sideBySide, WholeNode } from './whole-node.ts';
 /** An enabled namespace, and one without the label. */
 const ENABLED = 'team-a';
 const PLAIN = 'team-b';
+/** A namespace that is new, and the Secret that the refresher creates in it. */
+const LABELLED = 'team-c';
+const PROVISIONED = 'provisioned';
 
 const BUNDLES = ['refresher', 'verify', 'webhook'];
 
@@ -502,5 +505,51 @@ describe('the refresher in the cluster', () => {
       message: { failed: false, managed: 1, due: 0 },
     });
     expect(await node.credentials(ENABLED, 'pull')).toEqual(before);
+  });
+});
+
+describe('a new namespace', () => {
+  /** The Secrets that the API server adds to a new Pod. */
+  const attachedIn = async (namespace: string) => {
+    await using client = await connectAdmin(node.cluster);
+    const { spec } = await client.admin<{ spec: { imagePullSecrets?: { name: string }[] } }>(
+      ...(['POST', `/api/v1/namespaces/${namespace}/pods?dryRun=All`] as const),
+      { metadata: { name: 'app' }, spec: { containers: [{ name: 'app', image: node.privateImage }] } },
+    );
+    return spec.imagePullSecrets?.map(({ name }) => name) ?? [];
+  };
+
+  test('needs one label, and nothing else: the refresher creates the Secret, and a Pod that names none starts', async () => {
+    const ownRegistry = { namespaces: ['*'], account: node.ecr.host.split('.')[0] };
+    const refresher = { ...UPGRADED.refresher, namespaces: ['*'] };
+    const attach = { enabled: true };
+    const provision = { secretName: PROVISIONED };
+    const values = { ...UPGRADED, ownRegistry, refresher, attach, provision };
+    await node.helm('upgrade', { enabled: ['*'], values });
+    await twoReplicas();
+
+    await node.cluster.kubectl(['create', 'namespace', LABELLED]);
+    await node.cluster.kubectl([
+      ...['label', 'namespace', LABELLED, `${NAMESPACE_LABEL.key}=${NAMESPACE_LABEL.value}`],
+    ]);
+    await expect.poll(() => attachedIn(LABELLED), { timeout: 30_000 }).toEqual([PROVISIONED]);
+    await node.runPod(LABELLED, 'early');
+    await isRefused(LABELLED, 'early');
+
+    const { exitCode, condition, message } = await run('one-label');
+    expect({ exitCode, condition, message }).toMatchObject({ exitCode: 0, condition: 'Complete' });
+    // The other one is in the namespace of the tests before.
+    expect(message.outcomes).toMatchObject({ provisioned: 2 });
+    await node.runPod(LABELLED, 'app');
+    await isRunning(LABELLED, 'app');
+  });
+
+  test('without the label gets nothing', async () => {
+    await run('no-label');
+    expect(await attachedIn(PLAIN)).toEqual([]);
+    const { items } = await node.get<{ items: object[] }>('secrets', '--namespace', PLAIN);
+    expect(items).toEqual([]);
+    await node.runPod(PLAIN, 'app');
+    await isRefused(PLAIN, 'app');
   });
 });
