@@ -26,7 +26,16 @@ export async function deployStack(emulator: Emulator, options: DeployOptions = {
     ...(app ? ['--app', app.command] : []),
     ...['--output', join(emulator.dir, `cdk.out.${stackName}`)],
   ];
-  if (!(await exists(emulator, 'CDKToolkit'))) await cdk(emulator, ['bootstrap', ...settings]);
+  if (!(await exists(emulator, 'CDKToolkit'))) {
+    // With an environment, cdk does not run the app to learn it.
+    const { account, region, dir } = emulator;
+    await cdk(emulator, [
+      'bootstrap',
+      `aws://${account}/${region}`,
+      '--output',
+      join(dir, 'cdk.out.bootstrap'),
+    ]);
+  }
   const outputsFile = join(emulator.dir, `outputs.${stackName}.json`);
   await cdk(emulator, [
     ...['deploy', stackName, ...settings, '--require-approval', 'never', '--outputs-file', outputsFile],
