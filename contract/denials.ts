@@ -44,6 +44,11 @@ export const TOKEN_FAILURES = [
 export type DenialReason = (typeof DENIAL_REASONS)[number];
 export type TokenFailure = (typeof TOKEN_FAILURES)[number];
 
+/** Whether a cause is about a registry's token. */
+export function isTokenFailure(reason: DenialReason | TokenFailure): reason is TokenFailure {
+  return (TOKEN_FAILURES as readonly string[]).includes(reason);
+}
+
 /** One entry of `Status.details.causes` (Kubernetes API reference, StatusCause). */
 export interface DenialCause {
   readonly reason: DenialReason | TokenFailure;

@@ -6,7 +6,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import pRetry from 'p-retry';
 import { z } from 'zod';
-import { CONFIG_FIELD, type DenialCause, denialCauses } from '../../../contract/denials.ts';
+import { CONFIG_FIELD, type DenialCause, denialCauses, isTokenFailure } from '../../../contract/denials.ts';
 import {
   ANNOTATION,
   EVENT_ACTION,
@@ -112,8 +112,8 @@ export class KubernetesError extends ClusterError {
   readonly reason: string;
   /** The HTTP status; undefined if there was no response. */
   readonly status: number | undefined;
-  /** Whether the requests for the cluster's other Secrets would fail too. */
-  readonly affects: 'cluster' | 'object';
+  /** Whether the requests for other Secrets would fail too: of the cluster, of the namespace, or none. */
+  readonly affects: 'cluster' | 'namespace' | 'object';
   readonly retryAfterMs: number | undefined;
   /** The webhook's causes of a denial; empty for all other failures. */
   readonly causes: readonly DenialCause[];
@@ -125,7 +125,7 @@ export class KubernetesError extends ClusterError {
     reason: string,
     details: {
       status?: number;
-      affects: 'cluster' | 'object';
+      affects: 'cluster' | 'namespace' | 'object';
       failedAt?: FailedAt;
       code?: FailureCode;
       retryAfterMs?: number | undefined;
@@ -680,12 +680,14 @@ function ownAnnotations(
 }
 
 /**
- * What a refusal is likely to repeat for. A 4xx may be true of this object only. A role that the webhook may not assume is that of a
- * registry: Secrets of other registries are not affected.
+ * What a refusal is likely to repeat for. A 4xx may be true of this object only. The registries and their roles are those of the
+ * namespace, so one that fails must not keep the Secrets of other namespaces from being requested. A role that cannot be assumed
+ * is that of one registry, and the namespace may have others. Without the webhook's own identity, no registry has a token.
  */
 function affectedBy(status: number, causes: readonly DenialCause[]): KubernetesError['affects'] {
-  const failures = causes.filter(({ reason }) => reason !== 'no-token');
-  if (failures.length > 0 && failures.every(({ reason }) => reason === 'aws-role-denied')) return 'object';
+  const failures = causes.map(({ reason }) => reason).filter(isTokenFailure);
+  if (failures.length > 0 && !failures.includes('aws-no-identity'))
+    return failures.every((reason) => reason === 'aws-role-denied') ? 'object' : 'namespace';
   return status >= 500 || status === 401 || status === 429 ? 'cluster' : 'object';
 }
 

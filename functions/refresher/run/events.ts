@@ -5,8 +5,8 @@ import { createHash } from 'node:crypto';
 import pMap from 'p-map';
 import {
   type DenialReason,
+  isTokenFailure,
   registryOf,
-  TOKEN_FAILURES,
   type TokenFailure,
 } from '../../../contract/denials.ts';
 import { freshness, MAX_BETWEEN_LOOKS_MS, REFRESH_WINDOW_MS } from '../../../contract/freshness.ts';
@@ -147,10 +147,6 @@ const NO_TOKEN: Readonly<Record<TokenFailure, string>> = {
   'ecr-unavailable': 'ECR does not answer',
   'ecr-error': 'ECR returned no usable token',
 };
-
-function isTokenFailure(reason: DenialReason | TokenFailure): reason is TokenFailure {
-  return (TOKEN_FAILURES as readonly string[]).includes(reason);
-}
 
 function refusal({ code = 'unknown', causes = [] }: SecretResult): string {
   const tokens = causes.flatMap((cause) =>

@@ -32,5 +32,5 @@ export function refused(error: unknown): RequestResult {
   if (error.affects === 'object') return result;
   // Ports and times differ from one failure to the next.
   const cause = error.reason.replaceAll(/\d+/g, '#');
-  return { ...result, sharedFailure: { affects: 'cluster', cause, ...failure } };
+  return { ...result, sharedFailure: { affects: error.affects, cause, ...failure } };
 }

@@ -1,6 +1,6 @@
 // Tests a cluster run against a server that fails in any way: when the run ends early, and the codes in its report.
 import { afterEach, expect, test } from 'vitest';
-import { type DenialCause, registryField } from '../../../../contract/denials.ts';
+import { type DenialCause, registryField, type TokenFailure } from '../../../../contract/denials.ts';
 import { ANNOTATION, WEBHOOK_NAME } from '../../../../contract/names.ts';
 import type { FailureCode } from '../../../../contract/refresher-api.ts';
 import { KubernetesApi } from '../../../../functions/refresher/kubernetes/client.ts';
@@ -111,23 +111,49 @@ test('requests all Secrets although each is refused for itself', async () => {
   expect(report.results.every(({ code, causes }) => code === 'forbidden' && !causes)).toBe(true);
 });
 
-test('requests the Secrets of other registries although no role of one registry can be assumed', async () => {
-  const broken = names(20);
+/** The webhook's denial for a registry without a token. */
+function noToken(reason: TokenFailure) {
   const causes: DenialCause[] = [
     { reason: 'no-token', message: 'no token for b.example' },
-    { reason: 'aws-role-denied', field: registryField('b.example'), message: 'arn:aws:iam::1:role/x' },
+    { reason, field: registryField('b.example'), message: 'arn:aws:iam::1:role/x' },
   ];
   const message = `admission webhook "${WEBHOOK_NAME}" denied the request: no token for b.example`;
-  const denial = { kind: 'Status', apiVersion: 'v1', status: 'Failure', message, details: { causes } };
+  return { kind: 'Status', apiVersion: 'v1', status: 'Failure', message, details: { causes } };
+}
+
+test('requests the Secrets of other registries although no role of one registry can be assumed', async () => {
   const report = await refresh({
-    secrets: [...broken, 'of-another-registry'],
+    secrets: [...names(20), 'of-another-registry'],
     patch: ({ path }, response) =>
       path.endsWith('/of-another-registry')
         ? json(response, object({ name: 'of-another-registry', annotations: FRESH }))
-        : json(response, denial, 503),
+        : json(response, noToken('aws-role-denied'), 503),
   });
   expect(outcomesOf(report)).toEqual({ refused: 20, refreshed: 1 });
   expect(report.codes).toEqual(['secrets-not-refreshed']);
+});
+
+/** A run over ten namespaces without a token for this reason, and one that has tokens. */
+const withTenBroken = (reason: TokenFailure) =>
+  refresh({
+    namespaces: [...Array.from({ length: 10 }, (_, i) => `broken-${i}`), 'working'],
+    secrets: names(2),
+    patch: ({ path }, response) =>
+      path.includes('/working/')
+        ? json(response, object({ name: 'pull-0', annotations: FRESH }))
+        : json(response, noToken(reason), 503),
+  });
+
+test.each<{ reason: TokenFailure }>([{ reason: 'ecr-denied' }, { reason: 'ecr-unavailable' }])(
+  'requests the Secrets of a namespace although ten others have the failure $reason',
+  async ({ reason }) => {
+    expect(outcomesOf(await withTenBroken(reason))).toEqual({ refused: 20, refreshed: 2 });
+  },
+);
+
+test('stops the cluster if the webhook has no AWS identity', async () => {
+  const { 'not-attempted': notAttempted } = outcomesOf(await withTenBroken('aws-no-identity'));
+  expect(notAttempted).toBeGreaterThan(0);
 });
 
 test('counts the Secrets that were not requested before the deadline', async () => {
