@@ -63,6 +63,7 @@ export async function refreshCluster(
   const refreshed = await sendAll(refreshRequests(api, refreshes, options, now), breaker, signal);
   // Last: a refresh keeps Pods running that a new namespace does not have yet.
   const provisioning = await provisioningPromise;
+  if (provisioning.unknown !== undefined && signal.aborted) breaker.stop(endOf(signal));
   const missing = missingSecrets(provisioning.secretName, listing);
   const provisioned = await sendAll(
     missing.map((secret) => ({

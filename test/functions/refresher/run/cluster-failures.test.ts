@@ -24,6 +24,8 @@ interface Fake {
   secrets?: readonly string[];
   patch?: Answer;
   list?: Answer;
+  /** Which Secrets the refresher may create. */
+  review?: Answer;
   deadlineMs?: number;
 }
 
@@ -39,12 +41,14 @@ async function refresh({
         secrets.map((name) => ({ name })),
       ),
     ),
+  review = (_, response) => refuse(response, 403, 'forbidden'),
   deadlineMs = 30_000,
 }: Fake): Promise<ClusterReport> {
   const server = stack.use(
     await startApiServer((request, response, count) => {
       if (request.method === 'PATCH') patch(request, response, count);
       else if (request.path.endsWith('/secrets')) list(request, response, count);
+      else if (request.path.endsWith('/selfsubjectrulesreviews')) review(request, response, count);
       else
         json(
           response,
@@ -154,6 +158,16 @@ test.each<{ reason: TokenFailure }>([{ reason: 'ecr-denied' }, { reason: 'ecr-un
 test('stops the cluster if the webhook has no AWS identity', async () => {
   const { 'not-attempted': notAttempted } = outcomesOf(await withTenBroken('aws-no-identity'));
   expect(notAttempted).toBeGreaterThan(0);
+});
+
+test('fails at the deadline if the API server does not answer which Secret to create', async () => {
+  const report = await refresh({
+    secrets: names(1),
+    review: () => {},
+    deadlineMs: 1_000,
+  });
+  expect(outcomesOf(report)).toEqual({ refreshed: 1 });
+  expect(report).toMatchObject({ failed: true, codes: ['cluster-time-up'] });
 });
 
 test('counts the Secrets that were not requested before the deadline', async () => {
