@@ -1219,6 +1219,7 @@ describe('the values', () => {
     { key: 'aws.region', value: 'Frankfurt', message: /region/ },
     { key: 'refresher.namespaces', value: 'null', message: /--set 'refresher\.namespaces=\{\*\}'/ },
     { key: 'refresher.inCluster.schedule', value: 'hourly', message: /schedule/ },
+    { key: 'provision.secretName', value: 'a..b', message: /secretName/ },
     { key: 'refresher.namespaces', value: '{team-*}', message: /namespaces/ },
     { key: 'refresher.namespaces', value: '{*,shop}', message: /names \* and others/ },
     { key: 'registries[0].host', value: 'public.ecr.aws', message: /namespaces/ },
@@ -1228,6 +1229,13 @@ describe('the values', () => {
     const { code, stderr } = await render({ ...REQUIRED, [key]: value });
     expect(code).not.toBe(0);
     expect(stderr).toMatch(message);
+  });
+
+  // So they are in a release that an older chart installed, with helm upgrade --reuse-values.
+  test('may lack the groups of what is off by default', async () => {
+    const groups = ['provision', 'attach', 'events', 'refresher.inCluster'];
+    const absent = Object.fromEntries(groups.map((group) => [group, 'null']));
+    expect(await render({ ...REQUIRED, ...absent })).toEqual(await render(REQUIRED));
   });
 
   test('pass helm lint without warnings', async () => {

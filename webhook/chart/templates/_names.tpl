@@ -100,7 +100,7 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- define "ecr-anywhere.refresherSchedule" -}}
 {{- $system := lookup "v1" "Namespace" "" "kube-system" -}}
 {{- $seed := printf "%s/%s/%s" .Release.Namespace .Release.Name (dig "metadata" "uid" "" $system) -}}
-{{ .Values.refresher.inCluster.schedule | default (printf "%d * * * *" (mod (adler32sum $seed | int64) 60)) }}
+{{ (.Values.refresher.inCluster).schedule | default (printf "%d * * * *" (mod (adler32sum $seed | int64) 60)) }}
 {{- end -}}
 
 {{/* The refresher's name in managedFields. */}}
@@ -172,13 +172,13 @@ refresher reads the name from this rule. With events.enabled it creates Events.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [list, patch]
-{{- with .Values.provision.secretName }}
+{{- with (.Values.provision).secretName }}
 - apiGroups: [""]
   resources: [secrets]
   resourceNames: [{{ . | quote }}]
   verbs: [create]
 {{- end }}
-{{- if .Values.events.enabled }}
+{{- if (.Values.events).enabled }}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
@@ -379,7 +379,7 @@ projected:
 {{- if not (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy") -}}
 {{- fail "attach.enabled: this cluster has no MutatingAdmissionPolicies (admissionregistration.k8s.io/v1, Kubernetes 1.36). Leave it false, and name the Secret in Pods or ServiceAccounts (docs/managed-secrets.md). Without a cluster, as in helm template, add --api-versions admissionregistration.k8s.io/v1/MutatingAdmissionPolicy" -}}
 {{- end -}}
-{{ required "attach.secretName: the name of the managed Secret in the enabled namespaces is missing. Add --set attach.secretName=ecr" (.Values.attach.secretName | default .Values.provision.secretName) }}
+{{ required "attach.secretName: the name of the managed Secret in the enabled namespaces is missing. Add --set attach.secretName=ecr" ((.Values.attach).secretName | default (.Values.provision).secretName) }}
 {{- end -}}
 
 {{/* The hosts of the registry policy, as a JSON array. Fails if one is not known. */}}
