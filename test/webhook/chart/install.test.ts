@@ -19,8 +19,12 @@ import { type Admissions, startAdmissions, tryToCreate, UNSERVED } from '../admi
 
 /** The API with which Helm sees that the cluster can add the caller proof. */
 const PROOF_API = 'admissionregistration.k8s.io/v1/MutatingAdmissionPolicy';
-/** The denials while only one is gone of the webhook configuration and the policy that adds the caller proof. */
-const HALF_UNINSTALLED = /ValidatingAdmissionPolicy 'ecr-anywhere-caller-proof'|caller-not-authenticated/;
+/**
+ * The denials while only one is gone of the webhook configuration and the policy that adds the caller proof; and those while
+ * only the Service is gone, which Helm 3 deletes first. An API server before 1.37 goes on with the connections that it has.
+ */
+const HALF_UNINSTALLED =
+  /ValidatingAdmissionPolicy 'ecr-anywhere-caller-proof'|caller-not-authenticated|service \\?"ecr-anywhere\\?" not found/;
 
 const CONFIGURATION = `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${RELEASE}`;
 const SECRET = `/api/v1/namespaces/${NAMESPACE}/secrets/${RELEASE}-self-tls`;
