@@ -1,4 +1,4 @@
-// Checks that every command of the project that README.md, CONTRIBUTING.md and docs name exists, with its options: the
+// Checks that every command of the project that README.md, CONTRIBUTING.md, docs and the issue template name exists, with its options: the
 // command line's, npm's scripts, and the CDK app's settings.
 import { readdirSync, readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
@@ -10,6 +10,7 @@ const ROOT = new URL('../../', import.meta.url);
 const PAGES = [
   'README.md',
   'CONTRIBUTING.md',
+  '.github/ISSUE_TEMPLATE/bug.yml',
   ...readdirSync(new URL('docs', ROOT), { recursive: true, encoding: 'utf8' })
     .filter((name) => name.endsWith('.md'))
     .map((name) => `docs/${name}`),

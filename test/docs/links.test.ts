@@ -1,4 +1,4 @@
-// Checks that every link, anchor and file name in README.md, CONTRIBUTING.md and docs exists, and every reference to a
+// Checks that every link, anchor and file name in README.md, CONTRIBUTING.md, CHANGELOG.md, SECURITY.md and docs exists, and every reference to a
 // page in the source.
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
@@ -11,6 +11,8 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const pages = [
   'README.md',
   'CONTRIBUTING.md',
+  'CHANGELOG.md',
+  '.github/SECURITY.md',
   ...readdirSync(join(ROOT, 'docs'), { recursive: true, encoding: 'utf8' })
     .filter((name) => name.endsWith('.md'))
     .map((name) => join('docs', name)),
