@@ -1,4 +1,5 @@
 // The rendered chart agrees with the code and the contract, and explains missing or wrong values. Helm renders it.
+import { readdirSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
@@ -1229,6 +1230,15 @@ describe('the values', () => {
     const { code, stderr } = await render({ ...REQUIRED, [key]: value });
     expect(code).not.toBe(0);
     expect(stderr).toMatch(message);
+  });
+
+  test.each(readdirSync(join(CHART, 'examples')))('of the example %s are accepted', async (file) => {
+    const args = [...FROM_1_36, CHART, '--namespace', NAMESPACE, '--kube-version', '1.36.0'];
+    const { code, stdout, stderr } = await helm([...args, '--values', join(CHART, 'examples', file)], {
+      mayFail: true,
+    });
+    expect(code, stderr).toBe(0);
+    expect(stdout).toContain('kind: Deployment');
   });
 
   // So they are in a release that an older chart installed, with helm upgrade --reuse-values.
