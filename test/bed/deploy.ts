@@ -26,16 +26,9 @@ export async function deployStack(emulator: Emulator, options: DeployOptions = {
     ...(app ? ['--app', app.command] : []),
     ...['--output', join(emulator.dir, `cdk.out.${stackName}`)],
   ];
-  if (!(await exists(emulator, 'CDKToolkit'))) {
-    // With an environment, cdk does not run the app to learn it.
-    const { account, region, dir } = emulator;
-    await cdk(emulator, [
-      'bootstrap',
-      `aws://${account}/${region}`,
-      '--output',
-      join(dir, 'cdk.out.bootstrap'),
-    ]);
-  }
+  if (!(await exists(emulator, 'CDKToolkit')))
+    // Beside no cdk.json, cdk does not run the app to learn the environment.
+    await cdk(emulator, ['bootstrap', `aws://${emulator.account}/${emulator.region}`], emulator.dir);
   const outputsFile = join(emulator.dir, `outputs.${stackName}.json`);
   await cdk(emulator, [
     ...['deploy', stackName, ...settings, '--require-approval', 'never', '--outputs-file', outputsFile],
@@ -61,10 +54,10 @@ export async function exists(emulator: Emulator, StackName: string): Promise<boo
   }
 }
 
-async function cdk(emulator: Emulator, args: readonly string[]): Promise<void> {
+async function cdk(emulator: Emulator, args: readonly string[], cwd = ROOT): Promise<void> {
   try {
     await promisify(execFile)('cdk', [...args, '--no-notices'], {
-      cwd: ROOT,
+      cwd,
       env: { ...emulator.env, CDK_DISABLE_CLI_TELEMETRY: 'true' },
       maxBuffer: 64 * 1024 * 1024,
     });
