@@ -85,7 +85,7 @@ async function runPod(env: Readonly<Record<string, string>> = {}): Promise<Resul
   return resultOf(code, stdout + stderr, pod.terminationLog);
 }
 
-/** Starts a Pod, and waits until its run has begun. */
+/** Starts a Pod, and waits until its run has started. */
 async function startPod(env: Readonly<Record<string, string>> = {}) {
   const pod = await schedulePod(env);
   const logPath = join(pod.root, 'log');
