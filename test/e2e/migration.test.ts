@@ -264,6 +264,14 @@ describe('beside another tool', () => {
     expect(await secretOf(on, RENEW_SECRET)).toEqual(before);
   });
 
+  /** Types the last commands of a section. After each, the Secret has valid credentials. */
+  async function typeWayBack(section: string, commands: number, secret: string): Promise<void> {
+    for (const { line } of SECTIONS.get(section)?.slice(-commands) ?? []) {
+      expect(await type(on, section, line)).toMatchObject({ code: 0 });
+      await expectPulls(on, secret);
+    }
+  }
+
   describe('k8s-ecr-login-renew', () => {
     test('its Secret moves after its CronJob is suspended, and stays valid', async () => {
       expect(
@@ -293,13 +301,8 @@ describe('beside another tool', () => {
     });
 
     test('the way back', async () => {
-      const back = SECTIONS.get(RENEW)?.slice(-3) ?? [];
       const [before] = await expectPulls(on, RENEW_SECRET);
-      for (const { line } of back) {
-        typed.add(line);
-        expect(await on.shell.type(line)).toMatchObject({ code: 0 });
-        await expectPulls(on, RENEW_SECRET);
-      }
+      await typeWayBack(RENEW, 3, RENEW_SECRET);
       await loginRenew();
       expect(await expectPulls(on, RENEW_SECRET)).not.toContain(before);
       expect(isManaged(await secretOf(on, RENEW_SECRET))).toBe(false);
@@ -347,11 +350,7 @@ describe('beside another tool', () => {
 
     test('the way back', async () => {
       const [before] = await expectPulls(on, CREDS_SECRET);
-      for (const { line } of SECTIONS.get(CREDS)?.slice(-2) ?? []) {
-        typed.add(line);
-        expect(await on.shell.type(line)).toMatchObject({ code: 0 });
-        await expectPulls(on, CREDS_SECRET);
-      }
+      await typeWayBack(CREDS, 2, CREDS_SECRET);
       await registryCreds();
       expect(await expectPulls(on, CREDS_SECRET)).not.toContain(before);
       expect(isManaged(await secretOf(on, CREDS_SECRET))).toBe(false);
@@ -394,13 +393,7 @@ describe('beside another tool', () => {
     });
 
     test('the way back', async () => {
-      for (const { line } of SECTIONS.get(EXTERNAL)?.slice(-2) ?? []) {
-        typed.add(line);
-        expect(
-          await on.shell.type(line.replace('external-secret.yaml', join(on.home, 'external-secret.yaml'))),
-        ).toMatchObject({ code: 0 });
-        await expectPulls(on, EXTERNAL_NAME);
-      }
+      await typeWayBack(EXTERNAL, 2, EXTERNAL_NAME);
       await externalSecrets();
       await expectPulls(on, EXTERNAL_NAME);
       const secret = await secretOf(on, EXTERNAL_NAME);

@@ -661,7 +661,7 @@ export class KubernetesApi implements AsyncDisposable {
       affects: affectedBy(status, causes),
       failedAt: failedAtOf(status, parsed.success),
       code: causes.length > 0 ? 'webhook-denied' : codeOf(status, parsed.data?.message),
-      detail: parsed.success ? detailOf(status, body) : undefined,
+      detail: parsed.success ? detailOf(status, parsed.data.message, body) : undefined,
       retryAfterMs:
         retryAfterSeconds > 0 ? Math.min(retryAfterSeconds * 1000, MAX_RETRY_AFTER_MS) : undefined,
       causes: causes.slice(0, MAX_CAUSES).map(({ reason, field, message }) => ({
@@ -717,11 +717,10 @@ function codeOf(status: number, message: string | undefined): FailureCode {
 }
 
 /**
- * Reads a Status, and its causes (Kubernetes API reference, StatusCause). For a quota there is no cause, only a fixed phrase
+ * Reads the message and the causes of a Status (Kubernetes API reference, StatusCause). For a quota there is no cause, only a fixed phrase
  * (k8s.io/apiserver, admission/plugin/resourcequota).
  */
-function detailOf(status: number, body: unknown): RefusalDetail | undefined {
-  const message = Status.safeParse(body).data?.message ?? '';
+function detailOf(status: number, message: string, body: unknown): RefusalDetail | undefined {
   if (status === 403 && / is forbidden: exceeded quota: /.test(message)) return 'quota-exceeded';
   const causes = StatusCauses.safeParse(body).data?.details.causes ?? [];
   if (causes.some(({ reason }) => reason === 'NamespaceTerminating')) return 'namespace-terminating';

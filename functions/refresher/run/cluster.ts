@@ -82,8 +82,8 @@ export async function refreshCluster(
   if (results.some(({ outcome }) => !OUTCOMES_WITHOUT_FAILURE.has(outcome)))
     codes.push('secrets-not-refreshed');
   const soonest = soonestExpiry(managed, dryRun ? [] : results, now);
-  const toTell = dryRun ? [] : eventsOf(refreshes, refreshed, (name) => breaker.stoppedBy(name), now);
-  const events = await writeEvents(api, toTell, failures, signal);
+  const newEvents = dryRun ? [] : eventsOf(refreshes, refreshed, (name) => breaker.stoppedBy(name), now);
+  const events = await writeEvents(api, newEvents, failures, signal);
   return {
     cluster,
     served: true,

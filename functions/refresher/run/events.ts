@@ -1,4 +1,4 @@
-// Tells a namespace's owner, by Events on the Secret, that its credentials were not refreshed, or are again. An Event's name
+// Writes Events on Secrets whose credentials were not refreshed, or are refreshed again, for the owner of the namespace. An Event's name
 // depends on what it says, so the API server keeps one for each state, and the refresher needs neither a store nor a right to
 // read Events.
 import { createHash } from 'node:crypto';
@@ -44,7 +44,7 @@ const NO_API_SERVER: ReadonlySet<FailureCode> = new Set([
 export type EventsApi = Pick<KubernetesApi, 'isAllowed' | 'createEvent'>;
 
 /**
- * The Events that a cluster run has to tell. Anyone who may read the namespace's Events reads them, so they say only what
+ * The Events of a cluster run. Each user who may read the namespace's Events reads them, so they say only what
  * concerns the Secret: codes, registries, and the webhook's own sentences about the Secret; no text of other systems, which may
  * name other namespaces, addresses or AWS principals.
  *
@@ -60,15 +60,15 @@ export function eventsOf(
   return refreshes.flatMap(({ secret }, index) => {
     const { namespace, name, uid, annotations } = secret;
     const result = results[index];
-    const told = result && tell(annotations[ANNOTATION.expiresAt], result, stoppedBy(namespace), now);
-    if (!told) return [];
-    const note = shortened(told.note);
+    const text = result && eventText(annotations[ANNOTATION.expiresAt], result, stoppedBy(namespace), now);
+    if (!text) return [];
+    const note = shortened(text.note);
     return [
       {
         secret: { namespace, name, ...(uid !== undefined && { uid }) },
-        name: eventName(name, [uid, told.reason, note]),
-        type: told.reason === 'RefreshRecovered' ? 'Normal' : 'Warning',
-        reason: told.reason,
+        name: eventName(name, [uid, text.reason, note]),
+        type: text.reason === 'RefreshRecovered' ? 'Normal' : 'Warning',
+        reason: text.reason,
         note,
         at: now,
       },
@@ -76,7 +76,7 @@ export function eventsOf(
   });
 }
 
-interface Told {
+interface EventText {
   readonly reason: 'RefreshFailed' | 'RefreshPartial' | 'RefreshRecovered';
   readonly note: string;
 }
@@ -85,12 +85,12 @@ interface Told {
  * @param before the expiry before the request
  * @param stop why the run of the namespace ended early
  */
-function tell(
+function eventText(
   before: string | undefined,
   result: SecretResult,
   stop: Failure | undefined,
   now: number,
-): Told | undefined {
+): EventText | undefined {
   const left = (freshness(before, now).expiresAt ?? Number.POSITIVE_INFINITY) - now;
   switch (result.outcome) {
     case 'refused':

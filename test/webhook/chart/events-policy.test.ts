@@ -147,7 +147,7 @@ describe('with events.enabled', () => {
     expect(stdout).toMatch(/Warning +RefreshFailed +Secret\/ecr +The webhook got no new credentials/);
   });
 
-  test('a registry that fails alone is named in RefreshPartial, and its recovery is told once', async () => {
+  test('writes RefreshPartial with the one registry that failed, and RefreshRecovered once', async () => {
     cluster.ecr.settings.lifetimeSeconds = 12 * 3600;
     await deny(B);
     expect(outcomesOf(await run())).toEqual({ partial: 2 });

@@ -1,5 +1,5 @@
-// The chart value `provision.secretName` on a real API server: with the refresher's credential, one Secret can be created, empty,
-// where none stands. RBAC, the webhook and the write policy each limit it.
+// The chart value `provision.secretName` on a real API server: with the refresher's credential, one Secret without data can be
+// created, where no Secret has its name. RBAC, the webhook and the write policy each limit it.
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -26,7 +26,7 @@ import {
 } from '../../bed/webhook.ts';
 import { type Call, type CallAnswer, callerOf } from '../caller.ts';
 import { withMutatingPolicies } from '../mutating-policies.ts';
-import { APPLY, annotate, base64, MERGE } from './write-policy-attempts.ts';
+import { APPLY, annotate, base64, MERGE, secretsOf, storedIn } from './write-policy-attempts.ts';
 
 const NAME = 'ecr';
 const IDENTITIES = ['ServiceAccount token', 'client certificate in the group'] as const;
@@ -71,8 +71,6 @@ beforeAll(async () => {
 });
 afterAll(() => stack.disposeAsync());
 
-const secretsOf = (namespace: string) => `/api/v1/namespaces/${namespace}/secrets`;
-
 interface SecretBody {
   readonly metadata: { readonly name: string; readonly labels: object };
 }
@@ -101,10 +99,7 @@ function send(
     : call('PATCH', `${secretsOf(namespace)}/${body.metadata.name}?${manager}`, body, APPLY);
 }
 
-/** All Secrets of a namespace, with their resource versions, so that every write shows. */
-async function stored(namespace = 'team'): Promise<string> {
-  return JSON.stringify(JSON.parse((await admin('GET', secretsOf(namespace))).text).items);
-}
+const stored = (namespace = 'team') => storedIn(namespace, admin);
 
 async function expectDenied(
   attempt: () => Promise<CallAnswer>,

@@ -1,6 +1,7 @@
 // Requests that a stolen refresher credential might send to a managed Secret, and the rule of the write policy that must
 // deny each one.
 import { ANNOTATION, SECRET_KEY, SECRET_LABEL, SECRET_TYPE } from '../../../contract/names.ts';
+import type { Call } from '../caller.ts';
 
 export const MERGE = 'application/merge-patch+json';
 export const JSON_PATCH = 'application/json-patch+json';
@@ -11,6 +12,13 @@ export const APPLY = 'application/apply-patch+yaml';
 export const REQUESTED_AT = '2026-11-23T12:00:00Z';
 
 export const base64 = (text: string) => Buffer.from(text).toString('base64');
+
+export const secretsOf = (namespace: string) => `/api/v1/namespaces/${namespace}/secrets`;
+
+/** All Secrets of a namespace, with their resource versions, so that every write shows. */
+export async function storedIn(namespace: string, admin: Call): Promise<string> {
+  return JSON.stringify(JSON.parse((await admin('GET', secretsOf(namespace))).text).items);
+}
 
 /** A managed Secret with a value in every field that the write policy protects. */
 export function pullSecret(name: string, namespace: string, change: object = {}): object {

@@ -42,6 +42,8 @@ import {
   requestAnd,
   type SecretBody,
   STRATEGIC,
+  secretsOf,
+  storedIn,
 } from './write-policy-attempts.ts';
 
 const TEAM = 'team';
@@ -83,12 +85,7 @@ function as(identity: string): Call {
   return call;
 }
 
-const secretsOf = (namespace: string) => `/api/v1/namespaces/${namespace}/secrets`;
-
-/** All stored Secrets of a namespace, with their resource versions, so that every write shows. */
-async function stored(namespace: string): Promise<string> {
-  return JSON.stringify(JSON.parse((await admin('GET', secretsOf(namespace))).text).items);
-}
+const stored = (namespace: string) => storedIn(namespace, admin);
 
 async function annotationsOf(path: string): Promise<Record<string, string>> {
   return JSON.parse((await admin('GET', path)).text).metadata.annotations;
