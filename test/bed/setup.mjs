@@ -1,6 +1,7 @@
 // The first half of `npm run demo`, `npm test`, `npm run bench` and `npm run bed`. On a machine with only Node, npm, Go
 // and Python it installs and builds everything else, prints its progress, and returns at once the next time.
 // `--npm-only` stops after the npm dependencies: unit tests need no more, and neither Go nor Python.
+// `--demo-only` leaves out what only tests start: the oldest API server, Helm 4, linters.
 // Plain JavaScript without dependencies, because it runs before any are installed.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -18,7 +19,12 @@ const REQUIRED_BY_NPM = [
   ['npm', ['--version'], [10, 0], 'npm 10 or later (comes with Node.js)'],
 ];
 const REQUIRED_BY_PROGRAMS = [
-  ['go', ['version'], [1, 26], 'Go 1.26 or later (go.dev): it builds kube-apiserver, etcd and helm'],
+  [
+    'go',
+    ['version'],
+    [1, 26],
+    'Go 1.26 or later (go.dev): it builds helm, and kube-apiserver and etcd where they cannot be downloaded',
+  ],
   ['python3', ['--version'], [3, 11], 'Python 3.11 or later: it runs the local AWS'],
   [
     'python3',
@@ -75,4 +81,4 @@ if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== lockfile) {
   }
   writeFileSync(stamp, lockfile);
 }
-if (!isNpmOnly) run(`${root}node_modules/.bin/node`, ['test/bed/toolchain.ts']);
+if (!isNpmOnly) run(`${root}node_modules/.bin/node`, ['test/bed/toolchain.ts', ...process.argv.slice(2)]);

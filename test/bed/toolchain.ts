@@ -1,6 +1,6 @@
 // The test bed's programs that npm does not have: kube-apiserver, etcd, kubectl, helm 3 and 4, aws-iam-authenticator's
 // token verifier, a Python with the local AWS, cfn-lint, and CustomResourceDefinitions of other projects. They are built
-// once into a cache outside the checkout; the name of a cache entry is derived from its sources.
+// once into a cache outside the checkout, or the control plane is downloaded; a cache entry's name is derived from its sources.
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
@@ -13,19 +13,29 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
+import { setGlobalProxyFromEnv } from 'node:http';
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { unpackArchive } from './published-archive.ts';
+import envtest from './toolchain/envtest.json' with { type: 'json' };
 
 const SOURCES = fileURLToPath(new URL('toolchain', import.meta.url));
 
-/** The Kubernetes versions of the test bed: that of nearly all tests, and the oldest that the chart supports. */
-export const KUBERNETES = { newest: versionIn('kubernetes'), oldest: versionIn('kubernetes-oldest') };
+/** The Kubernetes versions of the test bed: that of nearly all tests, built or downloaded, and the oldest that the chart
+ * supports. */
+export const KUBERNETES = {
+  newest: versionIn('kubernetes'),
+  published: envtest.version,
+  oldest: versionIn('kubernetes-oldest'),
+};
 
 /** Whether the control planes of this process have the oldest version: in the test project of that name (vitest.config.ts). */
 export const IS_OLDEST_KUBERNETES = process.env.BED_KUBERNETES === 'oldest';
-export const KUBERNETES_VERSION = IS_OLDEST_KUBERNETES ? KUBERNETES.oldest : KUBERNETES.newest;
+const ENVTEST_URL = 'https://github.com/kubernetes-sigs/controller-tools/releases/download';
+/** As $ECR_ANYWHERE_ENVTEST_URL: no published control plane is used, in place of a mirror's address. */
+const BUILD_ONLY = 'none';
 
 /** The cache directory. */
 export const CACHE =
@@ -65,13 +75,19 @@ export interface NodeTools {
 
 interface Build {
   readonly title: string;
+  /** What the progress calls it. Default: building. */
+  readonly verb?: string;
   /** The sources; their content determines the cache entry's name. */
   readonly inputs: readonly string[];
   /** A file of the result, whose existence shows that it was built. */
   readonly result: string;
   /** Whether it is built where it stays, because it contains its own path. Then the result must be written last. */
   readonly inPlace?: boolean;
-  readonly commands: (target: string) => readonly { command: string; args: readonly string[]; cwd: string }[];
+  /** What makes it: commands, or a function. */
+  readonly commands?: (
+    target: string,
+  ) => readonly { command: string; args: readonly string[]; cwd: string }[];
+  readonly make?: (target: string) => Promise<void>;
 }
 
 function goBuild(
@@ -134,6 +150,8 @@ const CONTROL_PLANE = goBuild(
   ['k8s.io/kubernetes/cmd/kube-apiserver', 'go.etcd.io/etcd/server/v3'],
   linkVersion(KUBERNETES.newest),
 );
+/** The archive that the envtest project publishes; undefined on a platform without one. */
+const PUBLISHED_CONTROL_PLANE = publishedControlPlane();
 const OLDEST_API_SERVER = goBuild(
   `kube-apiserver ${KUBERNETES.oldest}`,
   'kubernetes-oldest',
@@ -219,31 +237,103 @@ function pythonBuild(title: string, folder: string, result: string): Build {
 const LOCAL_AWS = pythonBuild('the local AWS (MiniStack)', '.', 'bin/ministack');
 const CFN_LINT = pythonBuild('cfn-lint', 'cfn-lint', 'bin/cfn-lint');
 
+function publishedControlPlane(): Build | undefined {
+  const base = process.env.ECR_ANYWHERE_ENVTEST_URL ?? ENVTEST_URL;
+  const archives: Readonly<Record<string, { path: string; sha512: string }>> = envtest.archives;
+  const pinned = archives[`${process.platform}-${process.arch}`];
+  if (pinned === undefined || base === BUILD_ONLY) return undefined;
+  const url = `${base.replace(/\/$/, '')}/${pinned.path}`;
+  return {
+    title: `kube-apiserver ${KUBERNETES.published} and etcd of envtest`,
+    verb: `downloading ${url}`,
+    inputs: [join(SOURCES, 'envtest.json')],
+    result: 'etcd',
+    make: (target) => unpackArchive({ url, sha512: pinned.sha512, depth: 2 }, target),
+  };
+}
+
+interface ControlPlaneSource {
+  /** The folder of its programs. */
+  readonly folder: string;
+  readonly version: string;
+}
+
+/** Decided once: a build that ends meanwhile must not change the version within a test. */
+let controlPlaneSource: ControlPlaneSource | undefined;
+
+/** The control plane to use: $KUBEBUILDER_ASSETS, a built one, a downloaded one. */
+function controlPlane(): ControlPlaneSource | undefined {
+  const assets = kubebuilderAssets();
+  if (assets) controlPlaneSource ??= { folder: assets, version: versionOf(join(assets, 'kube-apiserver')) };
+  else if (isCached(CONTROL_PLANE))
+    controlPlaneSource ??= { folder: folderOf(CONTROL_PLANE), version: KUBERNETES.newest };
+  else if (PUBLISHED_CONTROL_PLANE && isCached(PUBLISHED_CONTROL_PLANE))
+    controlPlaneSource ??= { folder: folderOf(PUBLISHED_CONTROL_PLANE), version: KUBERNETES.published };
+  return controlPlaneSource;
+}
+
+/** @throws Error if the program does not say its version */
+function versionOf(kubeApiserver: string): string {
+  const { stdout, error } = spawnSync(kubeApiserver, ['--version'], { encoding: 'utf8' });
+  const [version] = /v\d+\.\d+\.\d+\S*/.exec(stdout ?? '') ?? [];
+  if (version === undefined)
+    throw new Error(`${kubeApiserver} --version does not work: ${error?.message ?? 'unexpected output'}`);
+  return version;
+}
+
+/** The version of the API server that `tools` returns. */
+export const KUBERNETES_VERSION = IS_OLDEST_KUBERNETES
+  ? KUBERNETES.oldest
+  : (controlPlane()?.version ?? KUBERNETES.newest);
+
 function inCache(build: Build, file = build.result, command = 'node test/bed/setup.mjs'): string {
   const path = join(folderOf(build), file);
   if (!existsSync(path)) throw new Error(`${build.title} is not built yet: run "${command}"`);
   return path;
 }
 
-/** Returns the programs' paths. @throws Error with the command that builds a missing one */
+/** Returns the programs' paths. Reading a path throws an Error with the command that builds the program, if it is missing. */
 export function tools(): Tools {
-  const assets = kubebuilderAssets();
   return {
-    kubeApiserver: kubeApiserver(assets),
-    etcd: assets ? join(assets, 'etcd') : inCache(CONTROL_PLANE, 'etcd'),
-    kubectl: isKubectlOnPath() ? 'kubectl' : inCache(KUBECTL),
-    helm: inCache(HELM),
-    helm4: inCache(HELM4),
-    eksTokenVerifier: inCache(EKS_TOKEN_VERIFIER),
-    crds: dirname(inCache(CRDS)),
-    python: inCache(LOCAL_AWS, 'bin/python'),
-    cfnLint: inCache(CFN_LINT),
+    get kubeApiserver() {
+      return IS_OLDEST_KUBERNETES ? inCache(OLDEST_API_SERVER) : fromControlPlane('kube-apiserver');
+    },
+    get etcd() {
+      return fromControlPlane('etcd');
+    },
+    get kubectl() {
+      return isKubectlOnPath() ? 'kubectl' : (kubectlOfControlPlane() ?? inCache(KUBECTL));
+    },
+    get helm() {
+      return inCache(HELM);
+    },
+    get helm4() {
+      return inCache(HELM4);
+    },
+    get eksTokenVerifier() {
+      return inCache(EKS_TOKEN_VERIFIER);
+    },
+    get crds() {
+      return dirname(inCache(CRDS));
+    },
+    get python() {
+      return inCache(LOCAL_AWS, 'bin/python');
+    },
+    get cfnLint() {
+      return inCache(CFN_LINT);
+    },
   };
 }
 
-function kubeApiserver(assets: string | undefined): string {
-  if (IS_OLDEST_KUBERNETES) return inCache(OLDEST_API_SERVER);
-  return assets ? join(assets, 'kube-apiserver') : inCache(CONTROL_PLANE, 'kube-apiserver');
+function fromControlPlane(program: 'kube-apiserver' | 'etcd'): string {
+  const source = controlPlane();
+  return source ? join(source.folder, program) : inCache(CONTROL_PLANE, program);
+}
+
+/** The kubectl beside the control plane, which a built one lacks. */
+function kubectlOfControlPlane(): string | undefined {
+  const path = join(controlPlane()?.folder ?? CACHE, 'kubectl');
+  return existsSync(path) ? path : undefined;
 }
 
 /** Returns the paths of a node's programs. @throws Error with the command that builds a missing one */
@@ -262,7 +352,9 @@ export function nodeTools(): NodeTools {
 
 /** Builds what `nodeTools` returns, unless the cache has it. */
 export async function buildNodeTools(): Promise<void> {
-  for (const build of [DEBIAN_PACKAGES, NODE_PROGRAMS, COREDNS]) await ensure(build);
+  // A kubelet must not be newer than the API server, and the published one may be older.
+  const apiServer = kubebuilderAssets() ? [] : [CONTROL_PLANE];
+  for (const build of [DEBIAN_PACKAGES, ...apiServer, NODE_PROGRAMS, COREDNS]) await ensure(build);
 }
 
 /** Returns $KUBEBUILDER_ASSETS if it contains an API server and etcd. */
@@ -285,23 +377,41 @@ function folderOf(build: Build): string {
   return join(CACHE, `${build.title.replace(/[^A-Za-z0-9.]+/g, '-')}-${hash.digest('hex').slice(0, 12)}`);
 }
 
+function isCached(build: Build): boolean {
+  return existsSync(join(folderOf(build), build.result));
+}
+
+/** Downloads the published control plane, or builds one, unless there is one. */
+async function ensureControlPlane(): Promise<void> {
+  if (controlPlane()) return;
+  if (PUBLISHED_CONTROL_PLANE) {
+    try {
+      return await ensure(PUBLISHED_CONTROL_PLANE);
+    } catch (error) {
+      console.log(`✖ ${(error as Error).message}. The set-up builds Kubernetes instead.`);
+    }
+  }
+  await ensure(CONTROL_PLANE);
+}
+
 async function ensure(build: Build): Promise<void> {
   const folder = folderOf(build);
-  if (existsSync(join(folder, build.result))) return;
+  if (isCached(build)) return;
   mkdirSync(CACHE, { recursive: true });
   await using _ = await lock(`${folder}.lock`, build.title);
-  if (existsSync(join(folder, build.result))) return;
-  const { inPlace = false } = build;
+  if (isCached(build)) return;
+  const { inPlace = false, verb = 'building', commands, make } = build;
   const target = inPlace ? folder : `${folder}.${process.pid}`;
   // This process has the lock: what another one has left was interrupted.
   for (const left of [target, ...globSync(`${folder}.+([0-9])`)])
     rmSync(left, { recursive: true, force: true });
   const startedAt = performance.now();
   const elapsed = () => `${Math.round((performance.now() - startedAt) / 1000)} s`;
-  console.log(`• ${build.title}: building (once; kept in ${CACHE})`);
+  console.log(`• ${build.title}: ${verb} (once; kept in ${CACHE})`);
   const alive = setInterval(() => console.log(`  … ${build.title}: ${elapsed()}`), 20_000);
   try {
-    for (const { command, args, cwd } of build.commands(target)) await run(command, args, cwd);
+    await make?.(target);
+    for (const { command, args, cwd } of commands?.(target) ?? []) await run(command, args, cwd);
     if (!inPlace) renameSync(target, folder);
     console.log(`  ${build.title}: done in ${elapsed()}`);
   } catch (error) {
@@ -337,7 +447,7 @@ async function lock(path: string, title: string): Promise<AsyncDisposable> {
       if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
     }
     if (isAbandoned(path)) rmSync(path, { recursive: true, force: true });
-    else if (!isReported) console.log(`• ${title}: another process is building it; waiting`);
+    else if (!isReported) console.log(`• ${title}: another process makes it; waiting`);
     await sleep(500);
   }
 }
@@ -354,16 +464,15 @@ function isAbandoned(path: string): boolean {
 }
 
 if (import.meta.main) {
+  setGlobalProxyFromEnv();
+  await ensureControlPlane();
   const builds = [
-    ...(kubebuilderAssets() ? [] : [CONTROL_PLANE]),
-    OLDEST_API_SERVER,
-    ...(isKubectlOnPath() ? [] : [KUBECTL]),
+    ...(isKubectlOnPath() || kubectlOfControlPlane() ? [] : [KUBECTL]),
     HELM,
-    HELM4,
-    EKS_TOKEN_VERIFIER,
-    CRDS,
     LOCAL_AWS,
-    CFN_LINT,
+    ...(process.argv.includes('--demo-only')
+      ? []
+      : [OLDEST_API_SERVER, HELM4, EKS_TOKEN_VERIFIER, CRDS, CFN_LINT]),
   ];
   for (const build of builds) await ensure(build);
 }
