@@ -1,6 +1,8 @@
 // Bundles the programs of the image into one file each that needs only Node: the webhook, the program of `helm test`, and the
-// refresher in the cluster.
-import { build } from 'esbuild';
+// refresher in the cluster. Beside them it writes their NOTICE.
+import { writeFile } from 'node:fs/promises';
+import { build, type Metafile } from 'esbuild';
+import { noticeOf, packagesIn } from '../release/notice.ts';
 
 /** The entry point of the refresher in the cluster. */
 export const IN_CLUSTER_REFRESHER = '../functions/refresher/in-cluster/main.ts';
@@ -10,9 +12,9 @@ export const IN_CLUSTER_REFRESHER = '../functions/refresher/in-cluster/main.ts';
  *
  * @param outfile such as dist/webhook.mjs
  * @param entry the entry point: main.ts, verify.ts or `IN_CLUSTER_REFRESHER`
- * @returns the paths of the files in the bundle
+ * @returns what is in the bundle
  */
-export async function buildWebhook(outfile: string, entry = './main.ts'): Promise<string[]> {
+export async function buildWebhook(outfile: string, entry = './main.ts'): Promise<Metafile> {
   const { metafile } = await build({
     entryPoints: [new URL(entry, import.meta.url).pathname],
     outfile,
@@ -32,11 +34,14 @@ export async function buildWebhook(outfile: string, entry = './main.ts'): Promis
     logLevel: 'warning',
     metafile: true,
   });
-  return Object.keys(metafile.inputs);
+  return metafile;
 }
 
 if (import.meta.main) {
-  await buildWebhook('dist/webhook.mjs');
-  await buildWebhook('dist/verify.mjs', './verify.ts');
-  await buildWebhook('dist/refresher.mjs', IN_CLUSTER_REFRESHER);
+  const metafiles = [
+    await buildWebhook('dist/webhook.mjs'),
+    await buildWebhook('dist/verify.mjs', './verify.ts'),
+    await buildWebhook('dist/refresher.mjs', IN_CLUSTER_REFRESHER),
+  ];
+  await writeFile('dist/NOTICE', noticeOf(packagesIn(metafiles)));
 }

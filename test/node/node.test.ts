@@ -71,7 +71,7 @@ async function skopeo(authfile: string): Promise<number> {
 }
 
 test.each(PLATFORMS)(
-  'the image for %s holds the bundles above its base, and nothing else',
+  'the image for %s holds the bundles and their licences above its base, and nothing else',
   async (platform) => {
     const url = `http://${node.registries.address}/v2/ecr-anywhere`;
     const read = async <Answer>(path: string, kind = 'manifest') => {
@@ -100,7 +100,11 @@ test.each(PLATFORMS)(
         .flat()
         .filter((path) => path && !path.endsWith('/'))
         .sort(),
-    ).toEqual(BUNDLES.flatMap((name) => [`app/${name}.mjs`, `app/${name}.mjs.map`]));
+    ).toEqual([
+      'app/LICENSE',
+      'app/NOTICE',
+      ...BUNDLES.flatMap((name) => [`app/${name}.mjs`, `app/${name}.mjs.map`]),
+    ]);
     expect(await read(`blobs/${config.digest}`)).toMatchObject({
       os: 'linux',
       architecture: platform.replace('linux/', ''),

@@ -38,7 +38,7 @@ let pods = 0;
 beforeAll(async () => {
   cluster = await startRealCluster({ values: ['refresher.inCluster.enabled=true'] });
   bundle = join(cluster.controlPlane.dir, 'refresher.mjs');
-  inputs = await buildWebhook(bundle, IN_CLUSTER_REFRESHER);
+  inputs = Object.keys((await buildWebhook(bundle, IN_CLUSTER_REFRESHER)).inputs);
   await cluster.createNamespace('team');
 });
 afterAll(() => cluster[Symbol.asyncDispose]());
