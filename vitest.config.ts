@@ -1,4 +1,5 @@
 // How the tests are found, in which order, and how many files run at the same time.
+import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
 import { unitTests } from './test/unit-tests.ts';
 
@@ -15,8 +16,9 @@ const OLDEST_KUBERNETES = [
 
 export default defineConfig({
   test: {
-    // Most files start control planes of their own: more files at once would only wait for a processor.
-    maxWorkers: 2,
+    // One more than processors, because files wait for timers too. At most eight: most start control planes of their own, which
+    // take up to 1 GiB.
+    maxWorkers: Math.min(availableParallelism() + 1, 8),
     globalSetup: 'test/evidence.setup.ts',
     projects: [
       // Starts no program: `npm run test:unit`.
