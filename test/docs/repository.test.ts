@@ -1,5 +1,5 @@
 // The repository's configuration for updates of dependencies names the folders and packages that exist.
-import { globSync, readFileSync } from 'node:fs';
+import { existsSync, globSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { expect, test } from 'vitest';
 import { parse } from 'yaml';
@@ -41,4 +41,11 @@ test('each group of npm packages has at least two that the project uses', () => 
     const members = new RegExp(`^(${patterns.map((pattern) => pattern.replace('*', '.*')).join('|')})$`);
     expect(packages.filter((name) => members.test(name)).length, group).toBeGreaterThanOrEqual(2);
   }
+});
+
+test('each path of the code owners exists', () => {
+  const rows = textOf('.github/CODEOWNERS').matchAll(/^(\/\S+)\s+@\S+\/\S+$/gm);
+  const paths = Array.from(rows, ([, path = '']) => path);
+  expect(paths).toEqual(expect.arrayContaining(['/contract/', '/webhook/chart/templates/', '/infra/']));
+  expect(paths.filter((path) => !existsSync(join(ROOT, path)))).toEqual([]);
 });

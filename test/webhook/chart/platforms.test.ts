@@ -9,6 +9,7 @@ import { parseAllDocuments } from 'yaml';
 import { findInstallation } from '../../../cli/kubernetes/chart.ts';
 import { Kubernetes } from '../../../cli/kubernetes/client.ts';
 import { NAMESPACE_LABEL } from '../../../contract/names.ts';
+import manifest from '../../../package.json' with { type: 'json' };
 import { buildWebhook } from '../../../webhook/build.ts';
 import { type Admin, connectAdmin } from '../../bed/admin.ts';
 import { startAwsEndpoint } from '../../bed/aws-endpoint.ts';
@@ -443,7 +444,7 @@ describe('as a subchart', () => {
     parent = await mkdtemp(join(dir, 'parent-'));
     await mkdir(join(parent, 'templates'));
     const dependency = {
-      ...{ name: 'ecr-anywhere', version: '0.1.0', repository: `file://${CHART}` },
+      ...{ name: 'ecr-anywhere', version: manifest.version, repository: `file://${CHART}` },
       condition: 'ecr-anywhere.enabled',
     };
     const chart = { apiVersion: 'v2', name: 'platform', version: '1.0.0', dependencies: [dependency] };
@@ -455,7 +456,7 @@ describe('as a subchart', () => {
     const all = await render({ release: 'all', values: { global, 'ecr-anywhere': own } }, parent);
     await expectAccepted(all);
     for (const { containers, imagePullSecrets } of podSpecs(all)) {
-      expect(containers[0].image).toBe('registry.example.com/team/ecr-anywhere:0.1.0');
+      expect(containers[0].image).toBe(`registry.example.com/team/ecr-anywhere:${manifest.version}`);
       expect(imagePullSecrets).toEqual([{ name: 'own' }, { name: 'shared' }]);
     }
     expect(all.find(({ kind }) => kind === 'Deployment')?.metadata.name).toBe('all-ecr-anywhere');
@@ -468,7 +469,7 @@ describe('as a subchart', () => {
     };
     const all = await render({ release: 'all', values }, parent);
     for (const { containers } of podSpecs(all))
-      expect(containers[0].image).toBe('localhost:5000/ecr-anywhere:0.1.0');
+      expect(containers[0].image).toBe(`localhost:5000/ecr-anywhere:${manifest.version}`);
   });
 
   test('renders nothing, and requires no value, if it is not enabled', async () => {
