@@ -383,6 +383,8 @@ export interface RefreshAnswer {
 
 /** To `status`. */
 export interface StatusAnswer {
+  /** The function's version; absent in answers of functions of earlier versions. */
+  readonly version?: string;
   readonly clusters: readonly ClusterStatus[];
   /** Absent if they could not be read, and in answers of functions of earlier versions. */
   readonly subscribers?: Subscribers;
@@ -428,6 +430,8 @@ export interface NotRegisteredAnswer {
  * nothing.
  */
 export interface InvalidEventAnswer {
+  /** The function's version; absent in answers of functions of earlier versions. */
+  readonly version?: string;
   readonly invalidEvent: {
     /** What is wrong, and which events the function accepts. */
     readonly message: string;

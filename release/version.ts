@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { compareVersions } from '../lib/version.ts';
 
 /** Why a version was not set. */
 export type VersionErrorCode =
@@ -102,11 +103,6 @@ export function setVersion(root: string, version: string, date: string): string[
   }
   for (const [path, text] of contents) writeFileSync(join(root, path), text);
   return [...contents.keys()].sort();
-}
-
-/** Compares two versions of three numbers: below 0 if the first is lower. */
-export function compareVersions(one: string, other: string): number {
-  return one.localeCompare(other, 'en', { numeric: true });
 }
 
 /** The pattern of each file that names the version. */

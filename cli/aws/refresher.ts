@@ -12,6 +12,7 @@ import {
   SOURCES,
   type StatusAnswer,
 } from '../../contract/refresher-api.ts';
+import { compareVersions, VERSION } from '../../lib/version.ts';
 import { CliError, line } from '../output/errors.ts';
 import { formatList } from '../output/format-list.ts';
 import { parseSanitized } from '../output/sanitize.ts';
@@ -42,12 +43,15 @@ const NotRegistered = z.object({
   }),
 });
 const InvalidEvent = z.object({ invalidEvent: z.object({ message: z.string() }) });
+/** Functions of earlier versions state no version. */
+const Versioned = z.object({ version: z.string() });
 type NotRegisteredNames = z.infer<typeof NotRegistered>['notRegistered'];
 /** The required part of an answer. Answers of other versions may have more. */
 const Clusters = z.looseObject({
   clusters: z.array(z.looseObject({ cluster: z.string(), served: z.boolean() })),
 });
 const Statuses = z.object({
+  version: z.string().optional().catch(undefined),
   clusters: z.array(z.looseObject({ name: z.string(), source: z.enum(SOURCES), isPaused: z.boolean() })),
   subscribers: z
     .object({ topicArn: z.string(), confirmed: z.number(), pending: z.number() })
@@ -144,11 +148,12 @@ export class Refresher {
     const unknown = NotRegistered.safeParse(answer);
     if (unknown.success) throw this.notRegistered(unknown.data.notRegistered);
     const invalid = InvalidEvent.safeParse(answer);
-    if (invalid.success) throw this.#eventNotUnderstood(invalid.data.invalidEvent.message);
+    if (invalid.success) throw this.#eventNotUnderstood(invalid.data.invalidEvent.message, answer);
     const expected = schema.safeParse(answer);
     if (expected.success) return expected.data;
     throw this.#versionMismatch(
       `This version of the command line does not understand the answer of the function ${functionName}.`,
+      answer,
     );
   }
 
@@ -181,13 +186,22 @@ export class Refresher {
     );
   }
 
-  #eventNotUnderstood(message: string): CliError {
+  #eventNotUnderstood(message: string, answer?: unknown): CliError {
     return this.#versionMismatch(
       `The function ${this.#stack.functionName} does not understand this version of the command line: ${line(message)}`,
+      answer,
     );
   }
 
-  #versionMismatch(message: string): CliError {
+  /** @param answer may state the function's version */
+  #versionMismatch(message: string, answer?: unknown): CliError {
+    const version = Versioned.safeParse(answer).data?.version;
+    if (version !== undefined && compareVersions(version, VERSION) > 0)
+      return new CliError(
+        'function-too-new',
+        `${message} The function has version ${version}, this command line ${VERSION}.`,
+        `Use the command line of version ${version}.`,
+      );
     return new CliError(
       'function-too-old',
       message,

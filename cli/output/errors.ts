@@ -117,6 +117,7 @@ export const ERRORS = {
     'function-failed': 'The Lambda function failed.',
     'function-timeout': 'The Lambda function exceeded its time limit.',
     'function-too-old': 'The deployed function and this version of the CLI do not understand each other.',
+    'function-too-new': 'The same, and the function is the newer one.',
     'aws-throttled': 'AWS is throttling requests.',
     'aws-error': 'AWS answered with another error.',
     'kubernetes-error': 'The API server answered with another error.',

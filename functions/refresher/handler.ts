@@ -16,6 +16,7 @@ import type {
   StatusAnswer,
 } from '../../contract/refresher-api.ts';
 import { awsRequestMs, clientLimits } from '../../lib/aws/request-limits.ts';
+import { VERSION } from '../../lib/version.ts';
 import { eksAccess } from './access/eks.ts';
 import { keylessTokens } from './access/keyless.ts';
 import { revoke } from './actions/revoke.ts';
@@ -103,7 +104,7 @@ async function status(timeoutMs: number, signal: AbortSignal): Promise<StatusAns
       return undefined;
     }),
   ]);
-  return { clusters, ...(subscribers && { subscribers }) };
+  return { version: VERSION, clusters, ...(subscribers && { subscribers }) };
 }
 
 async function refresh(event: ParsedEvent, signal: AbortSignal): Promise<RefreshAnswer> {
@@ -172,7 +173,7 @@ function notRegistered({ names, registered, failures }: NotRegisteredError): Not
 
 function invalidEvent({ message, fields }: InvalidEventError): InvalidEventAnswer {
   logger.warn('invalid event', { fields, reason: message });
-  return { invalidEvent: { message, fields } };
+  return { version: VERSION, invalidEvent: { message, fields } };
 }
 
 function log(report: ClusterReport): void {

@@ -284,6 +284,22 @@ describe('AWS or the function answers unexpectedly', () => {
       'function-too-old',
       'npx cdk deploy',
     ],
+    [
+      'the function of a later version answers something else',
+      'status',
+      INVOKE('status'),
+      functionAnswer({ version: '99.0.0', clusters: [{ name: 'alpha', source: 'satellite' }] }),
+      'function-too-new',
+      'Use the command line of version 99.0.0.',
+    ],
+    [
+      'the function of a later version answers that the event is invalid',
+      'status',
+      INVOKE('status'),
+      functionAnswer({ version: '99.0.0', invalidEvent: { message: 'event.action: unknown', fields: [] } }),
+      'function-too-new',
+      'event.action: unknown',
+    ],
     ['nothing', 'status', INVOKE('status'), functionAnswer(''), 'function-too-old', 'npx cdk deploy'],
     [
       'the answer omits the cluster',

@@ -6,7 +6,7 @@ import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { CONTRACT_VERSION } from '../../contract/version.ts';
 import manifest from '../../package.json' with { type: 'json' };
-import { compareVersions, namedVersions, newestRelease, setVersion } from '../../release/version.ts';
+import { namedVersions, newestRelease, setVersion } from '../../release/version.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
 const DATE = '2030-01-31';
@@ -124,13 +124,4 @@ describe('setVersion', () => {
     commit();
     expect(codeOf(NEXT)).toBe('version-not-found');
   });
-});
-
-test('compareVersions compares numbers, not characters', () => {
-  expect(['0.10.0', '0.9.1', '1.0.0', '0.9.0'].sort(compareVersions)).toEqual([
-    '0.9.0',
-    '0.9.1',
-    '0.10.0',
-    '1.0.0',
-  ]);
 });

@@ -13,6 +13,8 @@ import { type FailureCode, type Finding, failed, passed, skipped } from './check
 export interface FunctionApi {
   readonly refresher: Refresher;
   readonly stack: Stack;
+  /** The function's version; null if it states none. */
+  readonly version: string | null;
   readonly clusters: readonly ClusterStatus[];
 }
 
@@ -31,10 +33,19 @@ export async function checkAws(
     findings.push(passed('session', caller.arn));
     stack = await io.step('looking for the refresher', () => aws.stack());
     const refresher = new Refresher(aws, stack);
-    const { clusters, subscribers } = await io.step('calling the refresher', () => refresher.overview());
-    findings.push(passed('function', `${stack.functionName}, clusters: ${clusters.length}`));
+    const {
+      version = null,
+      clusters,
+      subscribers,
+    } = await io.step('calling the refresher', () => refresher.overview());
+    findings.push(
+      passed(
+        'function',
+        `${stack.functionName}, version ${version ?? 'unknown'}, clusters: ${clusters.length}`,
+      ),
+    );
     findings.push(ofSubscribers(subscribers, commands));
-    return { refresher, stack, clusters };
+    return { refresher, stack, version, clusters };
   });
 }
 
@@ -101,7 +112,7 @@ function causeOf(
     if (exitCode === EXIT.unauthenticated) return ['no-session', configuration];
     return ['aws-unavailable', callerIdentity];
   }
-  if (code === 'function-too-old') return [code, commands.diff()];
+  if (code === 'function-too-old' || code === 'function-too-new') return [code, commands.diff()];
   if (stack === undefined && exitCode === EXIT.notFound) {
     const names = ['--query', 'Stacks[].StackName', '--output', 'text'];
     return ['stack-not-found', commands.aws(['cloudformation', 'describe-stacks', ...names])];

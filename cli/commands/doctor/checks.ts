@@ -21,7 +21,13 @@ export const CHECKS = {
   function: {
     title: 'refresher function',
     needs: ['session'],
-    codes: ['stack-not-found', 'function-too-old', 'function-failed', 'function-unavailable'],
+    codes: [
+      'stack-not-found',
+      'function-too-old',
+      'function-too-new',
+      'function-failed',
+      'function-unavailable',
+    ],
     means: 'The refresher does not work, or doctor cannot call it.',
   },
   registration: {

@@ -5,12 +5,14 @@ import { formatList } from '../../output/format-list.ts';
 import type { Io, IoOptions } from '../../output/io.ts';
 import type { AwsOptions, KubeOptions } from '../../output/options.ts';
 import { ShellCommands } from '../../output/shell-commands.ts';
+import { terminalColumns } from '../../output/table.ts';
 import { checkAws, type FunctionApi, inspect } from './check-aws.ts';
 import { fromInspection, fromOthers, fromStatus } from './check-cluster.ts';
 import { type ContextResult, checkContext } from './check-context.ts';
 import { type Finding, FUNCTION_CHECKS, failed, IN_CLUSTER_CHECKS, judge, toJson } from './checks.ts';
 import { printFleet } from './fleet.ts';
 import { renderReport } from './render.ts';
+import { renderVersionWarnings, versionsOf } from './versions.ts';
 
 type DoctorOptions = AwsOptions &
   KubeOptions &
@@ -33,21 +35,24 @@ export async function doctor(
 ): Promise<ExitCode | undefined> {
   if (options.inCluster) return doctorInCluster(name, options, io);
   const findings: Finding[] = [];
+  let inside: ContextResult | undefined;
   const api = await checkAws(options, io, findings);
   if (api && name === undefined) {
     const summaries = await inspectAll(api, options, io, findings);
     if (summaries) return printFleet(api, summaries, options, findings, io);
   } else if (api && name !== undefined) {
-    findings.push(...(await checkCluster(name, api, options, findings, io)));
+    const checked = await checkCluster(name, api, options, findings, io);
+    inside = checked.inside;
+    findings.push(...checked.findings);
   } else {
     const [sessionFailure] = findings.filter(
       ({ check, verdict }) => check === 'session' && verdict === 'failed',
     );
-    const { findings: inside, error } = await checkContext({ name }, options, io);
-    if (sessionFailure && error) throw nothingToCheck(sessionFailure, error);
-    findings.push(...inside);
+    inside = await checkContext({ name }, options, io);
+    if (sessionFailure && inside.error) throw nothingToCheck(sessionFailure, inside.error);
+    findings.push(...inside.findings);
   }
-  return print(name, findings, io);
+  return print(name, findings, { api, inside }, options, io);
 }
 
 /** Checks the cluster of the context, whose refresher runs in it. It needs nothing of AWS. */
@@ -62,9 +67,9 @@ async function doctorInCluster(
       'doctor --in-cluster takes no name: it checks the cluster of the context, which is not registered.',
       'For example: ecr-anywhere doctor --in-cluster --context prod',
     );
-  const { findings, error } = await checkContext({ name }, options, io);
-  if (error) throw error;
-  return print(undefined, findings, io, IN_CLUSTER_CHECKS);
+  const inside = await checkContext({ name }, options, io);
+  if (inside.error) throw inside.error;
+  return print(undefined, inside.findings, { inside }, options, io, IN_CLUSTER_CHECKS);
 }
 
 function nothingToCheck({ code, message }: Finding, error: CliError): CliError {
@@ -103,7 +108,7 @@ async function checkCluster(
   options: DoctorOptions,
   findings: Finding[],
   io: Io,
-): Promise<Finding[]> {
+): Promise<{ readonly findings: readonly Finding[]; readonly inside: ContextResult }> {
   const { stack, clusters } = api;
   const status = clusters.find((cluster) => cluster.name === name);
   if (status?.source === 'eks-discovery') throw notACluster(status, new ShellCommands(options, {}));
@@ -111,14 +116,17 @@ async function checkCluster(
   const uid = status?.clusterUid ?? summary?.inspection?.clusterUid;
   const target = { name, uid, isRegistered: status !== undefined, roleArn: stack.roleArn };
   const inside = await checkContext(target, options, io);
-  if (!status) return [...inside.findings, notRegistered(name, clusters, inside)];
+  if (!status) return { inside, findings: [...inside.findings, notRegistered(name, clusters, inside)] };
   const subject = { ...inside, status };
-  return [
-    ...inside.findings,
-    ...fromStatus(subject, Date.now()),
-    ...fromOthers(subject, clusters),
-    ...(summary ? fromInspection(summary, subject) : []),
-  ];
+  return {
+    inside,
+    findings: [
+      ...inside.findings,
+      ...fromStatus(subject, Date.now()),
+      ...fromOthers(subject, clusters),
+      ...(summary ? fromInspection(summary, subject) : []),
+    ],
+  };
 }
 
 function notRegistered(name: string, clusters: readonly ClusterStatus[], inside: ContextResult): Finding {
@@ -155,18 +163,27 @@ function notACluster({ name, reason }: ClusterStatus, commands: ShellCommands): 
 function print(
   name: string | undefined,
   findings: readonly Finding[],
+  { api, inside }: { readonly api?: FunctionApi | undefined; readonly inside?: ContextResult | undefined },
+  options: AwsOptions & KubeOptions,
   io: Io,
   checks = FUNCTION_CHECKS,
 ): ExitCode | undefined {
   const judged = judge(findings, checks);
   const ok = judged.every(({ verdict }) => verdict === 'passed');
   const firstFailed = judged.find(({ verdict }) => verdict === 'failed');
+  const versions = versionsOf(
+    { function: api?.version, chart: inside?.installation?.version },
+    inside?.commands ?? new ShellCommands(options, {}),
+  );
   const result = {
     cluster: name,
     ok,
+    ...versions,
     ...(firstFailed && { firstFailed: toJson(firstFailed) }),
     findings: judged.map(toJson),
   };
-  io.print(result, () => renderReport(judged));
+  io.print(result, () =>
+    [renderReport(judged), ...renderVersionWarnings(versions.versionWarnings, terminalColumns())].join('\n'),
+  );
   return ok ? undefined : EXIT.unhealthy;
 }

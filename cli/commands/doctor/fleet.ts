@@ -8,6 +8,7 @@ import type { FunctionApi } from './check-aws.ts';
 import { fromInspection, fromOthers, fromStatus } from './check-cluster.ts';
 import { CHECKS, type Finding, firstProblem, skipped, toJson } from './checks.ts';
 import { renderChecks } from './render.ts';
+import { renderVersionWarnings, versionsOf } from './versions.ts';
 
 /** The table has no more rows than this, but for clusters with a problem. */
 const MAX_ROWS = 50;
@@ -20,7 +21,7 @@ export interface ClusterResult {
 
 /** Judges all clusters and prints the result. @param inspected the answer of the function */
 export function printFleet(
-  { stack, clusters }: FunctionApi,
+  { stack, version, clusters }: FunctionApi,
   inspected: readonly ClusterSummary[],
   options: ConstructorParameters<typeof ShellCommands>[0],
   findings: readonly Finding[],
@@ -44,8 +45,10 @@ export function printFleet(
   });
   const ok =
     results.every(({ problem }) => !problem) && findings.every(({ verdict }) => verdict === 'passed');
+  const versions = versionsOf({ function: version }, commands);
   const json = {
     ok,
+    ...versions,
     findings: findings.map(toJson),
     clusters: results.map(({ cluster, problem }) => ({
       cluster,
@@ -54,7 +57,12 @@ export function printFleet(
     })),
   };
   io.print(json, () =>
-    [renderChecks(findings), '', renderFleet(results, commands.cli(['doctor', 'NAME']))].join('\n'),
+    [
+      renderChecks(findings),
+      ...renderVersionWarnings(versions.versionWarnings, terminalColumns()),
+      '',
+      renderFleet(results, commands.cli(['doctor', 'NAME'])),
+    ].join('\n'),
   );
   return ok ? undefined : EXIT.unhealthy;
 }

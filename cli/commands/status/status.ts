@@ -34,14 +34,20 @@ export async function status(options: StatusOptions, io: Io): Promise<ExitCode |
   const refresher = new Refresher(aws, await io.step('finding the deployed refresher', () => aws.stack()));
   const fetchAll = () => (options.live ? fetchLive(refresher) : refresher.overview());
   if (options.watch) return watch(fetchAll, options, commands, io);
-  const { clusters: all, subscribers } = await io.step(
+  const {
+    version,
+    clusters: all,
+    subscribers,
+  } = await io.step(
     options.live ? 'running a dry run over the clusters' : 'reading the saved state',
     fetchAll,
   );
   const now = Date.now();
   const clusters = rowsOf(all, now);
   const isWide = io.format === 'wide';
-  io.print({ clusters, subscribers }, () => overview(clusters, now, commands, { isWide, subscribers }));
+  io.print({ version, clusters, subscribers }, () =>
+    overview(clusters, now, commands, { isWide, subscribers }),
+  );
   return clusters.some(needsAttention) ? EXIT.unhealthy : undefined;
 }
 
@@ -69,12 +75,12 @@ async function watch(
     }
     const now = Date.now();
     const clusters = rowsOf(last.clusters, now);
-    const { subscribers } = last;
+    const { version, subscribers } = last;
     const screen = screenOf(io);
     const isWide = io.format === 'wide';
     if (screen) process.stdout.write(CLEAR_SCREEN);
     if (screen || !failed)
-      io.print({ clusters, subscribers }, () =>
+      io.print({ version, clusters, subscribers }, () =>
         overview(clusters, now, commands, { screen, failed, isWide, subscribers }),
       );
     else io.warn(`ecr-anywhere: The last update failed: ${failed.error.message}`);

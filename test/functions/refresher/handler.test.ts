@@ -8,6 +8,7 @@ import {
   type RefresherEvent,
 } from '../../../contract/refresher-api.ts';
 import { ENVIRONMENT } from '../../../functions/refresher/settings.ts';
+import { VERSION } from '../../../lib/version.ts';
 import { type SecretsManager, startSecretsManager } from '../secrets-manager.ts';
 
 let registry: SecretsManager;
@@ -52,6 +53,7 @@ test.each([
   'the event $event is answered with its invalid fields, and the invocation succeeds',
   async ({ event, fields }) => {
     expect(await invoke(event)).toEqual({
+      version: VERSION,
       invalidEvent: { message: expect.stringContaining('The refresher accepts'), fields },
     });
   },
@@ -73,7 +75,7 @@ test.each(OF_ALIAS)('the function refuses $event, and does nothing', async ({ ev
     '',
   ]) {
     const message = expect.stringMatching(/^Update the command line, or invoke the alias "operator"/);
-    expect(await invoke(event, arn)).toEqual({ invalidEvent: { message, fields } });
+    expect(await invoke(event, arn)).toEqual({ version: VERSION, invalidEvent: { message, fields } });
   }
   expect(registry.calls.length).toBe(before);
 });
