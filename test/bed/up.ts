@@ -165,6 +165,8 @@ export class Bed implements AsyncDisposable {
       `  export AWS_ENDPOINT_URL=${endpoint} AWS_CA_BUNDLE=${env.AWS_CA_BUNDLE} AWS_REGION=${env.AWS_REGION} \\`,
       `         AWS_ACCESS_KEY_ID=${env.AWS_ACCESS_KEY_ID} AWS_SECRET_ACCESS_KEY=${env.AWS_SECRET_ACCESS_KEY}`,
       `  ${deployment.outputs.DryRun ?? ''}`,
+      '  npm run build && npx ecr-anywhere status',
+      `  npx ecr-anywhere doctor ${options.clusters[0] ?? ''} --context bed   # "bed" is the context of each kubeconfig`,
       `Logs and data are in ${this.dir}`,
     ].join('\n');
   }
