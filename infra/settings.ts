@@ -140,7 +140,7 @@ const oneOf = (values: readonly number[], message: string) =>
   );
 
 /** Days for which CloudWatch Logs can keep a log (PutRetentionPolicy). */
-const RETENTION_DAYS = Object.values(RetentionDays)
+export const RETENTION_DAYS = Object.values(RetentionDays)
   .filter((value) => typeof value === 'number')
   .filter((days) => days !== RetentionDays.INFINITE);
 
