@@ -7,6 +7,7 @@ import { DynamoDBClient, ScanCommand } from '@aws-sdk/client-dynamodb';
 import { CreateSecretCommand, SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { METRIC, METRICS_NAMESPACE } from '../../functions/refresher/settings.ts';
+import { VERSION } from '../../lib/version.ts';
 import { embeddedMetrics } from '../bed/cloudwatch-alarms.ts';
 import { deployStack } from '../bed/deploy.ts';
 import { type Deployment, UNREACHABLE_KUBECONFIG } from '../bed/deployment.ts';
@@ -106,6 +107,7 @@ describe('the stack', () => {
     expect(functionError).toBeUndefined();
     const was = await savedState('nowhere');
     expect(payload).toEqual({
+      version: VERSION,
       subscribers: { topicArn: stack.outputs.AlarmTopicArn, confirmed: 0, pending: 0 },
       clusters: [
         { name: 'new', source: 'registered', isPaused: false },
