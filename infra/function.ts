@@ -1,4 +1,5 @@
 // The refresher's Lambda function: its bundle, log group, cluster state table, and a role with only what a run needs.
+import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { ArnFormat, Duration, RemovalPolicy, Stack } from 'aws-cdk-lib';
 import { AttributeType, BillingMode, Table, TableEncryption } from 'aws-cdk-lib/aws-dynamodb';
@@ -9,16 +10,13 @@ import {
   ApplicationLogLevel,
   Architecture,
   type CfnFunction,
+  Code,
+  Function as LambdaFunction,
+  type FunctionProps as LambdaFunctionProps,
   LoggingFormat,
   Runtime,
   Tracing,
 } from 'aws-cdk-lib/aws-lambda';
-import {
-  LogLevel,
-  NodejsFunction,
-  type NodejsFunctionProps,
-  OutputFormat,
-} from 'aws-cdk-lib/aws-lambda-nodejs';
 import { LogGroup } from 'aws-cdk-lib/aws-logs';
 import type { Bucket } from 'aws-cdk-lib/aws-s3';
 import type { ITopic } from 'aws-cdk-lib/aws-sns';
@@ -37,8 +35,9 @@ import type { RefresherSettings } from './settings.ts';
 export type FunctionProps = Readonly<
   Partial<
     Omit<
-      NodejsFunctionProps,
-      | 'bundling'
+      LambdaFunctionProps,
+      | 'handler'
+      | 'runtime'
       | 'logGroup'
       | 'loggingFormat'
       | 'applicationLogLevelV2'
@@ -61,9 +60,23 @@ export interface RefresherFunctionProps {
   readonly functionProps: FunctionProps;
 }
 
+/**
+ * The folder with the bundle, from this file in the checkout as from the bundle of the construct in the npm package.
+ *
+ * @throws Error if it was not built
+ */
+function bundleFolder(): string {
+  const folder = fileURLToPath(new URL('../dist/function', import.meta.url));
+  if (!existsSync(`${folder}/index.mjs`))
+    throw new Error(
+      `The bundle of the function is missing in ${folder}: run "npm run build" in the checkout.`,
+    );
+  return folder;
+}
+
 /** The function, which the schedule and operators invoke. */
 export class RefresherFunction extends Construct {
-  readonly function: NodejsFunction;
+  readonly function: LambdaFunction;
   readonly logGroup: LogGroup;
   /** The events whose invocation failed. */
   readonly failures: Queue;
@@ -193,9 +206,10 @@ export class RefresherFunction extends Construct {
       // SqsDestination would grant the role more than sqs:SendMessage.
       onFailure: { bind: () => ({ destination: this.failures.queueArn }) },
     };
-    this.function = new NodejsFunction(this, 'Refresher', {
+    this.function = new LambdaFunction(this, 'Refresher', {
       description: 'Requests a refresh of the due ECR pull Secrets in every registered cluster.',
-      entry: fileURLToPath(new URL('../functions/refresher/handler.ts', import.meta.url)),
+      code: Code.fromAsset(bundleFolder()),
+      handler: 'index.handler',
       runtime: Runtime.NODEJS_24_X,
       architecture: Architecture.ARM_64,
       memorySize: settings.memorySize,
@@ -235,20 +249,6 @@ export class RefresherFunction extends Construct {
         ...functionProps.environment,
       },
       ...asynchronous,
-      bundling: {
-        format: OutputFormat.ESM,
-        target: 'node24',
-        mainFields: ['module', 'main'],
-        minify: true,
-        sourceMap: true,
-        sourcesContent: false,
-        logLevel: LogLevel.WARNING,
-        // Bundle the AWS SDK of the lock file. The SDK of the Lambda runtime has another version.
-        externalModules: [],
-        // Some dependencies are CommonJS and load modules of Node with `require`.
-        banner:
-          "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);",
-      },
     });
     new Alias(this, 'Operator', {
       aliasName: OPERATOR_ALIAS,

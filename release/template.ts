@@ -8,6 +8,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { App } from 'aws-cdk-lib';
 import { type Zippable, zipSync } from 'fflate';
 import { DEFAULT_STACK_NAME } from '../contract/keyless.ts';
+import { buildFunction, FUNCTION_FOLDER } from '../functions/build.ts';
 import { MEMORY } from '../infra/limits.ts';
 import { RETENTION_DAYS, readSettings } from '../infra/settings.ts';
 import { EcrAnywhereStack } from '../infra/stack.ts';
@@ -92,13 +93,13 @@ interface Variant {
   readonly value: Json | undefined;
 }
 
-/** Builds the template. @param assets folder for the code of the function, which gets its own folder `asset.HASH` there */
-export async function buildTemplate(assets: string): Promise<JsonObject> {
+/** Builds the template. The bundle of the function must exist. */
+export async function buildTemplate(): Promise<JsonObject> {
   const variants: Variant[] = [];
   for (const [name, { setting, placeholder }] of Object.entries(OPTIONAL))
     variants.push({ condition: `Has${name}`, value: await forAnyName({ [setting]: placeholder }) });
   // The CDK's parameters and rules are left out: they need what `cdk bootstrap` creates.
-  const { Resources, Outputs, Description } = combine(await forAnyName({}, assets), variants) as JsonObject &
+  const { Resources, Outputs, Description } = combine(await forAnyName({}), variants) as JsonObject &
     Template;
   const isSet = (left: Json, right: string) => ({ 'Fn::Not': [{ 'Fn::Equals': [left, right] }] });
   return {
@@ -138,15 +139,15 @@ export async function buildTemplate(assets: string): Promise<JsonObject> {
 }
 
 /** The template of the stack with these settings, under any name. */
-async function forAnyName(settings: Readonly<Record<string, unknown>>, assets?: string): Promise<Json> {
-  return combine(await synth(settings, assets), [
+async function forAnyName(settings: Readonly<Record<string, unknown>>): Promise<Json> {
+  return combine(await synth(settings), [
     { condition: OTHER_NAME, value: await synth({ ...settings, stackName: NAME_PLACEHOLDER }) },
   ]);
 }
 
-/** Synthesizes the stack with these settings. @param assets for the code; without it, the code is not built */
-async function synth(settings: Readonly<Record<string, unknown>>, assets?: string): Promise<Json> {
-  const outdir = assets ?? (await mkdtemp(join(tmpdir(), 'ecr-anywhere-')));
+/** Synthesizes the stack with these settings. */
+async function synth(settings: Readonly<Record<string, unknown>>): Promise<Json> {
+  const outdir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
   try {
     const { context } = JSON.parse(await readFile(new URL('../cdk.json', import.meta.url), 'utf8')) as {
       context: Record<string, unknown>;
@@ -154,7 +155,8 @@ async function synth(settings: Readonly<Record<string, unknown>>, assets?: strin
     const app = new App({
       outdir,
       analyticsReporting: false,
-      context: { ...context, ...(assets === undefined && { 'aws:cdk:bundling-stacks': [] }) },
+      // The template contains only the hash of the code.
+      context: { ...context, 'aws:cdk:disable-asset-staging': true },
     });
     const read = readSettings(settings);
     new EcrAnywhereStack(app, read.stackName, { settings: read });
@@ -163,7 +165,7 @@ async function synth(settings: Readonly<Record<string, unknown>>, assets?: strin
       read.stackName,
     );
   } finally {
-    if (assets === undefined) await rm(outdir, { recursive: true, force: true });
+    await rm(outdir, { recursive: true, force: true });
   }
 }
 
@@ -310,18 +312,11 @@ async function zip(folder: string): Promise<Uint8Array> {
 
 /** Writes `ecr-anywhere.template.json` and `function.zip`. */
 export async function writeTemplate(folder: string): Promise<void> {
-  const assets = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
-  try {
-    const template = await buildTemplate(assets);
-    const code = (await readdir(assets)).find((name) => name.startsWith('asset.'));
-    if (code === undefined) throw new Error('release/template.ts: the stack has no bundle of the function');
-    await mkdir(folder, { recursive: true });
-    // Without spaces: CloudFormation takes 51,200 bytes without a bucket.
-    await writeFile(join(folder, 'ecr-anywhere.template.json'), `${JSON.stringify(template)}\n`);
-    await writeFile(join(folder, 'function.zip'), await zip(join(assets, code)));
-  } finally {
-    await rm(assets, { recursive: true, force: true });
-  }
+  await buildFunction();
+  await mkdir(folder, { recursive: true });
+  // Without spaces: CloudFormation takes 51,200 bytes without a bucket.
+  await writeFile(join(folder, 'ecr-anywhere.template.json'), `${JSON.stringify(await buildTemplate())}\n`);
+  await writeFile(join(folder, 'function.zip'), await zip(FUNCTION_FOLDER));
 }
 
 if (import.meta.main) await writeTemplate(fileURLToPath(new URL('../dist/template', import.meta.url)));

@@ -3,6 +3,7 @@ import { execFile } from 'node:child_process';
 import { mkdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { buildFunction } from '../../functions/build.ts';
 import { ENVIRONMENT } from '../../functions/refresher/settings.ts';
 import { synthWithBundle } from '../infra/synth.ts';
 import { median, type Row } from './table.ts';
@@ -12,6 +13,7 @@ const ROUNDS = 9;
 /** Measures the time from the start of the process until the module is loaded, and the size of the bundle. */
 export async function benchFunction(dir: string): Promise<Row[]> {
   await mkdir(dir, { recursive: true });
+  await buildFunction();
   const bundle = join(synthWithBundle(join(dir, 'cdk.out')), 'index.mjs');
   const empty = join(dir, 'empty.mjs');
   await writeFile(empty, '');

@@ -41,7 +41,7 @@ test('the command line connects', async () => {
 test('helm test connects', async () => {
   const { controlPlane } = cluster;
   const verify = join(controlPlane.dir, 'verify.mjs');
-  await buildWebhook(verify, './verify.ts');
+  await buildWebhook(verify, 'webhook/verify.ts');
   const services = { [`${RELEASE}.${NAMESPACE}.svc`]: await serviceAddress(controlPlane) };
   const [, { code, stdout }] = await Promise.all([
     helm(['test', RELEASE, '--namespace', NAMESPACE, '--timeout', '60s'], { cluster: controlPlane }),

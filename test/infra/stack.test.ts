@@ -8,7 +8,7 @@ import { deployed, EVERYTHING, type Resource, resources, synth } from './synth.t
 
 const template = synth();
 const stackOf = (context: Record<string, unknown>) =>
-  new EcrAnywhereStack(new App({ context: { 'aws:cdk:bundling-stacks': [] } }), 'Test', {
+  new EcrAnywhereStack(new App({ context: { 'aws:cdk:disable-asset-staging': true } }), 'Test', {
     settings: readSettings(context),
   });
 const arn = (path: string) => ({ 'Fn::GetAtt': [expect.stringMatching(`^${path}[0-9A-F]{8}$`), 'Arn'] });

@@ -56,12 +56,12 @@ export function deployed(context: Readonly<Record<string, unknown>> = {}): Templ
   return templateOf((app) => new EcrAnywhereStack(app, settings.stackName, { settings }));
 }
 
-/** The template of a stack. Bundles are not built, because the template contains only their hashes. */
+/** The template of a stack. The bundle is not copied, because the template contains only its hash. */
 export function templateOf(make: (app: App) => Stack): Template {
   const outdir = mkdtempSync(join(tmpdir(), 'ecr-anywhere-'));
   try {
     return Template.fromStack(
-      make(new App({ outdir, context: { ...flags, 'aws:cdk:bundling-stacks': [] } })),
+      make(new App({ outdir, context: { ...flags, 'aws:cdk:disable-asset-staging': true } })),
     );
   } finally {
     rmSync(outdir, { recursive: true, force: true });

@@ -51,7 +51,7 @@ beforeAll(async () => {
   ({ admin } = stack.use(await connectAdmin(cluster)));
   await prepareNamespace(cluster);
   verify = join(dir, 'verify.mjs');
-  await buildWebhook(verify, './verify.ts');
+  await buildWebhook(verify, 'webhook/verify.ts');
   for (const file of await readdir(tools().crds))
     await cluster.kubectl(['apply', '--server-side', '-f', join(tools().crds, file)]);
 });
