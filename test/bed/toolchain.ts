@@ -1,5 +1,5 @@
 // The test bed's programs that npm does not have: kube-apiserver, etcd, kubectl, helm 3 and 4, aws-iam-authenticator's
-// token verifier, a Python with the local AWS, cfn-lint, and CustomResourceDefinitions of other projects. They are built
+// token verifier, a Python with the local AWS, cfn-lint, actionlint, and CustomResourceDefinitions of other projects. They are built
 // once into a cache outside the checkout, or the control plane is downloaded; a cache entry's name is derived from its sources.
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -58,6 +58,8 @@ export interface Tools {
   readonly python: string;
   /** The linter of CloudFormation templates. */
   readonly cfnLint: string;
+  /** The linter of GitHub workflows. */
+  readonly actionlint: string;
 }
 
 /** What a whole node needs in addition (test/node). */
@@ -175,6 +177,13 @@ const EKS_TOKEN_VERIFIER = goBuild(
   ['ecr-anywhere.test/toolchain/eks-token-verifier'],
   '',
   ['main.go'],
+);
+const ACTIONLINT = goBuild(
+  'actionlint',
+  'actionlint',
+  'actionlint',
+  ['github.com/rhysd/actionlint/cmd/actionlint'],
+  '',
 );
 const CRDS: Build = {
   title: 'CustomResourceDefinitions of cert-manager, Cilium and prometheus-operator',
@@ -321,6 +330,9 @@ export function tools(): Tools {
     },
     get cfnLint() {
       return inCache(CFN_LINT);
+    },
+    get actionlint() {
+      return inCache(ACTIONLINT);
     },
   };
 }
@@ -472,7 +484,7 @@ if (import.meta.main) {
     LOCAL_AWS,
     ...(process.argv.includes('--demo-only')
       ? []
-      : [OLDEST_API_SERVER, HELM4, EKS_TOKEN_VERIFIER, CRDS, CFN_LINT]),
+      : [OLDEST_API_SERVER, HELM4, EKS_TOKEN_VERIFIER, CRDS, CFN_LINT, ACTIONLINT]),
   ];
   for (const build of builds) await ensure(build);
 }
