@@ -33,6 +33,10 @@ export interface WebhookInstallation extends AsyncDisposable {
 
 export interface WebhookOptions {
   readonly ecrUrl: string;
+  /** The directory of another checkout, whose chart and webhook are used in place of this one's. */
+  readonly checkout?: string;
+  /** Whether the release exists, and is upgraded. */
+  readonly upgrades?: boolean;
   /** Additional `--set key=value` of helm. */
   readonly values?: readonly string[];
   /** Additional values, as a document. */
@@ -49,10 +53,13 @@ export async function installWebhook(
   options: WebhookOptions,
 ): Promise<WebhookInstallation> {
   await prepareNamespace(cluster);
-  await runHelm(cluster, ['install', RELEASE], options);
+  await runHelm(cluster, [options.upgrades ? 'upgrade' : 'install', RELEASE], options);
   const host = await serviceAddress(cluster);
   const bundle = join(await mkdtemp(join(cluster.dir, 'webhook-')), 'webhook.mjs');
-  await buildWebhook(bundle);
+  const build: typeof buildWebhook = options.checkout
+    ? (await import(join(options.checkout, 'webhook/build.ts'))).buildWebhook
+    : buildWebhook;
+  await build(bundle);
   const pod: Pod = await startPod(cluster, NAMESPACE, RELEASE, {
     bundle,
     ip: host,
@@ -140,7 +147,8 @@ export async function runHelm(
     document = {},
     version = 3,
     mayFail = false,
-  }: Pick<WebhookOptions, 'values' | 'document'> & { version?: 3 | 4; mayFail?: boolean },
+    checkout,
+  }: Pick<WebhookOptions, 'values' | 'document' | 'checkout'> & { version?: 3 | 4; mayFail?: boolean },
 ): Promise<CommandResult> {
   const dir = await mkdtemp(join(cluster.dir, 'values-'));
   const file = join(dir, 'values.json');
@@ -149,7 +157,8 @@ export async function runHelm(
   const definesPolicy =
     'ownRegistry' in document || 'registries' in document || isSet(/^(ownRegistry|registries)\b/);
   const { refresher } = document as { refresher?: { namespaces?: unknown } };
-  const limitsRefresher = refresher?.namespaces !== undefined || isSet(/^refresher\.namespaces\b/);
+  const limitsRefresher =
+    checkout !== undefined || refresher?.namespaces !== undefined || isSet(/^refresher\.namespaces\b/);
   const set = [
     'image.repository=registry.example.com/ecr-anywhere',
     'aws.region=eu-central-1',
@@ -159,7 +168,15 @@ export async function runHelm(
     `service.port=${SERVICE_PORT}`,
     ...values,
   ].flatMap((value) => ['--set', value]);
-  const args = [...command, CHART, '--namespace', NAMESPACE, '--values', file, ...set];
+  const args = [
+    ...command,
+    checkout ? join(checkout, 'webhook/chart') : CHART,
+    '--namespace',
+    NAMESPACE,
+    '--values',
+    file,
+    ...set,
+  ];
   return helm(args, { cluster, version, mayFail });
 }
 

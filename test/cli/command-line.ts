@@ -34,11 +34,14 @@ export interface CommandLine extends AsyncDisposable {
   json<Result = unknown>(args: readonly string[], options?: RunOptions): Promise<Result>;
 }
 
-/** Builds it. @param env of each run, beside PATH and HOME */
-export async function startCommandLine(env: Readonly<Record<string, string>>): Promise<CommandLine> {
+/** Builds it. @param env of each run, beside PATH and HOME. @param build builds it from another checkout */
+export async function startCommandLine(
+  env: Readonly<Record<string, string>>,
+  build = buildCli,
+): Promise<CommandLine> {
   const home = await mkdtemp(join(tmpdir(), 'ecr-anywhere-cli-'));
   const bundle = join(home, 'bin', 'ecr-anywhere');
-  await buildCli(bundle);
+  await build(bundle);
   const all = {
     ...env,
     PATH: `${dirname(bundle)}:${dirname(process.execPath)}:/usr/local/bin:/usr/bin:/bin`,
