@@ -29,7 +29,7 @@ import { OPERATOR_ALIAS } from '../contract/refresher-api.ts';
 import { ENVIRONMENT, RUNS_PREFIX, STATE_ATTRIBUTE } from '../functions/refresher/settings.ts';
 import { deadLetters } from './dead-letters.ts';
 import { keyStatements } from './encryption.ts';
-import type { RefresherSettings } from './settings.ts';
+import type { RefresherSettings } from './refresher-settings.ts';
 
 /** Properties of the function that a CDK app may choose. The alarms, the role and the code rely on the others. */
 export type FunctionProps = Readonly<

@@ -15,9 +15,10 @@ import { RefresherAlarms } from './alarms.ts';
 import { RefresherDashboard } from './dashboard.ts';
 import { type FunctionProps, RefresherFunction } from './function.ts';
 import { FUNCTION_TIMEOUT_SECONDS } from './limits.ts';
+import type { RefresherSettings } from './refresher-settings.ts';
 import { runsBucket, runTimeLimit, ScaleOut } from './scale-out.ts';
 import { RefresherSchedule } from './schedule.ts';
-import { type RefresherSettings, readRefresherSettings } from './settings.ts';
+import { readRefresherSettings } from './settings.ts';
 
 /** The settings, by the names and with the defaults of docs/settings.md, and what only a CDK app can give. */
 export interface RefresherProps extends Partial<RefresherSettings> {

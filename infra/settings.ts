@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { DEFAULT_STACK_NAME } from '../contract/keyless.ts';
 import { CLUSTERS_PREFIX } from '../contract/names.ts';
 import { CLUSTER_CONCURRENCY, CLUSTER_DEADLINE, INTERVAL, MEMORY } from './limits.ts';
+import type { RefresherSettings } from './refresher-settings.ts';
 
 /** A number, or its text: `-c key=value` on the command line gives text. */
 const number = (limits: { min: number; max: number }) =>
@@ -144,48 +145,29 @@ export const RETENTION_DAYS = Object.values(RetentionDays)
   .filter((value) => typeof value === 'number')
   .filter((days) => days !== RetentionDays.INFINITE);
 
-/** The settings of the construct `Refresher`, which are also settings of the CDK app. */
-const RefresherSettings = z.strictObject({
-  /** Minutes between two runs. */
+/** The settings of the construct `Refresher`, which are also settings of the CDK app. infra/refresher-settings.ts describes them. */
+const RefresherShape = z.strictObject({
   rateMinutes: number(INTERVAL).default(INTERVAL.default),
-  /** Whether the schedule is enabled. If not, the function still answers, and the alarm NotRunning goes off without runs. */
   scheduleEnabled: flag.default(true),
-  /** ARN of an existing topic for alarms and announcements; CloudWatch must be allowed to publish to it. Without it, the stack creates one. */
   alarmTopicArn: topicArn.optional(),
-  /** E-mail address for the alarms; AWS sends a confirmation request first. Without it, subscribe to the topic by hand. */
   alarmEmail: z.email().optional(),
-  /** Time limit of one cluster run, in seconds. */
   clusterDeadlineSeconds: number(CLUSTER_DEADLINE).default(CLUSTER_DEADLINE.default),
-  /** Number of clusters served at the same time. */
   clusterConcurrency: number(CLUSTER_CONCURRENCY).default(CLUSTER_CONCURRENCY.default),
-  /** Whether a run serves the clusters in batches, by a Step Functions state machine: for more clusters than one function serves. */
   scaleOut: flag.default(false),
-  /** Clusters that may fail at least twice in a row before the alarm ClustersFailed goes off. */
   toleratedFailingClusters: number({ min: 0, max: 10_000 }).default(0),
-  /** Whether to create a CloudWatch dashboard. */
   dashboard: flag.default(true),
-  /** ARN of a topic for a pager: a composite alarm publishes to it when the first alarm goes off, and when all are OK again. */
   pagerTopicArn: topicArn.optional(),
-  /** Whether to publish a metric for each cluster, and to create the alarm ClusterFailing on them. AWS charges for each. */
   clusterMetrics: flag.default(false),
-  /** The function's memory in MB; its share of a processor grows with it. */
   memorySize: number(MEMORY).default(MEMORY.default),
-  /** Whether AWS X-Ray traces the function. */
   tracing: flag.default(false),
-  /** Days for which the function's log is kept. */
   logRetentionDays: oneOf(
     RETENTION_DAYS,
     `must be a number of days that CloudWatch Logs offers: ${RETENTION_DAYS.join(', ')}`,
   ).default(RetentionDays.ONE_MONTH),
-  /** ARN of a KMS key, in the region of the stack, for everything that the stack stores. Without it, AWS' own keys. */
   kmsKeyArn: matching(
     /^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key\/[\w-]+$/,
     'must be the ARN of a key (not of an alias) such as arn:aws:kms:eu-central-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef',
   ).optional(),
-  /**
-   * Prefix of the registered clusters' secrets. Default: `ecr-anywhere/clusters/` for the default stack, and
-   * `ecr-anywhere-STACK/clusters/` for others.
-   */
   secretPrefix: z
     .string()
     .regex(
@@ -203,11 +185,8 @@ const RefresherSettings = z.strictObject({
       `must not overlap ${CLUSTERS_PREFIX}, the prefix of the default stack: one of both would serve the clusters of the other`,
     )
     .optional(),
-  /** Subnets of a VPC from which the function connects. It then reaches private endpoints there, and nothing without a route. */
   subnetIds: ids('subnet', 16),
-  /** Security groups of the function in these subnets. They must allow HTTPS to AWS and to the API servers. */
   securityGroupIds: ids('sg', 5),
-  /** URL of an HTTP proxy for requests to AWS. Requests to an API server use the proxy-url of its kubeconfig. */
   httpsProxy: z
     .url({ protocol: /^https?$/, error: 'must be the URL of a proxy such as http://proxy.example.com:3128' })
     .refine(
@@ -215,27 +194,19 @@ const RefresherSettings = z.strictObject({
       'must not contain a user or password, because the template and the configuration of the function show it',
     )
     .optional(),
-  /** Hosts of AWS to which the function connects without the proxy, such as those of VPC endpoints. */
   noProxy: list(
     '[A-Za-z0-9.*:-]+',
     'must be a host such as sts.eu-central-1.amazonaws.com, or a suffix such as .amazonaws.com',
     500,
   ),
-  /** Regions whose EKS clusters may be registered with "aws eks get-token" instead of a token. */
   eksRegions: list(REGION, 'must be an AWS region such as eu-central-1'),
-  /** ARNs of the roles that such a kubeconfig may use, in this account or others. */
   assumableRoles: list(ROLE_ARN, 'must be a role ARN such as arn:aws:iam::123456789012:role/refresher'),
-  /**
-   * Discovery targets, in which EKS clusters with the tag ecr-anywhere.centml.ai/managed are served: regions, and for
-   * another account `region=ARN of a role in it`.
-   */
   eksDiscovery: list(
     `${REGION}(=${ROLE_ARN})?`,
     'must be an AWS region such as eu-central-1, or eu-central-1=arn:aws:iam::123456789012:role/refresher',
   ),
-  /** Whether API servers may have loopback and link-local addresses. Only for tests on one machine. */
   allowLocalServers: flag.default(false),
-});
+} satisfies Readonly<Record<keyof RefresherSettings, z.ZodType>>);
 
 /** The settings of the CDK app. */
 const Settings = z.strictObject({
@@ -247,7 +218,7 @@ const Settings = z.strictObject({
       'must start with a letter and consist of letters, digits and hyphens',
     )
     .default(DEFAULT_STACK_NAME),
-  ...RefresherSettings.shape,
+  ...RefresherShape.shape,
   /** Whether clusters may be keyless: the refresher may request tokens for them from STS (docs/keyless.md). */
   keyless: flag.default(false),
   /**
@@ -350,7 +321,6 @@ function partitionOfArn(arn: string | undefined): string[] {
   return arn === undefined || Token.isUnresolved(arn) ? [] : arn.split(':').slice(1, 2);
 }
 
-export type RefresherSettings = Readonly<z.infer<typeof RefresherSettings>>;
 export type Settings = Readonly<z.infer<typeof Settings>>;
 
 export const SETTING_NAMES: readonly string[] = Object.keys(Settings.shape);
@@ -390,7 +360,7 @@ export function readSettings(context: Readonly<Record<string, unknown>>): Settin
  */
 export function readRefresherSettings(settings: Partial<RefresherSettings>): RefresherSettings {
   return check(
-    RefresherSettings,
+    RefresherShape,
     settings,
     'The properties of the construct Refresher are not valid',
     'docs/settings.md describes them.',

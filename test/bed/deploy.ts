@@ -15,13 +15,13 @@ export interface DeployOptions {
   readonly context?: Readonly<Record<string, string | number | boolean>>;
   /** A CDK app or a cloud assembly in place of the project's, as for `cdk --app`, and the name of its only stack. */
   readonly app?: { readonly command: string; readonly stackName: string };
-  /** The directory of another checkout, whose app is deployed in place of this one's. */
-  readonly checkout?: string;
+  /** The directory in which the CDK runs, such as another checkout, whose app it deploys in place of this one's. */
+  readonly cwd?: string;
 }
 
 /** Deploys or updates the stack, and bootstraps the account if necessary. */
 export async function deployStack(emulator: Emulator, options: DeployOptions = {}): Promise<Deployment> {
-  const { context = {}, app, checkout } = options;
+  const { context = {}, app, cwd } = options;
   const stackName = app?.stackName ?? String(context.stackName ?? 'EcrAnywhere');
   const settings = [
     ...Object.entries(context).flatMap(([key, value]) => ['--context', `${key}=${value}`]),
@@ -33,7 +33,7 @@ export async function deployStack(emulator: Emulator, options: DeployOptions = {
     await cdk(emulator, ['bootstrap', `aws://${emulator.account}/${emulator.region}`], emulator.dir);
   const outputsFile = join(emulator.dir, `outputs.${stackName}.json`);
   const deploy = ['deploy', stackName, ...settings, '--require-approval', 'never'];
-  await cdk(emulator, [...deploy, '--outputs-file', outputsFile], checkout);
+  await cdk(emulator, [...deploy, '--outputs-file', outputsFile], cwd);
   const outputs = JSON.parse(await readFile(outputsFile, 'utf8')) as Record<string, Record<string, string>>;
   return Deployment.of(emulator, stackName, outputs[stackName] ?? {});
 }

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import type { ListrTask } from 'listr2';
 import { type AwsEndpoint, startAwsEndpoint } from './aws-endpoint.ts';
 import { type ControlPlane, type ControlPlaneOptions, startControlPlane } from './control-plane.ts';
-import { deployStack } from './deploy.ts';
+import { type DeployOptions, deployStack } from './deploy.ts';
 import type { Deployment } from './deployment.ts';
 import { type Emulator, startEmulator } from './emulator.ts';
 import { tools } from './toolchain.ts';
@@ -34,6 +34,8 @@ export interface BedOptions {
   readonly clusters: readonly string[];
   /** Settings of the CDK app (infra/settings.ts). */
   readonly context: Readonly<Record<string, string | number | boolean>>;
+  /** A CDK app in place of the project's, and the directory in which the CDK runs it. */
+  readonly app?: DeployOptions['app'] & { readonly cwd: string };
   /** False: the caller registers the clusters. Default: true. */
   readonly registersClusters?: boolean;
   /** Additional environment variables of the local AWS; its functions inherit them. */
@@ -100,6 +102,7 @@ export class Bed implements AsyncDisposable {
         task: async () => {
           this.#deployment = await deployStack(isUp(this.#emulator, 'the local AWS'), {
             context: { ...context, allowLocalServers: true },
+            ...(this.options.app && { app: this.options.app, cwd: this.options.app.cwd }),
           });
           await this.#deployment.subscribe();
         },

@@ -34,7 +34,7 @@ beforeAll(async () => {
   stack.defer(() => rm(dir, { recursive: true, force: true }));
   ecr = stack.use(await startAwsEndpoint());
   emulator = stack.use(await startEmulator({ dir: join(dir, 'aws'), python: tools().python }));
-  deployment = await deployStack(emulator, { context: CONTEXT, checkout: earlier });
+  deployment = await deployStack(emulator, { context: CONTEXT, cwd: earlier });
   await deployment.subscribe();
   cluster = stack.use(await startControlPlane({ name: 'alpha', dir: join(dir, 'alpha') }));
   webhook = await installWebhook(cluster, { ecrUrl: ecr.url, checkout: earlier });
@@ -140,7 +140,7 @@ describe('the present chart and webhook', () => {
   });
 
   test('serve the earlier function after it is deployed again', async () => {
-    deployment = await deployStack(emulator, { context: CONTEXT, checkout: earlier });
+    deployment = await deployStack(emulator, { context: CONTEXT, cwd: earlier });
     await expectRefreshed(previous);
     await expectSentences(present);
   });

@@ -1,0 +1,198 @@
+// Installs the npm package in a folder outside the checkout, and uses it there: the command line, the constructs, the CDK app.
+import { execFile, execFileSync } from 'node:child_process';
+import { access, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import manifest from '../../package.json' with { type: 'json' };
+import { buildPackage, pack } from '../../release/package.ts';
+import { Bed, pullSecretManifest } from '../bed/up.ts';
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const APP = 'npx --no ecr-anywhere-app';
+/** What a user's project has beside the package. It is linked, because the tests must also pass offline. */
+const PEERS = ['aws-cdk-lib', 'constructs'];
+
+/** The app of docs/cdk.md. */
+const TEN_LINES = `import { App, Stack } from 'aws-cdk-lib';
+import { ClusterIdentity, Refresher, type RefresherProps } from 'ecr-anywhere/cdk';
+
+const props: RefresherProps = { alarmEmail: 'you@example.com', rateMinutes: 30 };
+const stack = new Stack(new App(), 'Platform');
+const refresher = new Refresher(stack, 'Refresher', props);
+new ClusterIdentity(stack, 'Prod', { issuer: 'https://oidc.example.com/prod', repositories: ['team-a/*'] });
+const topic: string = refresher.alarmTopic.topicArn;
+console.log(stack.resolve(topic));
+`;
+
+let dir: string;
+let tarball: string;
+/** A project with the package and its peers. */
+let project: string;
+
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
+  await buildPackage(join(dir, 'package'));
+  tarball = pack(join(dir, 'package'), dir);
+  project = await install('project');
+  for (const name of [...PEERS, '@types/node'])
+    await link(join(ROOT, 'node_modules', name), join(project, 'node_modules', name));
+});
+afterAll(() => rm(dir, { recursive: true, force: true }));
+
+async function link(target: string, path: string): Promise<void> {
+  await mkdir(dirname(path), { recursive: true });
+  await symlink(target, path);
+}
+
+/** Installs the package in an empty project. @returns the folder */
+async function install(name: string): Promise<string> {
+  const folder = join(dir, name);
+  await mkdir(folder);
+  await writeFile(join(folder, 'package.json'), '{"private": true, "type": "module"}');
+  execFileSync('npm', ['install', '--offline', '--omit=optional', '--no-audit', '--no-fund', tarball], {
+    cwd: folder,
+    stdio: 'pipe',
+  });
+  return folder;
+}
+
+/** Runs a program in the project. @returns what it prints, and its exit code */
+async function run(command: string, args: readonly string[], env = {}, cwd = project) {
+  try {
+    const { stdout, stderr } = await promisify(execFile)(command, args, {
+      cwd,
+      env: { PATH: `${join(ROOT, 'node_modules/.bin')}:${process.env.PATH}`, HOME: dir, ...env },
+      maxBuffer: 64 * 1024 * 1024,
+    });
+    return { code: 0, stdout, stderr };
+  } catch (error) {
+    const { code, stdout = '', stderr = '' } = error as { code?: number; stdout?: string; stderr?: string };
+    return { code, stdout, stderr };
+  }
+}
+
+test('the package contains these files and no others', async () => {
+  const installed = join(project, 'node_modules/ecr-anywhere');
+  const files = (await readdir(installed, { recursive: true, withFileTypes: true }))
+    .filter((entry) => entry.isFile())
+    .map(({ parentPath, name }) => join(parentPath, name).slice(installed.length + 1));
+  const types = ['cluster-identity', 'function', 'index', 'refresher', 'refresher-settings', 'scale-out'];
+  expect(files.sort()).toEqual(
+    [
+      ...['LICENSE', 'NOTICE', 'README.md', 'package.json'],
+      ...['cdk/app.mjs', 'cdk/index.mjs', 'cdk/stack.mjs', 'dist/ecr-anywhere.mjs'],
+      ...['NOTICE', 'index.mjs', 'index.mjs.map'].map((name) => `dist/function/${name}`),
+      ...types.map((name) => `cdk/types/infra/${name}.d.ts`),
+    ].sort(),
+  );
+  for (const file of files) {
+    const text = await readFile(join(installed, file), 'utf8');
+    expect
+      .soft(text.includes(ROOT) || text.includes(dir), `${file} names a folder of this machine`)
+      .toBe(false);
+    expect.soft(text.includes("from 'vitest'"), `${file} contains a test`).toBe(false);
+  }
+});
+
+test('it installs no other package', async () => {
+  const folder = await install('alone');
+  const installed = await readdir(join(folder, 'node_modules'));
+  expect(installed.filter((name) => !name.startsWith('.'))).toEqual(['ecr-anywhere']);
+});
+
+test('the CDK app says what to install where aws-cdk-lib is missing', async () => {
+  const { code, stderr } = await run('npx', ['--no', 'ecr-anywhere-app'], {}, join(dir, 'alone'));
+  expect({ code, stderr }).toMatchObject({
+    code: 1,
+    stderr: expect.stringContaining('npm install aws-cdk-lib'),
+  });
+  expect(stderr).not.toContain('at ');
+});
+
+test('the command line runs, and has the version of the package', async () => {
+  expect(await run('npx', ['--no', '--', 'ecr-anywhere', '--version'])).toMatchObject({
+    code: 0,
+    stdout: `${manifest.version}\n`,
+  });
+});
+
+test.each([
+  { module: 'nodenext', resolution: 'nodenext' },
+  { module: 'esnext', resolution: 'bundler' },
+])('the types are complete with module resolution $resolution', async ({ module, resolution }) => {
+  await writeFile(join(project, 'app.ts'), TEN_LINES);
+  // exactOptionalPropertyTypes is left out: the types of aws-cdk-lib itself do not pass with it.
+  const strict = ['--strict', '--noEmit', '--skipLibCheck', 'false'];
+  const options = [
+    '--target',
+    'es2023',
+    '--module',
+    module,
+    '--moduleResolution',
+    resolution,
+    '--types',
+    'node',
+  ];
+  const { code, stdout } = await run('tsc', ['--ignoreConfig', ...strict, ...options, 'app.ts']);
+  expect({ code, stdout }).toEqual({ code: 0, stdout: '' });
+});
+
+test('the types refuse a property that does not exist', async () => {
+  await writeFile(join(project, 'wrong.ts'), TEN_LINES.replace('rateMinutes', 'rateMinute'));
+  const options = ['--strict', '--noEmit', '--module', 'nodenext', '--target', 'es2023', '--types', 'node'];
+  const { code, stdout } = await run('tsc', ['--ignoreConfig', ...options, 'wrong.ts']);
+  expect(code).not.toBe(0);
+  expect(stdout).toContain('rateMinute');
+});
+
+test('an app of ten lines gives the refresher, with its code, without esbuild and Docker', async () => {
+  await writeFile(join(project, 'app.ts'), TEN_LINES);
+  const outdir = join(project, 'cdk.out');
+  const { code, stderr } = await run(process.execPath, ['app.ts'], { CDK_OUTDIR: outdir, PATH: '' });
+  expect(stderr).toBe('');
+  expect(code).toBe(0);
+  const { Resources } = JSON.parse(await readFile(join(outdir, 'Platform.template.json'), 'utf8'));
+  const types = Object.values<{ Type: string }>(Resources).map(({ Type }) => Type);
+  expect(types).toContain('AWS::Lambda::Function');
+  expect(types).toContain('AWS::Scheduler::Schedule');
+  expect(types).toContain('AWS::IAM::OIDCProvider');
+  const asset = (await readdir(outdir)).find((name) => name.startsWith('asset.'));
+  await access(join(outdir, String(asset), 'index.mjs'));
+});
+
+test('the CDK app gives the template of the checkout, whatever flags the cdk.json of the user has', async () => {
+  const context = { '@aws-cdk/aws-iam:minimizePolicies': false, alarmEmail: 'you@example.com' };
+  await writeFile(join(project, 'cdk.json'), JSON.stringify({ app: APP, context }));
+  const synth = async (name: string, cwd: string, ...args: string[]) => {
+    const output = join(dir, name);
+    const all = ['synth', '--quiet', '--no-notices', '--output', output, ...args];
+    const { code, stderr } = await run('cdk', all, {}, cwd);
+    expect(code, stderr).toBe(0);
+    return JSON.parse(await readFile(join(output, 'EcrAnywhere.template.json'), 'utf8')) as unknown;
+  };
+  const ofThePackage = await synth('package.out', project);
+  expect(ofThePackage).toEqual(await synth('checkout.out', ROOT, '--context', 'alarmEmail=you@example.com'));
+  await rm(join(project, 'cdk.json'));
+});
+
+test('deployed from the package, it refreshes a cluster that the installed command line registers', async () => {
+  await using bed = await Bed.create({
+    clusters: ['prod'],
+    context: { scheduleEnabled: false },
+    registersClusters: false,
+    app: { command: APP, stackName: 'EcrAnywhere', cwd: project },
+  });
+  await bed.start();
+  const { controlPlane } = bed.cluster('prod');
+  await controlPlane.kubectl(['apply', '-f', '-'], { input: pullSecretManifest('team-a') });
+  const env = { ...bed.operatorEnv, KUBECONFIG: controlPlane.adminKubeconfigPath };
+  const cli = (...args: string[]) => run('npx', ['--no', '--', 'ecr-anywhere', ...args], env);
+  expect(await cli('register', 'prod')).toMatchObject({ code: 0 });
+  const { stdout } = await cli('refresh', 'prod', '--force', '--output', 'json');
+  expect(JSON.parse(stdout)).toMatchObject({
+    clusters: [{ cluster: 'prod', secrets: [{ secret: 'team-a/pull', outcome: 'refreshed' }] }],
+  });
+});
