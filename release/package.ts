@@ -25,7 +25,7 @@ const PUBLISHED = {
   license: manifest.license,
   type: 'module',
   engines: { node: '>=24' },
-  bin: { 'ecr-anywhere': 'dist/ecr-anywhere.mjs', 'ecr-anywhere-app': 'cdk/app.mjs' },
+  bin: { 'ecr-anywhere': 'dist/cli.mjs', 'ecr-anywhere-app': 'cdk/app.mjs' },
   exports: {
     './cdk': { types: `./${TYPES}/infra/index.d.ts`, default: './cdk/index.mjs' },
     './package.json': './package.json',
@@ -51,8 +51,12 @@ export async function buildPackage(folder: string): Promise<void> {
   await writeFile(join(folder, 'NOTICE'), noticeOf(packagesIn(metafiles)));
   await writeFile(join(folder, 'package.json'), `${JSON.stringify(PUBLISHED, null, 2)}\n`);
   await copyFile(join(ROOT, 'LICENSE'), join(folder, 'LICENSE'));
-  await copyFile(join(ROOT, 'release/package/README.md'), join(folder, 'README.md'));
-  await cp(join(ROOT, 'release/package/app.mjs'), join(folder, 'cdk/app.mjs'));
+  for (const [file, place] of [
+    ['README.md', 'README.md'],
+    ['app.mjs', 'cdk/app.mjs'],
+    ['cli.mjs', 'dist/cli.mjs'],
+  ] as const)
+    await cp(join(ROOT, 'release/package', file), join(folder, place));
 }
 
 /** Writes the declarations that the constructs' own reach, and no others: those of the settings need zod. */

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// The CDK app of the npm package: cdk deploy --app "npx ecr-anywhere-app".
+// The CDK app of the npm package: cdk deploy --app "npx --no ecr-anywhere-app".
 try {
   await import('./stack.mjs');
 } catch (error) {

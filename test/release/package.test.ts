@@ -83,7 +83,7 @@ test('the package contains these files and no others', async () => {
   expect(files.sort()).toEqual(
     [
       ...['LICENSE', 'NOTICE', 'README.md', 'package.json'],
-      ...['cdk/app.mjs', 'cdk/index.mjs', 'cdk/stack.mjs', 'dist/ecr-anywhere.mjs'],
+      ...['cdk/app.mjs', 'cdk/index.mjs', 'cdk/stack.mjs', 'dist/cli.mjs', 'dist/ecr-anywhere.mjs'],
       ...['NOTICE', 'index.mjs', 'index.mjs.map'].map((name) => `dist/function/${name}`),
       ...types.map((name) => `cdk/types/infra/${name}.d.ts`),
     ].sort(),
@@ -116,6 +116,20 @@ test('the command line runs, and has the version of the package', async () => {
   expect(await run('npx', ['--no', '--', 'ecr-anywhere', '--version'])).toMatchObject({
     code: 0,
     stdout: `${manifest.version}\n`,
+  });
+});
+
+test('the command line says which Node.js it needs where that is older', async () => {
+  const older = join(dir, 'older.mjs');
+  const cli = join(project, 'node_modules/ecr-anywhere/dist/cli.mjs');
+  await writeFile(
+    older,
+    `Object.defineProperty(process.versions, 'node', { value: '22.1.0' });\nawait import(${JSON.stringify(cli)});`,
+  );
+  const { code, stderr } = await run(process.execPath, [older]);
+  expect({ code, stderr }).toEqual({
+    code: 2,
+    stderr: 'ecr-anywhere needs Node.js 24 or later, and this is 22.1.0.\n',
   });
 });
 

@@ -13,7 +13,7 @@ export interface Versions {
   readonly chart?: string | undefined;
 }
 
-/** A difference of versions. It fails no check, because the checks themselves tell whether the parts work together. */
+/** A difference of versions. It fails no check, because the checks show whether the parts work together. */
 export interface VersionWarning {
   readonly code: 'function-older' | 'function-newer' | 'chart-older' | 'chart-newer';
   /** Whether the two versions are supported beside each other, as during an upgrade (docs/versions.md). */
