@@ -18,7 +18,7 @@ const CHANGELOG = `# Changelog
 
 ### Added
 
-- [Versions](docs/versions.md#order), [below](#top), [elsewhere](https://example.com/a).
+- [Versions](docs/versions.md#order-of-an-upgrade), [below](#top), [elsewhere](https://example.com/a).
 
 ## 0.1.0 - 2030-01-01
 
@@ -29,13 +29,13 @@ const notes = (tag: string, version: string, filesUrl?: string) =>
 describe('releaseNotes', () => {
   test('returns the section of the version, without its heading', () => {
     expect(notes('v0.2.0', '0.2.0')).toBe(
-      '### Added\n\n- [Versions](docs/versions.md#order), [below](#top), [elsewhere](https://example.com/a).',
+      '### Added\n\n- [Versions](docs/versions.md#order-of-an-upgrade), [below](#top), [elsewhere](https://example.com/a).',
     );
   });
 
   test('completes relative links with the address of the files, and no others', () => {
     expect(notes('v0.2.0', '0.2.0', 'https://example.com/blob/v0.2.0/')).toContain(
-      '[Versions](https://example.com/blob/v0.2.0/docs/versions.md#order), [below](#top), [elsewhere](https://example.com/a).',
+      '[Versions](https://example.com/blob/v0.2.0/docs/versions.md#order-of-an-upgrade), [below](#top), [elsewhere](https://example.com/a).',
     );
   });
 

@@ -127,7 +127,7 @@ describe('the command that creates the GitHub release', () => {
       cpSync(join(ROOT, path), join(dir, path));
     writeFileSync(
       join(dir, 'CHANGELOG.md'),
-      `## Unreleased\n\n## ${manifest.version} - 2030-01-31\n\n- [A](docs/a.md).\n`,
+      `## Unreleased\n\n## ${manifest.version} - 2030-01-31\n\n- [A](docs/versions.md).\n`,
     );
     // Stands in for GitHub's program: writes down what it is asked, and fails.
     writeFileSync(
@@ -157,7 +157,7 @@ describe('the command that creates the GitHub release', () => {
       ...['release', 'create', TAG, '--verify-tag', '--title', TAG, '--notes-file', '-'],
       ...['package.json', 'lib/version.ts'],
     ]);
-    expect(read('bin/gh.input')).toBe(`- [A](https://example.com/o/r/blob/${TAG}/docs/a.md).`);
+    expect(read('bin/gh.input')).toBe(`- [A](https://example.com/o/r/blob/${TAG}/docs/versions.md).`);
   });
 
   test.each([
