@@ -2,7 +2,7 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { Document, isMap, type Scalar, type YAMLMap } from 'yaml';
 
-interface Property {
+export interface Property {
   readonly description?: string;
   readonly default?: unknown;
   readonly enum?: readonly string[];
@@ -28,7 +28,8 @@ function chartProperties({ properties = {} }: Property): [string, Property][] {
   return Object.entries(properties).filter(([name]) => name !== 'global');
 }
 
-function valuesYaml(schema: Property): string {
+/** The text of values.yaml. @param schema values.schema.json */
+export function valuesYaml(schema: Property): string {
   const document = new Document(defaultOf(schema));
   addComments(document.contents as unknown as YAMLMap<Scalar<string>>, schema, 0);
   document.commentBefore =

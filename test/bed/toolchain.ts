@@ -1,5 +1,5 @@
 // The test bed's programs that npm does not have: kube-apiserver, etcd, kubectl, helm 3 and 4, aws-iam-authenticator's
-// token verifier, a Python with the local AWS, cfn-lint, actionlint, and CustomResourceDefinitions of other projects. They are built
+// token verifier, a Python with the local AWS, cfn-lint, actionlint, crane, and CustomResourceDefinitions of other projects. They are built
 // once into a cache outside the checkout, or the control plane is downloaded; a cache entry's name is derived from its sources.
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -60,6 +60,8 @@ export interface Tools {
   readonly cfnLint: string;
   /** The linter of GitHub workflows. */
   readonly actionlint: string;
+  /** `crane registry serve` is an OCI registry. */
+  readonly crane: string;
 }
 
 /** What a whole node needs in addition (test/node). */
@@ -185,6 +187,7 @@ const ACTIONLINT = goBuild(
   ['github.com/rhysd/actionlint/cmd/actionlint'],
   '',
 );
+const CRANE = goBuild('crane', 'crane', 'crane', ['github.com/google/go-containerregistry/cmd/crane'], '');
 const CRDS: Build = {
   title: 'CustomResourceDefinitions of cert-manager, Cilium and prometheus-operator',
   inputs: ['go.mod', 'go.sum', 'copy.ts'].map((file) => join(SOURCES, 'crds', file)),
@@ -333,6 +336,9 @@ export function tools(): Tools {
     },
     get actionlint() {
       return inCache(ACTIONLINT);
+    },
+    get crane() {
+      return inCache(CRANE);
     },
   };
 }
@@ -484,7 +490,7 @@ if (import.meta.main) {
     LOCAL_AWS,
     ...(process.argv.includes('--demo-only')
       ? []
-      : [OLDEST_API_SERVER, HELM4, EKS_TOKEN_VERIFIER, CRDS, CFN_LINT, ACTIONLINT]),
+      : [OLDEST_API_SERVER, HELM4, EKS_TOKEN_VERIFIER, CRDS, CFN_LINT, ACTIONLINT, CRANE]),
   ];
   for (const build of builds) await ensure(build);
 }
