@@ -25,6 +25,7 @@ export interface PublishedImage {
  * @param destination the folder of the archive
  * @param helm the program
  * @returns the archive's path
+ * @throws Error if the digest is none: the archive could not be installed
  */
 export function packageChart(image: PublishedImage, destination: string, helm = 'helm'): string {
   const { repository, digest = '' } = image;
@@ -37,7 +38,15 @@ export function packageChart(image: PublishedImage, destination: string, helm = 
     const schema = JSON.parse(readFileSync(schemaPath, 'utf8'));
     const { properties } = schema.properties.image;
     Object.assign(schema.properties.image, { description: "The webhook's image." });
-    Object.assign(properties.repository, { default: repository });
+    if (!new RegExp(properties.digest.pattern).test(digest))
+      throw new Error(
+        `${digest} is not the digest of an image: it must be sha256: and 64 hexadecimal digits.`,
+      );
+    Object.assign(properties.repository, {
+      description:
+        'The repository of the image. Of another image, set image.digest too, or to "" for its tag.',
+      default: repository,
+    });
     Object.assign(properties.digest, { default: digest });
     writeFileSync(schemaPath, JSON.stringify(schema, null, 2));
     writeFileSync(join(chart, 'values.yaml'), valuesYaml(schema as Property));

@@ -80,3 +80,9 @@ test('another image can be chosen', async () => {
   );
   expect(stdout).toContain(`image: "registry.example.com/other:${manifest.version}"`);
 });
+
+test('an image without a valid digest is refused', () => {
+  expect(() => packageChart({ repository: REPOSITORY, digest: 'latest' }, dir, tools().helm)).toThrow(
+    'sha256:',
+  );
+});
