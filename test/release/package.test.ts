@@ -1,6 +1,6 @@
 // Installs the npm package in a folder outside the checkout, and uses it there: the command line, the constructs, the CDK app.
 import { execFile, execFileSync } from 'node:child_process';
-import { access, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { access, cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -15,8 +15,11 @@ const APP = 'npx --no ecr-anywhere-app';
 /** What a user's project has beside the package. It is linked, because the tests must also pass offline. */
 const PEERS = ['aws-cdk-lib', 'constructs'];
 
-/** The app of docs/cdk.md. */
-const TEN_LINES = `import { App, Stack } from 'aws-cdk-lib';
+/** The complete app of docs/cdk.md. */
+const EXAMPLE = join(ROOT, 'docs/examples/cdk-app');
+
+/** An app that uses the types. */
+const TYPED = `import { App, Stack } from 'aws-cdk-lib';
 import { ClusterIdentity, Refresher, type RefresherProps } from 'ecr-anywhere/cdk';
 
 const props: RefresherProps = { alarmEmail: 'you@example.com', rateMinutes: 30 };
@@ -36,7 +39,7 @@ beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
   await buildPackage(join(dir, 'package'));
   tarball = pack(join(dir, 'package'), dir);
-  project = await install('project');
+  project = await install('project', EXAMPLE);
   for (const name of [...PEERS, '@types/node'])
     await link(join(ROOT, 'node_modules', name), join(project, 'node_modules', name));
 });
@@ -47,11 +50,14 @@ async function link(target: string, path: string): Promise<void> {
   await symlink(target, path);
 }
 
-/** Installs the package in an empty project. @returns the folder */
-async function install(name: string): Promise<string> {
+/** Installs the package in a new project. @param from the files of the project @returns the folder */
+async function install(name: string, from?: string): Promise<string> {
   const folder = join(dir, name);
-  await mkdir(folder);
-  await writeFile(join(folder, 'package.json'), '{"private": true, "type": "module"}');
+  if (from) await cp(from, folder, { recursive: true });
+  else {
+    await mkdir(folder);
+    await writeFile(join(folder, 'package.json'), '{"private": true}');
+  }
   execFileSync('npm', ['install', '--offline', '--omit=optional', '--no-audit', '--no-fund', tarball], {
     cwd: folder,
     stdio: 'pipe',
@@ -137,7 +143,7 @@ test.each([
   { module: 'nodenext', resolution: 'nodenext' },
   { module: 'esnext', resolution: 'bundler' },
 ])('the types are complete with module resolution $resolution', async ({ module, resolution }) => {
-  await writeFile(join(project, 'app.ts'), TEN_LINES);
+  await writeFile(join(project, 'typed.ts'), TYPED);
   // exactOptionalPropertyTypes is left out: the types of aws-cdk-lib itself do not pass with it.
   const strict = ['--strict', '--noEmit', '--skipLibCheck', 'false'];
   const options = [
@@ -150,29 +156,42 @@ test.each([
     '--types',
     'node',
   ];
-  const { code, stdout } = await run('tsc', ['--ignoreConfig', ...strict, ...options, 'app.ts']);
+  const { code, stdout } = await run('tsc', ['--ignoreConfig', ...strict, ...options, 'typed.ts']);
   expect({ code, stdout }).toEqual({ code: 0, stdout: '' });
 });
 
 test('the types refuse a property that does not exist', async () => {
-  await writeFile(join(project, 'wrong.ts'), TEN_LINES.replace('rateMinutes', 'rateMinute'));
+  await writeFile(join(project, 'wrong.ts'), TYPED.replace('rateMinutes', 'rateMinute'));
   const options = ['--strict', '--noEmit', '--module', 'nodenext', '--target', 'es2023', '--types', 'node'];
   const { code, stdout } = await run('tsc', ['--ignoreConfig', ...options, 'wrong.ts']);
+  await rm(join(project, 'wrong.ts'));
   expect(code).not.toBe(0);
   expect(stdout).toContain('rateMinute');
 });
 
-test('an app of ten lines gives the refresher, with its code, without esbuild and Docker', async () => {
-  await writeFile(join(project, 'app.ts'), TEN_LINES);
+test('docs/cdk.md shows the code of the example', async () => {
+  const [, shown] = /```ts\n([\s\S]*?)```/.exec(await readFile(join(ROOT, 'docs/cdk.md'), 'utf8')) ?? [];
+  const app = await readFile(join(EXAMPLE, 'app.ts'), 'utf8');
+  expect(shown).toBe(app.slice(app.indexOf('const stack')));
+});
+
+test('the example type-checks with its own tsconfig.json', async () => {
+  expect(await run('tsc', [])).toMatchObject({ code: 0, stdout: '' });
+});
+
+test('the example gives the refresher, with its code, without esbuild and Docker', async () => {
+  const { app } = JSON.parse(await readFile(join(EXAMPLE, 'cdk.json'), 'utf8')) as { app: string };
   const outdir = join(project, 'cdk.out');
-  const { code, stderr } = await run(process.execPath, ['app.ts'], { CDK_OUTDIR: outdir, PATH: '' });
+  // Beside node, this folder has no program.
+  const env = { CDK_OUTDIR: outdir, PATH: dirname(process.execPath) };
+  const { code, stderr } = await run('/bin/sh', ['-c', app], env);
   expect(stderr).toBe('');
   expect(code).toBe(0);
-  const { Resources } = JSON.parse(await readFile(join(outdir, 'Platform.template.json'), 'utf8'));
+  const { Resources, Outputs } = JSON.parse(await readFile(join(outdir, 'Platform.template.json'), 'utf8'));
   const types = Object.values<{ Type: string }>(Resources).map(({ Type }) => Type);
-  expect(types).toContain('AWS::Lambda::Function');
-  expect(types).toContain('AWS::Scheduler::Schedule');
-  expect(types).toContain('AWS::IAM::OIDCProvider');
+  for (const type of ['Lambda::Function', 'Scheduler::Schedule', 'IAM::OIDCProvider'])
+    expect(types).toContain(`AWS::${type}`);
+  expect(Object.keys(Outputs)).toEqual(['FunctionName', 'WebhookRoleArn']);
   const asset = (await readdir(outdir)).find((name) => name.startsWith('asset.'));
   await access(join(outdir, String(asset), 'index.mjs'));
 });
@@ -189,7 +208,7 @@ test('the CDK app gives the template of the checkout, whatever flags the cdk.jso
   };
   const ofThePackage = await synth('package.out', project);
   expect(ofThePackage).toEqual(await synth('checkout.out', ROOT, '--context', 'alarmEmail=you@example.com'));
-  await rm(join(project, 'cdk.json'));
+  await cp(join(EXAMPLE, 'cdk.json'), join(project, 'cdk.json'));
 });
 
 test('deployed from the package, it refreshes a cluster that the installed command line registers', async () => {
