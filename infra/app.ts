@@ -1,13 +1,10 @@
 // The entry point of the CDK app, in the checkout and in the npm package: reads the settings and creates one stack.
 import { App } from 'aws-cdk-lib';
-import cdk from '../cdk.json' with { type: 'json' };
+import { FEATURE_FLAGS } from './feature-flags.ts';
 import { readSettings } from './settings.ts';
 import { EcrAnywhereStack } from './stack.ts';
 
-/** The feature flags of cdk.json, without settings. The template must be the same beside another cdk.json. */
-const FLAGS = Object.fromEntries(Object.entries(cdk.context).filter(([key]) => key.startsWith('@aws-cdk')));
-
-const app = new App({ postCliContext: FLAGS, analyticsReporting: false });
+const app = new App({ postCliContext: FEATURE_FLAGS, analyticsReporting: false });
 try {
   const settings = readSettings(app.node.getAllContext());
   new EcrAnywhereStack(app, settings.stackName, { settings });

@@ -21,8 +21,8 @@ export interface Bundle {
 }
 
 /**
- * Writes a bundle, and a NOTICE only through what it returns (release/notice.ts). Files are replaced as a whole, because another
- * process may read them.
+ * Writes a bundle, without a NOTICE: release/notice.ts makes one of what is returned. Files are replaced as a whole, because
+ * another process may read them.
  *
  * @returns what is in the bundle
  */
@@ -63,6 +63,7 @@ export async function bundle({
     await replace(
       join(folder, basename(path)),
       path.endsWith('.map') ? ownSources(text, resolve(folder)) : contents,
+      shebang === undefined ? 0o644 : 0o755,
     );
   return metafile;
 }
@@ -94,10 +95,13 @@ const onlyVersion: Plugin = {
 function ownSources(text: string, folder: string): string {
   const map = JSON.parse(text) as { sources: string[]; names: string[]; mappings: string };
   const paths = map.sources.map((source) => relative(ROOT, resolve(folder, source)));
-  const sources: string[] = [];
-  const names: string[] = [];
-  const indexIn = (list: string[], item = '') =>
-    list.includes(item) ? list.indexOf(item) : list.push(item) - 1;
+  const sources = new Map<string, number>();
+  const names = new Map<string, number>();
+  const indexIn = (indexes: Map<string, number>, item = '') => {
+    const index = indexes.get(item) ?? indexes.size;
+    indexes.set(item, index);
+    return index;
+  };
   const ownSegment = (segment: SourceMapSegment): SourceMapSegment => {
     const path = segment.length === 1 ? undefined : paths[segment[1]];
     if (segment.length === 1 || path === undefined || path.includes('node_modules/')) return [segment[0]];
@@ -113,5 +117,10 @@ function ownSources(text: string, folder: string): string {
         (segment, index, all) => segment.length > 1 || (index > 0 && (all[index - 1]?.length ?? 1) > 1),
       ),
   );
-  return JSON.stringify({ version: 3, sources, names, mappings: encode(lines) });
+  return JSON.stringify({
+    version: 3,
+    sources: [...sources.keys()],
+    names: [...names.keys()],
+    mappings: encode(lines),
+  });
 }

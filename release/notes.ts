@@ -2,21 +2,12 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { VERSION } from '../lib/version.ts';
+import { orRefuse, ReleaseError } from './release-error.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 
-/** Why there are no notes. */
-export type NotesErrorCode = 'usage' | 'tag-differs' | 'section-missing';
-
-/** The tag is not that of a release of this checkout. */
-export class NotesError extends Error {
-  readonly code: NotesErrorCode;
-
-  constructor(code: NotesErrorCode, message: string) {
-    super(message);
-    this.code = code;
-  }
-}
+/** Why there are no notes: the tag is not that of a release of this checkout. */
+export class NotesError extends ReleaseError<'usage' | 'tag-differs' | 'section-missing'> {}
 
 /** What the notes are made from. */
 export interface NotesSource {
@@ -63,15 +54,10 @@ export function notesOfCheckout(tag: string): string {
   });
 }
 
-if (import.meta.main) {
-  try {
+if (import.meta.main)
+  orRefuse(() => {
     const [tag, ...more] = process.argv.slice(2);
     if (tag === undefined || more.length > 0)
       throw new NotesError('usage', `Give one tag: npm run release:notes -- v${VERSION}`);
     console.log(notesOfCheckout(tag));
-  } catch (error) {
-    if (!(error instanceof NotesError)) throw error;
-    console.error(`✖ ${error.message} (${error.code})`);
-    process.exitCode = 1;
-  }
-}
+  });

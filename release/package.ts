@@ -1,6 +1,6 @@
 // Builds the npm package: the command line, the constructs with their types, the CDK app and the code of the function. `npm run package`.
 import { execFileSync } from 'node:child_process';
-import { copyFile, cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { buildCli } from '../cli/build.ts';
@@ -50,13 +50,13 @@ export async function buildPackage(folder: string): Promise<void> {
   await writeTypes(folder);
   await writeFile(join(folder, 'NOTICE'), noticeOf(packagesIn(metafiles)));
   await writeFile(join(folder, 'package.json'), `${JSON.stringify(PUBLISHED, null, 2)}\n`);
-  await copyFile(join(ROOT, 'LICENSE'), join(folder, 'LICENSE'));
   for (const [file, place] of [
-    ['README.md', 'README.md'],
-    ['app.mjs', 'cdk/app.mjs'],
-    ['cli.mjs', 'dist/cli.mjs'],
+    ['LICENSE', 'LICENSE'],
+    ['release/package/README.md', 'README.md'],
+    ['release/package/app.mjs', 'cdk/app.mjs'],
+    ['release/package/cli.mjs', 'dist/cli.mjs'],
   ] as const)
-    await cp(join(ROOT, 'release/package', file), join(folder, place));
+    await copyFile(join(ROOT, file), join(folder, place));
 }
 
 /** Writes the declarations that the constructs' own reach, and no others: those of the settings need zod. */
@@ -75,11 +75,9 @@ async function writeTypes(folder: string): Promise<void> {
     if (reached.has(file)) return;
     reached.add(file);
     const text = await readFile(file, 'utf8');
-    await mkdir(dirname(join(folder, TYPES, relative(all, file))), { recursive: true });
-    await writeFile(
-      join(folder, TYPES, relative(all, file)),
-      text.replaceAll(/(from '\.[^']*)\.ts'/g, "$1.js'"),
-    );
+    const target = join(folder, TYPES, relative(all, file));
+    await mkdir(dirname(target), { recursive: true });
+    await writeFile(target, text.replaceAll(/(from '\.[^']*)\.ts'/g, "$1.js'"));
     for (const [, path = ''] of text.matchAll(/from '(\.[^']*)\.ts'/g))
       await reach(join(dirname(file), `${path}.d.ts`));
   };

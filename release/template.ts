@@ -9,6 +9,7 @@ import { App } from 'aws-cdk-lib';
 import { type Zippable, zipSync } from 'fflate';
 import { DEFAULT_STACK_NAME } from '../contract/keyless.ts';
 import { buildFunction, FUNCTION_FOLDER } from '../functions/build.ts';
+import { FEATURE_FLAGS } from '../infra/feature-flags.ts';
 import { MEMORY } from '../infra/limits.ts';
 import { RETENTION_DAYS, readSettings } from '../infra/settings.ts';
 import { EcrAnywhereStack } from '../infra/stack.ts';
@@ -94,7 +95,7 @@ interface Variant {
 }
 
 /** Builds the template. The bundle of the function must exist. */
-export async function buildTemplate(): Promise<JsonObject> {
+async function buildTemplate(): Promise<JsonObject> {
   const variants: Variant[] = [];
   for (const [name, { setting, placeholder }] of Object.entries(OPTIONAL))
     variants.push({ condition: `Has${name}`, value: await forAnyName({ [setting]: placeholder }) });
@@ -149,14 +150,11 @@ async function forAnyName(settings: Readonly<Record<string, unknown>>): Promise<
 async function synth(settings: Readonly<Record<string, unknown>>): Promise<Json> {
   const outdir = await mkdtemp(join(tmpdir(), 'ecr-anywhere-'));
   try {
-    const { context } = JSON.parse(await readFile(new URL('../cdk.json', import.meta.url), 'utf8')) as {
-      context: Record<string, unknown>;
-    };
     const app = new App({
       outdir,
       analyticsReporting: false,
       // The template contains only the hash of the code.
-      context: { ...context, 'aws:cdk:disable-asset-staging': true },
+      context: { ...FEATURE_FLAGS, 'aws:cdk:disable-asset-staging': true },
     });
     const read = readSettings(settings);
     new EcrAnywhereStack(app, read.stackName, { settings: read });

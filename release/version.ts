@@ -3,25 +3,12 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { compareVersions } from '../lib/version.ts';
+import { orRefuse, ReleaseError } from './release-error.ts';
 
-/** Why a version was not set. */
-export type VersionErrorCode =
-  | 'usage'
-  | 'malformed-version'
-  | 'lower-version'
-  | 'tree-not-clean'
-  | 'changelog-empty'
-  | 'version-not-found';
-
-/** The version was not set, and no file was changed. */
-export class VersionError extends Error {
-  readonly code: VersionErrorCode;
-
-  constructor(code: VersionErrorCode, message: string) {
-    super(message);
-    this.code = code;
-  }
-}
+/** Why a version was not set. No file was changed. */
+export class VersionError extends ReleaseError<
+  'usage' | 'malformed-version' | 'lower-version' | 'tree-not-clean' | 'changelog-empty' | 'version-not-found'
+> {}
 
 const CHANGELOG = 'CHANGELOG.md';
 const UNRELEASED = '## Unreleased';
@@ -143,16 +130,11 @@ function textOf(root: string, path: string): string {
   return readFileSync(join(root, path), 'utf8');
 }
 
-if (import.meta.main) {
-  try {
+if (import.meta.main)
+  orRefuse(() => {
     const [version, ...more] = process.argv.slice(2);
     if (version === undefined || more.length > 0)
       throw new VersionError('usage', 'Give one version: npm run release:version -- 0.2.0');
     const date = new Date().toISOString().slice(0, 10);
     for (const path of setVersion(join(import.meta.dirname, '..'), version, date)) console.log(path);
-  } catch (error) {
-    if (!(error instanceof VersionError)) throw error;
-    console.error(`✖ ${error.message} (${error.code})`);
-    process.exitCode = 1;
-  }
-}
+  });

@@ -2,6 +2,7 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { parse } from 'yaml';
+import { compareVersions } from '../../lib/version.ts';
 
 const INDEX = 'https://raw.githubusercontent.com/kubernetes-sigs/controller-tools/HEAD/envtest-releases.yaml';
 const PIN = fileURLToPath(new URL('toolchain/envtest.json', import.meta.url));
@@ -28,7 +29,7 @@ export function newestRelease(index: string) {
   const { releases } = parse(index) as Index;
   const version = Object.keys(releases)
     .filter((name) => /^v\d+\.\d+\.\d+$/.test(name))
-    .sort(new Intl.Collator('en', { numeric: true }).compare)
+    .sort(compareVersions)
     .at(-1);
   if (version === undefined) throw new Error('The index lists no release.');
   const archives = Object.entries(PLATFORMS).map(([platform, name]) => {

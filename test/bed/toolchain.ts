@@ -1,6 +1,7 @@
 // The test bed's programs that npm does not have: kube-apiserver, etcd, kubectl, helm 3 and 4, aws-iam-authenticator's
-// token verifier, a Python with the local AWS, cfn-lint, actionlint, crane, and CustomResourceDefinitions of other projects. They are built
-// once into a cache outside the checkout, or the control plane is downloaded; a cache entry's name is derived from its sources.
+// token verifier, a Python with the local AWS, cfn-lint, actionlint, crane, and CustomResourceDefinitions of other projects.
+// They are built once into a cache outside the checkout, or the control plane is downloaded; a cache entry's name is derived
+// from its sources.
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {

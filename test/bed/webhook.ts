@@ -157,6 +157,7 @@ export async function runHelm(
   const definesPolicy =
     'ownRegistry' in document || 'registries' in document || isSet(/^(ownRegistry|registries)\b/);
   const { refresher } = document as { refresher?: { namespaces?: unknown } };
+  // The chart of an earlier checkout may refuse the value, because it does not know it.
   const limitsRefresher =
     checkout !== undefined || refresher?.namespaces !== undefined || isSet(/^refresher\.namespaces\b/);
   const set = [

@@ -1,15 +1,12 @@
 // Synthesizes the stack for the tests of infra/, as CloudFormation would receive it.
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { App, type Stack } from 'aws-cdk-lib';
 import { Template } from 'aws-cdk-lib/assertions';
+import { FEATURE_FLAGS } from '../../infra/feature-flags.ts';
 import { readSettings } from '../../infra/settings.ts';
 import { EcrAnywhereStack } from '../../infra/stack.ts';
-
-const { context: flags } = JSON.parse(readFileSync(new URL('../../cdk.json', import.meta.url), 'utf8')) as {
-  context: Record<string, unknown>;
-};
 
 /** Settings with which the template has all resources that it can have. */
 export const EVERYTHING: Readonly<Record<string, unknown>> = {
@@ -61,7 +58,7 @@ export function templateOf(make: (app: App) => Stack): Template {
   const outdir = mkdtempSync(join(tmpdir(), 'ecr-anywhere-'));
   try {
     return Template.fromStack(
-      make(new App({ outdir, context: { ...flags, 'aws:cdk:disable-asset-staging': true } })),
+      make(new App({ outdir, context: { ...FEATURE_FLAGS, 'aws:cdk:disable-asset-staging': true } })),
     );
   } finally {
     rmSync(outdir, { recursive: true, force: true });
@@ -70,7 +67,7 @@ export function templateOf(make: (app: App) => Stack): Template {
 
 /** Synthesizes the stack with its bundle. @param outdir for template and bundle @returns the folder of the bundle */
 export function synthWithBundle(outdir: string): string {
-  const app = new App({ context: flags, outdir });
+  const app = new App({ context: FEATURE_FLAGS, outdir });
   const stack = new EcrAnywhereStack(app, 'Test', { settings: readSettings({}) });
   app.synth();
   const bundle = readdirSync(outdir).find((name) => name.startsWith('asset.'));

@@ -76,14 +76,17 @@ function evaluate(stackName: string, given: Parameters): Record<string, unknown>
   return { Resources: section(template.Resources), Outputs: section(template.Outputs) };
 }
 
+interface Resource {
+  readonly Type: string;
+  Properties: Record<string, unknown>;
+}
+
 /** The CDK app's template in the same form. */
 function ofTheApp(settings: Readonly<Record<string, unknown>>) {
-  // biome-ignore lint/suspicious/noExplicitAny: a template is any JSON
-  const { Resources, Outputs } = deployed(settings).toJSON() as Record<string, Record<string, any>>;
-  const group = Object.entries(Resources ?? {}).find(
-    ([, { Type }]) => Type === 'AWS::Scheduler::ScheduleGroup',
-  );
-  const resources = Object.entries(Resources ?? {}).map(([id, { ...resource }]) => {
+  const { Resources, Outputs } = deployed(settings).toJSON();
+  const all = Object.entries<Resource>(Resources);
+  const group = all.find(([, { Type }]) => Type === 'AWS::Scheduler::ScheduleGroup');
+  const resources = all.map(([id, { ...resource }]) => {
     const { Type } = resource;
     if (Type === 'AWS::Lambda::Function')
       resource.Properties.Code = { S3Bucket: { Ref: 'FunctionBucket' }, S3Key: { Ref: 'FunctionKey' } };

@@ -123,7 +123,10 @@ describe('the command that creates the GitHub release', () => {
     // A checkout whose version is released.
     dir = mkdtempSync(join(tmpdir(), 'github-'));
     for (const folder of ['release', 'lib', 'bin']) mkdirSync(join(dir, folder));
-    for (const path of ['release/notes.ts', 'release/github.ts', 'lib/version.ts', 'package.json'])
+    for (const path of [
+      ...['release/notes.ts', 'release/github.ts', 'release/release-error.ts'],
+      ...['lib/version.ts', 'package.json'],
+    ])
       cpSync(join(ROOT, path), join(dir, path));
     writeFileSync(
       join(dir, 'CHANGELOG.md'),
