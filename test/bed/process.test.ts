@@ -2,12 +2,13 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { startProgram } from './process.ts';
+import { freePorts, processOfConnection, startProgram } from './process.ts';
 
 let dir: string;
 beforeAll(async () => {
@@ -80,3 +81,35 @@ function isAlive(pid: number): boolean {
     return false;
   }
 }
+
+/** Connects from one port to another, says so, and waits. */
+const CLIENT = `
+import socket, sys
+client = socket.socket()
+client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+client.bind(('127.0.0.1', int(sys.argv[1])))
+client.connect(('127.0.0.1', int(sys.argv[2])))
+print('connected', flush=True)
+sys.stdin.read()
+`;
+
+test('finds the process of a connection, although another process has the same port with another server', async () => {
+  await using stack = new AsyncDisposableStack();
+  const [port = 0] = await freePorts(1);
+  const clients = [];
+  for (let index = 0; index < 2; index += 1) {
+    const server = stack.adopt(createServer(), (each) => void each.close());
+    await once(server.listen(0, '127.0.0.1'), 'listening');
+    const { port: serverPort } = server.address() as AddressInfo;
+    const { pid, stdout } = stack.adopt(
+      spawn('python3', ['-c', CLIENT, String(port), String(serverPort)], {
+        stdio: ['pipe', 'pipe', 'inherit'],
+      }),
+      (child) => void child.kill(),
+    );
+    await once(stdout, 'data');
+    clients.push({ pid, serverPort });
+  }
+  for (const { pid, serverPort } of clients) expect(await processOfConnection(port, serverPort)).toBe(pid);
+  expect(await processOfConnection(port, port)).toBeUndefined();
+});

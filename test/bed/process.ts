@@ -152,14 +152,18 @@ export async function freePorts(count: number): Promise<number[]> {
 }
 
 /**
- * The process on this machine that has the TCP connection with this local port on loopback (Linux: proc(5), /proc/net/tcp).
+ * The process on this machine that has the TCP connection between these ports on loopback (Linux: proc(5), /proc/net/tcp).
  *
+ * @param port of the process; Linux gives one port to several connections, if they have different servers
+ * @param serverPort of the other side
  * @returns its id; undefined if the connection is closed or the process is another user's
  */
-export async function processOfConnection(port: number): Promise<number | undefined> {
-  const address = `0100007F:${port.toString(16).toUpperCase().padStart(4, '0')}`;
+export async function processOfConnection(port: number, serverPort: number): Promise<number | undefined> {
+  const addressOf = (each: number) => `0100007F:${each.toString(16).toUpperCase().padStart(4, '0')}`;
   const rows = (await readFile('/proc/net/tcp', 'utf8')).split('\n').map((row) => row.trim().split(/\s+/));
-  const inode = rows.find(([, local]) => local === address)?.[9];
+  const inode = rows.find(
+    ([, local, remote]) => local === addressOf(port) && remote === addressOf(serverPort),
+  )?.[9];
   if (inode === undefined) return undefined;
   for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
     // Processes end while they are read.

@@ -160,9 +160,9 @@ test('a run in batches has the outcome of a plain run', async () => {
 
 test('a killed batch affects its own clusters only, and from the third run on only the cluster that kills', async () => {
   server = createServer((socket) => {
-    const { remotePort = 0 } = socket;
+    const { remotePort = 0, localPort = 0 } = socket;
     socket.on('error', () => {});
-    void processOfConnection(remotePort).then((pid) => {
+    void processOfConnection(remotePort, localPort).then((pid) => {
       if (pid !== undefined) process.kill(pid, 'SIGKILL');
       socket.destroy();
     });
